@@ -1,0 +1,1 @@
+"""State per connection: table, TCP sequence analysis, records."""

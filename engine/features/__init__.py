@@ -1,0 +1,1 @@
+"""Features of a packet, from state kept per stream."""

@@ -1,0 +1,147 @@
+"""What travels: packets in blocks, and the scores of connections.
+
+The laws of blocks (each one a property test in tests/property/test_laws.py):
+
+1. Order within a block is capture order.
+2. A gap in ``seq`` is counted as loss.
+3. Cutting a stream into other blocks changes no score.
+4. decode(encode(block)) equals block.
+5. Row i of packets, features and packet scores is the same packet.
+6. Blocks are never changed in place: a stage makes a new one.
+7. Scores do not depend on how many consumers there are, nor on a crash and restart in between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+Rows = NDArray[Any]  # a structured array: numpy's types cannot name its fields
+
+NS = 1e-9  # seconds in a nanosecond
+
+
+class Kind(IntEnum):
+    """The network layer of a packet: low nibble of the ``kind`` column."""
+
+    UNREAD = 0  # nothing is known but time and size
+    LINK = 1  # a link header with two MACs, then a protocol that is not ARP or IP
+    ARP = 2
+    IPV4 = 3
+    IPV6 = 4
+
+
+KIND_MASK = 0x0F
+KIND_FRAGMENT = 0x10  # any fragment but the first: no ports, no transport header
+KIND_FIRST_FRAGMENT = 0x20  # the first of several fragments: ports known, payload only this fragment's
+KIND_INNER = 0x40  # the packet inside a tunnel, the outer headers left off
+KIND_TRANSPORT = 0x80  # the transport header was read whole: ports (and TCP fields) are valid
+
+
+class Reason(IntEnum):
+    """Why a frame could not be read to the end: the ``reason`` column. What was read before it is valid."""
+
+    OK = 0
+    LINK_TYPE = 1  # a link type without a decoder
+    LINK_TRUNCATED = 2  # the frame ends inside its link header
+    LINK_PROTOCOL = 3  # read as far as the link layer: neither ARP nor IP (informative, not an error)
+    IP_TRUNCATED = 4  # the frame ends inside the IP header
+    IP_VERSION = 5  # the version nibble is neither 4 nor 6, or not what the link header said
+    IP_LENGTH = 6  # header or total length below the minimum, or above what the frame holds on the wire
+    IP_EXTENSION = 7  # an IPv6 extension chain that is broken or longer than the limit
+    ARP_TRUNCATED = 8
+    TRANSPORT_TRUNCATED = 9  # the packet ends inside the TCP, UDP or ICMP header
+    TRANSPORT_LENGTH = 10  # a TCP data offset or UDP length that contradicts the IP length
+    TUNNEL_DEPTH = 11  # more nested headers than the limit
+    ENCAPSULATION = 12  # a broken VLAN, MPLS, PPPoE, GRE or VXLAN header
+
+
+class Packets(NamedTuple):
+    """Columns of n packets in capture order, one row a frame; read-only once built.
+
+    Addresses are 128 bits in two words, most significant first; IPv4 is mapped into IPv6 (::ffff:a.b.c.d,
+    so hi = 0 and lo = 0xFFFF << 32 | address). A value that a packet does not have is 0.
+    """
+
+    ts: NDArray[np.int64]  # ns since the epoch, UTC, as captured (a float64 cannot hold it)
+    src_hi: NDArray[np.uint64]
+    src_lo: NDArray[np.uint64]
+    dst_hi: NDArray[np.uint64]
+    dst_lo: NDArray[np.uint64]
+    src_mac: NDArray[np.uint64]  # 48 bits, right-aligned
+    dst_mac: NDArray[np.uint64]
+    sport: NDArray[np.uint16]  # ICMP: the type
+    dport: NDArray[np.uint16]  # ICMP: the code
+    proto: NDArray[np.uint8]  # IP protocol number (IPv6: after the extension headers); 0 when not IP
+    ttl: NDArray[np.uint8]  # or hop limit
+    tcp_flags: NDArray[np.uint8]  # FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128
+    kind: NDArray[np.uint8]  # Kind in the low nibble, KIND_ bits above
+    reason: NDArray[np.uint8]  # Reason
+    size: NDArray[np.uint32]  # bytes on the wire, link header included
+    ip_size: NDArray[np.uint32]  # bytes of the IP packet by its own length field (wire when that is 0: TSO)
+    payload: NDArray[np.uint32]  # bytes after the transport header, by the IP length, captured or not
+    seq: NDArray[np.uint32]
+    ack: NDArray[np.uint32]
+    window: NDArray[np.uint16]  # unscaled
+    ip_id: NDArray[np.uint16]  # IPv4 identification; IPv6: low half of the fragment's, else 0
+    probe: NDArray[np.uint32]  # probe id, 0 = none
+
+
+PACKET_DTYPES: dict[str, np.dtype[Any]] = {
+    name: np.dtype(kind)
+    for name, kind in (
+        ("ts", "i8"), ("src_hi", "u8"), ("src_lo", "u8"), ("dst_hi", "u8"), ("dst_lo", "u8"),
+        ("src_mac", "u8"), ("dst_mac", "u8"), ("sport", "u2"), ("dport", "u2"), ("proto", "u1"),
+        ("ttl", "u1"), ("tcp_flags", "u1"), ("kind", "u1"), ("reason", "u1"), ("size", "u4"),
+        ("ip_size", "u4"), ("payload", "u4"), ("seq", "u4"), ("ack", "u4"), ("window", "u2"),
+        ("ip_id", "u2"), ("probe", "u4"),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PacketBlock:
+    """Packets of one sensor for one partition; one bus message."""
+
+    sensor: str
+    epoch: int  # which run of the sensor; seq restarts with it
+    seq: int  # number of the block in (sensor, epoch, partition), from 0
+    packets: Packets
+    dropped: int = 0  # packets the sensor lost since its last block
+
+    def __len__(self) -> int:
+        return int(self.packets.ts.size)
+
+    @property
+    def unread(self) -> dict[str, int]:
+        """Packets by the Reason they could not be read whole, reasons in lower case; zeros left out."""
+        counts = np.bincount(self.packets.reason, minlength=len(Reason))
+        return {reason.name.lower(): int(counts[reason]) for reason in Reason if reason and counts[reason]}
+
+
+def empty_packets(n: int = 0) -> Packets:
+    """n rows of zeros."""
+    return Packets(*(np.zeros(n, kind) for kind in PACKET_DTYPES.values()))
+
+
+def take(p: Packets, rows: NDArray[Any] | slice) -> Packets:
+    """The given rows of p, in the given order."""
+    return Packets(*(column[rows] for column in p))
+
+
+def concatenate(parts: list[Packets]) -> Packets:
+    """All rows of the parts, one after the other."""
+    return Packets(*(np.concatenate(columns) for columns in zip(*parts))) if parts else empty_packets()
+
+
+def freeze(p: Packets) -> Packets:
+    """p with every column marked read-only (law 6)."""
+    for column in p:
+        column.flags.writeable = False
+    return p
