@@ -16,7 +16,7 @@ class WiresondeError(Exception):
     """Base of all errors that end a command with one line instead of a traceback."""
 
 
-class ConfigError(WiresondeError):
+class ConfigError(WiresondeError, ValueError):
     """A value in the configuration or on the command line is wrong."""
 
 

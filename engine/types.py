@@ -113,6 +113,7 @@ class PacketBlock:
     epoch: int  # which run of the sensor; seq restarts with it
     seq: int  # number of the block in (sensor, epoch, partition), from 0
     packets: Packets
+    now: int  # event time, ns: the greatest ts the sensor has seen; an empty block (heartbeat) advances time by it
     dropped: int = 0  # packets the sensor lost since its last block
 
     def __len__(self) -> int:
@@ -145,3 +146,54 @@ def freeze(p: Packets) -> Packets:
     for column in p:
         column.flags.writeable = False
     return p
+
+
+SCORE = np.dtype(
+    [
+        ("score", "f8"),  # NaN: no packet of the connection was scored
+        ("peak", "f8"), ("mean", "f8"),  # greatest and mean packet score
+        ("threshold", "f8"),  # NaN: none yet
+        ("peak_at", "i8"),  # ns, time of the packet with the greatest score
+        ("offset", "i8"),  # of the message in which the row arose
+        ("partition", "i4"),
+        ("scored", "u4"),  # packets with a score
+        ("alarm", "?"), ("final", "?"),  # final: the connection has ended
+        ("phase", "u1"),  # of the model when the row arose: index in PHASES
+    ],
+    align=True,
+)  # fmt: skip
+
+PHASES = ("map", "learn", "calibrate", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBatch:
+    """What a detector says of n connections: rows of state as they were, and one model's scores of them.
+
+    Kept raw, since most are only counted; engine/scores.py makes columns with names of it.
+    """
+
+    model: str
+    version: str  # of the model: changes with its configuration and what it learned from
+    rows: Rows  # (n,) CONNECTION
+    sides: Rows  # (n, 2) SIDE
+    letters: NDArray[np.uint8]  # (n, k) history
+    scores: Rows  # (n,) SCORE
+
+    def __len__(self) -> int:
+        return int(self.rows.size)
+
+
+def join(batches: list[ScoreBatch]) -> ScoreBatch:
+    """Batches of one model as one, in order."""
+    first = batches[0]
+    if len(batches) == 1:
+        return first
+    parts = ([getattr(b, name) for b in batches] for name in ("rows", "sides", "letters", "scores"))
+    return ScoreBatch(first.model, first.version, *(np.concatenate(part) for part in parts))
+
+
+def choose(batch: ScoreBatch, chosen: NDArray[Any]) -> ScoreBatch:
+    """The chosen rows of a batch, by mask or index."""
+    arrays = (batch.rows, batch.sides, batch.letters, batch.scores)
+    return ScoreBatch(batch.model, batch.version, *(a[chosen] for a in arrays))

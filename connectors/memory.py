@@ -1,0 +1,114 @@
+"""The embedded bus: partitions, offsets, bounded queues with back-pressure, inside one process.
+
+It keeps the contract of the Kafka bus, so it is the reference, the test double and the demo in one:
+``publish`` blocks while a partition holds ``capacity`` messages that are not committed; ``poll`` gives each
+partition's messages in order, each once unless the consumer seeks back; what is committed is dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+
+
+class BusClosedError(Exception):
+    """The other side is gone: nothing will take, or bring, another message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as the bus gave it."""
+
+    partition: int
+    offset: int
+    value: bytes
+
+
+class MemoryBus:
+    """One topic. Any number of publishing threads, one consuming thread a partition."""
+
+    def __init__(self, partitions: int, capacity: int = 64) -> None:
+        """``capacity``: messages a partition holds before publish blocks."""
+        if partitions < 1 or capacity < 1:
+            raise ValueError(f"partitions {partitions} and capacity {capacity} must be at least 1")
+        self.partitions = partitions
+        self._capacity = capacity
+        self._log: list[deque[Message]] = [deque() for _ in range(partitions)]
+        self._end = [0] * partitions
+        self._position = [0] * partitions
+        self._ended = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+
+    def publish(self, partition: int, value: bytes) -> int:
+        """Append a message and return its offset; blocks while the partition is full."""
+        with self._changed:
+            while len(self._log[partition]) >= self._capacity and not self._ended:
+                self._changed.wait()
+            if self._ended:
+                raise BusClosedError("the bus was closed")
+            offset = self._end[partition]
+            self._log[partition].append(Message(partition, offset, value))
+            self._end[partition] = offset + 1
+            self._changed.notify_all()
+            return offset
+
+    def end(self, error: BaseException | None = None) -> None:
+        """No more messages will come; with an error, ``poll`` raises it once everything before is read."""
+        with self._changed:
+            self._ended = True
+            self._error = error
+            self._changed.notify_all()
+
+    def poll(self, timeout: float | None = None, most: int = 16) -> list[Message] | None:
+        """The next messages of all partitions, [] after ``timeout`` seconds, None when nothing will come.
+
+        Raises what the publisher ended with, after its last message.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._ready(), timeout)
+            batch = []
+            for partition, log in enumerate(self._log):
+                position = self._position[partition]
+                for message in log:
+                    if len(batch) == most:
+                        break
+                    if message.offset >= position:
+                        batch.append(message)
+                        self._position[partition] = message.offset + 1
+            if not batch and self._ended:
+                if self._error is not None:
+                    raise self._error
+                return None
+            return batch
+
+    def _ready(self) -> bool:
+        return any(position < end for position, end in zip(self._position, self._end))
+
+    def position(self, partition: int) -> int:
+        """Offset of the message that poll gives next."""
+        with self._changed:
+            return self._position[partition]
+
+    def seek(self, partition: int, offset: int) -> None:
+        """Read on from ``offset``. Raises ValueError when it was dropped already or lies past the end."""
+        with self._changed:
+            first = self._log[partition][0].offset if self._log[partition] else self._end[partition]
+            if not first <= offset <= self._end[partition]:
+                raise ValueError(f"offset {offset} is outside {first}..{self._end[partition]}")
+            self._position[partition] = offset
+            self._changed.notify_all()
+
+    def commit(self, partition: int, offset: int) -> None:
+        """Drop the messages before ``offset``: they will not be asked for again."""
+        with self._changed:
+            log = self._log[partition]
+            while log and log[0].offset < offset:
+                log.popleft()
+            self._changed.notify_all()
+
+    def lag(self, partition: int) -> int:
+        """Messages published and not yet polled."""
+        with self._changed:
+            return self._end[partition] - self._position[partition]

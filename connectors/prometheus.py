@@ -1,0 +1,100 @@
+"""Metrics kept as plain arrays and shown at /metrics through a custom collector.
+
+A histogram takes a whole batch at once (searchsorted and bincount, 15 ns a value); prometheus-client's own
+``observe`` costs over a microsecond each and is never called.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+Labels = tuple[str, ...]
+
+
+@dataclass
+class Series:
+    """One metric with all its label combinations."""
+
+    kind: str  # counter, gauge or histogram
+    name: str  # without the _total that exposition adds to a counter
+    help: str
+    labels: Labels = ()
+    bounds: tuple[float, ...] = ()  # upper bounds of a histogram's buckets, +Inf left out
+    values: dict[Labels, Any] = field(default_factory=dict)
+
+    def add(self, labels: Labels, value: float) -> None:
+        """Raise a counter."""
+        self.values[labels] = self.values.get(labels, 0.0) + value
+
+    def set(self, labels: Labels, value: float) -> None:
+        """Set a gauge, or a counter that is counted elsewhere."""
+        self.values[labels] = value
+
+    def observe(self, labels: Labels, sample: NDArray[np.float64]) -> None:
+        """Add all values of a batch to a histogram; NaN is left out."""
+        sample = sample[~np.isnan(sample)]
+        if labels not in self.values:
+            self.values[labels] = (np.zeros(len(self.bounds) + 1, np.int64), 0.0)
+        counts, total = self.values[labels]
+        places = np.searchsorted(self.bounds, sample, side="left")
+        counts = counts + np.bincount(places, minlength=len(self.bounds) + 1)
+        self.values[labels] = (counts, total + float(sample.sum()))
+
+    def family(self) -> Metric:
+        """The series in prometheus-client's form."""
+        if self.kind == "histogram":
+            shown = HistogramMetricFamily(self.name, self.help, labels=self.labels)
+            for labels, (counts, total) in list(self.values.items()):
+                edges = [*(repr(float(b)) for b in self.bounds), "+Inf"]
+                shown.add_metric(labels, list(zip(edges, np.cumsum(counts).tolist())), total)
+            return shown
+        family = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily
+        plain = family(self.name, self.help, labels=self.labels)
+        for labels, value in list(self.values.items()):
+            plain.add_metric(labels, value)
+        return plain
+
+
+class BatchCollector:
+    """All series of one process, for a prometheus-client registry."""
+
+    def __init__(self, series: Sequence[Series]) -> None:
+        """``series``: shown in this order; the caller goes on changing them."""
+        self._series = series
+        self.lock = threading.Lock()  # held while a batch is added, so that a scrape sees whole batches
+
+    def collect(self) -> Iterator[Metric]:
+        """Families as they are now."""
+        with self.lock:
+            families = [series.family() for series in self._series]
+        yield from families
+
+
+def registry_of(collector: BatchCollector) -> CollectorRegistry:
+    """A registry that holds the collector and nothing else."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)  # type: ignore[arg-type]
+    return registry
+
+
+class MetricsServer:
+    """Serves /metrics until closed."""
+
+    def __init__(self, collector: BatchCollector, host: str, port: int) -> None:
+        """Listen on host:port; port 0 takes a free one. Raises OSError when the address is taken."""
+        self._server, self._thread = start_http_server(port, host, registry_of(collector))
+        self.port = int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,373 @@
+"""Where the parts are put together: what each command does, without the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from prometheus_client import generate_latest
+
+import engine
+from connectors.frames import FrameBlock
+from connectors.memory import BusClosedError, MemoryBus
+from connectors.pcap import CaptureError, CaptureFile
+from connectors.prometheus import MetricsServer, registry_of
+from engine.config import Config
+from engine.connections.record import connection_table
+from engine.connections.tracker import Tracker
+from engine.decode import decode
+from engine.detector import SPARE, Detector, slots_needed
+from engine.errors import InputError, OutputError
+from engine.labels import Labels
+from engine.metrics import Metrics
+from engine.publisher import Pace, Publisher, Sensor, replay
+from engine.scorers import KitsuneScorer, new_kitsune
+from engine.sinks import AlertFile, ScoreFile, Top
+from engine.types import Packets
+from engine.worker import Worker
+from models.bundle import BundleError, load, save
+from models.kitnet import KitNET, KitNETConfig
+from models.threshold import Threshold
+
+Progress = Callable[[int, int | None], None]  # bytes read, bytes in all if known
+
+
+def frames(paths: Sequence[Path], block: int, progress: Progress | None = None) -> Iterator[FrameBlock]:
+    """All frames of some captures, one capture after the other. Raises InputError naming file and byte."""
+    done = 0
+    sizes = [path.stat().st_size if path.is_file() else None for path in paths]
+    total = sum(s for s in sizes if s is not None) if None not in sizes else None
+    for path in paths:
+        try:
+            with CaptureFile(path, frames_per_block=block) as capture:
+                for frame_block in capture:
+                    yield frame_block
+                    if progress is not None:
+                        progress(done + capture.position, total)
+                done += capture.position
+        except CaptureError as error:
+            raise InputError(str(error)) from error
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def read_packets(
+    paths: Sequence[Path], config: Config | None = None, progress: Progress | None = None
+) -> Iterator[Packets]:
+    """Decoded packets of some captures, block by block."""
+    config = config or Config()
+    for frame_block in frames(paths, 4096, progress):
+        yield decode(frame_block, config.decode)
+
+
+def read_connection_tables(
+    paths: Sequence[Path], config: Config | None = None, progress: Progress | None = None
+) -> Iterator[pa.Table]:
+    """Connection records of some captures, in the order in which they ended."""
+    config = config or Config()
+    tracker = Tracker(config.connections, SPARE)
+    waiting: list[tuple[Any, Any, Any]] = []
+    count = 0
+    for p in read_packets(paths, config, progress):
+        for tracked in tracker.track(p):
+            if tracked.closed.size:
+                waiting.append(tracker.rows(tracked.closed))
+                count += tracked.closed.size
+        if count >= SPARE:
+            yield _records(waiting)
+            waiting, count = [], 0
+    waiting.extend(tracker.rows(slots) for slots in tracker.flush())
+    yield _records(waiting)
+
+
+def _records(parts: list[tuple[Any, Any, Any]]) -> pa.Table:
+    if not parts:
+        return connection_table(*Tracker(Config().connections.__class__(capacity=1), 4).rows(np.zeros(0, np.int32)))
+    return connection_table(*(np.concatenate(columns) for columns in zip(*parts)))
+
+
+def read_connections(paths: Sequence[Path], config: Config | None = None) -> pa.Table:
+    """All connection records of some captures as one table."""
+    return pa.concat_tables(list(read_connection_tables(paths, config)))
+
+
+# ---------------------------------------------------------------------------------------------------- scoring
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scoring run over captures through the embedded bus."""
+
+    captures: Sequence[Path]
+    config: Config
+    labels: Labels | None = None
+    model: Path | None = None  # bundle to score with, frozen
+    speed: float = 0.0  # times real time; 0 = as fast as it goes
+    progress: Progress | None = None
+    linger: float = 0.0  # seconds the metrics endpoint stays up after the last packet
+
+
+@dataclass
+class Summary:
+    """What a run came to."""
+
+    packets: int = 0
+    connections: int = 0
+    scored: int = 0
+    alarms: int = 0
+    alerts: int = 0
+    seconds: float = 0.0
+    phase: str = ""
+    threshold: float | None = None
+    losses: dict[str, int] = field(default_factory=dict)
+    top: list[dict[str, Any]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+class Scoring:
+    """Publisher, bus, detectors and sinks of one run, built and ready."""
+
+    def __init__(self, job: Job) -> None:
+        """Raises InputError, OutputError or ConfigError before anything is written."""
+        config = job.config
+        self.job = job
+        self.probes = job.labels.probes if job.labels else [{}]
+        self.bus = MemoryBus(config.bus.partitions, config.bus.queue_blocks)
+        self.metrics = Metrics(tuple(config.labels.slice))
+        self.detectors = [self._detector(k) for k in range(config.bus.partitions)]
+        for path in job.captures:  # before any output is begun
+            if str(path) != "-" and not path.exists():
+                raise InputError(f"{path}: No such file or directory")
+        self.top = Top()
+        self.files: list[ScoreFile | AlertFile] = []
+        try:
+            self._open_files()
+            self.server = self._serve()
+        except BaseException:
+            self.abort()
+            raise
+
+    def _detector(self, partition: int) -> Detector:
+        config = self.job.config
+        slots = slots_needed(config.connections)
+        k = config.kitsune
+        if self.job.model is not None:
+            scorer = load_kitsune(self.job.model, config, slots)
+        else:
+            scorer = new_kitsune(k.features, k.kitnet, k.threshold, k.scorer, slots)
+        return Detector(partition, config.connections, [scorer])
+
+    def _open_files(self) -> None:
+        directory = self.job.config.output.directory
+        if directory is None:
+            return
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{directory}: {error.strerror}") from error
+        self.files.append(ScoreFile(directory / "scores.parquet", self.probes))
+        self.files.append(AlertFile(directory / "alerts.jsonl", self.probes, self.job.config.sensor.name))
+
+    def _serve(self) -> MetricsServer | None:
+        host, port = self.job.config.metrics.host, self.job.config.metrics.port
+        if port is None:
+            return None
+        try:
+            return MetricsServer(self.metrics.collector, host, port)
+        except OSError as error:
+            raise OutputError(f"metrics endpoint {host}:{port}: {error.strerror}") from error
+
+    def abort(self) -> None:
+        """Leave nothing half written."""
+        for file in self.files:
+            file.abort()
+
+    def run(self) -> Summary:
+        """Score everything. An interrupt ends the captures early and is no error."""
+        config = self.job.config
+        worker = Worker(
+            self.bus,
+            self.detectors,
+            [self.top, *self.files],
+            self.metrics,
+            self.probes,
+            (config.labels.slice, config.labels.max_values),
+            (config.output.flush_connections, max(1, config.bus.queue_blocks // 2)),
+        )
+        thread = threading.Thread(target=self._publish, name="publisher", daemon=True)
+        began = time.perf_counter()
+        summary = Summary()
+        thread.start()
+        try:
+            try:
+                worker.run()
+            except KeyboardInterrupt:
+                summary.interrupted = True
+                self.bus.end()
+                worker.close()
+            summary.seconds = time.perf_counter() - began
+            self._fill(summary)
+            self._finish(summary)
+        except BaseException:
+            self.bus.end()
+            self.abort()
+            raise
+        finally:
+            thread.join(timeout=10)
+            if self.server is not None:
+                if not summary.interrupted:
+                    self._wait()
+                self.server.close()
+        return summary
+
+    def _wait(self) -> None:
+        try:
+            time.sleep(self.job.linger)
+        except KeyboardInterrupt:
+            return
+
+    def _publish(self) -> None:
+        config = self.job.config
+        sensor = Sensor(
+            config.sensor.name, config.sensor.epoch, config.bus.block_packets, config.decode, self.job.labels
+        )
+        publisher = Publisher(sensor, self.bus)
+        try:
+            blocks = frames(self.job.captures, config.bus.block_packets, self.job.progress)
+            try:
+                replay(blocks, publisher, Pace(self.job.speed))
+            except InputError as error:  # what came before the damage is still scored
+                publisher.finish()
+                self.bus.end(error)
+                return
+            self.bus.end()
+        except BusClosedError:
+            return
+        except BaseException as error:  # noqa: BLE001 -- the worker raises it in the main thread
+            self.bus.end(error)
+
+    def _fill(self, summary: Summary) -> None:
+        detectors = self.detectors
+        summary.packets = sum(d.packets for d in detectors)
+        summary.connections, summary.scored, summary.alarms = (
+            self.top.connections, self.top.scored, self.top.alarms,
+        )  # fmt: skip
+        summary.alerts = sum(f.alerts for f in self.files if isinstance(f, AlertFile))
+        losses = Counter({"dropped by the sensor": sum(d.dropped for d in detectors)})
+        losses["lost blocks"] = sum(d.lost_blocks for d in detectors)
+        losses["evicted connections"] = sum(d.tracker.counters["evicted"] for d in detectors)
+        for d in detectors:
+            losses.update({f"not read whole: {reason}": n for reason, n in d.unread.items()})
+        summary.losses = {name: n for name, n in losses.items() if n}
+        scorers = [s for d in detectors for s in d.scorers]
+        summary.phase = min((s.phase for s in scorers), key=lambda p: ("map", "learn", "calibrate", "score").index(p))
+        thresholds = [s.threshold_value for s in scorers if not np.isnan(s.threshold_value)]
+        summary.threshold = max(thresholds) if thresholds else None
+        if summary.phase != "score":
+            config = self.job.config.kitsune
+            need = config.kitnet.map_samples + config.kitnet.learn_samples + config.scorer.calibrate_packets
+            summary.notes.append(
+                f"the model is still in phase {summary.phase}: it learns from {need} packets a partition, and the "
+                f"fullest had {max(d.packets for d in detectors)}; --learn N makes do with fewer"
+            )
+        summary.top = self.top.rows(self.probes)
+
+    def _finish(self, summary: Summary) -> None:
+        for file in self.files:
+            file.close()
+            summary.files.append(str(file.path))
+        directory = self.job.config.output.directory
+        if directory is not None:
+            path = directory / "metrics.prom"
+            write_whole(path, generate_latest(registry_of(self.metrics.collector)))
+            summary.files.append(str(path))
+
+
+def score(job: Job) -> Summary:
+    """Score captures through the embedded bus. Raises WiresondeError."""
+    return Scoring(job).run()
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that appears whole or not at all. Raises OutputError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"{path}: {error.strerror}") from error
+
+
+# ---------------------------------------------------------------------------------------------------- bundles
+
+KIND = "kitsune"
+
+
+def load_kitsune(path: Path, config: Config, slots: int) -> KitsuneScorer:
+    """A frozen Kitsune of a bundle. Raises InputError when the bundle is damaged or does not fit."""
+    try:
+        bundle = load(path, kind=KIND)
+        kitnet_config = KitNETConfig(**{**bundle.config["kitnet"], "clip": tuple(bundle.config["kitnet"]["clip"])})
+        features = config.kitsune.features
+        if list(features.lambdas) != bundle.config["features"]["lambdas"]:
+            raise InputError(
+                f"{path}: learned with lambdas {bundle.config['features']['lambdas']}, "
+                f"the configuration has {list(features.lambdas)}"
+            )
+        kitnet = KitNET.from_state(kitnet_config, bundle.arrays)
+        threshold = Threshold(**bundle.config["threshold"])
+        scorer_config = config.kitsune.scorer.__class__(**bundle.config["scorer"])
+    except (BundleError, OSError) as error:
+        raise InputError(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)) from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: not a whole kitsune bundle: {error}") from error
+    return KitsuneScorer(features, kitnet, config.kitsune.threshold, scorer_config, slots, threshold)
+
+
+def train_kitsune(captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None) -> Summary:
+    """Learn from captures that hold nothing but normal traffic, and write the bundle."""
+    scoring = Scoring(Job(captures, config, progress=progress))
+    summary = scoring.run()
+    scorer = scoring.detectors[0].scorers[0]
+    assert isinstance(scorer, KitsuneScorer)
+    if scorer.threshold is None:
+        raise InputError(f"{summary.notes[0]}; no bundle was written")
+    k = config.kitsune
+    sections = {
+        "kitnet": asdict(scorer.kitnet.config),
+        "features": {"lambdas": list(k.features.lambdas)},
+        "scorer": asdict(k.scorer),
+        "threshold": asdict(scorer.threshold),
+    }
+    provenance = {
+        "wiresonde": engine.__version__,
+        "version": scorer.version,
+        "packets": summary.packets,
+        "captures": [{"name": path.name, "sha256": _digest(path)} for path in captures if path.is_file()],
+    }
+    try:
+        save(out, scorer.kitnet.state(), sections, provenance, kind=KIND)
+    except (OSError, BundleError) as error:
+        raise OutputError(f"{out}: {error.strerror}" if isinstance(error, OSError) else str(error)) from error
+    summary.files.append(str(out))
+    return summary
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

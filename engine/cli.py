@@ -1,0 +1,274 @@
+"""The command line. stdout is data, stderr is talk; exit 0 done, 1 said why, 2 misuse."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from engine import __version__
+from engine.errors import ConfigError, OutputError, WiresondeError
+
+if TYPE_CHECKING:
+    from engine.app import Progress, Summary
+    from engine.config import Config
+
+CAPTURES = click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PCAP…")
+CONFIG = click.option("--config", "-c", "config_file", type=click.Path(path_type=Path), help="YAML configuration.")
+
+
+class Group(click.Group):
+    """Ends with one line, not a traceback, on anything the user can do something about."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line."""
+        try:
+            return super().main(*args, **kwargs)
+        except ConfigError as error:
+            _end(error, 2)
+        except WiresondeError as error:
+            _end(error, 1)
+        except BrokenPipeError:  # the reader of stdout has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+
+
+def _end(error: Exception, code: int) -> None:
+    click.echo(f"wiresonde: {error}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="wiresonde")
+@click.option("--verbose", "-v", count=True, help="Log what happens (-vv: everything).")
+def main(verbose: int) -> None:
+    """Streaming network intrusion detection that can be examined while it runs."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+def _load(path: Path | None, **changes: Any) -> Config:
+    from engine import config
+
+    return config.replace(
+        config.load(path), "command line", {k.replace("__", "."): v for k, v in changes.items()}
+    )
+
+
+class Speed(click.ParamType[float]):
+    """max, 1x, 20x …"""
+
+    name = "max|1x|Nx"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Times real time; 0 is as fast as it goes."""
+        if isinstance(value, float):
+            return value
+        if value == "max":
+            return 0.0
+        try:
+            factor = float(str(value).removesuffix("x"))
+        except ValueError:
+            factor = 0.0
+        if not str(value).endswith("x") or not 0 < factor < float("inf"):
+            self.fail(f"{value!r} is neither max nor a factor such as 1x or 20x", param, ctx)
+        return factor
+
+
+@main.command()
+@CAPTURES
+@CONFIG
+@click.option("--out", type=click.Path(path_type=Path), help="Directory for scores.parquet and alerts.jsonl.")
+@click.option("--labels", type=click.Path(path_type=Path), help="Probe labels, CSV or Parquet.")
+@click.option("--metrics-port", type=int, help="Serve /metrics on this port (0: any).")
+@click.option("--linger", type=float, default=0.0, help="Seconds that /metrics stays up after the last packet.")
+@click.option("--partitions", type=int, help="Partitions of the embedded bus. [default: 1]")
+@click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
+@click.option("--learn", type=int, help="Learn from the first N packets: map 10 %, learn 70 %, calibrate 20 %.")
+@click.option("--model", type=click.Path(path_type=Path), help="Score with this bundle, learn nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def score(
+    captures: tuple[Path, ...], config_file: Path | None, out: Path | None, labels: Path | None,
+    metrics_port: int | None, linger: float, partitions: int | None, speed: float, learn: int | None,
+    model: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Score the connections of captures (- is stdin) with an online Kitsune."""
+    if learn is not None and model is not None:
+        raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
+    config = _load(
+        config_file, bus__partitions=partitions, metrics__port=metrics_port,
+        output__directory=None if out is None else str(out), **_learning(learn),
+    )  # fmt: skip
+    from engine import app
+    from engine.labels import read_labels
+    from engine.summary import print_summary
+
+    known = read_labels(labels, config.labels.max_probes) if labels else None
+    with _progress("scoring") as progress:
+        scoring = app.Scoring(app.Job(captures, config, known, model, speed, progress, linger))
+        if scoring.server is not None:
+            click.echo(f"metrics at http://{config.metrics.host}:{scoring.server.port}/metrics", err=True)
+        summary = scoring.run()
+    if as_json:
+        click.echo(json.dumps(summary.as_json(), default=str))
+    else:
+        print_summary(summary, scoring.probes)
+
+
+def _learning(n: int | None) -> dict[str, Any]:
+    if n is None:
+        return {}
+    if n < 10:
+        raise ConfigError(f"--learn {n}: at least 10 packets are needed")
+    return {
+        "kitsune__kitnet__map_samples": n // 10,
+        "kitsune__kitnet__learn_samples": n * 7 // 10,
+        "kitsune__scorer__calibrate_packets": n - n // 10 - n * 7 // 10,
+    }
+
+
+@main.command()
+@CAPTURES
+@CONFIG
+@click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File instead of stdout.")
+def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
+    """Write the connections of captures, with the field names of Zeek's conn.log."""
+    config = _load(config_file)
+    from engine import app
+    from engine.connections.record import json_lines
+
+    with _progress("reading") as progress:
+        _write(app.read_connection_tables(captures, config, progress), kind, output, json_lines)
+
+
+@main.command()
+@CAPTURES
+@CONFIG
+@click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File instead of stdout.")
+def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
+    """Write the decoded packets of captures, one row a frame, ts in ns."""
+    config = _load(config_file)
+    from engine import app
+    from engine.packets import packet_lines, packet_table
+
+    with _progress("reading") as progress:
+        tables = (packet_table(p) for p in app.read_packets(captures, config, progress))
+        _write(tables, kind, output, packet_lines)
+
+
+def _write(tables: Iterator[Any], kind: str, output: Path | None, lines: Callable[[Any], Iterator[str]]) -> None:
+    """Write tables to a file, which appears whole or not at all, or to stdout."""
+    if kind == "parquet" and output is None:
+        raise ConfigError("--format parquet needs a file: give -o")
+    if kind == "parquet":
+        from connectors.parquet import ParquetFile
+
+        assert output is not None
+        first = next(tables)
+        with _whole(output, lambda: ParquetFile(output, first.schema)) as file:
+            file.write(first)
+            for table in tables:
+                file.write(table)
+        return
+    from connectors.text import TextFile
+
+    if output is None:
+        out = click.get_text_stream("stdout")
+        for table in tables:
+            out.writelines(line + "\n" for line in lines(table))
+        out.flush()
+        return
+    with _whole(output, lambda: TextFile(output)) as file:
+        for table in tables:
+            file.write(lines(table))
+
+
+@contextlib.contextmanager
+def _whole(path: Path, begin: Callable[[], Any]) -> Iterator[Any]:
+    """A file that is closed on success and leaves nothing behind on failure."""
+    file = None
+    try:
+        file = begin()
+        yield file
+        file.close()
+    except OSError as error:
+        if file is not None:
+            file.abort()
+        raise OutputError(f"{path}: {error.strerror or error}") from error
+    except BaseException:
+        if file is not None:
+            file.abort()
+        raise
+
+
+@main.group()
+def train() -> None:
+    """Fit models to captures of normal traffic."""
+
+
+@train.command("kitsune")
+@CAPTURES
+@CONFIG
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Bundle to write.")
+@click.option("--learn", type=int, help="Packets to use [default: all]: map 10 %, learn 70 %, calibrate 20 %.")
+def train_kitsune(captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None) -> None:
+    """Learn a Kitsune from captures without attacks and write it as a bundle."""
+    config = _load(config_file)
+    from engine import app
+    from engine.summary import print_summary
+
+    n = learn or sum(p.ts.size for p in app.read_packets(captures, config))
+    config = _load(config_file, **_learning(max(n, 10)))
+    with _progress("learning") as progress:
+        summary = app.train_kitsune(captures, config, output, progress)
+    print_summary(summary, [{}])
+
+
+@main.group()
+def config() -> None:
+    """Check and show configurations."""
+
+
+@config.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+def config_check(file: Path) -> None:
+    """Check a configuration file; exit 2 names what is wrong."""
+    _load(file)
+    click.echo(f"{file}: ok", err=True)
+
+
+@config.command("show")
+@CONFIG
+def config_show(config_file: Path | None) -> None:
+    """Print the whole configuration as YAML, defaults included."""
+    from engine.config import show
+
+    click.echo(show(_load(config_file)), nl=False)
+
+
+@contextlib.contextmanager
+def _progress(what: str, stream: IO[str] = sys.stderr) -> Iterator[Progress | None]:
+    """A progress bar with time left, on a terminal only."""
+    if not stream.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""The configuration: one YAML file, checked once, at the edge.
+
+Sections of kernels and models are their own frozen dataclasses; pydantic builds and checks them in place. A
+wrong value stops the start and names its key; nothing is ever replaced by a default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+from engine.connections.tracker import TrackerConfig
+from engine.decode import DecodeConfig
+from engine.errors import ConfigError, InputError
+from engine.features.afterimage import AfterImageConfig
+from engine.scorers import ScorerConfig
+from models.kitnet import KitNETConfig
+from models.threshold import ThresholdConfig
+
+MAX_FILE = 1 << 20  # bytes; a configuration is small
+
+for _section in (TrackerConfig, DecodeConfig, AfterImageConfig, KitNETConfig, ThresholdConfig, ScorerConfig):
+    # Unknown keys are errors in the dataclasses of the leaves too, without these importing pydantic.
+    _section.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+
+
+class Section(BaseModel):
+    """Common rules: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SensorSection(Section):
+    """Who publishes."""
+
+    name: str = Field("wiresonde", min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")
+    epoch: int = Field(0, ge=0, description="number of this run of the sensor")
+
+
+class BusSection(Section):
+    """How packets travel."""
+
+    partitions: int = Field(1, ge=1, le=1024, description="of the packets topic; Kitsune is exact with 1")
+    block_packets: int = Field(2048, ge=1, le=65536, description="packets a message")
+    queue_blocks: int = Field(32, ge=1, le=4096, description="messages a partition holds before publishing waits")
+
+
+class KitsuneSection(Section):
+    """Kitsune: AfterImage features, KitNET, and the threshold of its scores."""
+
+    features: AfterImageConfig = AfterImageConfig()
+    kitnet: KitNETConfig = KitNETConfig()
+    threshold: ThresholdConfig = ThresholdConfig()
+    scorer: ScorerConfig = ScorerConfig()
+
+
+class LabelsSection(Section):
+    """Probe labels."""
+
+    slice: tuple[str, ...] = Field((), max_length=6, description="labels that become labels of metrics")
+    max_values: int = Field(32, ge=1, le=1024, description="values a label may have in metrics; the rest is other")
+    max_probes: int = Field(65536, ge=1, le=1 << 24, description="distinct label combinations accepted")
+
+
+class MetricsSection(Section):
+    """The /metrics endpoint."""
+
+    host: str = "127.0.0.1"
+    port: int | None = Field(None, ge=0, le=65535, description="none: no endpoint; 0: any free port")
+
+
+def _as_path(value: Any) -> Any:
+    return Path(value) if isinstance(value, str) else value
+
+
+FilePath = Annotated[Path, BeforeValidator(_as_path), PlainSerializer(str)]
+
+
+class OutputSection(Section):
+    """Sinks."""
+
+    directory: FilePath | None = Field(None, description="where scores and alerts are written; none: nowhere")
+    flush_connections: int = Field(8192, ge=1, le=1 << 20, description="connections kept before they are written")
+
+
+class Config(Section):
+    """The whole file."""
+
+    sensor: SensorSection = SensorSection()
+    decode: DecodeConfig = DecodeConfig()
+    connections: TrackerConfig = TrackerConfig()
+    kitsune: KitsuneSection = KitsuneSection()
+    bus: BusSection = BusSection()
+    labels: LabelsSection = LabelsSection()
+    metrics: MetricsSection = MetricsSection()
+    output: OutputSection = OutputSection()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Config:
+        if self.kitsune.kitnet.features != 20 * len(self.kitsune.features.lambdas):
+            raise ValueError(
+                f"kitsune.kitnet.features {self.kitsune.kitnet.features} must be 20 for each of the "
+                f"{len(self.kitsune.features.lambdas)} values of kitsune.features.lambdas"
+            )
+        return self
+
+
+def parse(data: Any, where: str) -> Config:
+    """A Config of plain data. Raises ConfigError naming ``where``, key, value and what is allowed."""
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{where}: a mapping of sections is expected, found {type(data).__name__}")
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_problem(e, where) for e in error.errors())) from None
+
+
+def _problem(error: Any, where: str) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "configuration"
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{where}: {key}: unknown key"
+    message = error["msg"].removeprefix("Value error, ")
+    shown = error.get("input")
+    value = f" {shown!r}" if isinstance(shown, str | int | float | bool) else ""
+    return f"{where}: {key}{value}: {message}"
+
+
+def load(path: Path | None) -> Config:
+    """The Config of a YAML file, or all defaults without one."""
+    if path is None:
+        return Config()
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_FILE}")
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: byte {error.start}: not UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ConfigError(f"{path}: {at}{getattr(error, 'problem', error)}") from None
+    return parse(data, str(path))
+
+
+def replace(config: Config, where: str, changes: dict[str, Any]) -> Config:
+    """config with values of dotted keys changed and everything checked again. None changes nothing."""
+    data = config.model_dump()
+    for key, value in changes.items():
+        if value is None:
+            continue
+        section = data
+        *path, last = key.split(".")
+        for part in path:
+            section = section[part]
+        section[last] = value
+    return parse(data, where)
+
+
+def show(config: Config) -> str:
+    """The whole configuration as YAML, defaults included."""
+    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return text

@@ -1,0 +1,182 @@
+"""The rows of connection state, the codes in them, and the arrays that hold them.
+
+A connection is one CONNECTION row and two SIDE rows (2 * slot + d; side 0 sent the first packet). Rows are
+structured so that one packet touches few cache lines; holes and history letters lie in arrays of their own,
+whose pages are only touched by connections that need them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.types import Rows
+
+
+class State(IntEnum):
+    """State of one side, with Zeek's words for TCP; other protocols use INACTIVE and ESTABLISHED (active)."""
+
+    INACTIVE = 0  # nothing seen from this side
+    SYN_SENT = 1
+    SYN_ACK_SENT = 2  # the first packet of the connection was a SYN-ACK
+    PARTIAL = 3  # traffic without a handshake
+    ESTABLISHED = 4
+    CLOSED = 5  # sent a FIN
+    RESET = 6  # sent a RST
+
+
+class Segment(IntEnum):
+    """What a TCP segment adds to its side's sequence space."""
+
+    NONE = 0  # not TCP
+    ACK = 1  # takes no sequence space
+    NEW = 2
+    DUPLICATE = 3  # every byte was seen before and was not yet acknowledged
+    SPURIOUS = 4  # every byte was seen before and had been acknowledged
+    REORDERED = 5  # fills a hole that is younger than a round trip
+    RETRANSMITTED = 6  # fills an older hole: the capture never saw the first copy
+    PARTIAL = 7  # some bytes seen before, some new
+    KEEP_ALIVE = 8
+    ZERO_WINDOW_PROBE = 9
+    CAPTURE_DUPLICATE = 10  # the same packet captured twice: no event of the connection
+    BEFORE = 11  # before the first byte of a connection picked up midstream
+    UNTRUSTED = 12  # a RST, or anything after this side's RST
+
+
+class Timer(IntEnum):
+    """Which list of the table a connection waits in; every list has one timeout and is ordered by time."""
+
+    ATTEMPT = 0  # a SYN without an answer; counts from the SYN
+    CLOSING = 1  # both sides closed, or reset; counts from the close
+    TCP = 2  # these count from the last packet
+    UDP = 3
+    ICMP = 4
+    OTHER = 5
+
+
+class Ending(IntEnum):
+    """Why a connection left the table."""
+
+    LIVE = 0  # it has not: the record is provisional
+    TIMEOUT = 1
+    CLOSED = 2  # FIN or RST, then the closing delay
+    REUSED = 3  # a new connection began on the same addresses and ports
+    EVICTED = 4  # the table was full and this one was the least recently seen
+    FLUSHED = 5  # the capture ended
+
+
+FLAG_MIDSTREAM = 1  # the first packet was not an initial SYN
+FLAG_FLIPPED = 2  # side 1 is the originator
+FLAG_HOLES_OVERFLOW = 4  # more holes at once than are kept; the oldest counted as filled
+FLAG_DROPPED = 8  # the sensor lost packets while the connection lived
+FLAG_HISTORY_FULL = 16
+FLAG_LATE = 32  # packets older than the connection's last were seen
+
+PACKET_FROM_ORIGINATOR = 1  # bits of the tracker's per-packet flags
+PACKET_IN_RECOVERY = 2
+PACKET_OPENED = 4  # the packet opened its connection
+
+HISTORY_LETTERS = 32
+
+CONNECTION = np.dtype(
+    [
+        ("a_hi", "u8"), ("a_lo", "u8"), ("b_hi", "u8"), ("b_lo", "u8"),  # a sent the first packet
+        ("start", "i8"), ("last", "i8"),  # ns, first packet and last one before both sides had closed
+        ("since", "i8"),  # ns of event time from which the timer's timeout counts
+        ("handshake", "i8"),  # ns between the SYN and the ACK of the SYN-ACK: the round trip; 0 = not seen
+        ("a_mac", "u8"), ("b_mac", "u8"),
+        ("next", "i4"), ("prev", "i4"),  # neighbours in the timer's list, -1 = none
+        ("probe", "u4"), ("tag", "u4"),  # tag: high half of the key's hash
+        ("a_port", "u2"), ("b_port", "u2"),
+        ("proto", "u1"), ("timer", "u1"), ("flags", "u1"), ("ending", "u1"), ("letters", "u1"),
+        ("reserved", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
+
+SIDE = np.dtype(
+    [
+        ("high", "i8"),  # end of the sequence space seen, relative to base; 1 after a SYN
+        ("acked", "i8"),  # highest acknowledgement by the other side, relative to base
+        ("fin", "i8"),  # relative end of the FIN, 0 = none
+        ("t_high", "i8"), ("t_acked", "i8"),  # ns when high and acked last rose
+        ("t_syn", "i8"),  # ns of this side's (latest) SYN
+        ("recovery_point", "i8"),  # an episode lasts until acked reaches it; 0 = no episode
+        ("t_recovery", "i8"), ("recovery_ns", "i8"),  # begin of the episode; time spent in all of them
+        ("round_trip", "i8"),  # ns, least time between new data and its ACK; 0 = none measured
+        ("last_ts", "i8"),
+        ("packets", "u8"), ("ip_bytes", "u8"), ("payload", "u8"),
+        ("missed", "u8"), ("again_bytes", "u8"),  # bytes acknowledged but never captured; bytes seen twice
+        ("base", "u4"),  # sequence number that is 0 in relative numbers
+        ("last_seq", "u4"), ("last_ack", "u4"), ("last_payload", "u4"),  # of the latest packet
+        ("syn_seq", "u4"), ("fin_seq", "u4"), ("rst_seq", "u4"),  # latest seen, for the history
+        ("data", "u4"),  # segments with payload
+        ("duplicates", "u4"), ("spurious", "u4"), ("reordered", "u4"), ("late", "u4"), ("partial", "u4"),
+        ("keep_alive", "u4"), ("zero_window_probe", "u4"), ("zero_window", "u4"),
+        ("capture_duplicate", "u4"), ("duplicate_ack", "u4"), ("episodes", "u4"),
+        ("rexmit", "u4"), ("gaps", "u4"),  # counts behind the history's t and g
+        ("last_window", "u2"), ("last_id", "u2"), ("hist", "u2"),  # hist: letters already written
+        ("last_flags", "u1"), ("state", "u1"), ("prev_state", "u1"), ("did_close", "u1"),
+        ("have_base", "u1"), ("fins", "u1"), ("holes", "u1"), ("probed", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
+
+
+class Table(NamedTuple):
+    """All state of a connection table; kernels change it in place. ``slots`` = capacity + spare."""
+
+    index: NDArray[np.int64]  # (2^k,) tag << 32 | slot + 1, 0 = empty; open addressing, linear probing
+    rows: Rows  # (slots,) CONNECTION
+    sides: Rows  # (2 * slots,) SIDE
+    holes: NDArray[np.int64]  # (2 * slots, K, 3) begin, end (relative), ns when it opened
+    history: NDArray[np.uint8]  # (slots, HISTORY_LETTERS) ASCII
+    free: NDArray[np.int32]  # (slots,) stack of free slots
+    heads: NDArray[np.int32]  # (len(Timer),) least recent of each list, -1 = empty
+    tails: NDArray[np.int32]
+    clock: NDArray[np.int64]  # (len(Clock),) counters, see Clock
+    fragments: NDArray[np.int64]  # (m, 4) hash, slot, start of the connection, side: where fragments belong
+
+
+class Clock(IntEnum):
+    """Fields of Table.clock."""
+
+    NOW = 0  # event time: the greatest ts seen
+    FREE = 1  # slots on the free stack
+    LIVE = 2  # connections in the index
+    CAPACITY = 3
+    OPENED = 4
+    EVICTED = 5
+    EXPIRED = 6
+    LATE = 7  # packets older than event time
+    LOST_AT = 8  # event time of the latest loss of packets
+
+
+def allocate(capacity: int, spare: int, holes: int) -> Table:
+    """An empty table for ``capacity`` live connections and ``spare`` closed ones not yet handed out."""
+    slots = capacity + spare
+    size = 1 << max(4, int(2 * capacity - 1).bit_length())
+    clock = np.zeros(len(Clock), np.int64)
+    clock[Clock.NOW] = clock[Clock.LOST_AT] = np.iinfo(np.int64).min
+    clock[Clock.FREE] = slots
+    clock[Clock.CAPACITY] = capacity
+    return Table(
+        index=np.zeros(size, np.int64),
+        rows=np.zeros(slots, CONNECTION),
+        sides=np.zeros(2 * slots, SIDE),
+        holes=np.zeros((2 * slots, holes, 3), np.int64),
+        history=np.zeros((slots, HISTORY_LETTERS), np.uint8),
+        free=np.arange(slots - 1, -1, -1, dtype=np.int32),
+        heads=np.full(len(Timer), -1, np.int32),
+        tails=np.full(len(Timer), -1, np.int32),
+        clock=clock,
+        fragments=np.zeros((4096, 4), np.int64),
+    )
+
+
+def state_arrays(table: Table) -> dict[str, NDArray[Any]]:
+    """The table's arrays by name, not copied."""
+    return dict(zip(Table._fields, table))

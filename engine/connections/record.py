@@ -1,0 +1,262 @@
+"""Connection rows -> columns with the names of Zeek's conn.log, ours beside them.
+
+``ts, uid, id.*, proto, duration, orig_bytes … resp_ip_bytes`` mean what Zeek's documentation says; the columns
+after ``community_id`` are our own and come once for each side (``orig_``, ``resp_``).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.connections.layout import (
+    FLAG_DROPPED,
+    FLAG_FLIPPED,
+    FLAG_HISTORY_FULL,
+    FLAG_HOLES_OVERFLOW,
+    FLAG_LATE,
+    FLAG_MIDSTREAM,
+    Ending,
+    State,
+)
+from engine.connections.tracker import ICMP, ICMP6, TCP, UDP
+from engine.types import Rows
+
+V4_PREFIX = np.uint64(0xFFFF)
+PROTO_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
+SIDE_COUNTERS = {  # our name -> SIDE fields that add up to it
+    "retransmitted": ("duplicates", "spurious", "late", "partial"),
+    "reordered": ("reordered",),
+    "duplicates": ("duplicates",),
+    "spurious": ("spurious",),
+    "late": ("late",),
+    "partial": ("partial",),
+    "keep_alive": ("keep_alive",),
+    "zero_window": ("zero_window",),
+    "zero_window_probe": ("zero_window_probe",),
+    "capture_duplicate": ("capture_duplicate",),
+    "duplicate_ack": ("duplicate_ack",),
+    "recovery_episodes": ("episodes",),
+    "repeated_bytes": ("again_bytes",),
+    "missed_bytes": ("missed",),
+}
+_RSTOS0 = re.compile(r"\^?S[^HAFGIQ]*R")
+_DIGITS = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", np.uint8)
+
+
+def address_text(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[str]:
+    """Addresses in their usual notation."""
+    pairs = np.stack((hi, lo), axis=1)
+    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
+    packed = unique.astype(">u8").tobytes()
+    texts = []
+    for k, (high, low) in enumerate(unique):
+        raw = packed[16 * k : 16 * k + 16]
+        if high == 0 and low >> np.uint64(32) == V4_PREFIX:
+            texts.append(socket.inet_ntop(socket.AF_INET, raw[12:]))
+        else:
+            texts.append(socket.inet_ntop(socket.AF_INET6, raw))
+    return [texts[k] for k in inverse.reshape(-1)]
+
+
+def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """splitmix64's finaliser."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uids(rows: Rows) -> list[str]:
+    """Zeek-like ids: C and 16 characters, from the key and the start alone, so a repeat has the same id."""
+    if not rows.size:
+        return []
+    words = [rows[f] for f in ("a_hi", "a_lo", "b_hi", "b_lo")]
+    words.append(rows["start"].view(np.uint64) if rows["start"].flags.contiguous else rows["start"].astype("u8"))
+    words.append(
+        rows["a_port"].astype("u8") << np.uint64(24)
+        | rows["b_port"].astype("u8") << np.uint64(8)
+        | rows["proto"].astype("u8")
+    )
+    letters = np.empty((rows.size, 17), np.uint8)
+    letters[:, 0] = ord("C")
+    for half in range(2):
+        h = np.full(rows.size, 0x9E3779B97F4A7C15 + half, np.uint64)
+        for word in words:
+            h = _mixed(h ^ word.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+        for k in range(8):
+            letters[:, 1 + 8 * half + k] = _DIGITS[h % np.uint64(62)]
+            h //= np.uint64(62)
+    return [bytes(row).decode() for row in letters]
+
+
+def community_ids(rows: Rows, seed: int = 0) -> list[str]:
+    """Community ID, version 1 (github.com/corelight/community-id-spec)."""
+    out = []
+    columns = (rows[f] for f in ("a_hi", "a_lo", "b_hi", "b_lo", "a_port", "b_port", "proto"))
+    for a_hi, a_lo, b_hi, b_lo, a_port, b_port, proto in zip(*(c.tolist() for c in columns)):
+        v4 = a_hi == 0 and a_lo >> 32 == 0xFFFF and b_hi == 0 and b_lo >> 32 == 0xFFFF
+        a, b = (a_hi << 64 | a_lo).to_bytes(16, "big"), (b_hi << 64 | b_lo).to_bytes(16, "big")
+        if v4:
+            a, b = a[12:], b[12:]
+        one_way = proto in (ICMP, ICMP6) and not _has_counterpart(proto, a_port)
+        if not one_way and (a, a_port) > (b, b_port):
+            a, b, a_port, b_port = b, a, b_port, a_port
+        data = seed.to_bytes(2, "big") + a + b + bytes((proto, 0))
+        if proto in (TCP, UDP, ICMP, ICMP6, 132):
+            data += a_port.to_bytes(2, "big") + b_port.to_bytes(2, "big")
+        out.append("1:" + base64.b64encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode())
+    return out
+
+
+def _has_counterpart(proto: int, kind: int) -> bool:
+    two_way = (8, 0, 13, 14, 15, 16, 10, 9, 17, 18) if proto == ICMP else (*range(128, 137), 139, 140, 144, 145)
+    return kind in two_way
+
+
+def histories(rows: Rows, letters: NDArray[np.uint8]) -> list[str]:
+    """The history of each connection; a + at the end when letters were left out."""
+    texts = []
+    for n, flags, line in zip(rows["letters"].tolist(), rows["flags"].tolist(), letters):
+        texts.append(bytes(line[:n]).decode("ascii") + ("+" if flags & FLAG_HISTORY_FULL else ""))
+    return texts
+
+
+def stream_bytes(me: Rows, you: Rows) -> NDArray[np.int64]:
+    """Payload bytes of one side by its sequence numbers, captured or not (Zeek's orig_bytes)."""
+    size = np.maximum(me["high"], me["acked"])
+    size = np.maximum(size - 1, 0)
+    size = np.maximum(size - (me["fins"] > 0), 0)
+    aborted = (me["prev_state"] == State.SYN_SENT) & (me["state"] == State.RESET) & (you["state"] == State.INACTIVE)
+    silent = me["state"] == State.INACTIVE  # Zeek does not count what only the other side's ACKs tell of
+    return np.where(silent | (aborted & (me["acked"] > 1)), 0, size)
+
+
+def conn_states(
+    tcp: NDArray[np.bool_],
+    orig: Rows,
+    resp: Rows,
+    sizes: tuple[NDArray[np.int64], NDArray[np.int64]],
+    history: list[str],
+) -> list[str]:
+    """Zeek's conn_state of each connection."""
+    o, r = orig["state"], resp["state"]
+    o_none = (o == State.INACTIVE) | (o == State.PARTIAL)
+    r_none = (r == State.INACTIVE) | (r == State.PARTIAL)
+    rejected = (o == State.SYN_SENT) | (o == State.SYN_ACK_SENT)
+    rejected |= (o == State.RESET) & (sizes[0] == 0) & (sizes[1] == 0)
+    stealth = np.array([bool(_RSTOS0.match(h)) for h in history], bool)
+    both = (o == State.ESTABLISHED) & (r == State.ESTABLISHED)
+    answered, asked = r != State.INACTIVE, o != State.INACTIVE
+    rules: list[tuple[Any, Any]] = [
+        (~tcp & asked & answered, "SF"),
+        (~tcp & asked, "S0"),
+        (~tcp & answered, "SHR"),
+        (~tcp, "OTH"),
+        ((r == State.RESET) & rejected, "REJ"),
+        ((r == State.RESET) & o_none, "RSTRH"),
+        (r == State.RESET, "RSTR"),
+        ((o == State.RESET) & r_none & stealth, "RSTOS0"),
+        ((o == State.RESET) & r_none, "OTH"),
+        (o == State.RESET, "RSTO"),
+        ((o == State.CLOSED) & (r == State.CLOSED), "SF"),
+        ((o == State.CLOSED) & r_none, "SH"),
+        (o == State.CLOSED, "S2"),
+        ((r == State.CLOSED) & o_none, "SHR"),
+        (r == State.CLOSED, "S3"),
+        ((o == State.SYN_SENT) & (r == State.INACTIVE), "S0"),
+        (both, "S1"),
+    ]
+    texts: list[str] = np.select([c for c, _ in rules], [t for _, t in rules], "OTH").tolist()
+    return texts
+
+
+def _oriented(rows: Rows, sides: Rows) -> tuple[Rows, Rows, dict[str, NDArray[Any]]]:
+    """Sides and endpoint columns as originator and responder."""
+    flipped = (rows["flags"] & FLAG_FLIPPED) != 0
+    orig = np.where(flipped, sides[:, 1], sides[:, 0])
+    resp = np.where(flipped, sides[:, 0], sides[:, 1])
+    ends = {}
+    for field in ("hi", "lo", "port", "mac"):
+        a, b = rows[f"a_{field}"], rows[f"b_{field}"]
+        ends[f"orig_{field}"], ends[f"resp_{field}"] = np.where(flipped, b, a), np.where(flipped, a, b)
+    return orig, resp, ends
+
+
+def connection_table(rows: Rows, sides: Rows, letters: NDArray[np.uint8]) -> pa.Table:
+    """Columns of some connections.
+
+    rows: (n,) CONNECTION. sides: (n, 2) SIDE. letters: (n, k) history. Every row gives one row.
+    """
+    orig, resp, ends = _oriented(rows, sides)
+    tcp = rows["proto"] == TCP
+    history = histories(rows, letters)
+    sizes = stream_bytes(orig, resp), stream_bytes(resp, orig)
+    icmp = (rows["proto"] == ICMP) | (rows["proto"] == ICMP6)
+    states = conn_states(tcp, orig, resp, sizes, history)
+    instant = rows["last"] == rows["start"]
+    proto = [PROTO_NAMES.get(p, "unknown_transport") for p in rows["proto"].tolist()]
+    finished = (orig["fin"] > 0) & (resp["fin"] > 0)
+    finished &= (orig["acked"] >= orig["fin"]) & (resp["acked"] >= resp["fin"])
+    columns: dict[str, Any] = {
+        "ts": pa.array(rows["start"]).cast(pa.timestamp("ns", tz="UTC")),
+        "uid": pa.array(uids(rows), pa.string()),
+        "id.orig_h": pa.array(address_text(ends["orig_hi"], ends["orig_lo"]), pa.string()),
+        "id.orig_p": ends["orig_port"],
+        "id.resp_h": pa.array(address_text(ends["resp_hi"], ends["resp_lo"]), pa.string()),
+        "id.resp_p": ends["resp_port"],
+        "proto": pa.array(proto, pa.string()),
+        "duration": pa.array((rows["last"] - rows["start"]) * 1e-9, mask=instant),
+        "orig_bytes": pa.array(np.where(tcp, sizes[0], orig["payload"].astype("i8")), mask=instant),
+        "resp_bytes": pa.array(np.where(tcp, sizes[1], resp["payload"].astype("i8")), mask=instant),
+        "conn_state": pa.array(["OTH" if other else s for other, s in zip(icmp.tolist(), states)], pa.string()),
+        "missed_bytes": (orig["missed"] + resp["missed"]).astype("i8"),
+        "history": pa.array(history, pa.string()),
+        "orig_pkts": orig["packets"].astype("i8"),
+        "orig_ip_bytes": orig["ip_bytes"].astype("i8"),
+        "resp_pkts": resp["packets"].astype("i8"),
+        "resp_ip_bytes": resp["ip_bytes"].astype("i8"),
+        "ip_proto": rows["proto"],
+        "community_id": pa.array(community_ids(rows), pa.string()),
+    }
+    for name, fields in SIDE_COUNTERS.items():
+        for prefix, side in (("orig", orig), ("resp", resp)):
+            total = sum(side[f].astype("i8") for f in fields)
+            columns[f"{prefix}_{name}"] = total
+    flags = rows["flags"]
+    columns |= {
+        "recovery_seconds": (orig["recovery_ns"] + resp["recovery_ns"]) * 1e-9,
+        "round_trip": pa.array(rows["handshake"] * 1e-9, mask=rows["handshake"] == 0),
+        "proper_close": finished,
+        "midstream": (flags & FLAG_MIDSTREAM) != 0,
+        "holes_overflow": (flags & FLAG_HOLES_OVERFLOW) != 0,
+        "late_packets": (flags & FLAG_LATE) != 0,
+        "capture_loss": (flags & FLAG_DROPPED) != 0,
+        "ending": pa.array([Ending(e).name.lower() for e in rows["ending"].tolist()], pa.string()),
+        "probe": rows["probe"],
+    }
+    return pa.table(columns)
+
+
+def json_lines(table: pa.Table) -> Iterator[str]:
+    """One JSON object a row, as Zeek writes them: absent values left out, ts in seconds."""
+    columns = {name: table.column(name).to_pylist() for name in table.column_names if name != "ts"}
+    stamps = table.column("ts").cast(pa.int64()).to_pylist()
+    for i, ns in enumerate(stamps):
+        fields = {name: column[i] for name, column in columns.items() if column[i] is not None}
+        yield f'{{"ts": {ns // 10**9}.{ns % 10**9:09d}, ' + json.dumps(fields)[1:]
+
+
+def schema() -> pa.Schema:
+    """The schema of connection_table."""
+    from engine.connections.layout import CONNECTION, SIDE
+
+    return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros((0, 1), np.uint8)).schema

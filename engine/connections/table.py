@@ -1,0 +1,206 @@
+"""Finding, opening and closing connections: open addressing over flat arrays, timer lists, bounded capacity.
+
+Every timer list is ordered by the event time its entries wait from, so expiry looks at six heads a packet and
+the least recently seen connection is always one of them. All of it depends on the packets alone: cutting the
+stream elsewhere changes nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from engine.connections.layout import HISTORY_LETTERS, Clock, Ending, Table, Timer
+from engine.types import Rows
+
+_M1 = np.uint64(0x9E3779B97F4A7C15)
+_M2 = np.uint64(0xBF58476D1CE4E5B9)
+_M3 = np.uint64(0x94D049BB133111EB)
+_S32 = np.uint64(32)
+_S33 = np.uint64(33)
+_S29 = np.uint64(29)
+_SLOT_MASK = 0xFFFFFFFF
+
+NOW, FREE, LIVE, CAPACITY = int(Clock.NOW), int(Clock.FREE), int(Clock.LIVE), int(Clock.CAPACITY)
+OPENED, EVICTED, EXPIRED = int(Clock.OPENED), int(Clock.EVICTED), int(Clock.EXPIRED)
+TIMERS = len(Timer)
+CLOSING = int(Timer.CLOSING)
+END_TIMEOUT, END_CLOSED, END_EVICTED = int(Ending.TIMEOUT), int(Ending.CLOSED), int(Ending.EVICTED)
+
+
+@njit(cache=True, nogil=True)
+def endpoint_hash(hi: np.uint64, lo: np.uint64, port: np.uint64) -> np.uint64:
+    """64 mixed bits of one endpoint."""
+    x = (lo ^ (port * _M1)) * _M2
+    x ^= x >> _S32
+    x = (x ^ hi) * _M3
+    return x ^ (x >> _S29)
+
+
+@njit(cache=True, nogil=True)
+def key_tag(a: np.uint64, b: np.uint64, proto: np.uint64) -> np.int64:
+    """31 bits (never 0) of an unordered pair of endpoint hashes: an index entry stays positive."""
+    x = ((a + b) ^ ((a ^ b) * _M1) ^ proto) * _M2
+    x ^= x >> _S32
+    x *= _M3
+    tag = np.int64(x >> _S33)
+    return tag if tag != 0 else np.int64(1)
+
+
+@njit(cache=True, nogil=True)
+def link(t: Table, slot: int, timer: int, since: int) -> None:
+    """Put a slot at the recent end of a timer's list."""
+    row = t.rows[slot]
+    row["timer"] = timer
+    row["since"] = since
+    last = t.tails[timer]
+    row["prev"] = last
+    row["next"] = -1
+    if last >= 0:
+        t.rows[last]["next"] = slot
+    else:
+        t.heads[timer] = slot
+    t.tails[timer] = slot
+
+
+@njit(cache=True, nogil=True)
+def unlink(t: Table, slot: int) -> None:
+    """Take a slot out of its timer's list."""
+    row = t.rows[slot]
+    timer, before, after = row["timer"], row["prev"], row["next"]
+    if before >= 0:
+        t.rows[before]["next"] = after
+    else:
+        t.heads[timer] = after
+    if after >= 0:
+        t.rows[after]["prev"] = before
+    else:
+        t.tails[timer] = before
+
+
+@njit(cache=True, nogil=True)
+def touch(t: Table, slot: int, since: int) -> None:
+    """Move a slot to the recent end of the list it is in."""
+    if t.tails[t.rows[slot]["timer"]] == slot:
+        t.rows[slot]["since"] = since
+    else:
+        timer = t.rows[slot]["timer"]
+        unlink(t, slot)
+        link(t, slot, timer, since)
+
+
+@njit(cache=True, nogil=True)
+def insert(index: NDArray[np.int64], tag: int, slot: int) -> None:
+    """Enter a slot that is not in the index."""
+    mask = index.size - 1
+    i = tag & mask
+    while index[i] != 0:
+        i = (i + 1) & mask
+    index[i] = (tag << 32) | (slot + 1)
+
+
+@njit(cache=True, nogil=True)
+def remove(index: NDArray[np.int64], tag: int, slot: int) -> None:
+    """Take a slot out, shifting back whatever probed past it, so that no tombstones gather."""
+    mask = index.size - 1
+    entry = (tag << 32) | (slot + 1)
+    i = tag & mask
+    while index[i] != entry:
+        i = (i + 1) & mask
+    j = i
+    while True:
+        j = (j + 1) & mask
+        if index[j] == 0:
+            break
+        home = ((index[j] >> 32) & _SLOT_MASK) & mask
+        if ((j - home) & mask) >= ((j - i) & mask):
+            index[i] = index[j]
+            i = j
+    index[i] = 0
+
+
+@njit(cache=True, nogil=True)
+def close(t: Table, slot: int, ending: int, closed: NDArray[np.int32], n_closed: int) -> int:
+    """Take a connection out of index and list; its slot stays readable until it is handed back."""
+    row = t.rows[slot]
+    remove(t.index, np.int64(row["tag"]), slot)
+    unlink(t, slot)
+    row["ending"] = ending
+    t.clock[LIVE] -= 1
+    closed[n_closed] = slot
+    return n_closed + 1
+
+
+@njit(cache=True, nogil=True)
+def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_closed: int) -> int:
+    """Close what has waited longer than its list's timeout, or -1 - count when ``closed`` is full first."""
+    now = t.clock[NOW]
+    for timer in range(TIMERS):
+        slot = t.heads[timer]
+        while slot >= 0 and t.rows[slot]["since"] + timeouts[timer] <= now:
+            if n_closed >= closed.size - 2:  # the packet at hand may close two more
+                return -1 - n_closed
+            n_closed = close(t, slot, END_CLOSED if timer == CLOSING else END_TIMEOUT, closed, n_closed)
+            t.clock[EXPIRED] += 1
+            slot = t.heads[timer]
+    return n_closed
+
+
+@njit(cache=True, nogil=True)
+def evict_oldest(t: Table, closed: NDArray[np.int32], n_closed: int) -> int:
+    """Close the connection that has waited longest in any list."""
+    oldest = -1
+    for timer in range(TIMERS):
+        slot = t.heads[timer]
+        if slot >= 0 and (oldest < 0 or t.rows[slot]["since"] < t.rows[oldest]["since"]):
+            oldest = slot
+    t.clock[EVICTED] += 1
+    return close(t, oldest, END_EVICTED, closed, n_closed)
+
+
+@njit(cache=True, nogil=True)
+def clear(t: Table, slot: int) -> None:
+    """Zero everything a slot holds. Holes are left: their count in the side says how many are valid."""
+    t.rows[slot : slot + 1].view(np.uint8)[:] = 0
+    t.sides[2 * slot : 2 * slot + 2].view(np.uint8)[:] = 0
+    for k in range(HISTORY_LETTERS):
+        t.history[slot, k] = 0
+
+
+@njit(cache=True, nogil=True)
+def release(t: Table, closed: NDArray[np.int32]) -> None:
+    """Hand the slots of closed connections back."""
+    for i in range(closed.size):
+        t.free[t.clock[FREE]] = closed[i]
+        t.clock[FREE] += 1
+
+
+@njit(cache=True, nogil=True)
+def take_slot(t: Table) -> int:
+    """A cleared slot from the free stack."""
+    t.clock[FREE] -= 1
+    slot = t.free[t.clock[FREE]]
+    clear(t, slot)
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def oldest_first(t: Table, timer: int, out: NDArray[np.int32]) -> int:
+    """Write the slots of one list, least recent first; returns how many."""
+    n = 0
+    slot = t.heads[timer]
+    while slot >= 0:
+        out[n] = slot
+        n += 1
+        slot = t.rows[slot]["next"]
+    return n
+
+
+def live_slots(t: Table) -> Rows:
+    """All live slots, timer by timer, least recent first."""
+    out = np.empty(t.rows.shape[0], np.int32)
+    n = 0
+    for timer in range(TIMERS):
+        n += oldest_first(t, timer, out[n:])
+    return out[:n]

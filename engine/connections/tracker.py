@@ -1,0 +1,456 @@
+"""Packets in, connection slots and TCP classes out; closed connections are handed over once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from engine.connections.layout import (
+    FLAG_DROPPED,
+    FLAG_FLIPPED,
+    FLAG_LATE,
+    FLAG_MIDSTREAM,
+    PACKET_FROM_ORIGINATOR,
+    PACKET_IN_RECOVERY,
+    PACKET_OPENED,
+    Clock,
+    Ending,
+    State,
+    Table,
+    Timer,
+    allocate,
+)
+from engine.connections.table import (
+    EVICTED,
+    EXPIRED,
+    LIVE,
+    NOW,
+    OPENED,
+    close,
+    endpoint_hash,
+    evict_oldest,
+    expire,
+    insert,
+    key_tag,
+    link,
+    live_slots,
+    release,
+    take_slot,
+    touch,
+    unlink,
+)
+from engine.connections.tcp import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    SYN_ACK_SENT,
+    SYN_SENT,
+    count_losses,
+    first_time,
+    segment,
+    write_letter,
+)
+from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Packets, Rows
+
+TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
+IPV4, IPV6 = int(Kind.IPV4), int(Kind.IPV6)
+CAPACITY, LATE, LOST_AT = int(Clock.CAPACITY), int(Clock.LATE), int(Clock.LOST_AT)
+T_ATTEMPT, T_CLOSING, T_TCP = int(Timer.ATTEMPT), int(Timer.CLOSING), int(Timer.TCP)
+T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
+INACTIVE, ESTABLISHED, RESET = int(State.INACTIVE), int(State.ESTABLISHED), int(State.RESET)
+END_REUSED = int(Ending.REUSED)
+H_DATA = 8
+BROADCAST = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255, which answers nothing
+
+# Ports on which Zeek's default scripts expect a server: bit 0 TCP, bit 1 UDP. They decide who is the
+# originator where a capture begins in the middle.
+TCP_SERVER_PORTS = (
+    21, 22, 25, 53, 79, 80, 81, 88, 135, 139, 143, 389, 443, 445, 465, 502, 514, 563, 585, 587, 614, 631, 636,
+    989, 990, 992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5222, 5223, 5269, 5432, 6379, 6666,
+    6667, 6668, 6669, 8000, 8080, 8888, 20000,
+)  # fmt: skip
+UDP_SERVER_PORTS = (
+    53, 67, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3389, 3544, 4011, 4754, 4789, 5060, 5072,
+    5353, 5355, 6081, 20000,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Bounds of the connection table. Timeouts in seconds of event time."""
+
+    capacity: int = 262_144  # live connections; the least recently seen is evicted beyond
+    holes: int = 8  # unseen ranges kept per side
+    attempt_timeout: float = 5.0  # a SYN without an answer, from the SYN
+    closing_delay: float = 5.0  # after both FINs or a RST, from the close
+    tcp_timeout: float = 300.0  # these three from the last packet
+    udp_timeout: float = 60.0
+    icmp_timeout: float = 60.0
+    other_timeout: float = 60.0
+    tcp_server_ports: tuple[int, ...] = TCP_SERVER_PORTS
+    udp_server_ports: tuple[int, ...] = UDP_SERVER_PORTS
+
+    def timeouts(self) -> NDArray[np.int64]:
+        """ns by Timer."""
+        seconds = (
+            self.attempt_timeout, self.closing_delay, self.tcp_timeout,
+            self.udp_timeout, self.icmp_timeout, self.other_timeout,
+        )  # fmt: skip
+        return np.array([round(s * 1e9) for s in seconds], np.int64)
+
+    def server_ports(self) -> NDArray[np.uint8]:
+        """(65536,) bit 0 set for TCP servers, bit 1 for UDP."""
+        ports = np.zeros(65536, np.uint8)
+        ports[list(self.tcp_server_ports)] |= 1
+        ports[list(self.udp_server_ports)] |= 2
+        return ports
+
+
+@njit(cache=True, nogil=True)
+def icmp_counterpart(proto: int, kind: int) -> int:
+    """The ICMP type that answers ``kind``, or -1 when nothing does (RFC 792, 4443, 4861, 2710)."""
+    if proto == ICMP:
+        pairs = ((8, 0), (13, 14), (15, 16), (10, 9), (17, 18))
+        for one, other in pairs:
+            if kind == one:
+                return other
+            if kind == other:
+                return one
+    else:
+        for one, other in ((128, 129), (133, 134), (135, 136), (130, 131), (139, 140), (144, 145)):
+            if kind == one:
+                return other
+            if kind == other:
+                return one
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def begins_flipped(p: Packets, i: int, sport: int, dport: int, server_ports: NDArray[np.uint8]) -> bool:
+    """Whether the first packet seems to come from the responder, by ports on which servers listen."""
+    bit = 1 if p.proto[i] == TCP else 2
+    if bit == 1:
+        if p.tcp_flags[i] & (SYN | ACK) == SYN:
+            return False
+    elif p.proto[i] != UDP:
+        return False
+    if not server_ports[sport] & bit or (p.dst_lo[i] == BROADCAST and p.dst_hi[i] == 0):
+        return False
+    if not server_ports[dport] & bit:
+        return True
+    return bit == 1 and not p.tcp_flags[i] & SYN and sport < dport
+
+
+@njit(cache=True, nogil=True)
+def is_reuse(t: Table, slot: int, flags: int, seq: np.uint32) -> bool:
+    """Whether a SYN begins a new connection on the addresses and ports of a known one."""
+    if not flags & SYN:
+        return False
+    o = 1 if t.rows[slot]["flags"] & FLAG_FLIPPED else 0
+    orig, resp = t.sides[2 * slot + o], t.sides[2 * slot + 1 - o]
+    side = orig
+    if flags & ACK:
+        if orig["state"] != INACTIVE:
+            return False
+        side = resp
+    if orig["did_close"] or resp["did_close"]:
+        return True
+    if side["have_base"] and seq == side["base"]:
+        return False
+    swapped = orig["state"] == SYN_ACK_SENT and resp["state"] == INACTIVE and seq == resp["base"]
+    return not (flags & ACK == 0 and swapped)
+
+
+@njit(cache=True, nogil=True)
+def next_timer(t: Table, slot: int) -> int:
+    """The list a TCP connection belongs to now."""
+    o = 1 if t.rows[slot]["flags"] & FLAG_FLIPPED else 0
+    orig, resp = t.sides[2 * slot + o], t.sides[2 * slot + 1 - o]
+    if (orig["did_close"] and (orig["state"] == RESET or resp["did_close"] or resp["state"] == INACTIVE)) or (
+        resp["did_close"] and (resp["state"] == RESET or orig["did_close"] or orig["state"] == INACTIVE)
+    ):
+        return T_CLOSING
+    if orig["state"] in (SYN_SENT, SYN_ACK_SENT) and resp["state"] == INACTIVE:
+        return T_ATTEMPT
+    return T_TCP
+
+
+@njit(cache=True, nogil=True)
+def find(t: Table, p: Packets, i: int, tag: int, sport: int, dport: int) -> tuple[int, int]:
+    """Slot and side of packet i's connection, or (-1, 0)."""
+    mask = t.index.size - 1
+    k = tag & mask
+    while t.index[k] != 0:
+        if t.index[k] >> 32 == tag:
+            slot = (t.index[k] & 0xFFFFFFFF) - 1
+            row = t.rows[slot]
+            if row["proto"] == p.proto[i]:
+                if (
+                    row["a_lo"] == p.src_lo[i] and row["b_lo"] == p.dst_lo[i]
+                    and row["a_port"] == sport and row["b_port"] == dport
+                    and row["a_hi"] == p.src_hi[i] and row["b_hi"] == p.dst_hi[i]
+                ):  # fmt: skip
+                    return slot, 0
+                if (
+                    row["a_lo"] == p.dst_lo[i] and row["b_lo"] == p.src_lo[i]
+                    and row["a_port"] == dport and row["b_port"] == sport
+                    and row["a_hi"] == p.dst_hi[i] and row["b_hi"] == p.src_hi[i]
+                ):  # fmt: skip
+                    return slot, 1
+        k = (k + 1) & mask
+    return -1, 0
+
+
+@njit(cache=True, nogil=True)
+def open_connection(t: Table, p: Packets, i: int, tag: int, sport: int, dport: int) -> int:
+    """A fresh row for packet i, entered in the index and in no list yet."""
+    slot = take_slot(t)
+    row = t.rows[slot]
+    row["a_hi"], row["a_lo"], row["b_hi"], row["b_lo"] = p.src_hi[i], p.src_lo[i], p.dst_hi[i], p.dst_lo[i]
+    row["a_mac"], row["b_mac"] = p.src_mac[i], p.dst_mac[i]
+    row["a_port"], row["b_port"], row["proto"] = sport, dport, p.proto[i]
+    row["start"], row["last"] = p.ts[i], p.ts[i]
+    row["tag"] = tag
+    row["probe"] = p.probe[i]
+    insert(t.index, tag, slot)
+    t.clock[LIVE] += 1
+    t.clock[OPENED] += 1
+    return slot
+
+
+@njit(cache=True, nogil=True)
+def fragment_entry(t: Table, p: Packets, i: int) -> tuple[int, int]:
+    """Where the connection of packet i's datagram is noted: place in t.fragments, and the check value."""
+    h = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.ip_id[i]))
+    h ^= endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(p.proto[i]))
+    return np.int64(h & np.uint64(t.fragments.shape[0] - 1)), np.int64(h >> np.uint64(1)) | 1
+
+
+@njit(cache=True, nogil=True)
+def track(
+    t: Table,
+    p: Packets,
+    begin: int,
+    timeouts: NDArray[np.int64],
+    server_ports: NDArray[np.uint8],
+    slot_out: NDArray[np.int32],
+    flags_out: NDArray[np.uint8],
+    segment_out: NDArray[np.uint8],
+    closed: NDArray[np.int32],
+) -> tuple[int, int]:
+    """Account packets from ``begin`` on; stops early when ``closed`` is full.
+
+    t: changed in place. slot_out, flags_out, segment_out: (n,) receive each packet's connection (-1 = none),
+    PACKET_ bits and Segment. closed: receives the slots of connections that ended, in order; their rows stay
+    until they are released. Returns the first packet not accounted, and the number of closed.
+    """
+    n_closed = 0
+    for i in range(begin, p.ts.size):
+        ts = p.ts[i]
+        if ts > t.clock[NOW]:
+            t.clock[NOW] = ts
+            n_closed = expire(t, timeouts, closed, n_closed)
+            if n_closed < 0:
+                return i, -1 - n_closed
+        elif ts < t.clock[NOW]:
+            t.clock[LATE] += 1
+        if closed.size - n_closed < 3:  # room for an eviction and a reuse
+            return i, n_closed
+        now = t.clock[NOW]
+        slot_out[i] = -1
+        flags_out[i] = 0
+        segment_out[i] = 0
+        network = p.kind[i] & KIND_MASK
+        if network != IPV4 and network != IPV6:
+            continue
+        proto, flags = p.proto[i], np.int64(p.tcp_flags[i])
+        sport, dport = np.int64(p.sport[i]), np.int64(p.dport[i])
+        if proto in (ICMP, ICMP6):
+            other = icmp_counterpart(proto, sport)
+            if other >= 0:
+                dport = other
+        slot, d, tag = -1, 0, 0
+        if p.kind[i] & KIND_FRAGMENT:
+            place, check = fragment_entry(t, p, i)
+            note = t.fragments[place]
+            if note[0] == check and t.rows[note[1]]["start"] == note[2] and t.rows[note[1]]["ending"] == 0:
+                slot, d = note[1], note[3]
+        if slot < 0:
+            one = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(sport))
+            two = endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(dport))
+            tag = key_tag(one, two, np.uint64(proto))
+            slot, d = find(t, p, i, tag, sport, dport)
+        transport = proto == TCP and p.kind[i] & 0x80 and not p.kind[i] & KIND_FRAGMENT
+        reopen = False
+        if slot >= 0 and transport and is_reuse(t, slot, flags, p.seq[i]):
+            n_closed = close(t, slot, END_REUSED, closed, n_closed)
+            slot, d = -1, 0
+            reopen = True
+        if slot < 0:
+            if t.clock[LIVE] == t.clock[CAPACITY]:
+                n_closed = evict_oldest(t, closed, n_closed)
+            slot = open_connection(t, p, i, tag, sport, dport)
+            row = t.rows[slot]
+            flags_out[i] |= PACKET_OPENED
+            if begins_flipped(p, i, sport, dport, server_ports):
+                row["flags"] |= FLAG_FLIPPED
+                write_letter(t, slot, 94)  # ^
+            timer = T_OTHER
+            if transport:
+                timer = T_ATTEMPT if flags & SYN else T_TCP
+                if flags & (SYN | ACK) != SYN:
+                    row["flags"] |= FLAG_MIDSTREAM
+            elif proto == TCP:
+                timer = T_TCP
+            elif proto == UDP:
+                timer = T_UDP
+            elif proto in (ICMP, ICMP6):
+                timer = T_ICMP
+            link(t, slot, timer, now)
+        if p.kind[i] & KIND_FIRST_FRAGMENT:
+            place, check = fragment_entry(t, p, i)
+            note = t.fragments[place]
+            note[0], note[1], note[2], note[3] = check, slot, t.rows[slot]["start"], d
+        row, me = t.rows[slot], t.sides[2 * slot + d]
+        lasting = not (me["did_close"] and t.sides[2 * slot + 1 - d]["did_close"])
+        if transport:
+            segment_out[i] = segment(t, slot, d, p, i, reopen)
+            timer = next_timer(t, slot)
+            if timer != row["timer"]:
+                unlink(t, slot)
+                link(t, slot, timer, now)
+            elif timer == T_TCP:
+                touch(t, slot, now)
+            if me["recovery_point"] or t.sides[2 * slot + 1 - d]["recovery_point"]:
+                flags_out[i] |= PACKET_IN_RECOVERY
+        else:
+            if proto == UDP and not p.kind[i] & KIND_FRAGMENT:
+                first_time(t, slot, d, H_DATA, 68)  # D
+            if proto != TCP:
+                me["state"] = ESTABLISHED
+            if row["timer"] >= T_TCP:
+                touch(t, slot, now)
+        me["packets"] += 1
+        me["ip_bytes"] += p.ip_size[i]
+        me["payload"] += p.payload[i]
+        me["last_ts"] = ts
+        if ts > row["last"]:
+            if lasting:  # what follows the end of both sides is counted, but does not prolong (Zeek)
+                row["last"] = ts
+        elif ts < row["last"]:
+            row["flags"] |= FLAG_LATE
+            row["start"] = min(row["start"], ts)
+        if (d == 0) != ((row["flags"] & FLAG_FLIPPED) != 0):
+            flags_out[i] |= PACKET_FROM_ORIGINATOR
+        if p.probe[i]:
+            row["probe"] = p.probe[i]
+        slot_out[i] = slot
+    return p.ts.size, n_closed
+
+
+@njit(cache=True, nogil=True)
+def settle(t: Table, slots: NDArray[np.int32]) -> None:
+    """Count what can no longer arrive: acknowledged holes are losses, running episodes end."""
+    for i in range(slots.size):
+        slot = slots[i]
+        for d in range(2):
+            if t.sides[2 * slot + d]["have_base"]:
+                count_losses(t, slot, d, t.rows[slot]["last"], -(1 << 62))
+            me = t.sides[2 * slot + d]
+            if me["recovery_point"]:
+                me["recovery_ns"] += max(0, t.rows[slot]["last"] - me["t_recovery"])
+                me["recovery_point"] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """What the tracker says of packets begin..end of a block; arrays are indexed from begin."""
+
+    begin: int
+    end: int
+    slot: NDArray[np.int32]  # (end - begin,) the packet's connection, -1 = none
+    flags: NDArray[np.uint8]  # PACKET_ bits
+    segment: NDArray[np.uint8]  # Segment
+    closed: NDArray[np.int32]  # slots of the connections that ended, in order
+
+
+class Tracker:
+    """The connection table of one partition. State is a pure function of the packets seen."""
+
+    def __init__(self, config: TrackerConfig | None = None, spare: int = 8192) -> None:
+        """``spare``: closed connections that may wait to be handed over at a time."""
+        self.config = config or TrackerConfig()
+        self.table = allocate(self.config.capacity, spare, self.config.holes)
+        self._closed = np.zeros(spare, np.int32)
+        self._timeouts = self.config.timeouts()
+        self._ports = self.config.server_ports()
+
+    def track(self, p: Packets) -> Iterator[Tracked]:
+        """Account all packets of p. What ``closed`` names may be read until the next step."""
+        n, begin = p.ts.size, 0
+        slot, flags, kind = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8)
+        while begin < n:
+            end, n_closed = track(
+                self.table, p, begin, self._timeouts, self._ports, slot, flags, kind, self._closed
+            )
+            closed = self._closed[:n_closed]
+            settle(self.table, closed)
+            yield Tracked(begin, end, slot[begin:end], flags[begin:end], kind[begin:end], closed)
+            release(self.table, closed)
+            begin = end
+
+    def advance(self, now: int) -> Iterator[NDArray[np.int32]]:
+        """Let event time reach ``now`` without a packet; yields the slots of connections that end by it."""
+        self.table.clock[NOW] = max(self.table.clock[NOW], now)
+        more = True
+        while more:
+            n_closed = expire(self.table, self._timeouts, self._closed, 0)
+            more = n_closed < 0
+            closed = self._closed[: -1 - n_closed if more else n_closed]
+            if closed.size:
+                settle(self.table, closed)
+                yield closed
+                release(self.table, closed)
+
+    def mark_loss(self) -> None:
+        """Packets were lost just now: connections that are open carry it in their records."""
+        self.table.clock[LOST_AT] = self.table.clock[NOW]
+
+    def live(self) -> NDArray[np.int32]:
+        """Slots of all live connections."""
+        return live_slots(self.table)
+
+    def flush(self) -> Iterator[NDArray[np.int32]]:
+        """End all live connections, in batches, oldest start first; as when a capture ends."""
+        slots = live_slots(self.table)
+        rows = self.table.rows[slots]
+        slots = slots[np.lexsort((rows["tag"], rows["a_port"], rows["start"]))]
+        for begin in range(0, slots.size, self._closed.size):
+            batch = slots[begin : begin + self._closed.size]
+            for slot in batch:
+                close(self.table, int(slot), int(Ending.FLUSHED), self._closed, 0)
+            settle(self.table, batch)
+            yield batch
+            release(self.table, batch)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Live, opened, evicted and expired connections, and late packets."""
+        c = self.table.clock
+        return {
+            "live": int(c[LIVE]), "opened": int(c[OPENED]), "evicted": int(c[EVICTED]),
+            "expired": int(c[EXPIRED]), "late_packets": int(c[LATE]),
+        }  # fmt: skip
+
+    def rows(self, slots: NDArray[np.int32]) -> tuple[Rows, Rows, NDArray[Any]]:
+        """Copies of the CONNECTION rows (n,), SIDE rows (n, 2) and history letters (n, k) of some slots."""
+        sides = np.stack((self.table.sides[2 * slots], self.table.sides[2 * slots + 1]), axis=1)
+        rows = self.table.rows[slots]
+        rows["flags"] |= np.where(rows["start"] <= self.table.clock[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
+        return rows, sides, self.table.history[slots]

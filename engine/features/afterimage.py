@@ -1,0 +1,426 @@
+"""AfterImage: damped statistics of a packet's channels, 100 features (Mirsky et al., NDSS'18, section IV-B).
+
+Four kinds of stream, each with five decay rates; a weight halves in 1/rate seconds:
+
+    MI_dir   source MAC and address      frame size    weight, mean, std
+    HH       source host, all its peers  frame size    the same, and with the addressed host radius,
+                                                       magnitude, covariance, correlation (pcc)
+    HH_jit   source host to destination  time between  weight, mean, std
+    HpHp     source socket, all peers    frame size    as HH (ARP: MACs in place of sockets)
+
+Names and order are the public code's, in which the feature called std is the *variance*.
+
+Unlike the public code, a packet updates the covariance of the addressed pair, once. There it does so twice,
+and also for every other peer of the host, which costs a scan quadratic time. So 80 columns are equal and the
+cov and pcc of HH and HpHp are not. Keys hold the protocol and cannot collide, and tables are bounded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError, StateError
+from engine.features.streams import (
+    ENDPOINT,
+    ENDPOINTS_PAIR,
+    EVICTED,
+    FLOWS,
+    HOST,
+    HOSTS_PAIR,
+    JIT,
+    LANES,
+    LAYER_ARP,
+    LAYER_IP,
+    LAYER_LINK,
+    LIVE,
+    MAC,
+    MEAN,
+    NEVER,
+    NOBODY,
+    PACKETS,
+    PAIR_W,
+    PAIRS,
+    PAIRS_A_FLOW,
+    RES,
+    SR,
+    STREAMS,
+    STREAMS_A_FLOW,
+    USED,
+    VAR,
+    Tables,
+    W,
+    find_flow,
+    flow_hash,
+    full,
+    make_room,
+    new_tables,
+    open_flow,
+    reindex,
+)
+from engine.types import KIND_FRAGMENT, KIND_MASK, NS, Floats, Kind, Packets, Rows
+
+UNREAD, ARP, LINK = int(Kind.UNREAD), int(Kind.ARP), int(Kind.LINK)
+ICMP, ICMPV6 = 1, 58  # sport and dport hold type and code, which are no endpoints
+
+CHUNK = 64  # packets taken through the stages together; 64 * 30 factors stay in the first cache
+# records of a packet, in the order of their time stamps in a chunk
+MAC_R, HOST_R, JITTER_R, ENDPOINT_R, HOSTS_R, ENDPOINTS_R, PEER_R, PEER_ENDPOINT_R = range(8)
+STAMPED = 6  # peers are only read: decay changes neither mean nor variance
+# columns: MI_dir 3, HH 7, HH_jit 3, HpHp 7 statistics a rate
+MI_AT, HH_AT, JIT_AT, HPHP_AT = 0, 15, 50, 65
+
+# 2**f for |f| <= 1/2 by the exponential series: the first term left out is below 2e-16
+C2, C3, C4, C5, C6, C7, C8, C9, C10, C11, C12 = (math.log(2) ** k / math.factorial(k) for k in range(2, 13))
+C1 = math.log(2)
+ROUND = 1.5 * 2.0**52  # added to x, leaves round(x) in the low bits
+ROUND_BITS = int(np.float64(ROUND).view(np.int64))
+LEAST = -200.0  # 2**-200 of a weight is lost beside 1, and no product becomes subnormal (those are slow)
+_0, _16 = np.uint64(0), np.uint64(16)
+PCC_FLOOR = 1e-24  # product of two variances below which a correlation would be one of rounding errors
+
+
+def feature_names(lambdas: tuple[float, ...]) -> tuple[str, ...]:
+    """Names of the columns for the given rates."""
+    one = ("weight", "mean", "std")
+    two = (*one, "radius", "magnitude", "cov", "pcc")
+    blocks = (("MI_dir", one), ("HH", two), ("HH_jit", one), ("HpHp", two))
+    return tuple(f"{block}_{stat}_{rate:g}" for block, stats in blocks for rate in lambdas for stat in stats)
+
+
+@dataclass(frozen=True, slots=True)
+class AfterImageConfig:
+    """Decay rates per second, and how much may be remembered.
+
+    flows: connections (both directions count as one) kept at most; about 790 bytes each when all are in use,
+    0.77 GiB for the default. Traffic in which every packet has new hosts fills the records' tables sooner,
+    at about a third of the flows. hash_seed: changes no feature; a secret one keeps a sender from choosing
+    addresses that collide.
+    """
+
+    lambdas: tuple[float, ...] = (5.0, 3.0, 1.0, 0.1, 0.01)
+    flows: int = 1 << 20
+    hash_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.lambdas) != LANES:
+            raise ConfigError(f"lambdas has {len(self.lambdas)} decay rates, must have {LANES}")
+        for rate in self.lambdas:
+            if not 0 < rate < math.inf:
+                raise ConfigError(f"decay rate {rate} must be > 0 and finite")
+        if not 1 <= self.flows <= 1 << 28:
+            raise ConfigError(f"flows {self.flows} must be between 1 and {1 << 28}")
+        if not 0 <= self.hash_seed < 1 << 64:
+            raise ConfigError(f"hash_seed {self.hash_seed} must be between 0 and 2**64 - 1")
+
+    @property
+    def streams(self) -> int:
+        """Capacity of one-dimensional records: a connection between known hosts adds one or two."""
+        return max(STREAMS_A_FLOW, self.flows * 5 // 2)
+
+    @property
+    def pairs(self) -> int:
+        """Capacity of pair records: a connection between known hosts adds one."""
+        return max(PAIRS_A_FLOW, self.flows * 5 // 4)
+
+
+FEATURES = feature_names(AfterImageConfig().lambdas)
+
+
+class Chunk(NamedTuple):
+    """What is known of up to CHUNK packets between the stages."""
+
+    keys: NDArray[np.uint64]  # (CHUNK, 7) of the flow
+    side: NDArray[np.int64]  # (CHUNK,) end of the flow that sent the packet
+    hashes: NDArray[np.uint64]  # (CHUNK,)
+    ids: NDArray[np.int64]  # (CHUNK, 8) rows of the packet's records; the first is -1 when it has no features
+    gap: Floats  # (CHUNK,) seconds since the last packet of the jitter stream
+    x: Floats  # (CHUNK, 6, LANES) exponents, then decay factors
+    victim: NDArray[np.uint64]  # (7,) key of a flow being evicted
+
+
+@njit(cache=True, nogil=True)
+def sort_ends(p: Packets, start: int, keys: NDArray[np.uint64], side: NDArray[np.int64]) -> None:
+    """Write the keys of the flows of side.size packets. keys: (n, 7) smaller end first, in FLOW's order.
+
+    side: (n,) 0 when the sender is the smaller end, else 1. Which end that is cannot be predicted, so it is
+    computed without a branch, for all packets before the first look-up.
+    """
+    for j in range(side.size):
+        i = start + j
+        kind = p.kind[i] & KIND_MASK
+        a_hi, a_lo, b_hi, b_lo = p.src_hi[i], p.src_lo[i], p.dst_hi[i], p.dst_lo[i]
+        a_mac, b_mac = p.src_mac[i] << _16, p.dst_mac[i] << _16
+        layer = LAYER_IP
+        if kind == ARP:
+            layer = LAYER_ARP
+        elif kind == LINK:
+            layer = LAYER_LINK
+            a_hi, a_lo, b_hi, b_lo = _0, p.src_mac[i], _0, p.dst_mac[i]
+        elif not (p.kind[i] & KIND_FRAGMENT or p.proto[i] == ICMP or p.proto[i] == ICMPV6):
+            a_mac |= np.uint64(p.sport[i])
+            b_mac |= np.uint64(p.dport[i])
+        swap = (a_lo > b_lo) | ((a_lo == b_lo) & ((a_hi > b_hi) | ((a_hi == b_hi) & (a_mac > b_mac))))
+        side[j] = swap
+        at = np.int64(swap) * 3
+        key = keys[j]
+        key[at] = a_hi
+        key[at + 1] = a_lo
+        key[at + 2] = a_mac
+        key[3 - at] = b_hi
+        key[4 - at] = b_lo
+        key[5 - at] = b_mac
+        key[6] = np.uint64(layer << 8) | np.uint64(p.proto[i])
+
+
+@njit(cache=True, nogil=True)
+def resolve(t: Tables, p: Packets, start: int, c: Chunk) -> int:
+    """Find the records of up to CHUNK packets, opening flows; returns the first packet left out.
+
+    Stops early when a flow has to be evicted: the packets before it are still to be added to its records.
+    """
+    n = min(CHUNK, p.ts.size - start)
+    ids, records = c.ids, t.records
+    sort_ends(p, start, c.keys, c.side[:n])
+    for j in range(n):
+        c.hashes[j] = flow_hash(t.seed[0], c.keys[j])
+    for j in range(n):
+        if p.kind[start + j] & KIND_MASK == UNREAD:
+            ids[j, 0] = -1
+            continue
+        row = find_flow(t, c.hashes[j], c.keys[j])
+        if row < 0:
+            if full(t, 1):
+                if j > 0:
+                    return start + j
+                make_room(t, c.victim)
+            row = open_flow(t, c.hashes[j], c.keys[j])
+        t.flows[row]["seen"] = t.clock[PACKETS]
+        t.clock[PACKETS] += 1
+        a = c.side[j]
+        b = 1 - a
+        host, peer = records[row, HOST + a], records[row, HOST + b]
+        endpoint, peer_endpoint = records[row, ENDPOINT + a], records[row, ENDPOINT + b]
+        ids[j, MAC_R] = records[row, MAC + a]
+        ids[j, HOST_R] = host
+        ids[j, JITTER_R] = records[row, JIT + a]
+        ids[j, ENDPOINT_R] = endpoint
+        ids[j, HOSTS_R] = records[row, HOSTS_PAIR]
+        ids[j, ENDPOINTS_R] = records[row, ENDPOINTS_PAIR]
+        ids[j, PEER_R] = peer if peer != host else NOBODY
+        ids[j, PEER_ENDPOINT_R] = peer_endpoint if peer_endpoint != endpoint else NOBODY
+    return start + n
+
+
+@njit(cache=True, nogil=True)
+def elapsed(stamps: NDArray[np.int64], row: int, ts: int) -> float:
+    """Seconds since a record's last packet, 0 when this one is the first or older; stamps the record."""
+    last = stamps[row]
+    if ts <= last:
+        return 0.0
+    stamps[row] = ts
+    return float(ts - last) * NS if last != NEVER else 0.0
+
+
+@njit(cache=True, nogil=True)
+def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, c: Chunk) -> None:
+    """Write each record's exponent -rate * dt to c.x, and the jitter stream's dt to c.gap."""
+    ids, x, gap, stream_ts, pair_ts = c.ids, c.x, c.gap, t.stream_ts, t.pair_ts
+    for i in range(ts.size):
+        if ids[i, 0] < 0:
+            continue
+        for r in range(STAMPED):
+            dt = elapsed(stream_ts if r < HOSTS_R else pair_ts, ids[i, r], ts[i])
+            if r == JITTER_R:
+                gap[i] = dt
+            for k in range(LANES):
+                x[i, r, k] = -rates[k] * dt
+
+
+@njit(cache=True, nogil=True)
+def decay(x: Floats) -> None:
+    """Replace each exponent x <= 0 by 2**x, relative error below 1e-15. No call, so it runs in SIMD lanes."""
+    for i in range(x.size):
+        v = max(x[i], LEAST)
+        shifted = v + ROUND
+        f = v - (shifted - ROUND)
+        y = C9 + f * (C10 + f * (C11 + f * C12))
+        y = C5 + f * (C6 + f * (C7 + f * (C8 + f * y)))
+        y = 1.0 + f * (C1 + f * (C2 + f * (C3 + f * (C4 + f * y))))
+        n = np.float64(shifted).view(np.int64) - ROUND_BITS
+        x[i] = y * np.int64((n + 1023) << 52).view(np.float64)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def add(
+    streams: Floats, row: int, x: Floats, i: int, r: int, value: float, out: Floats, at: int, step: int
+) -> None:
+    """Add packet i's value to a stream decayed by x[i, r]; write weight, mean, variance from column `at` on.
+
+    West's update of mean and variance (1979) with decay: no cancellation, one division, and the peer's
+    statistics can be read later as they stand.
+    """
+    for k in range(LANES):
+        old = x[i, r, k] * streams[row, W + k]
+        w = old + 1.0
+        share = 1.0 / w
+        apart = value - streams[row, MEAN + k]
+        mean = streams[row, MEAN + k] + share * apart
+        var = old * share * (streams[row, VAR + k] + share * apart * apart)
+        streams[row, W + k] = w
+        streams[row, MEAN + k] = mean
+        streams[row, VAR + k] = var
+        out[i, at + k * step] = w
+        out[i, at + k * step + 1] = mean
+        out[i, at + k * step + 2] = var
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def relate(
+    streams: Floats, pairs: Floats, row: int, peer: int, side: bool, x: Floats, i: int, r: int,
+    value: float, out: Floats, at: int,
+) -> None:  # fmt: skip
+    """Add packet i's residual to a pair decayed by x[i, r]; write radius, magnitude, covariance, correlation.
+
+    The sender's own statistics already stand in out: the residual is taken after insertion. Its product with
+    the peer's last residual, which is not decayed, goes into SR (NDSS'18, table I and the public code).
+    """
+    mine, other = (RES + LANES, RES) if side else (RES, RES + LANES)
+    for k in range(LANES):
+        c = at + 7 * k
+        mean, var = out[i, c + 1], out[i, c + 2]
+        peer_mean, peer_var = streams[peer, MEAN + k], streams[peer, VAR + k]
+        residual = value - mean
+        w = x[i, r, k] * pairs[row, PAIR_W + k] + 1.0
+        sr = x[i, r, k] * pairs[row, SR + k] + residual * pairs[row, other + k]
+        pairs[row, PAIR_W + k] = w
+        pairs[row, SR + k] = sr
+        pairs[row, mine + k] = residual
+        cov = sr / w
+        both = var * peer_var
+        out[i, c + 3] = math.sqrt(var * var + peer_var * peer_var)
+        out[i, c + 4] = math.sqrt(mean * mean + peer_mean * peer_mean)
+        out[i, c + 5] = cov
+        out[i, c + 6] = cov / math.sqrt(both) if both > PCC_FLOOR else 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def advance(t: Tables, size: NDArray[np.uint32], c: Chunk, out: Floats) -> None:
+    """Add each packet to its records, in order, and write its features."""
+    streams, pairs, ids, x, gap = t.streams, t.pairs, c.ids, c.x, c.gap
+    for i in range(size.size):
+        if ids[i, 0] < 0:
+            for k in range(out.shape[1]):
+                out[i, k] = np.nan
+            continue
+        value = float(size[i])
+        host, endpoint = ids[i, HOST_R], ids[i, ENDPOINT_R]
+        peer, peer_endpoint = ids[i, PEER_R], ids[i, PEER_ENDPOINT_R]
+        add(streams, ids[i, MAC_R], x, i, MAC_R, value, out, MI_AT, 3)
+        add(streams, host, x, i, HOST_R, value, out, HH_AT, 7)
+        add(streams, ids[i, JITTER_R], x, i, JITTER_R, gap[i], out, JIT_AT, 3)
+        add(streams, endpoint, x, i, ENDPOINT_R, value, out, HPHP_AT, 7)
+        side = host > peer
+        relate(streams, pairs, ids[i, HOSTS_R], peer, side, x, i, HOSTS_R, value, out, HH_AT)
+        side = endpoint > peer_endpoint
+        relate(
+            streams, pairs, ids[i, ENDPOINTS_R], peer_endpoint, side, x, i, ENDPOINTS_R, value, out, HPHP_AT
+        )
+
+
+@njit(cache=True, nogil=True)
+def extract(t: Tables, p: Packets, rates: Floats, out: Floats) -> None:
+    """Write the features of n packets and change the tables. out: (n, 100); NaN where a packet is unread.
+
+    Stages over CHUNK packets: records, time stamps, all decay factors at once, statistics. The factors are
+    the reason: thirty a packet, computed in one loop over the chunk.
+    """
+    c = Chunk(
+        np.empty((CHUNK, 7), np.uint64),
+        np.empty(CHUNK, np.int64),
+        np.empty(CHUNK, np.uint64),
+        np.empty((CHUNK, 8), np.int64),
+        np.empty(CHUNK),
+        np.zeros((CHUNK, STAMPED, LANES)),
+        np.empty(7, np.uint64),
+    )
+    x = c.x.reshape(-1)
+    start = 0
+    while start < p.ts.size:
+        stop = resolve(t, p, start, c)
+        stamp(t, p.ts[start:stop], rates, c)
+        decay(x[: (stop - start) * STAMPED * LANES])
+        advance(t, p.size[start:stop], c, out[start:stop])
+        start = stop
+
+
+class AfterImage:
+    """The statistics of one stream of packets. The features do not depend on how it is cut into blocks."""
+
+    def __init__(self, config: AfterImageConfig) -> None:
+        self.config = config
+        self._rates = np.array(config.lambdas, np.float64)
+        self._tables = new_tables(config.flows, config.streams, config.pairs, config.hash_seed)
+
+    def update(self, p: Packets) -> Floats:
+        """Features of p, (n, 100); row i is packet i, NaN where its kind is UNREAD. Changes the state."""
+        out = np.empty((p.ts.size, 20 * LANES))
+        with np.errstate(over="ignore"):  # hashes wrap; numpy would say so when the kernels run uncompiled
+            extract(self._tables, p, self._rates, out)
+        return out
+
+    @property
+    def flows(self) -> int:
+        """Connections remembered now."""
+        return int(self._tables.counts[LIVE, FLOWS])
+
+    @property
+    def evicted(self) -> int:
+        """Connections forgotten for want of room, since the start."""
+        return int(self._tables.clock[EVICTED])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """A copy of everything that later features depend on; plain arrays, rows as bytes."""
+        t = self._tables
+        used = t.counts[USED]
+        return {
+            "flows": _as_bytes(t.flows[: used[FLOWS]]),
+            "records": t.records[: used[FLOWS]].copy(),
+            "streams": t.streams[: used[STREAMS]].copy(),
+            "stream_keys": _as_bytes(t.stream_keys[: used[STREAMS]]),
+            "pairs": t.pairs[: used[PAIRS]].copy(),
+            "pair_keys": _as_bytes(t.pair_keys[: used[PAIRS]]),
+            "counts": t.counts.copy(),
+            "clock": t.clock.copy(),
+        }
+
+    @classmethod
+    def from_state(cls, config: AfterImageConfig, state: Mapping[str, NDArray[Any]]) -> AfterImage:
+        """An object that goes on where the one that gave `state` stood; StateError when they do not fit."""
+        self = cls(config)
+        t = self._tables
+        for name, rows in t._asdict().items():
+            if name not in state:
+                continue
+            saved = state[name]
+            if rows.dtype.names:
+                saved = np.ascontiguousarray(saved).view(rows.dtype)[:, 0]
+            if saved.shape[0] > rows.shape[0] or saved.shape[1:] != rows.shape[1:]:
+                raise StateError(
+                    f"state {name} has shape {saved.shape}, the configuration allows {rows.shape}"
+                )
+            rows[: saved.shape[0]] = saved
+        with np.errstate(over="ignore"):
+            reindex(t)
+        return self
+
+
+def _as_bytes(rows: Rows) -> NDArray[np.uint8]:
+    """A copy of structured rows as (n, bytes of a row)."""
+    return rows.copy().view(np.uint8).reshape(rows.size, rows.itemsize)

@@ -1,0 +1,418 @@
+"""Flows and the damped records they point to: three bounded tables with one eviction rule.
+
+A *flow* is both directions of one connection at the packet level (addresses, MACs, ports, protocol). Its row
+holds the ids of the ten records that its packets update, so a packet costs one look-up:
+
+    streams   one-dimensional statistics: MAC and host, host, jitter of host to host, endpoint; each two a flow
+    pairs     what two streams have in common: two hosts, two endpoints
+
+Records are shared between flows and counted: a record lives as long as a flow points to it. When a table is
+full, flows seen longest ago go first, and the records that only they held go with them. So every table is
+bounded, no id ever dangles, and what is live depends on the packets alone.
+
+Keys of jitter, endpoint and pair records contain the ids of the hosts' records: short, and unique while they
+live because whoever holds such a record holds the hosts too.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from engine.types import Floats, Rows
+
+LANES = 5  # decay rates
+NEVER = -(2**63)  # time stamp of a record without a packet
+NOBODY = 0  # row of the stream that never gets a packet: the peer of whoever writes to himself
+
+# Columns of a stream's row: 128 bytes, and of a pair's: 168. The rows are plain arrays: numba counts references
+# to an array inside a record, which cost 100 ns a packet. The last column is a time stamp, int64 ns.
+W, MEAN, VAR, STREAM_TS = 0, LANES, 2 * LANES, 3 * LANES
+PAIR_W, SR, RES, PAIR_TS = (
+    0,
+    LANES,
+    2 * LANES,
+    4 * LANES,
+)  # RES: last residual of the smaller id, of the other
+
+KEY = np.dtype([("a", "u8"), ("b", "u8"), ("tag", "u4"), ("refs", "i4")])  # of a stream or a pair, 24 bytes
+FLOW = np.dtype(
+    [
+        ("a_hi", "u8"), ("a_lo", "u8"), ("a_mac_port", "u8"),  # the smaller end
+        ("b_hi", "u8"), ("b_lo", "u8"), ("b_mac_port", "u8"),
+        ("layer_proto", "u8"),
+        ("seen", "i8"),  # number of the last packet, counted over the stream; DEAD when free
+    ]
+)  # fmt: skip  # 64 bytes
+# columns of a flow's record ids, the first four by sender: smaller end, other end
+MAC, HOST, JIT, ENDPOINT, HOSTS_PAIR, ENDPOINTS_PAIR = 0, 2, 4, 6, 8, 9
+DEAD = -1
+
+# what a key's tag says the record is: the high byte (an endpoint's tag holds protocol and port below it)
+HOST_IP, HOST_MAC, MAC_HOST, JITTER, ENDPOINT_IP, ENDPOINT_MAC, HOSTS, ENDPOINTS = (
+    k << 24 for k in range(1, 9)
+)
+
+# layers a flow's addresses are from: with ARP, hosts are IP addresses and endpoints MACs
+LAYER_IP, LAYER_ARP, LAYER_LINK = 0, 1, 2
+
+STREAMS_A_FLOW = 8
+PAIRS_A_FLOW = 2
+SAMPLE = 8  # flows looked at to find one to evict
+
+# rows of Tables.counts, one column a table
+USED, FREE, LIVE = 0, 1, 2  # rows ever used; head of the list of freed rows; rows in use
+FLOWS, STREAMS, PAIRS = 0, 1, 2
+# Tables.clock
+PACKETS, HAND, EVICTED = 0, 1, 2
+
+_K1 = np.uint64(0x9E3779B97F4A7C15)
+_K2 = np.uint64(0xBF58476D1CE4E5B9)
+_S29 = np.uint64(29)
+_S32 = np.uint64(32)
+_LOW32 = np.uint64(0xFFFFFFFF)
+
+
+class Tables(NamedTuple):
+    """All state. An index slot holds 32 bits of hash above a row number + 1; 0 is empty."""
+
+    flows: Rows  # (capacity,) FLOW
+    records: NDArray[np.int32]  # (capacity, 10) rows of each flow's streams and pairs
+    streams: Floats  # (m, 16)
+    stream_ts: NDArray[np.int64]  # (m,) the last column of streams
+    stream_keys: Rows  # (m,) KEY
+    pairs: Floats  # (k, 21)
+    pair_ts: NDArray[np.int64]  # (k,) the last column of pairs
+    pair_keys: Rows  # (k,) KEY
+    flow_slots: NDArray[np.uint64]  # (power of two,)
+    stream_slots: NDArray[np.uint64]
+    pair_slots: NDArray[np.uint64]
+    counts: NDArray[np.int64]  # (3, 3): USED, FREE, LIVE of FLOWS, STREAMS, PAIRS
+    clock: NDArray[np.int64]  # (3,): PACKETS, HAND, EVICTED
+    seed: NDArray[np.uint64]  # (1,) of the hashes; changes no feature
+
+
+def new_tables(flows: int, streams: int, pairs: int, seed: int) -> Tables:
+    """Empty tables for so many rows; memory is touched only where rows are used."""
+
+    def slots(rows: int) -> NDArray[np.uint64]:
+        return np.zeros(1 << (rows + rows // 2).bit_length(), np.uint64)
+
+    counts = np.zeros((3, 3), np.int64)
+    counts[FREE] = -1
+    counts[USED, STREAMS] = NOBODY + 1
+    stream_rows = np.zeros((streams + NOBODY + 1, STREAM_TS + 1))
+    pair_rows = np.zeros((pairs, PAIR_TS + 1))
+    return Tables(
+        flows=np.zeros(flows, FLOW),
+        records=np.zeros((flows, 10), np.int32),
+        streams=stream_rows,
+        stream_ts=stream_rows.view(np.int64)[:, STREAM_TS],
+        stream_keys=np.zeros(stream_rows.shape[0], KEY),
+        pairs=pair_rows,
+        pair_ts=pair_rows.view(np.int64)[:, PAIR_TS],
+        pair_keys=np.zeros(pairs, KEY),
+        flow_slots=slots(flows),
+        stream_slots=slots(streams),
+        pair_slots=slots(pairs),
+        counts=counts,
+        clock=np.zeros(3, np.int64),
+        seed=np.array([seed], np.uint64),
+    )
+
+
+# ---- index: open addressing, linear probing, backward-shift deletion
+
+
+@njit(cache=True, nogil=True)
+def mix(h: Any, word: Any) -> Any:
+    """One word stirred into a 64-bit hash; wraps."""
+    h = (h ^ word) * _K1
+    return h ^ (h >> _S29)
+
+
+@njit(cache=True, nogil=True)
+def place(slots: NDArray[np.uint64], h: Any, row: Any) -> None:
+    """Add a row number under hash h, of which the upper 32 bits count."""
+    mask = slots.size - 1
+    i = np.int64(h >> _S32) & mask
+    while slots[i] != 0:
+        i = (i + 1) & mask
+    slots[i] = (h & ~_LOW32) | np.uint64(row + 1)
+
+
+@njit(cache=True, nogil=True)
+def displace(slots: NDArray[np.uint64], h: Any, row: Any) -> None:
+    """Take a row number out; later slots of its run move up, so no grave is left."""
+    mask = slots.size - 1
+    wanted = (h & ~_LOW32) | np.uint64(row + 1)
+    hole = np.int64(h >> _S32) & mask
+    while slots[hole] != wanted:
+        hole = (hole + 1) & mask
+    i = hole
+    while True:
+        i = (i + 1) & mask
+        slot = slots[i]
+        if slot == 0:
+            break
+        home = np.int64(slot >> _S32) & mask
+        if (i - home) & mask >= (i - hole) & mask:
+            slots[hole] = slot
+            hole = i
+    slots[hole] = 0
+
+
+# ---- rows
+
+
+@njit(cache=True, nogil=True)
+def take_row(count: NDArray[np.int64], table: int, following: NDArray[np.uint64]) -> Any:
+    """A free row: the one freed last, else the next. following: (m,) of a free row the next free one + 1."""
+    row = count[FREE, table]
+    if row >= 0:
+        count[FREE, table] = np.int64(following[row]) - 1
+    else:
+        row = count[USED, table]
+        count[USED, table] = row + 1
+    count[LIVE, table] += 1
+    return row
+
+
+@njit(cache=True, nogil=True)
+def give_row(count: NDArray[np.int64], table: int, following: NDArray[np.uint64], row: Any) -> None:
+    """Put a row on the list of free ones."""
+    following[row] = np.uint64(count[FREE, table] + 1)
+    count[FREE, table] = row
+    count[LIVE, table] -= 1
+
+
+@njit(cache=True, nogil=True)
+def key_hash(seed: Any, a: Any, b: Any, tag: Any) -> Any:
+    """Hash of a stream's or pair's key."""
+    return mix(mix(mix(seed, np.uint64(tag)), a), b)
+
+
+@njit(cache=True, nogil=True)
+def find_key(slots: NDArray[np.uint64], keys: Rows, h: Any, a: Any, b: Any, tag: Any) -> Any:
+    """Row of a stream or pair, -1 when there is none."""
+    mask = slots.size - 1
+    i = np.int64(h >> _S32) & mask
+    while slots[i] != 0:
+        if slots[i] >> _S32 == h >> _S32:
+            row = np.int64(slots[i] & _LOW32) - 1
+            key = keys[row]
+            if key["a"] == a and key["b"] == b and key["tag"] == tag:
+                return row
+        i = (i + 1) & mask
+    return np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def write_key(keys: Rows, row: Any, a: Any, b: Any, tag: Any) -> None:
+    """Give a row its key, nobody pointing to it yet."""
+    key = keys[row]
+    key["a"] = a
+    key["b"] = b
+    key["tag"] = tag
+    key["refs"] = 0
+
+
+@njit(cache=True, nogil=True)
+def hold_stream(t: Tables, tag: Any, a: Any, b: Any) -> Any:
+    """Row of the stream with this key, made when there is none; counts one more reference."""
+    h = key_hash(t.seed[0], a, b, tag)
+    row = find_key(t.stream_slots, t.stream_keys, h, a, b, tag)
+    if row < 0:
+        row = take_row(t.counts, STREAMS, t.stream_keys["a"])
+        write_key(t.stream_keys, row, a, b, tag)
+        place(t.stream_slots, h, row)
+        t.stream_ts[row] = NEVER
+        for k in range(STREAM_TS):
+            t.streams[row, k] = 0.0
+    t.stream_keys[row]["refs"] += 1
+    return row
+
+
+@njit(cache=True, nogil=True)
+def hold_pair(t: Tables, tag: Any, one: Any, other: Any) -> Any:
+    """Row of what two streams have in common, made when there is none; counts one more reference."""
+    a = np.uint64(min(one, other))
+    b = np.uint64(max(one, other))
+    h = key_hash(t.seed[0], a, b, tag)
+    row = find_key(t.pair_slots, t.pair_keys, h, a, b, tag)
+    if row < 0:
+        row = take_row(t.counts, PAIRS, t.pair_keys["a"])
+        write_key(t.pair_keys, row, a, b, tag)
+        place(t.pair_slots, h, row)
+        t.pair_ts[row] = NEVER
+        for k in range(PAIR_TS):
+            t.pairs[row, k] = 0.0
+    t.pair_keys[row]["refs"] += 1
+    return row
+
+
+@njit(cache=True, nogil=True)
+def drop_stream(t: Tables, row: Any) -> None:
+    """One reference less; the last one frees the row."""
+    key = t.stream_keys[row]
+    key["refs"] -= 1
+    if key["refs"] == 0:
+        displace(t.stream_slots, key_hash(t.seed[0], key["a"], key["b"], key["tag"]), row)
+        give_row(t.counts, STREAMS, t.stream_keys["a"], row)
+
+
+@njit(cache=True, nogil=True)
+def drop_pair(t: Tables, row: Any) -> None:
+    """One reference less; the last one frees the row."""
+    key = t.pair_keys[row]
+    key["refs"] -= 1
+    if key["refs"] == 0:
+        displace(t.pair_slots, key_hash(t.seed[0], key["a"], key["b"], key["tag"]), row)
+        give_row(t.counts, PAIRS, t.pair_keys["a"], row)
+
+
+# ---- flows
+
+
+@njit(cache=True, nogil=True)
+def flow_hash(seed: Any, e: NDArray[np.uint64]) -> Any:
+    """Hash of a flow's key. e: (7,) the key's words, in FLOW's order."""
+    one = mix(mix(mix(seed, e[0]), e[1]), e[2])
+    other = mix(mix(mix(seed ^ _K2, e[3]), e[4]), e[5])
+    return mix(one ^ (other >> _S29), other ^ e[6])
+
+
+@njit(cache=True, nogil=True)
+def copy_key(flow: Any, e: NDArray[np.uint64]) -> None:
+    """Write a flow's key to e, (7,)."""
+    e[0], e[1], e[2] = flow["a_hi"], flow["a_lo"], flow["a_mac_port"]
+    e[3], e[4], e[5] = flow["b_hi"], flow["b_lo"], flow["b_mac_port"]
+    e[6] = flow["layer_proto"]
+
+
+@njit(cache=True, nogil=True)
+def find_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
+    """Row of the flow with key e and hash h, -1 when there is none."""
+    mask = t.flow_slots.size - 1
+    i = np.int64(h >> _S32) & mask
+    while t.flow_slots[i] != 0:
+        if t.flow_slots[i] >> _S32 == h >> _S32:
+            row = np.int64(t.flow_slots[i] & _LOW32) - 1
+            flow = t.flows[row]
+            if (
+                flow["a_lo"] == e[1]
+                and flow["b_lo"] == e[4]
+                and flow["a_mac_port"] == e[2]
+                and flow["b_mac_port"] == e[5]
+                and flow["a_hi"] == e[0]
+                and flow["b_hi"] == e[3]
+                and flow["layer_proto"] == e[6]
+            ):
+                return row
+        i = (i + 1) & mask
+    return np.int64(-1)
+
+
+@njit(cache=True, nogil=True)
+def full(t: Tables, flows: int) -> Any:
+    """Whether so many new flows might not fit."""
+    return (
+        t.counts[LIVE, FLOWS] + flows > t.flows.size
+        or t.counts[LIVE, STREAMS] + flows * STREAMS_A_FLOW >= t.stream_ts.size  # one is NOBODY's
+        or t.counts[LIVE, PAIRS] + flows * PAIRS_A_FLOW > t.pair_ts.size
+    )
+
+
+@njit(cache=True, nogil=True)
+def open_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
+    """Make the flow with key e and hold the records its packets update. There must be room."""
+    row = take_row(t.counts, FLOWS, t.flows["a_hi"])
+    flow = t.flows[row]
+    flow["a_hi"], flow["a_lo"], flow["a_mac_port"] = e[0], e[1], e[2]
+    flow["b_hi"], flow["b_lo"], flow["b_mac_port"] = e[3], e[4], e[5]
+    flow["layer_proto"] = e[6]
+    place(t.flow_slots, h, row)
+    layer = np.int64(e[6] >> np.uint64(8))
+    proto = np.int64(e[6] & np.uint64(0xFF))
+    records = t.records[row]
+    for side in range(2):
+        hi, lo, mac_port = e[3 * side], e[3 * side + 1], e[3 * side + 2]
+        mac = mac_port >> np.uint64(16)
+        port = np.int64(mac_port & np.uint64(0xFFFF))
+        host = hold_stream(t, np.uint32(HOST_MAC if layer == LAYER_LINK else HOST_IP), hi, lo)
+        records[HOST + side] = host
+        records[MAC + side] = hold_stream(t, np.uint32(MAC_HOST), mac, np.uint64(host))
+        if layer == LAYER_IP:
+            tag = np.uint32(ENDPOINT_IP | proto << 16 | port)
+            records[ENDPOINT + side] = hold_stream(t, tag, np.uint64(host), np.uint64(0))
+        else:
+            records[ENDPOINT + side] = hold_stream(t, np.uint32(ENDPOINT_MAC), np.uint64(0), mac)
+    for side in range(2):
+        one, other = np.uint64(records[HOST + side]), np.uint64(records[HOST + 1 - side])
+        records[JIT + side] = hold_stream(t, np.uint32(JITTER), one, other)
+    records[HOSTS_PAIR] = hold_pair(t, np.uint32(HOSTS), records[HOST], records[HOST + 1])
+    records[ENDPOINTS_PAIR] = hold_pair(t, np.uint32(ENDPOINTS), records[ENDPOINT], records[ENDPOINT + 1])
+    return row
+
+
+@njit(cache=True, nogil=True)
+def close_flow(t: Tables, row: Any, e: NDArray[np.uint64]) -> None:
+    """Forget a flow and the records that only it held. e: (7,) overwritten."""
+    flow = t.flows[row]
+    copy_key(flow, e)
+    displace(t.flow_slots, flow_hash(t.seed[0], e), row)
+    for k in range(STREAMS_A_FLOW):
+        drop_stream(t, t.records[row, k])
+    drop_pair(t, t.records[row, HOSTS_PAIR])
+    drop_pair(t, t.records[row, ENDPOINTS_PAIR])
+    flow["seen"] = DEAD
+    give_row(t.counts, FLOWS, t.flows["a_hi"], row)
+
+
+@njit(cache=True, nogil=True)
+def evict(t: Tables, e: NDArray[np.uint64]) -> None:
+    """Close the flow seen longest ago among the next SAMPLE rows. e: (7,) overwritten.
+
+    A list in order of use would touch two more flows a packet; a clock with one bit a flow may walk the whole
+    table at once. Of eight rows the oldest is nearly always a flow that a list would soon evict, too.
+    """
+    oldest = np.int64(-1)
+    while oldest < 0:
+        hand = t.clock[HAND]
+        stop = min(hand + SAMPLE, t.counts[USED, FLOWS])
+        for row in range(hand, stop):
+            seen = t.flows[row]["seen"]
+            if seen != DEAD and (oldest < 0 or seen < t.flows[oldest]["seen"]):
+                oldest = np.int64(row)
+        t.clock[HAND] = stop if stop < t.counts[USED, FLOWS] else 0
+    close_flow(t, oldest, e)
+    t.clock[EVICTED] += 1
+
+
+@njit(cache=True, nogil=True)
+def make_room(t: Tables, e: NDArray[np.uint64]) -> None:
+    """Evict until some new flows fit (one for each 64 of capacity, 64 at most). e: (7,) overwritten."""
+    wanted = max(1, min(64, t.flows.size // 64))
+    while full(t, wanted):
+        evict(t, e)
+
+
+@njit(cache=True, nogil=True)
+def reindex(t: Tables) -> None:
+    """Fill the empty indices from the rows in use."""
+    e = np.empty(7, np.uint64)
+    for row in range(t.counts[USED, FLOWS]):
+        if t.flows[row]["seen"] != DEAD:
+            copy_key(t.flows[row], e)
+            place(t.flow_slots, flow_hash(t.seed[0], e), row)
+    for row in range(t.counts[USED, STREAMS]):
+        key = t.stream_keys[row]
+        if key["refs"] > 0:
+            place(t.stream_slots, key_hash(t.seed[0], key["a"], key["b"], key["tag"]), row)
+    for row in range(t.counts[USED, PAIRS]):
+        key = t.pair_keys[row]
+        if key["refs"] > 0:
+            place(t.pair_slots, key_hash(t.seed[0], key["a"], key["b"], key["tag"]), row)

@@ -1,0 +1,7 @@
+"""How each header is read: what it says of the packet, and which header follows.
+
+cursor.py      the row being built, the place reached, bytes in network order
+link.py        Ethernet, VLAN, MPLS, PPP, PPPoE, LLC, Linux' and the loopback devices' headers
+network.py     ARP, IPv4, IPv6 and its extension headers
+transport.py   TCP, UDP, ICMP, SCTP, DCCP, and the ways into tunnels
+"""

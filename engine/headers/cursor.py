@@ -1,0 +1,107 @@
+"""What travels through the headers of a frame: the row being built and the place reached.
+
+A header's function looks at the bytes, notes in the row what it learned, moves the cursor, and returns the
+header that follows. Lengths are compared with what was on the wire, bytes are read from what was captured.
+It writes to the row only after its header passed its checks, so that a row always describes the last header
+that could be trusted. Records, not tuples: numba passes them by their address, and both stay in the
+first-level cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from engine.types import PACKET_DTYPES, Kind, Reason
+
+Bytes = NDArray[np.uint8]
+
+ROW = np.dtype([(name, kind) for name, kind in PACKET_DTYPES.items() if name != "ts"], align=True)
+CURSOR = np.dtype(
+    [
+        ("at", "i8"),  # index of the next header
+        ("end", "i8"),  # index after the last byte that may be read
+        ("wire_end", "i8"),  # the same, had the frame been captured whole
+        ("what", "i8"),  # what follows by the last header: an EtherType or an IP protocol
+        ("depth", "i8"),  # encapsulations so far
+        ("inner", "i8"),  # KIND_INNER inside a tunnel
+        ("max_depth", "i8"),
+        ("tunnels", "i8"),  # sum of TUNNELS to look into
+        ("vxlan_port", "i8"),
+    ],
+    align=True,
+)
+
+TUNNELS = {"gre": 1, "ipip": 2, "6in4": 4, "vxlan": 8}
+
+# The headers to come. Plain numbers: numba freezes them into the code.
+(
+    DONE, TO_ETHERNET, TO_ETHERTYPE, TO_LLC, TO_MPLS, TO_PPPOE, TO_PPP, TO_IP, TO_IPV4, TO_IPV6, TO_ARP,
+    TO_EXTENSIONS, TO_PROTOCOL, TO_TCP, TO_PORTS, TO_GRE, TO_VXLAN, TO_NULL, TO_SLL, TO_SLL2, TO_CHDLC,
+    TO_UNKNOWN,
+) = range(22)  # fmt: skip
+
+K_LINK, K_ARP, K_IPV4, K_IPV6 = int(Kind.LINK), int(Kind.ARP), int(Kind.IPV4), int(Kind.IPV6)
+(
+    R_OK, R_LINK_TYPE, R_LINK_TRUNCATED, R_LINK_PROTOCOL, R_IP_TRUNCATED, R_IP_VERSION, R_IP_LENGTH,
+    R_IP_EXTENSION, R_ARP_TRUNCATED, R_TRANSPORT_TRUNCATED, R_TRANSPORT_LENGTH, R_TUNNEL_DEPTH,
+    R_ENCAPSULATION,
+) = (int(reason) for reason in Reason)  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def u8(data: Bytes, at: int) -> int:
+    """The byte at `at`, not below 0: an unsigned index spares the test for one that counts from the end."""
+    return int(np.int64(data[np.uint64(at)]))
+
+
+@njit(cache=True, nogil=True)
+def u16(data: Bytes, at: int) -> int:
+    return u8(data, at) << 8 | u8(data, at + 1)
+
+
+@njit(cache=True, nogil=True)
+def u32(data: Bytes, at: int) -> int:
+    return u16(data, at) << 16 | u16(data, at + 2)
+
+
+@njit(cache=True, nogil=True)
+def u48(data: Bytes, at: int) -> int:
+    return u16(data, at) << 32 | u32(data, at + 2)
+
+
+@njit(cache=True, nogil=True)
+def u64(data: Bytes, at: int) -> np.uint64:
+    return np.uint64(u32(data, at)) << np.uint64(32) | np.uint64(u32(data, at + 4))
+
+
+@njit(cache=True, nogil=True)
+def fail(row: Any, reason: int) -> int:
+    """Note why the frame is read no further; what was noted first stays."""
+    if row["reason"] == R_OK:
+        row["reason"] = reason
+    return DONE
+
+
+@njit(cache=True, nogil=True)
+def clear(row: Any) -> None:
+    """Forget the network and transport layer of an outer header."""
+    row["kind"] = 0
+    row["src_hi"] = 0
+    row["src_lo"] = 0
+    row["dst_hi"] = 0
+    row["dst_lo"] = 0
+    row["sport"] = 0
+    row["dport"] = 0
+    row["proto"] = 0
+    row["ttl"] = 0
+    row["tcp_flags"] = 0
+    row["ip_size"] = 0
+    row["payload"] = 0
+    row["seq"] = 0
+    row["ack"] = 0
+    row["window"] = 0
+    row["ip_id"] = 0

@@ -1,0 +1,256 @@
+"""Link headers: everything before IP and ARP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from engine.headers.cursor import (
+    K_LINK,
+    R_ENCAPSULATION,
+    R_LINK_PROTOCOL,
+    R_LINK_TRUNCATED,
+    R_LINK_TYPE,
+    TO_ARP,
+    TO_CHDLC,
+    TO_ETHERNET,
+    TO_ETHERTYPE,
+    TO_IP,
+    TO_IPV4,
+    TO_IPV6,
+    TO_LLC,
+    TO_MPLS,
+    TO_NULL,
+    TO_PPP,
+    TO_PPPOE,
+    TO_SLL,
+    TO_SLL2,
+    TO_UNKNOWN,
+    Bytes,
+    clear,
+    fail,
+    u8,
+    u16,
+    u32,
+    u48,
+)
+
+
+@njit(cache=True, nogil=True)
+def first_layer(link_type: int) -> int:
+    """The header a frame of this LINKTYPE_ value begins with."""
+    if link_type == 1:
+        return TO_ETHERNET
+    if link_type in (12, 14, 101):  # raw IP, by version
+        return TO_IP
+    if link_type == 228:
+        return TO_IPV4
+    if link_type == 229:
+        return TO_IPV6
+    if link_type in (0, 108):
+        return TO_NULL
+    if link_type == 113:
+        return TO_SLL
+    if link_type == 276:
+        return TO_SLL2
+    if link_type in (9, 50):
+        return TO_PPP
+    if link_type == 51:
+        return TO_PPPOE
+    if link_type == 104:
+        return TO_CHDLC
+    return TO_UNKNOWN
+
+
+@njit(cache=True, nogil=True)
+def ethernet(data: Bytes, c: Any, row: Any) -> int:
+    """IEEE 802.3: destination, source, then a type or (up to 1500) a length before an LLC header."""
+    at = c["at"]
+    if c["end"] - at < 14:
+        return fail(row, R_LINK_TRUNCATED)
+    clear(row)
+    row["kind"] = K_LINK | c["inner"]
+    row["dst_mac"] = u48(data, at)
+    row["src_mac"] = u48(data, at + 6)
+    c["what"] = u16(data, at + 12)
+    c["at"] = at + 14
+    return TO_ETHERTYPE
+
+
+@njit(cache=True, nogil=True)
+def ethertype(data: Bytes, c: Any, row: Any) -> int:
+    """Go where the EtherType leads, over VLAN (802.1Q, 802.1ad), VN-, E- and I-tags."""
+    what = c["what"]
+    if what == 0x0800:
+        return TO_IPV4
+    if what == 0x86DD:
+        return TO_IPV6
+    if what in (0x0806, 0x8035):
+        return TO_ARP
+    if what <= 1500:
+        return TO_LLC
+    if what in (0x8847, 0x8848):
+        return TO_MPLS
+    if what == 0x8864:
+        return TO_PPPOE
+    tag = 0
+    if what in (0x8100, 0x88A8, 0x9100, 0x9200):
+        tag = 2
+    elif what == 0x8926:  # VN-tag
+        tag = 4
+    elif what == 0x893F:  # E-tag, 802.1BR
+        tag = 6
+    elif what == 0x88E7:  # I-tag, 802.1ah: the customer's Ethernet frame follows
+        c["at"] += 4
+        c["depth"] += 1
+        return TO_ETHERNET
+    if tag == 0:
+        return fail(row, R_LINK_PROTOCOL)
+    at = c["at"]
+    if c["end"] - at < tag + 2:
+        return fail(row, R_ENCAPSULATION)
+    c["what"] = u16(data, at + tag)
+    c["at"] = at + tag + 2
+    c["depth"] += 1
+    return TO_ETHERTYPE
+
+
+@njit(cache=True, nogil=True)
+def llc(data: Bytes, c: Any, row: Any) -> int:
+    """802.2 LLC, and SNAP with an EtherType (OUI 0, or 0000F8 of 802.1H)."""
+    at = c["at"]
+    if c["end"] - at < 3:
+        return fail(row, R_LINK_TRUNCATED)
+    sap = u16(data, at)
+    if sap == 0x0606:
+        c["at"] = at + 3
+        return TO_IPV4
+    if sap != 0xAAAA or u8(data, at + 2) != 3:
+        return fail(row, R_LINK_PROTOCOL)
+    if c["end"] - at < 8:
+        return fail(row, R_LINK_TRUNCATED)
+    oui = u32(data, at + 2) & 0xFFFFFF
+    c["what"] = u16(data, at + 6)
+    if oui not in (0, 0x0000F8) or c["what"] <= 1500:
+        return fail(row, R_LINK_PROTOCOL)
+    c["at"] = at + 8
+    c["depth"] += 1
+    return TO_ETHERTYPE
+
+
+@njit(cache=True, nogil=True)
+def mpls(data: Bytes, c: Any, row: Any) -> int:
+    """RFC 3032 label stack; nothing names what follows but its first nibble (RFC 4928)."""
+    at = c["at"]
+    bottom = False
+    while not bottom:
+        if c["end"] - at < 4:
+            return fail(row, R_ENCAPSULATION)
+        bottom = u8(data, at + 2) & 1 == 1
+        at += 4
+    c["at"] = at
+    c["depth"] += 1
+    if c["end"] - at < 1:
+        return fail(row, R_ENCAPSULATION)
+    nibble = u8(data, at) >> 4
+    if nibble in (4, 6):
+        return TO_IP
+    if nibble == 0:  # control word of an Ethernet pseudowire, RFC 4448
+        c["at"] = at + 4
+        return TO_ETHERNET
+    return fail(row, R_LINK_PROTOCOL)
+
+
+@njit(cache=True, nogil=True)
+def pppoe(data: Bytes, c: Any, row: Any) -> int:
+    """RFC 2516: version and type, code, session, length, then PPP without its HDLC bytes."""
+    at = c["at"]
+    if c["end"] - at < 6 or u8(data, at) != 0x11:
+        return fail(row, R_ENCAPSULATION)
+    if u8(data, at + 1) != 0:  # discovery, not session
+        return fail(row, R_LINK_PROTOCOL)
+    c["at"] = at + 6
+    c["depth"] += 1
+    return TO_PPP
+
+
+@njit(cache=True, nogil=True)
+def ppp(data: Bytes, c: Any, row: Any) -> int:
+    """RFC 1661: an optional FF 03 (RFC 1662), then a protocol of two bytes, or of one when that is odd."""
+    at = c["at"]
+    have = c["end"] - at
+    if have >= 2 and u16(data, at) == 0xFF03:
+        at += 2
+        have -= 2
+    if have < 1:
+        return fail(row, R_LINK_TRUNCATED)
+    what = u8(data, at)
+    size = 1
+    if what & 1 == 0:
+        if have < 2:
+            return fail(row, R_LINK_TRUNCATED)
+        what = u16(data, at)
+        size = 2
+    c["at"] = at + size
+    if what == 0x0021:
+        return TO_IPV4
+    if what == 0x0057:
+        return TO_IPV6
+    if what in (0x0281, 0x0283):
+        return TO_MPLS
+    return fail(row, R_LINK_PROTOCOL)
+
+
+@njit(cache=True, nogil=True)
+def rare_link(data: Bytes, layer: int, c: Any, row: Any) -> int:
+    """The link headers of Linux' "any" device, of loopback devices and of Cisco's HDLC."""
+    at = c["at"]
+    have = c["end"] - at
+    if layer == TO_SLL:
+        if have < 16:
+            return fail(row, R_LINK_TRUNCATED)
+        device, mac, size = u16(data, at + 2), at + 6, u16(data, at + 4)
+        what, header = u16(data, at + 14), 16
+    elif layer == TO_SLL2:
+        if have < 20:
+            return fail(row, R_LINK_TRUNCATED)
+        device, mac, size = u16(data, at + 8), at + 12, u8(data, at + 11)
+        what, header = u16(data, at), 20
+    elif layer == TO_UNKNOWN:
+        return fail(row, R_LINK_TYPE)
+    elif have < 4:
+        return fail(row, R_LINK_TRUNCATED)
+    elif layer == TO_CHDLC:
+        c["what"] = u16(data, at + 2)
+        c["at"] = at + 4
+        if c["what"] <= 1500:
+            return fail(row, R_LINK_PROTOCOL)
+        return TO_ETHERTYPE
+    else:
+        return null(data, c, row)
+    if size == 6:
+        row["kind"] = K_LINK
+        row["src_mac"] = u48(data, mac)
+    c["what"] = what
+    c["at"] = at + header
+    if what == 4:
+        return TO_LLC
+    if device in (802, 803, 824) or what <= 1500:  # Wi-Fi monitors, netlink: not an EtherType
+        return fail(row, R_LINK_PROTOCOL)
+    return TO_ETHERTYPE
+
+
+@njit(cache=True, nogil=True)
+def null(data: Bytes, c: Any, row: Any) -> int:
+    """The address family in the byte order of the capturing machine: the small reading is the right one."""
+    family = u32(data, c["at"])
+    if family > 0xFFFF:
+        at = c["at"]
+        family = u8(data, at) | u8(data, at + 1) << 8 | u8(data, at + 2) << 16 | u8(data, at + 3) << 24
+    c["at"] += 4
+    if family == 2:
+        return TO_IPV4
+    if family in (10, 24, 28, 30):
+        return TO_IPV6
+    return fail(row, R_LINK_PROTOCOL)

@@ -1,0 +1,170 @@
+"""What IP carries: transport headers, and the ways into tunnels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+from engine.headers.cursor import (
+    DONE,
+    K_IPV6,
+    R_ENCAPSULATION,
+    R_TRANSPORT_LENGTH,
+    R_TRANSPORT_TRUNCATED,
+    TO_ETHERNET,
+    TO_ETHERTYPE,
+    TO_GRE,
+    TO_IPV4,
+    TO_IPV6,
+    TO_PORTS,
+    TO_TCP,
+    TO_VXLAN,
+    Bytes,
+    fail,
+    u8,
+    u16,
+    u32,
+)
+from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_INNER, KIND_TRANSPORT
+
+
+@njit(cache=True, nogil=True)
+def protocol(c: Any, row: Any) -> int:
+    """Which transport header or tunnel follows; without one, all that IP carries is payload."""
+    what = c["what"]
+    row["payload"] = c["wire_end"] - c["at"]
+    if row["kind"] & KIND_FRAGMENT:
+        return DONE
+    if what == 6:
+        return TO_TCP
+    if what in (1, 17, 33, 58, 132, 136):
+        return TO_PORTS
+    tunnels = c["tunnels"]
+    if tunnels == 0 or row["kind"] & KIND_FIRST_FRAGMENT:
+        return DONE
+    if what == 4 and tunnels & 2:
+        return inside(c, TO_IPV4)
+    if what == 41 and tunnels & 4:
+        return inside(c, TO_IPV6)
+    if what == 47 and tunnels & 1:
+        return TO_GRE
+    return DONE
+
+
+@njit(cache=True, nogil=True)
+def tcp(data: Bytes, c: Any, row: Any) -> int:
+    """RFC 9293. Options need not be captured; the data offset must fit into the packet on the wire."""
+    at = c["at"]
+    have = c["end"] - at
+    rest = c["wire_end"] - at
+    row["payload"] = 0
+    if have >= 4:
+        row["sport"] = u16(data, at)
+        row["dport"] = u16(data, at + 2)
+    if have < 20:
+        return fail(row, R_TRANSPORT_TRUNCATED)
+    header = (u8(data, at + 12) >> 4) * 4
+    if header < 20 or header > rest:
+        return fail(row, R_TRANSPORT_LENGTH)
+    row["kind"] = row["kind"] | KIND_TRANSPORT
+    row["seq"] = u32(data, at + 4)
+    row["ack"] = u32(data, at + 8)
+    row["tcp_flags"] = u8(data, at + 13)
+    row["window"] = u16(data, at + 14)
+    row["payload"] = rest - header
+    return DONE
+
+
+@njit(cache=True, nogil=True)
+def ports(data: Bytes, c: Any, row: Any) -> int:
+    """UDP, UDP-Lite, DCCP and SCTP begin with two ports; ICMP's type and code stand in their place."""
+    at = c["at"]
+    have = c["end"] - at
+    what = c["what"]
+    row["payload"] = 0
+    if what in (1, 58):
+        if have >= 2:
+            row["sport"] = u8(data, at)
+            row["dport"] = u8(data, at + 1)
+    elif have >= 4:
+        row["sport"] = u16(data, at)
+        row["dport"] = u16(data, at + 2)
+    header = 12 if what in (33, 132) else 8
+    if have < header:
+        return fail(row, R_TRANSPORT_TRUNCATED)
+    row["kind"] = row["kind"] | KIND_TRANSPORT
+    row["payload"] = c["wire_end"] - at - header
+    if what == 17:
+        return udp(data, c, row)
+    return DONE
+
+
+@njit(cache=True, nogil=True)
+def udp(data: Bytes, c: Any, row: Any) -> int:
+    """Check UDP's length (RFC 768; 0 in a jumbogram, RFC 2675) and look for a tunnel above it."""
+    at = c["at"]
+    size = u16(data, at + 4)
+    first = row["kind"] & KIND_FIRST_FRAGMENT != 0
+    if size < 8 and not (size == 0 and row["kind"] & 15 == K_IPV6):
+        return fail(row, R_TRANSPORT_LENGTH)
+    if size > c["wire_end"] - at and not first:
+        return fail(row, R_TRANSPORT_LENGTH)
+    if c["tunnels"] & 8 and row["dport"] == c["vxlan_port"] and not first:
+        c["at"] = at + 8
+        return TO_VXLAN
+    return DONE
+
+
+@njit(cache=True, nogil=True)
+def inside(c: Any, layer: int) -> int:
+    """Enter a tunnel: headers from here on are an inner packet's."""
+    c["depth"] += 1
+    c["inner"] = KIND_INNER
+    return layer
+
+
+@njit(cache=True, nogil=True)
+def gre(data: Bytes, c: Any, row: Any) -> int:
+    """RFC 2784 and 2890, and ERSPAN types I to III; anything else inside stays the outer packet's payload."""
+    at = c["at"]
+    have = c["end"] - at
+    if have < 4:
+        return fail(row, R_ENCAPSULATION)
+    flags = u16(data, at)
+    what = u16(data, at + 2)
+    if flags & 0x4007:  # RFC 1701 routing, or PPTP's version 1
+        return DONE
+    size = 4
+    for bit in (0x8000, 0x2000, 0x1000):  # checksum, key, sequence number
+        if flags & bit:
+            size += 4
+    layer = TO_ETHERTYPE
+    if what == 0x6558:
+        layer = TO_ETHERNET
+    elif what == 0x88BE:
+        layer = TO_ETHERNET
+        if flags & 0x1000:
+            size += 8
+    elif what == 0x22EB:
+        layer = TO_ETHERNET
+        if have < size + 12:
+            return fail(row, R_ENCAPSULATION)
+        size += 20 if u8(data, at + size + 11) & 1 else 12
+    elif what not in (0x0800, 0x86DD, 0x8847, 0x8848, 0x8100):
+        return DONE
+    if have < size:
+        return fail(row, R_ENCAPSULATION)
+    c["what"] = what
+    c["at"] = at + size
+    return inside(c, layer)
+
+
+@njit(cache=True, nogil=True)
+def vxlan(data: Bytes, c: Any, row: Any) -> int:
+    """RFC 7348: eight bytes with the I flag set, then an Ethernet frame."""
+    at = c["at"]
+    if c["end"] - at < 8 or u8(data, at) & 8 == 0:
+        return fail(row, R_ENCAPSULATION)
+    c["at"] = at + 8
+    return inside(c, TO_ETHERNET)

@@ -1,0 +1,291 @@
+"""Probe labels: which packets belong to which controlled conversation.
+
+A label file has a row a conversation: ``src, sport, dst, dport, proto, start, end`` (the originator first; a
+packet matches in both directions; an empty field matches anything) and any further columns, the labels. Rows
+with equal labels share one probe id, so there are as many ids as combinations of labels, however many rows.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numba import njit
+from numpy.typing import NDArray
+
+from engine.errors import InputError
+from engine.types import Packets, Rows
+
+KEYS = ("src", "sport", "dst", "dport", "proto", "start", "end")
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmp6": 58, "ipv6-icmp": 58, "sctp": 132}
+MAX_PATTERNS = 4096  # rows with an empty field: each costs a comparison a packet
+
+HAS_SRC, HAS_SPORT, HAS_DST, HAS_DPORT, HAS_PROTO = 1, 2, 4, 8, 16
+WHOLE = HAS_SRC | HAS_SPORT | HAS_DST | HAS_DPORT | HAS_PROTO
+
+RULE = np.dtype(
+    [
+        ("src_hi", "u8"), ("src_lo", "u8"), ("dst_hi", "u8"), ("dst_lo", "u8"),
+        ("start", "i8"), ("end", "i8"),
+        ("probe", "u4"), ("sport", "u2"), ("dport", "u2"), ("proto", "u1"), ("has", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
+
+_M1 = np.uint64(0x9E3779B97F4A7C15)
+_M2 = np.uint64(0xD6E8FEB86659FD93)
+_SHIFT = np.uint64(32)
+
+
+@njit(cache=True, nogil=True)
+def _end_hash(hi: np.uint64, lo: np.uint64, port: np.uint64) -> np.uint64:
+    x = (hi ^ (lo * _M1) ^ (port << _SHIFT)) * _M2
+    x ^= x >> _SHIFT
+    return x * _M1
+
+
+@njit(cache=True, nogil=True)
+def _matches(rule: Any, p: Packets, i: int, swapped: bool) -> bool:
+    has = rule["has"]
+    if p.ts[i] < rule["start"] or p.ts[i] > rule["end"]:
+        return False
+    if has & HAS_PROTO and rule["proto"] != p.proto[i] and not (rule["proto"] == 1 and p.proto[i] == 58):
+        return False  # "icmp" names both versions
+    src_hi, src_lo, sport = p.src_hi[i], p.src_lo[i], p.sport[i]
+    dst_hi, dst_lo, dport = p.dst_hi[i], p.dst_lo[i], p.dport[i]
+    if swapped:
+        src_hi, src_lo, sport, dst_hi, dst_lo, dport = dst_hi, dst_lo, dport, src_hi, src_lo, sport
+    if has & HAS_SRC and (rule["src_hi"] != src_hi or rule["src_lo"] != src_lo):
+        return False
+    if has & HAS_DST and (rule["dst_hi"] != dst_hi or rule["dst_lo"] != dst_lo):
+        return False
+    if has & HAS_SPORT and rule["sport"] != sport:
+        return False
+    return not (has & HAS_DPORT and rule["dport"] != dport)
+
+
+@njit(cache=True, nogil=True)
+def _tag(
+    rules: Rows, heads: NDArray[np.int32], following: NDArray[np.int32], patterns: int, p: Packets, out: Any
+) -> None:
+    """Write each packet's probe id. rules: the first ``patterns`` have empty fields, the others are chained
+    by the hash of their key in ``heads`` and ``following``, latest start first."""
+    mask = np.uint64(heads.size - 1)
+    for i in range(p.ts.size):
+        h = _end_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.sport[i]))
+        h += _end_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(p.dport[i]))
+        probe = np.uint32(0)
+        k = heads[np.int64((h ^ (h >> _SHIFT)) & mask)]
+        while k >= 0:
+            if _matches(rules[k], p, i, False) or _matches(rules[k], p, i, True):
+                probe = rules[k]["probe"]
+                break
+            k = following[k]
+        if probe == 0:
+            for j in range(patterns):
+                if _matches(rules[j], p, i, False) or _matches(rules[j], p, i, True):
+                    probe = rules[j]["probe"]
+                    break
+        out[i] = probe
+
+
+@njit(cache=True, nogil=True)
+def _chain(rules: Rows, patterns: int, heads: NDArray[np.int32], following: NDArray[np.int32]) -> None:
+    mask = np.uint64(heads.size - 1)
+    for k in range(patterns, rules.size):
+        rule = rules[k]
+        h = _end_hash(rule["src_hi"], rule["src_lo"], np.uint64(rule["sport"]))
+        h += _end_hash(rule["dst_hi"], rule["dst_lo"], np.uint64(rule["dport"]))
+        place = np.int64((h ^ (h >> _SHIFT)) & mask)
+        following[k] = heads[place]
+        heads[place] = k
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Rules and what their probe ids mean."""
+
+    probes: list[dict[str, str]]  # probe id -> labels; 0 has none
+    rules: Rows  # (m,) RULE, those with empty fields first, then by start
+    patterns: int  # how many have empty fields
+
+    def __post_init__(self) -> None:
+        size = 1 << max(4, int(2 * self.rules.size).bit_length())
+        heads, following = np.full(size, -1, np.int32), np.full(self.rules.size, -1, np.int32)
+        with np.errstate(over="ignore"):
+            _chain(self.rules, self.patterns, heads, following)
+        object.__setattr__(self, "_index", (heads, following))
+
+    def tag(self, p: Packets) -> Packets:
+        """p with the probe ids of its packets. Of several rules that match, the one that starts last counts."""
+        heads, following = self._index  # type: ignore[attr-defined]
+        out = np.zeros(p.ts.size, np.uint32)
+        with np.errstate(over="ignore"):
+            _tag(self.rules, heads, following, self.patterns, p, out)
+        return p._replace(probe=out)
+
+
+def read_labels(path: Path, max_probes: int = 65536) -> Labels:
+    """Labels of a CSV or Parquet file. Raises InputError with row and value of what is wrong."""
+    table = _read(path)
+    names = table.column_names
+    if missing := [k for k in KEYS if k not in names]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; the key columns are {', '.join(KEYS)}")
+    columns = [n for n in names if n not in KEYS]
+    if not columns:
+        raise InputError(f"{path}: no label column beside {', '.join(KEYS)}")
+    rules = np.zeros(table.num_rows, RULE)
+    for row, values in enumerate(zip(*(table.column(k).to_pylist() for k in KEYS))):
+        try:
+            _fill(rules[row], *values)
+        except ValueError as error:
+            raise InputError(f"{path}: row {row + 1}: {error}") from None
+    probes: list[dict[str, str]] = [{}]
+    known: dict[tuple[Any, ...], int] = {}
+    for row, values in enumerate(zip(*(table.column(c).to_pylist() for c in columns))):
+        texts = tuple(None if v is None or v == "" else _text(v) for v in values)
+        if texts not in known:
+            known[texts] = len(probes)
+            probes.append({c: t for c, t in zip(columns, texts) if t is not None})
+            if len(probes) > max_probes + 1:
+                raise InputError(
+                    f"{path}: row {row + 1}: more than {max_probes} distinct label combinations "
+                    f"(labels.max_probes); leave out columns that differ on every row"
+                )
+        rules["probe"][row] = known[texts]
+    whole = rules["has"] == WHOLE
+    patterns = int((~whole).sum())
+    if patterns > MAX_PATTERNS:
+        raise InputError(f"{path}: {patterns} rows have an empty address, port or protocol; at most {MAX_PATTERNS}")
+    # patterns: latest start first, like the chains, which end up in reverse
+    order = np.lexsort((np.where(whole, rules["start"], -rules["start"]), whole))
+    return Labels(probes, np.ascontiguousarray(rules[order]), patterns)
+
+
+def _text(value: Any) -> str:
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+        if magic == b"PAR1":
+            return _times_as_text(pa.parquet.read_table(path))
+        with path.open("r", encoding="utf-8-sig") as file:
+            header = file.readline(1 << 16).strip("\r\n")
+        kinds = {name.strip('"'): pa.string() for name in header.split(",")}
+        options = pa.csv.ConvertOptions(column_types=kinds, strings_can_be_null=False)
+        return pa.csv.read_csv(path, convert_options=options)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: neither CSV nor Parquet: {error}") from None
+
+
+def _times_as_text(table: pa.Table) -> pa.Table:
+    """Time stamps as epoch seconds with nine decimals: Python's datetime would round them."""
+    for k, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            ns = table.column(k).cast(pa.timestamp("ns", tz=field.type.tz)).cast(pa.int64()).to_pylist()
+            texts = [None if t is None else f"{t // 10**9}.{t % 10**9:09d}" for t in ns]
+            table = table.set_column(k, field.name, pa.array(texts, pa.string()))
+    return table
+
+
+def _fill(rule: Any, src: Any, sport: Any, dst: Any, dport: Any, proto: Any, start: Any, end: Any) -> None:
+    has = 0
+    for name, value, bit in (("src", src, HAS_SRC), ("dst", dst, HAS_DST)):
+        if value not in (None, ""):
+            rule[f"{name}_hi"], rule[f"{name}_lo"] = _address(str(value).strip())
+            has |= bit
+    for name, value, bit in (("sport", sport, HAS_SPORT), ("dport", dport, HAS_DPORT)):
+        if value not in (None, ""):
+            rule[name] = _number(name, value, 65535)
+            has |= bit
+    if proto not in (None, ""):
+        text = str(proto).strip().lower()
+        rule["proto"] = PROTOCOLS[text] if text in PROTOCOLS else _number("proto", text, 255)
+        has |= HAS_PROTO
+    rule["has"] = has
+    rule["start"] = np.iinfo(np.int64).min if start in (None, "") else time_ns(start)
+    rule["end"] = np.iinfo(np.int64).max if end in (None, "") else time_ns(end)
+    if rule["end"] < rule["start"]:
+        raise ValueError(f"end {end} lies before start {start}")
+
+
+def _number(name: str, value: Any, top: int) -> int:
+    text = str(value).strip().removesuffix(".0")
+    if not text.isdecimal() or int(text) > top:
+        raise ValueError(f"{name} {value!r} is not a number from 0 to {top}")
+    return int(text)
+
+
+def _address(text: str) -> tuple[int, int]:
+    try:
+        if ":" not in text:
+            return 0, 0xFFFF << 32 | int.from_bytes(socket.inet_pton(socket.AF_INET, text), "big")
+        whole = int.from_bytes(socket.inet_pton(socket.AF_INET6, text), "big")
+        return whole >> 64, whole & (1 << 64) - 1
+    except OSError:
+        raise ValueError(f"address {text!r} is neither IPv4 nor IPv6") from None
+
+
+_SECONDS = re.compile(r"(-?)(\d{1,10})(?:\.(\d{1,9})\d*)?$")
+
+
+def time_ns(value: Any) -> int:
+    """ns since the epoch of epoch seconds (text or number) or ISO 8601 (UTC unless it says otherwise)."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = f"{value:.9f}" if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        if found := _SECONDS.match(value.strip()):
+            sign, whole, part = found.groups()
+            ns = int(whole) * 10**9 + int((part or "0").ljust(9, "0"))
+            return -ns if sign else ns
+        text = value.strip()
+        offset = 0
+        if zone := re.search(r"(Z|([+-])(\d\d):?(\d\d))$", text):
+            text = text[: zone.start()]
+            if zone[1] != "Z":
+                offset = (int(zone[3]) * 60 + int(zone[4])) * (1 if zone[2] == "+" else -1)
+        try:
+            moment = np.datetime64(text, "ns")
+        except ValueError:
+            raise ValueError(f"time {value!r} is neither epoch seconds nor ISO 8601") from None
+        return int(moment.astype(np.int64)) - offset * 60 * 10**9
+    raise ValueError(f"time {value!r} is neither epoch seconds nor ISO 8601")
+
+
+def slice_values(
+    probes: Sequence[dict[str, str]], names: Sequence[str], max_values: int
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """Values of the slice labels for each probe id, and the names that were folded into ``other``.
+
+    The first ``max_values`` values of a label, in the order of the label file, keep their names. A label that a
+    probe does not have is "".
+    """
+    kept: dict[str, dict[str, None]] = {name: {} for name in names}
+    values, folded = [], []
+    for labels in probes:
+        row, lost = [], []
+        for name in names:
+            value = labels.get(name, "")
+            if value and value not in kept[name]:
+                if len(kept[name]) < max_values:
+                    kept[name][value] = None
+                else:
+                    value = "other"
+                    lost.append(name)
+            row.append(value)
+        values.append(tuple(row))
+        folded.append(tuple(lost))
+    return values, folded

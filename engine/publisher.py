@@ -1,0 +1,119 @@
+"""Captures -> labelled packet blocks on a bus: the sensor's half."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from connectors.frames import FrameBlock
+from engine import wire
+from engine.decode import DecodeConfig, decode
+from engine.labels import Labels
+from engine.partition import partitions
+from engine.types import PacketBlock, Packets, concatenate, empty_packets, take
+
+
+class Producer(Protocol):
+    """Where messages go."""
+
+    partitions: int
+
+    def publish(self, partition: int, value: bytes) -> int:
+        """Append a message and return its offset; blocks while the partition is full."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a capture is replayed: ``factor`` seconds of capture a second, 0 = as fast as it goes."""
+
+    factor: float = 0.0
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """Who publishes, and how packets are read."""
+
+    name: str
+    epoch: int
+    block_packets: int
+    decode: DecodeConfig
+    labels: Labels | None = None
+
+
+class Publisher:
+    """Decodes frames, labels packets, splits them by partition and publishes blocks of about equal size."""
+
+    def __init__(self, sensor: Sensor, bus: Producer) -> None:
+        self._sensor = sensor
+        self._bus = bus
+        self._parts: list[list[Packets]] = [[] for _ in range(bus.partitions)]
+        self._waiting = [0] * bus.partitions
+        self._seq = [0] * bus.partitions
+        self._dropped = 0
+        self._now = np.iinfo(np.int64).min
+        self.packets = 0
+
+    def add(self, frames: FrameBlock) -> None:
+        """Publish what is full; the rest waits for more."""
+        if not len(frames):
+            return
+        p = decode(frames, self._sensor.decode)
+        if self._sensor.labels is not None:
+            p = self._sensor.labels.tag(p)
+        self.packets += len(frames)
+        self._dropped += frames.dropped
+        self._now = max(self._now, int(p.ts.max()))
+        if self._bus.partitions == 1:
+            self._keep(0, p)
+            return
+        goes = partitions(p, self._bus.partitions)
+        for partition in np.unique(goes).tolist():
+            self._keep(partition, take(p, goes == partition))
+
+    def _keep(self, partition: int, p: Packets) -> None:
+        self._parts[partition].append(p)
+        self._waiting[partition] += p.ts.size
+        if self._waiting[partition] >= self._sensor.block_packets:
+            self._send(partition)
+
+    def _send(self, partition: int) -> None:
+        parts = self._parts[partition]
+        p = parts[0] if len(parts) == 1 else concatenate(parts) if parts else empty_packets()
+        self._parts[partition], self._waiting[partition] = [], 0
+        block = PacketBlock(
+            self._sensor.name, self._sensor.epoch, self._seq[partition], p, int(self._now), self._dropped
+        )
+        self._dropped = 0
+        self._bus.publish(partition, wire.encode(block))
+        self._seq[partition] += 1
+
+    def finish(self) -> None:
+        """Publish what waits and a last heartbeat, so that every partition learns how late it is."""
+        for partition in range(self._bus.partitions):
+            if self._parts[partition]:
+                self._send(partition)
+        for partition in range(self._bus.partitions):
+            if self._now > np.iinfo(np.int64).min:
+                self._send(partition)
+
+
+def replay(blocks: Iterable[FrameBlock], publisher: Publisher, pace: Pace) -> None:
+    """Publish all blocks, each when its first packet is due, and finish."""
+    began: tuple[float, int] | None = None
+    for frames in blocks:
+        if pace.factor and len(frames):
+            first = int(frames.ts[0])
+            if began is None:
+                began = (pace.clock(), first)
+            due = began[0] + (first - began[1]) * 1e-9 / pace.factor
+            wait = due - pace.clock()
+            if wait > 0:
+                pace.sleep(wait)
+        publisher.add(frames)
+    publisher.finish()

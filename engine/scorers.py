@@ -1,0 +1,254 @@
+"""State + features + model + threshold behind one Protocol.
+
+A scorer sees each packet once, in order, and gives it a score; it keeps what the packets of a connection add up
+to by slot of the connection table; and it turns that into an alarm once its threshold is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from engine.errors import ConfigError
+from engine.features.afterimage import AfterImage, AfterImageConfig
+from engine.types import KIND_MASK, PHASES, SCORE, Floats, Kind, Packets, Rows, take
+from models.kitnet import KitNET, KitNETConfig, Phase
+from models.threshold import Threshold, ThresholdConfig
+from models.threshold import fit as fit_threshold
+
+CHUNK = 1024  # packets whose features are scored while they are in the cache; changes no score
+
+SUM = np.dtype(
+    [("total", "f8"), ("peak", "f8"), ("peak_at", "i8"), ("scored", "u4"), ("alarmed", "?")], align=True
+)
+
+MAX, MEAN = 0, 1
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """From packet scores to connection scores."""
+
+    aggregate: str = "max"  # a connection's score: max or mean of its packets' scores
+    calibrate_packets: int = 20_000  # after learning; their connections' scores give the threshold
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in ("max", "mean"):
+            raise ConfigError(f"aggregate {self.aggregate!r} must be max or mean")
+        if self.calibrate_packets < 1:
+            raise ConfigError(f"calibrate_packets {self.calibrate_packets} must be at least 1")
+
+
+class Scorer(Protocol):
+    """One model over the packets of one partition."""
+
+    name: str
+
+    @property
+    def version(self) -> str:
+        """Changes with the configuration and with what was learned."""
+
+    @property
+    def phase(self) -> str:
+        """One of PHASES."""
+
+    @property
+    def threshold_value(self) -> float:
+        """The score above which a connection alarms; NaN while there is none."""
+
+    def counters(self) -> dict[str, int]:
+        """Numbers for metrics."""
+
+    def until_boundary(self, p: Packets) -> int:
+        """How many rows of p may be scored before ``settle`` must be called; all of them in most cases."""
+
+    def score(self, p: Packets) -> Floats:
+        """(n,) scores, NaN for packets without one. Learns where the phase says so."""
+
+    def absorb(self, slot: NDArray[np.int32], ts: NDArray[np.int64], scores: Floats) -> NDArray[np.int32]:
+        """Add packet scores to their connections; returns the slots whose alarm began, in order."""
+
+    def connections(self, slots: NDArray[np.int32], final: bool) -> Rows:
+        """(n,) SCORE of some connections; final ones count for calibration and are forgotten."""
+
+    def settle(self, live: Callable[[], NDArray[np.int32]]) -> None:
+        """End the calibration if its packets are all in; ``live`` gives the connections that have not ended."""
+
+
+@njit(cache=True, nogil=True)
+def _absorb(
+    sums: Rows, slot: NDArray[np.int32], ts: NDArray[np.int64], scores: Floats,
+    threshold: float, aggregate: int, begun: NDArray[np.int32],
+) -> int:  # fmt: skip
+    """Add up scores by slot; writes slots whose score passes the threshold for the first time to ``begun``."""
+    n = 0
+    for i in range(slot.size):
+        if slot[i] < 0 or not scores[i] == scores[i]:
+            continue
+        row = sums[slot[i]]
+        if row["scored"] == 0 or scores[i] > row["peak"]:
+            row["peak"] = scores[i]
+            row["peak_at"] = ts[i]
+        row["total"] += scores[i]
+        row["scored"] += 1
+        score = row["peak"] if aggregate == MAX else row["total"] / row["scored"]
+        if score > threshold and not row["alarmed"]:
+            row["alarmed"] = True
+            begun[n] = slot[i]
+            n += 1
+    return n
+
+
+class KitsuneScorer:
+    """Kitsune over one partition: AfterImage, KitNET, threshold."""
+
+    name = "kitsune"
+
+    def __init__(
+        self,
+        features: AfterImageConfig,
+        kitnet: KitNET,
+        threshold: ThresholdConfig,
+        config: ScorerConfig,
+        slots: int,
+        fitted: Threshold | None = None,
+    ) -> None:
+        """``slots``: of the connection table. ``fitted``: a threshold known from before: nothing is calibrated."""
+        self.config = config
+        self.features = AfterImage(features)
+        self.kitnet = kitnet
+        self.threshold = fitted
+        self._threshold_config = threshold
+        self._aggregate = MAX if config.aggregate == "max" else MEAN
+        self._sums = np.zeros(slots, SUM)
+        self._calibrated = 0  # packets scored while calibrating
+        self._sample: list[Floats] = []  # connection scores seen while calibrating
+
+    @property
+    def phase(self) -> str:
+        """One of PHASES."""
+        if self.kitnet.phase is not Phase.SCORE:
+            return self.kitnet.phase.value
+        return "score" if self.threshold is not None else "calibrate"
+
+    @property
+    def version(self) -> str:
+        """A digest of the configuration and the phase; with a fitted threshold, of what was learned too."""
+        parts: list[Any] = [asdict(self.features.config), asdict(self.kitnet.config), asdict(self.config)]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        if self.threshold is not None:
+            digest.update(repr(self.threshold.value).encode())
+        return digest.hexdigest()[:12]
+
+    def until_boundary(self, p: Packets) -> int:
+        """Rows up to the last packet of the calibration."""
+        n = p.ts.size
+        if self.threshold is not None:
+            return n
+        config = self.kitnet.config
+        learning = max(0, config.map_samples + config.learn_samples - self.kitnet.samples)
+        if self.kitnet.phase is Phase.SCORE:
+            learning = 0
+        left = learning + self.config.calibrate_packets - self._calibrated
+        readable = np.cumsum((p.kind & KIND_MASK) != Kind.UNREAD)
+        return int(np.searchsorted(readable, left)) + 1 if n and readable[-1] >= left else n
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the calibration has had its packets and waits to be settled."""
+        return self.threshold is None and self._calibrated >= self.config.calibrate_packets
+
+    def score(self, p: Packets) -> Floats:
+        """(n,) packet scores; NaN while the feature map is made, and for packets that could not be read."""
+        out = np.full(p.ts.size, np.nan)
+        for begin in range(0, p.ts.size, CHUNK):
+            part = take(p, slice(begin, begin + CHUNK))
+            x = self.features.update(part)
+            unread = (part.kind & KIND_MASK) == Kind.UNREAD
+            if unread.any():
+                out[begin : begin + CHUNK][~unread] = self._samples(np.ascontiguousarray(x[~unread]))
+            else:
+                out[begin : begin + CHUNK] = self._samples(x)
+        return out
+
+    def _samples(self, x: Floats) -> Floats:
+        config = self.kitnet.config
+        before = self.kitnet.samples
+        scores = self.kitnet.process(x)
+        if self.threshold is None:
+            learning = config.map_samples + config.learn_samples
+            first = min(len(x), max(0, learning - before))  # rows still learned from: their scores fall yet
+            scores[:first] = np.nan
+            self._calibrated += len(x) - first
+        return scores
+
+    def absorb(self, slot: NDArray[np.int32], ts: NDArray[np.int64], scores: Floats) -> NDArray[np.int32]:
+        """Add packet scores to their connections; returns the slots whose alarm began, in order."""
+        begun = np.empty(slot.size, np.int32)
+        bound = np.inf if self.threshold is None else self.threshold.value
+        n = _absorb(self._sums, slot, ts, scores, bound, self._aggregate, begun)
+        return begun[:n]
+
+    def connections(self, slots: NDArray[np.int32], final: bool) -> Rows:
+        """(n,) SCORE of some connections; final ones count for calibration and are forgotten."""
+        sums = self._sums[slots]
+        out = np.zeros(slots.size, SCORE)
+        scored = sums["scored"] > 0
+        out["peak"] = np.where(scored, sums["peak"], np.nan)
+        out["mean"] = np.where(scored, sums["total"] / np.maximum(sums["scored"], 1), np.nan)
+        out["score"] = out["peak"] if self._aggregate == MAX else out["mean"]
+        out["peak_at"] = sums["peak_at"]
+        out["scored"] = sums["scored"]
+        out["threshold"] = np.nan if self.threshold is None else self.threshold.value
+        out["alarm"] = out["score"] > out["threshold"]
+        out["final"] = final
+        out["phase"] = PHASES.index(self.phase)
+        if final:
+            self._sums[slots] = np.zeros(1, SUM)
+            if self.threshold is None:
+                self._sample.append(out["score"][scored])
+        return out
+
+    def settle(self, live: Callable[[], NDArray[np.int32]]) -> None:
+        """Fit the threshold to the connections seen while calibrating, ended or not."""
+        if self.calibrated:
+            self._sample.append(self._scores_of(live()))
+            self.threshold = fit_threshold(np.concatenate(self._sample), self._threshold_config)
+            self._sample = []
+
+    def _scores_of(self, slots: NDArray[np.int32]) -> Floats:
+        sums = self._sums[slots]
+        sums = sums[sums["scored"] > 0]
+        scores: Floats = sums["peak"] if self._aggregate == MAX else sums["total"] / sums["scored"]
+        return scores
+
+    @property
+    def threshold_value(self) -> float:
+        """The score above which a connection alarms; NaN while there is none."""
+        return float("nan") if self.threshold is None else self.threshold.value
+
+    def counters(self) -> dict[str, int]:
+        """Flows remembered and evicted by the features, and inputs outside the learned range."""
+        return {
+            "flows": self.features.flows, "flows_evicted": self.features.evicted,
+            "out_of_range": self.kitnet.out_of_range,
+        }  # fmt: skip
+
+
+def new_kitsune(
+    features: AfterImageConfig, kitnet: KitNETConfig, threshold: ThresholdConfig, config: ScorerConfig, slots: int
+) -> KitsuneScorer:
+    """A Kitsune that has learned nothing."""
+    return KitsuneScorer(features, KitNET(kitnet), threshold, config, slots)
+
+
+def provenance(scorer: KitsuneScorer, sources: Mapping[str, Any]) -> dict[str, Any]:
+    """What a bundle says of where it comes from."""
+    return {"version": scorer.version, "samples": scorer.kitnet.samples, **sources}

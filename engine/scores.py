@@ -1,0 +1,53 @@
+"""ScoreBatch -> columns with names: the connection's, then the score's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from engine.connections.record import connection_table
+from engine.types import PHASES, ScoreBatch
+
+
+def score_table(batch: ScoreBatch, probes: Sequence[dict[str, str]] = ({},)) -> pa.Table:
+    """One row a connection. ``probes``: the labels of each probe id; each label is a column ``label.NAME``."""
+    table = connection_table(batch.rows, batch.sides, batch.letters)
+    n, scores = len(batch), batch.scores
+    columns: dict[str, Any] = {
+        "model": pa.array([batch.model] * n, pa.string()),
+        "version": pa.array([batch.version] * n, pa.string()),
+        "score": scores["score"],
+        "peak_score": scores["peak"],
+        "mean_score": scores["mean"],
+        "peak_at": pa.array(scores["peak_at"].copy()).cast(pa.timestamp("ns", tz="UTC")),
+        "threshold": scores["threshold"],
+        "alarm": scores["alarm"],
+        "scored_pkts": scores["scored"],
+        "final": scores["final"],
+        "phase": pa.array([PHASES[k] for k in scores["phase"].tolist()], pa.string()),
+        "partition": scores["partition"],
+        "offset": scores["offset"],
+    }
+    ids = batch.rows["probe"].tolist()
+    for name in label_names(probes):
+        columns[f"label.{name}"] = pa.array([probes[k].get(name) for k in ids], pa.string())
+    for name, values in columns.items():
+        column = values if isinstance(values, pa.Array) else pa.array(values.copy())
+        table = table.append_column(name, column)
+    return table
+
+
+def label_names(probes: Sequence[dict[str, str]]) -> list[str]:
+    """Names of all labels, in the order they are met."""
+    return list(dict.fromkeys(name for labels in probes for name in labels))
+
+
+def as_dicts(table: pa.Table) -> list[dict[str, Any]]:
+    """Rows as dicts; times are ints, ns since the epoch, since Python's datetime would round them."""
+    for k, field in enumerate(table.schema):
+        if pa.types.is_timestamp(field.type):
+            table = table.set_column(k, field.name, table.column(k).cast(pa.int64()))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows

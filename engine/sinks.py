@@ -1,0 +1,139 @@
+"""Where scores of connections go: Parquet, alerts, and the summary that a command prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from connectors.alerts import JsonLines, to_ecs
+from connectors.parquet import ParquetFile
+from engine.connections.layout import CONNECTION, SIDE
+from engine.errors import OutputError
+from engine.scores import as_dicts, score_table
+from engine.types import SCORE, ScoreBatch, choose, join
+
+Probes = Sequence[dict[str, str]]
+
+
+class ScoreFile:
+    """Sink: every row as Parquet."""
+
+    def __init__(self, path: Path, probes: Probes) -> None:
+        """Raises OutputError when the file cannot be begun."""
+        self.path = path
+        self._probes = probes
+        self._waiting: list[ScoreBatch] = []
+        empty = ScoreBatch(
+            "", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros((0, 1), np.uint8), np.zeros(0, SCORE)
+        )
+        try:
+            self._file = ParquetFile(path, score_table(empty, probes).schema)
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    def write(self, batch: ScoreBatch) -> None:
+        """Append a batch."""
+        try:
+            self._file.write(score_table(batch, self._probes))
+        except OSError as error:
+            raise _failed(self.path, error) from error
+
+    def flush(self) -> None:
+        """Nothing: the file appears whole, at the end."""
+
+    def close(self) -> None:
+        """Make the file appear."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise _failed(self.path, error) from error
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._file.abort()
+
+
+class AlertFile:
+    """Sink: a line of ECS JSON when a connection's alarm begins, or at its end if it began only then."""
+
+    def __init__(self, path: Path, probes: Probes, observer: str) -> None:
+        """Raises OutputError when the file cannot be begun."""
+        self.path = path
+        self._probes = probes
+        self._observer = observer
+        self.alerts = 0
+        try:
+            self._file = JsonLines(path)
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    def write(self, batch: ScoreBatch) -> None:
+        """Write the alarms of a batch that begin in it."""
+        begun = choose(batch, batch.scores["alarm"] & ~batch.scores["final"])
+        if not len(begun):
+            return
+        rows = as_dicts(score_table(begun, self._probes))
+        try:
+            self._file.write(to_ecs(row, self._observer) for row in rows)
+        except OSError as error:
+            raise _failed(self.path, error) from error
+        self.alerts += len(begun)
+
+    def flush(self) -> None:
+        """Nothing: lines are written at once."""
+
+    def close(self) -> None:
+        """Make all lines durable."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise _failed(self.path, error) from error
+
+    def abort(self) -> None:
+        """Keep the whole lines written so far."""
+        self.close()
+
+
+class Top:
+    """Sink: counts, and keeps the most anomalous connections."""
+
+    def __init__(self, most: int = 10) -> None:
+        self._most = most
+        self._best: list[ScoreBatch] = []
+        self.connections = 0
+        self.scored = 0
+        self.alarms = 0
+
+    def write(self, batch: ScoreBatch) -> None:
+        """Count ended connections and keep those with the greatest scores."""
+        ended = choose(batch, batch.scores["final"])
+        self.connections += len(ended)
+        self.alarms += int(ended.scores["alarm"].sum())
+        ended = choose(ended, ended.scores["scored"] > 0)
+        self.scored += len(ended)
+        if len(ended):
+            both = join([*self._best, ended])
+            order = np.lexsort((both.rows["start"], -both.scores["score"]))
+            self._best = [choose(both, order[: self._most])]
+
+    def flush(self) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def abort(self) -> None:
+        """Nothing."""
+
+    def rows(self, probes: Probes) -> list[dict[str, Any]]:
+        """The kept connections, greatest score first."""
+        if not self._best:
+            return []
+        return as_dicts(score_table(self._best[0], probes))
+
+
+def _failed(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"{path}: {error.strerror or error}")

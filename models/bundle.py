@@ -1,0 +1,190 @@
+"""A model on disk: arrays with a config and a provenance, in the safetensors format.
+
+The file is data only: a length, a JSON header and raw numbers. Nothing in it is executed or unpickled, and a
+file from elsewhere can at worst be refused. The header's metadata holds `format`, `kind`, `config` and
+`provenance`, the last two as JSON objects.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors
+
+from models.kitnet import KitNET, KitNETConfig
+from models.threshold import Threshold
+
+FORMAT = 1  # number of the format that `save` writes
+READABLE = (1,)  # those that `load` reads
+LARGEST = 256 * 2**20  # bytes; a bigger file is refused before anything of it is read
+DTYPES = ("float64", "float32", "int64", "int32", "uint32", "uint8")
+
+ArrayShapes = Mapping[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype
+
+
+class BundleError(Exception):
+    """A bundle cannot be written or read; the message names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a file holds."""
+
+    path: Path
+    kind: str
+    arrays: dict[str, NDArray[Any]]
+    config: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def save(
+    path: str | Path,
+    arrays: Mapping[str, NDArray[Any]],
+    config: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    *,
+    kind: str = "arrays",
+) -> None:
+    """Write a bundle: all of it or nothing, a file of that name is replaced at once.
+
+    Equal contents give equal bytes. BundleError for arrays that `load` would refuse, TypeError or ValueError
+    for a config or provenance that is not JSON, OSError when the disk is at fault.
+    """
+    path = Path(path)
+    for name, array in arrays.items():
+        _check_array(path, name, array)
+    metadata = {
+        "format": str(FORMAT),
+        "kind": kind,
+        "config": json.dumps(config, sort_keys=True, allow_nan=False),
+        "provenance": json.dumps(provenance, sort_keys=True, allow_nan=False),
+    }
+    data = safetensors.save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load(path: str | Path, *, kind: str | None = None, largest: int = LARGEST) -> Bundle:
+    """Read a bundle, of the given kind if one is given; BundleError names the file and what is wrong."""
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > largest:
+            raise BundleError(f"{path}: {size} bytes, more than the limit of {largest}")
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            _check_metadata(path, metadata, kind)
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: not a readable bundle: {error}") from error
+    for name, array in arrays.items():
+        _check_array(path, name, array)
+    return Bundle(
+        path=path,
+        kind=metadata["kind"],
+        arrays=arrays,
+        config=_object(path, metadata, "config"),
+        provenance=_object(path, metadata, "provenance"),
+    )
+
+
+def require(bundle: Bundle, expected: ArrayShapes) -> None:
+    """BundleError unless the bundle has exactly the expected arrays, of those shapes and dtypes."""
+    for problem, names in (
+        ("lacks", sorted(expected.keys() - bundle.arrays.keys())),
+        ("has unknown", sorted(bundle.arrays.keys() - expected.keys())),
+    ):
+        if names:
+            raise BundleError(f"{bundle.path}: {problem} arrays {', '.join(names)}")
+    for name, (shape, dtype) in expected.items():
+        array = bundle.arrays[name]
+        if array.shape != shape or array.dtype != np.dtype(dtype):
+            found = f"{array.dtype}{list(array.shape)}"
+            raise BundleError(f"{bundle.path}: array {name} is {found}, must be {dtype}{list(shape)}")
+
+
+@dataclass(frozen=True)
+class KitNETBundle:
+    """A KitNET as it was saved, with the threshold of its scores if it had one."""
+
+    kitnet: KitNET
+    threshold: Threshold | None
+    provenance: dict[str, Any]
+
+
+def kitnet_to_bundle(
+    path: str | Path,
+    kitnet: KitNET,
+    provenance: Mapping[str, Any],
+    threshold: Threshold | None = None,
+) -> None:
+    """Save a KitNET in whatever phase it is."""
+    config = {"kitnet": asdict(kitnet.config), "threshold": asdict(threshold) if threshold else None}
+    save(path, kitnet.state(), config, provenance, kind="kitnet")
+
+
+def kitnet_from_bundle(path: str | Path) -> KitNETBundle:
+    """The KitNET of a bundle, which goes on to the last bit where it was saved; BundleError if it cannot."""
+    bundle = load(path, kind="kitnet")
+    try:
+        values = dict(bundle.config["kitnet"])
+        values["clip"] = tuple(values["clip"])
+        config = KitNETConfig(**values)
+        kitnet = KitNET.from_state(config, bundle.arrays)
+        threshold = bundle.config["threshold"]
+        if threshold is not None:
+            threshold = Threshold(**{field.name: threshold[field.name] for field in fields(Threshold)})
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise BundleError(f"{bundle.path}: not a KitNET of this build: {error}") from error
+    require(bundle, {name: (array.shape, array.dtype.name) for name, array in kitnet.state().items()})
+    return KitNETBundle(kitnet, threshold, bundle.provenance)
+
+
+def _check_metadata(path: Path, metadata: Mapping[str, str], kind: str | None) -> None:
+    missing = [name for name in ("format", "kind", "config", "provenance") if name not in metadata]
+    if missing:
+        raise BundleError(f"{path}: not a bundle, its header lacks {', '.join(missing)}")
+    if metadata["format"] not in [str(number) for number in READABLE]:
+        known = ", ".join(str(number) for number in READABLE)
+        raise BundleError(f"{path}: format {metadata['format']!r}, this build reads {known}")
+    if kind is not None and metadata["kind"] != kind:
+        raise BundleError(f"{path}: holds a {metadata['kind']!r}, not a {kind!r}")
+
+
+def _check_array(path: Path, name: str, array: NDArray[Any]) -> None:
+    if array.dtype.name not in DTYPES:
+        raise BundleError(f"{path}: array {name} has dtype {array.dtype}, must be one of {', '.join(DTYPES)}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise BundleError(f"{path}: array {name} has values that are not finite")
+
+
+def _object(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(metadata[name])
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path}: {name} in the header is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"{path}: {name} in the header is not a JSON object")
+    return value

@@ -1,0 +1,90 @@
+"""Score -> alarm: a threshold with a wanted rate of false alarms, from scores of benign traffic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from models.autoencoder import Floats
+
+
+@dataclass(frozen=True)
+class ThresholdConfig:
+    """How a threshold is found.
+
+    quantile: the empirical quantile; makes no assumption, but cannot look beyond the scores it was given.
+    lognormal: the scores' logarithms as normal, the law fitted to their upper part; for rates below 1 / n.
+    """
+
+    method: Literal["quantile", "lognormal"] = "quantile"
+    false_positive_rate: float = 0.001  # share of benign scores above the threshold
+    tail: float = 0.5  # share of the scores, the largest, that the log-normal is fitted to
+    least_tail: int = 10  # scores that must lie beyond the threshold (quantile) or in the tail (lognormal)
+
+    def __post_init__(self) -> None:
+        if self.method not in ("quantile", "lognormal"):
+            raise ValueError(f"method {self.method!r} must be quantile or lognormal")
+        if not 0.0 < self.false_positive_rate < 1.0:
+            raise ValueError(f"false_positive_rate {self.false_positive_rate} must lie in (0, 1)")
+        if not 0.0 < self.tail <= 1.0:
+            raise ValueError(f"tail {self.tail} must lie in (0, 1]")
+        if self.least_tail < 1:
+            raise ValueError(f"least_tail {self.least_tail} must be >= 1")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Scores above `value` are alarms. The rest says how the value was got."""
+
+    value: float
+    method: str
+    false_positive_rate: float  # wanted
+    n: int  # scores it was fitted to
+    sufficient: bool  # False: too few scores for the wanted rate, the value is a guess
+    log_mean: float | None = None  # of the log-normal
+    log_std: float | None = None
+
+    def alarm(self, scores: NDArray[Any]) -> NDArray[np.bool_]:
+        """Whether each score is above the threshold; NaN, the score of a sample not scored, is not."""
+        return np.asarray(scores > self.value)
+
+
+def fit(scores: NDArray[Any], config: ThresholdConfig) -> Threshold:
+    """The threshold for benign `scores` (n,), finite and >= 0; ValueError for others and for none."""
+    scores = np.sort(np.asarray(scores, np.float64).ravel())
+    if scores.size == 0:
+        raise ValueError("no scores to fit a threshold to")
+    bad = int(np.count_nonzero(~np.isfinite(scores) | (scores < 0.0)))
+    if bad:
+        raise ValueError(f"{bad} of {scores.size} scores are negative or not finite")
+    return _quantile(scores, config) if config.method == "quantile" else _lognormal(scores, config)
+
+
+def _quantile(scores: Floats, config: ThresholdConfig) -> Threshold:
+    rate, n = config.false_positive_rate, scores.size
+    value = float(np.quantile(scores, 1.0 - rate, method="higher"))
+    return Threshold(value, "quantile", rate, n, sufficient=n * rate >= config.least_tail)
+
+
+def _lognormal(scores: Floats, config: ThresholdConfig) -> Threshold:
+    """A line through the upper part of the normal probability plot of log(score).
+
+    Its slope is the standard deviation, its height at 0 the mean. Zeros have no logarithm but keep their
+    rank, so they do not move the tail. Small scores, often of another law, take no part.
+    """
+    rate, n = config.false_positive_rate, scores.size
+    z = ndtri((np.arange(n) + 0.5) / n)  # (n,) normal quantile of each score's rank
+    used = np.arange(n) >= np.floor(n * (1.0 - config.tail))
+    used &= scores > 0.0
+    x, y = z[used], np.log(scores[used])
+    if x.size < 2:
+        return Threshold(float(scores[-1]), "lognormal", rate, n, sufficient=False)
+    std = float(np.sum((x - x.mean()) * (y - y.mean())) / np.sum((x - x.mean()) ** 2))
+    mean = float(y.mean() - std * x.mean())
+    value = float(np.exp(mean - std * ndtri(rate)))
+    enough = x.size >= config.least_tail
+    return Threshold(value, "lognormal", rate, n, sufficient=enough, log_mean=mean, log_std=std)
