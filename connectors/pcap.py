@@ -191,6 +191,8 @@ def _not_a_capture(head: bytes) -> str:
     known = next((name for magic, name in OTHERS.items() if head.startswith(magic)), "")
     if packed := compression(head):
         known = f"compressed with {packed} once more"
+    elif len(head) == 24 and 1 <= head[8] & 0x7F <= 48 and 16 <= int.from_bytes(head[10:12], "big") <= 4096:
+        known = known or "perhaps an Endace ERF file, which has no magic"
     return f"not a pcap or pcapng file: begins with {head[:8].hex(' ')}" + (f" ({known})" if known else "")
 
 

@@ -279,4 +279,4 @@ def _binary(ticks: np.uint64, bits: int) -> int:
     if whole > np.uint64(MAX_TS // 1_000_000_000):
         return MAX_TS
     ns = np.int64(whole) * 1_000_000_000 + np.int64(part * np.uint64(1_000_000_000) >> np.uint64(bits))
-    return ns if ns < MAX_TS else MAX_TS
+    return int(ns) if ns < MAX_TS else MAX_TS

@@ -232,17 +232,17 @@ def content(net: Network, rng: Random) -> None:
     for part in ("www/page", "www/data", "www/api", "home"):
         (folder / part).mkdir(parents=True)
     for i in range(clients.PAGES):
-        size = min(60_000, int(rng.lognormvariate(9.1, 0.8)))  # median 9 kB
+        size = min(12_000, int(rng.lognormvariate(8.3, 0.6)))  # median 4 kB
         (folder / f"www/page/{i}.html").write_bytes(b"<p>" + rng.randbytes(size // 2).hex().encode())
     for i in range(clients.DATA_FILES):
-        (folder / f"www/data/{i}.bin").write_bytes(rng.randbytes(rng.randint(60_000, 220_000)))
+        (folder / f"www/data/{i}.bin").write_bytes(rng.randbytes(rng.randint(20_000, 40_000)))
     for i in range(clients.API_FILES):
         (folder / f"www/api/{i}.json").write_bytes(
             b'{"value": "' + rng.randbytes(rng.randint(20, 600)).hex().encode() + b'"}'
         )
-    (folder / "home/archive.bin").write_bytes(rng.randbytes(60_000))
+    (folder / "home/archive.bin").write_bytes(rng.randbytes(20_000))
     (folder / "home/notes.txt").write_text("a note\n" * 60)
-    (folder / "upload.bin").write_bytes(rng.randbytes(25_000))
+    (folder / "upload.bin").write_bytes(rng.randbytes(12_000))
     for name in ("key", "host_key"):
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "demo", "-f", str(folder / name))
     for path in (folder / "home", *(folder / "home").iterdir()):

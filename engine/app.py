@@ -21,6 +21,7 @@ from connectors.memory import BusClosedError, MemoryBus
 from connectors.pcap import CaptureError, CaptureFile
 from connectors.prometheus import MetricsServer, registry_of
 from engine.config import Config
+from engine.connections.layout import CONNECTION, SIDE
 from engine.connections.record import connection_table
 from engine.connections.tracker import Tracker
 from engine.decode import decode
@@ -31,7 +32,7 @@ from engine.metrics import Metrics
 from engine.publisher import Pace, Publisher, Sensor, replay
 from engine.scorers import KitsuneScorer, new_kitsune
 from engine.sinks import AlertFile, ScoreFile, Top
-from engine.types import Packets
+from engine.types import Packets, Rows
 from engine.worker import Worker
 from models.bundle import BundleError, load, save
 from models.kitnet import KitNET, KitNETConfig
@@ -74,7 +75,7 @@ def read_connection_tables(
     """Connection records of some captures, in the order in which they ended."""
     config = config or Config()
     tracker = Tracker(config.connections, SPARE)
-    waiting: list[tuple[Any, Any, Any]] = []
+    waiting: list[tuple[Rows, Rows]] = []
     count = 0
     for p in read_packets(paths, config, progress):
         for tracked in tracker.track(p):
@@ -88,9 +89,9 @@ def read_connection_tables(
     yield _records(waiting)
 
 
-def _records(parts: list[tuple[Any, Any, Any]]) -> pa.Table:
+def _records(parts: list[tuple[Rows, Rows]]) -> pa.Table:
     if not parts:
-        return connection_table(*Tracker(Config().connections.__class__(capacity=1), 4).rows(np.zeros(0, np.int32)))
+        return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE))
     return connection_table(*(np.concatenate(columns) for columns in zip(*parts)))
 
 
@@ -257,7 +258,7 @@ class Scoring:
             self.bus.end()
         except BusClosedError:
             return
-        except BaseException as error:  # noqa: BLE001 -- the worker raises it in the main thread
+        except BaseException as error:
             self.bus.end(error)
 
     def _fill(self, summary: Summary) -> None:

@@ -17,7 +17,7 @@ from engine import __version__
 from engine.errors import ConfigError, OutputError, WiresondeError
 
 if TYPE_CHECKING:
-    from engine.app import Progress, Summary
+    from engine.app import Progress
     from engine.config import Config
 
 CAPTURES = click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PCAP…")

@@ -91,7 +91,7 @@ class Detector:
         return out
 
     def _batch(self, scorer: Scorer, slots: NDArray[np.int32], offset: int, final: bool) -> ScoreBatch:
-        rows, sides, letters = self.tracker.rows(slots)
+        rows, sides = self.tracker.rows(slots)
         scores = scorer.connections(slots, final)
         scores["partition"], scores["offset"] = self.partition, offset
-        return ScoreBatch(scorer.name, scorer.version, rows, sides, letters, scores)
+        return ScoreBatch(scorer.name, scorer.version, rows, sides, scores)

@@ -13,7 +13,7 @@ from engine.types import PHASES, ScoreBatch
 
 def score_table(batch: ScoreBatch, probes: Sequence[dict[str, str]] = ({},)) -> pa.Table:
     """One row a connection. ``probes``: the labels of each probe id; each label is a column ``label.NAME``."""
-    table = connection_table(batch.rows, batch.sides, batch.letters)
+    table = connection_table(batch.rows, batch.sides)
     n, scores = len(batch), batch.scores
     columns: dict[str, Any] = {
         "model": pa.array([batch.model] * n, pa.string()),

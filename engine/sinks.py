@@ -26,9 +26,7 @@ class ScoreFile:
         self.path = path
         self._probes = probes
         self._waiting: list[ScoreBatch] = []
-        empty = ScoreBatch(
-            "", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros((0, 1), np.uint8), np.zeros(0, SCORE)
-        )
+        empty = ScoreBatch("", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros(0, SCORE))
         try:
             self._file = ParquetFile(path, score_table(empty, probes).schema)
         except OSError as error:

@@ -177,7 +177,6 @@ class ScoreBatch:
     version: str  # of the model: changes with its configuration and what it learned from
     rows: Rows  # (n,) CONNECTION
     sides: Rows  # (n, 2) SIDE
-    letters: NDArray[np.uint8]  # (n, k) history
     scores: Rows  # (n,) SCORE
 
     def __len__(self) -> int:
@@ -189,11 +188,11 @@ def join(batches: list[ScoreBatch]) -> ScoreBatch:
     first = batches[0]
     if len(batches) == 1:
         return first
-    parts = ([getattr(b, name) for b in batches] for name in ("rows", "sides", "letters", "scores"))
+    parts = ([getattr(b, name) for b in batches] for name in ("rows", "sides", "scores"))
     return ScoreBatch(first.model, first.version, *(np.concatenate(part) for part in parts))
 
 
 def choose(batch: ScoreBatch, chosen: NDArray[Any]) -> ScoreBatch:
     """The chosen rows of a batch, by mask or index."""
-    arrays = (batch.rows, batch.sides, batch.letters, batch.scores)
+    arrays = (batch.rows, batch.sides, batch.scores)
     return ScoreBatch(batch.model, batch.version, *(a[chosen] for a in arrays))

@@ -68,7 +68,9 @@ def save(
         "config": json.dumps(config, sort_keys=True, allow_nan=False),
         "provenance": json.dumps(provenance, sort_keys=True, allow_nan=False),
     }
-    data = safetensors.save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+    data = _in_order(
+        safetensors.save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
+    )
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -160,6 +162,14 @@ def kitnet_from_bundle(path: str | Path) -> KitNETBundle:
         raise BundleError(f"{bundle.path}: not a KitNET of this build: {error}") from error
     require(bundle, {name: (array.shape, array.dtype.name) for name, array in kitnet.state().items()})
     return KitNETBundle(kitnet, threshold, bundle.provenance)
+
+
+def _in_order(data: bytes) -> bytes:
+    """The file with the keys of its header sorted; safetensors leaves them in the order of a hash table."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the numbers stay aligned
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def _check_metadata(path: Path, metadata: Mapping[str, str], kind: str | None) -> None:

@@ -92,7 +92,7 @@ class KitNET:
         self.out_of_range = 0  # values clipped to the band by `process`
         self.feature_map: FeatureMap | None = None
         self._phase = Phase.MAP
-        self._statistics = CorrelationDistance(config.features)
+        self._statistics = CorrelationDistance(0 if feature_map else config.features)
         self._nets: Nets | None = None
         self._packed: learning.Packed | None = None  # the same as learning wants them
         self._stale = False  # whether _packed is ahead of _nets
@@ -239,25 +239,58 @@ class KitNET:
 
     @classmethod
     def from_state(cls, config: KitNETConfig, state: Mapping[str, NDArray[Any]]) -> KitNET:
-        """The KitNET whose `state` this is; ValueError when it does not fit the config."""
-        phase = list(Phase)[int(_array(state, "phase", (1,))[0])]
+        """The KitNET whose `state` this is; ValueError when it does not fit the config.
+
+        Nothing is allocated that the state does not hold already, and no index is taken from it unchecked.
+        """
+        number = int(_array(state, "phase", (1,))[0])
         counters = [int(value) for value in _array(state, "counters", (5,))]
+        samples, learned, steps = counters[:3]
+        if not 0 <= number < len(Phase) or min(counters) < 0:
+            raise ValueError(f"state has phase {number} and counters {counters}")
+        phase = list(Phase)[number]
         if phase is Phase.MAP:
-            kitnet = cls(config)
-            s = kitnet._statistics
-            s.samples = int(_array(state, "map_samples", (1,))[0])
-            s.total = _array(state, "map_total", s.total.shape).copy()
-            s.squares = _array(state, "map_squares", s.squares.shape).copy()
-            s.products = _array(state, "map_products", s.products.shape).copy()
+            kitnet = cls._mapping(config, state)
+            if samples >= config.map_samples:
+                raise ValueError(f"state is in phase map after {samples} of {config.map_samples} samples")
         else:
-            features = [int(i) for i in _array(state, "features", (config.features,))]
-            kitnet = cls(config, _cut(features, [int(v) for v in state.get("visible", ())]))
-            for name, array in kitnet._ready()._asdict().items():
-                value = _array(state, name, array.shape)
-                if name not in _RANGES or counters[2] > 0:
-                    array[...] = value
+            kitnet = cls._mapped(config, state, learned_from=steps > 0)
+            if phase is Phase.LEARN and learned >= config.learn_samples:
+                raise ValueError(f"state is in phase learn after {learned} of {config.learn_samples} samples")
         kitnet._phase = phase
         kitnet.samples, kitnet.learned, kitnet.steps, kitnet.skipped, kitnet.out_of_range = counters
+        return kitnet
+
+    @classmethod
+    def _mapping(cls, config: KitNETConfig, state: Mapping[str, NDArray[Any]]) -> KitNET:
+        d = config.features
+        statistics = CorrelationDistance(0)
+        statistics.samples = int(_array(state, "map_samples", (1,))[0])
+        statistics.total = _array(state, "map_total", (d,)).copy()
+        statistics.squares = _array(state, "map_squares", (d,)).copy()
+        statistics.products = _array(state, "map_products", (d, d)).copy()
+        kitnet = cls(config)
+        kitnet._statistics = statistics
+        return kitnet
+
+    @classmethod
+    def _mapped(
+        cls, config: KitNETConfig, state: Mapping[str, NDArray[Any]], *, learned_from: bool
+    ) -> KitNET:
+        features = [int(i) for i in _array(state, "features", (config.features,))]
+        visible = [int(v) for v in state.get("visible", np.empty(0))]
+        feature_map = _cut(features, visible)
+        check_map(feature_map, config.features, config.max_cluster)
+        k, widest = len(visible), max(visible)
+        _array(state, "w", (k, widest, hidden_units(widest, config.hidden_ratio)))
+        _array(state, "out_w", (k, hidden_units(k, config.hidden_ratio)))
+        kitnet = cls(config, feature_map)
+        for name, array in kitnet._ready()._asdict().items():
+            value = _array(state, name, array.shape)
+            if array.dtype.kind == "i" and not np.array_equal(value, array):
+                raise ValueError(f"{name} of the state does not fit its feature map")
+            if name not in _RANGES or learned_from:
+                array[...] = value
         return kitnet
 
     def _rows(self, x: NDArray[Any]) -> NDArray[Any]:
@@ -288,6 +321,7 @@ class KitNET:
         self.feature_map = feature_map
         self._nets = fresh_nets(feature_map, self.config)
         self._phase = Phase.LEARN
+        self._statistics = CorrelationDistance(0)
 
     def _score(self, x: NDArray[Any], out: Floats) -> int:
         if self._frozen is None:

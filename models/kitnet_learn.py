@@ -15,7 +15,9 @@ from numba import njit
 from models.autoencoder import TINY, Floats
 from models.feature_map import LIMIT
 from models.kitnet_kernels import Ints, Nets
-from models.lanes import WIDTH, aligned, load, logistic, root, splat, store, total
+from models.lanes import LINE, aligned, load, logistic, root, splat, store, total
+
+WIDTH = LINE // 8  # autoencoders to a tile
 
 
 class Packed(NamedTuple):

@@ -1,52 +1,62 @@
-"""Eight float64 side by side: one LLVM vector as a numba value.
+"""The numbers of one cache line side by side, eight float64 or sixteen float32: one LLVM vector as a value.
 
-A learning step is a chain of short loops over few autoencoders. LLVM unrolls short loops of known length to
-scalar code and pays set-up for those of unknown length, so the vectors are written out: `load` eight numbers,
-compute with + - * /, `store` them. LLVM splits them to what the CPU has. Each operation rounds like its
-scalar twin, so results do not depend on the CPU. With NUMBA_DISABLE_JIT=1 a value is an array (8,) and the
-same text runs.
+KitNET is chains of short loops. LLVM unrolls short loops of known length to scalar code, pays set-up for those
+of unknown length, and keeps to half of AVX-512. So the vectors are written out: `load` a line, compute with
++ - * /, `store` it; LLVM splits it to what the CPU has. Each operation rounds like its scalar twin, so results
+do not depend on the CPU. With NUMBA_DISABLE_JIT=1 a value is a small array and the same text runs.
 """
 
 # ruff: noqa: ARG001 (numba prescribes the arguments of an intrinsic)
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
 
 import llvmlite.ir
-import numba.core
+import numba.core.cgutils
 import numba.extending
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import models, overload, register_model
 from numpy.typing import NDArray
 
-from models import logistic as scalar
-
-WIDTH = 8
-
 ir: Any = llvmlite.ir  # without types, as all that follows from it
 cgutils: Any = numba.core.cgutils
-config: Any = numba.core.config
 intrinsic: Callable[[Callable[..., Any]], Any] = numba.extending.intrinsic
 
-Lanes = Any  # a LanesType in compiled code, an array (8,) of float64 otherwise
-Floats = NDArray[np.float64]
+LINE = 64  # bytes
 
-VECTOR = ir.VectorType(ir.DoubleType(), WIDTH)
-INTEGERS = ir.VectorType(ir.IntType(64), WIDTH)
+Lanes = Any  # a LanesType in compiled code, an array of LINE bytes otherwise
+Real = NDArray[Any]  # float64 or float32
 
 
 class LanesType(types.Type):
-    """The numba type of eight float64 in a vector."""
+    """The numba type of a line of numbers, with what the exponential needs to know of them."""
 
-    def __init__(self) -> None:
-        super().__init__(name="Lanes")
+    def __init__(self, number: Any, mantissa: int, bias: int, bound: float) -> None:
+        self.width = LINE * 8 // number.bitwidth
+        self.mantissa, self.bias, self.bound = mantissa, bias, bound
+        element = ir.DoubleType() if number.bitwidth == 64 else ir.FloatType()
+        self.vector = ir.VectorType(element, self.width)
+        self.integers = ir.VectorType(ir.IntType(number.bitwidth), self.width)
+        super().__init__(name=f"Lanes({number})")
+
+    def constant(self, number: float) -> Any:
+        """The number in each lane, as LLVM's constant."""
+        return ir.Constant(self.vector, [number] * self.width)
+
+    def integer(self, number: int) -> Any:
+        """The same for integers of the same width."""
+        return ir.Constant(self.integers, [number] * self.width)
 
 
-LANES = LanesType()
+LANES = {
+    types.float64: LanesType(types.float64, 52, 1023, 708.0),
+    types.float32: LanesType(types.float32, 23, 127, 87.0),
+}
 
 
 @register_model(LanesType)
@@ -54,177 +64,184 @@ class LanesModel(models.PrimitiveModel):
     """Kept as an LLVM vector, in registers where there are enough."""
 
     def __init__(self, dmm: Any, fe_type: Any) -> None:
-        super().__init__(dmm, fe_type, VECTOR)  # type: ignore[no-untyped-call]
+        super().__init__(dmm, fe_type, fe_type.vector)  # type: ignore[no-untyped-call]
+
+
+def aligned(n: int) -> NDArray[np.float64]:
+    """(n,) zeros that begin at a cache line: a load that crosses two takes twice as long."""
+    room = np.zeros(n + LINE // 8)
+    first = -room.ctypes.data // 8 % (LINE // 8)
+    return room[first : first + n]
+
+
+# What each function does without the compiler; below, what it is compiled to.
+
+
+def load(array: Real, start: int) -> Lanes:
+    """A line of a contiguous (n,) array from index start on; nothing checks the bounds."""
+    return array[start : start + LINE // array.itemsize].copy()
+
+
+def store(array: Real, start: int, value: Lanes) -> None:
+    """Write a line to a contiguous (n,) array from index start on."""
+    array[start : start + len(value)] = value
+
+
+def splat(number: Any) -> Lanes:
+    """The number in each lane; of its type."""
+    kind = np.float32 if isinstance(number, np.float32) else np.float64
+    return np.full(LINE // kind(0).itemsize, number, kind)
+
+
+def total(value: Lanes) -> Any:
+    """The sum over the lanes, by adding the upper half to the lower until one is left."""
+    while len(value) > 1:
+        value = value[: len(value) // 2] + value[len(value) // 2 :]
+    return value[0]
+
+
+def root(value: Lanes) -> Lanes:
+    """The square root of each lane."""
+    return np.sqrt(value)
+
+
+def logistic(value: Lanes) -> Lanes:
+    """1 / (1 + exp(-value)) of each lane, to 2e-16 of 1 for float64 and 2e-7 for float32."""
+    bound = 87 if value.itemsize == 4 else 708
+    return 1 / (1 + np.exp(-np.clip(value, -bound, bound)))
 
 
 def _address(context: Any, builder: Any, array_type: Any, array: Any, start: Any) -> Any:
     data = context.make_array(array_type)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [start]), VECTOR.as_pointer())
+    return builder.bitcast(builder.gep(data, [start]), LANES[array_type.dtype].vector.as_pointer())
 
 
-def _splat(builder: Any, number: Any) -> Any:
-    one = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
-    return builder.shuffle_vector(one, ir.Constant(VECTOR, ir.Undefined), zeros)
+@intrinsic
+def _load(typingctx: Any, array: Any, start: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load(_address(context, builder, signature.args[0], *args), align=8)
+
+    return LANES[array.dtype](array, types.intp), code
 
 
-def _constants(number: float) -> Any:
-    return ir.Constant(VECTOR, [number] * WIDTH)
+@intrinsic
+def _store(typingctx: Any, array: Any, start: Any, value: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store(args[2], _address(context, builder, signature.args[0], *args[:2]), align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, LANES[array.dtype]), code
 
 
-def aligned(n: int) -> Floats:
-    """(n,) zeros that begin at a cache line: a load that crosses two takes twice as long."""
-    room = np.zeros(n + WIDTH)
-    first = -room.ctypes.data // room.itemsize % WIDTH
-    return room[first : first + n]
+@intrinsic
+def _splat(typingctx: Any, number: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.return_type
+        none, index = ir.Constant(kind.vector, ir.Undefined), ir.VectorType(ir.IntType(32), kind.width)
+        one = builder.insert_element(none, args[0], ir.Constant(ir.IntType(32), 0))
+        return builder.shuffle_vector(one, none, ir.Constant(index, [0] * kind.width))
+
+    return LANES[number](number), code
 
 
-if config.DISABLE_JIT:
+@intrinsic
+def _total(typingctx: Any, value: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        part, width = args[0], signature.args[0].width
+        while width > 1:
+            width //= 2
+            index = ir.VectorType(ir.IntType(32), width)
+            lower, upper = (ir.Constant(index, list(range(at, at + width))) for at in (0, width))
+            part = builder.fadd(*(builder.shuffle_vector(part, part, half) for half in (lower, upper)))
+        return builder.extract_element(part, ir.Constant(ir.IntType(32), 0))
 
-    def load(array: Floats, start: int) -> Lanes:
-        """array[start : start + 8] of a contiguous (n,) array; nothing checks the bounds."""
-        return array[start : start + WIDTH].copy()
-
-    def store(array: Floats, start: int, value: Lanes) -> None:
-        """array[start : start + 8] = value."""
-        array[start : start + WIDTH] = value
-
-    def splat(number: float) -> Lanes:
-        """The number in each lane."""
-        return np.full(WIDTH, number)
-
-    def total(value: Lanes) -> float:
-        """The sum over the lanes, in halves: lane i with lane i + 4, and so on."""
-        while len(value) > 1:
-            value = value[: len(value) // 2] + value[len(value) // 2 :]
-        return float(value[0])
-
-    def root(value: Lanes) -> Lanes:
-        """The square root of each lane."""
-        return np.sqrt(value)
-
-    def logistic(value: Lanes) -> Lanes:
-        """1 / (1 + exp(-value)) of each lane, as models/logistic.py."""
-        out = value.copy()
-        scalar.logistic(out)
-        return out
-
-else:
-
-    @intrinsic
-    def load(typingctx: Any, array: Any, start: Any) -> Any:
-        """array[start : start + 8] of a contiguous (n,) array; nothing checks the bounds."""
-
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.load(_address(context, builder, signature.args[0], *args), align=8)
-
-        return LANES(array, types.intp), code
-
-    @intrinsic
-    def store(typingctx: Any, array: Any, start: Any, value: Any) -> Any:
-        """array[start : start + 8] = value."""
-
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            builder.store(args[2], _address(context, builder, signature.args[0], *args[:2]), align=8)
-            return context.get_dummy_value()
-
-        return types.void(array, types.intp, LANES), code
-
-    @intrinsic
-    def splat(typingctx: Any, number: Any) -> Any:
-        """The number in each lane."""
-
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _splat(builder, args[0])
-
-        return LANES(types.float64), code
-
-    @intrinsic
-    def total(typingctx: Any, value: Any) -> Any:
-        """The sum over the lanes, in halves: lane i with lane i + 4, and so on."""
-
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            part, width = args[0], WIDTH
-            while width > 1:
-                width //= 2
-                index = ir.VectorType(ir.IntType(32), width)
-                halves = [
-                    builder.shuffle_vector(part, part, ir.Constant(index, list(range(first, first + width))))
-                    for first in (0, width)
-                ]
-                part = builder.fadd(*halves)
-            return builder.extract_element(part, ir.Constant(ir.IntType(32), 0))
-
-        return types.float64(LANES), code
-
-    @intrinsic
-    def root(typingctx: Any, value: Any) -> Any:
-        """The square root of each lane."""
-
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            kind = ir.FunctionType(VECTOR, [VECTOR])
-            sqrt = cgutils.get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{WIDTH}f64")
-            return builder.call(sqrt, args)
-
-        return LANES(LANES), code
-
-    @intrinsic
-    def _hold(typingctx: Any, value: Any) -> Any:
-        """The value held within +-708."""
-
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            held = args[0]
-            for sign, bound in ((">", 708.0), ("<", -708.0)):
-                beyond = builder.fcmp_ordered(sign, held, _constants(bound))
-                held = builder.select(beyond, _constants(bound), held)
-            return held
-
-        return LANES(LANES), code
-
-    @intrinsic
-    def _power(typingctx: Any, value: Any) -> Any:
-        """2^k of each lane k + MAGIC."""
-
-        def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            bits = builder.shl(builder.bitcast(args[0], INTEGERS), ir.Constant(INTEGERS, [52] * WIDTH))
-            bits = builder.add(bits, ir.Constant(INTEGERS, [1023 << 52] * WIDTH))
-            return builder.bitcast(bits, VECTOR)
-
-        return LANES(LANES), code
-
-    @njit(nogil=True, error_model="numpy", forceinline=True)
-    def logistic(value: Lanes) -> Lanes:
-        """1 / (1 + exp(-value)) of each lane, as models/logistic.py."""
-        x = _hold(splat(0.0) - value)
-        t = x * splat(scalar.PER_LN2) + splat(scalar.MAGIC)
-        k = t - splat(scalar.MAGIC)
-        r = x - k * splat(scalar.LN2_HIGH) - k * splat(scalar.LN2_LOW)
-        r2 = r * r  # Estrin's scheme: half the depth of Horner's, which kept the next lanes waiting
-        r4 = r2 * r2
-        p = (splat(1.0) + r) + (splat(scalar.D2) + r * splat(scalar.D3)) * r2
-        q = (splat(scalar.D4) + r * splat(scalar.D5)) + (splat(scalar.D6) + r * splat(scalar.D7)) * r2
-        u = (splat(scalar.D8) + r * splat(scalar.D9)) + (splat(scalar.D10) + r * splat(scalar.D11)) * r2
-        v = splat(scalar.D12) + r * splat(scalar.D13)
-        p = (p + q * r4) + (u + v * r4) * (r4 * r4)
-        return splat(1.0) / (splat(1.0) + p * _power(t))
+    return next(number for number in LANES if LANES[number] is value)(value), code
 
 
-def _define(sign: Callable[[Any, Any], Any], name: str) -> None:
+@intrinsic
+def _root(typingctx: Any, value: Any) -> Any:
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        vector, width = value.vector, value.width
+        name = f"llvm.sqrt.v{width}f{LINE * 8 // width}"
+        sqrt = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector]), name)
+        return builder.call(sqrt, args)
+
+    return value(value), code
+
+
+@intrinsic
+def _logistic(typingctx: Any, value: Any) -> Any:
+    """exp(-value) is 2^k exp(r) with |r| <= ln(2) / 2 and a Taylor polynomial for exp(r).
+
+    Adding 1.5 * 2^mantissa to -value / ln(2) rounds it to k and leaves k in the low bits, from where a shift
+    takes it to the exponent. The polynomial goes by Estrin's scheme: half the depth of Horner's, whose chain
+    kept the next lanes waiting. Beyond the bound the result changes by less than 1e-37.
+    """
+    degree = 13 if value.mantissa == 52 else 7
+    # k times the high part of ln(2) is exact, its last bits being zero
+    high, low = (
+        (0.693147180369123816490, 1.90821492927058770002e-10)
+        if degree == 13
+        else (0.693359375, -2.12194440e-4)
+    )
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        add, sub, mul, number = builder.fadd, builder.fsub, builder.fmul, value.constant
+        x = sub(number(0.0), args[0])
+        for sign, bound in ((">", value.bound), ("<", -value.bound)):
+            x = builder.select(builder.fcmp_ordered(sign, x, number(bound)), number(bound), x)
+        magic = number(1.5 * 2.0**value.mantissa)
+        bits = add(mul(x, number(1.0 / math.log(2.0))), magic)
+        k = sub(bits, magic)
+        power = sub(sub(x, mul(k, number(high))), mul(k, number(low)))
+        terms = [number(1.0 / math.factorial(i)) for i in range(degree + 1)]
+        while len(terms) > 1:  # a0 + a1 r + a2 r^2 + a3 r^3 = (a0 + a1 r) + (a2 + a3 r) r^2, and so on
+            pairs = [add(a, mul(b, power)) for a, b in zip(terms[::2], terms[1::2])]
+            terms = pairs + terms[len(pairs) * 2 :]
+            power = mul(power, power)
+        shifted = builder.shl(builder.bitcast(bits, value.integers), value.integer(value.mantissa))
+        scale = builder.add(shifted, value.integer(value.bias << value.mantissa))
+        exponential = mul(terms[0], builder.bitcast(scale, value.vector))
+        return builder.fdiv(number(1.0), add(number(1.0), exponential))
+
+    return value(value), code
+
+
+def _compile(function: Callable[..., Any], to: Any, takes: Callable[..., bool]) -> None:
+    """Make numba compile calls of the function, with arguments it takes, to an intrinsic."""
+
+    def implementation(*args: Any) -> Any:
+        if not takes(*args):
+            return None
+        if len(args) == 1:
+            return lambda a: to(a)
+        return (lambda a, b: to(a, b)) if len(args) == 2 else (lambda a, b, c: to(a, b, c))
+
+    overload(function, strict=False)(implementation)
+
+
+def _is_lanes(*values: Any) -> bool:
+    return all(isinstance(value, LanesType) for value in values)
+
+
+def _operation(name: str) -> Any:
     @intrinsic
     def compute(typingctx: Any, a: Any, b: Any) -> Any:
         def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             return getattr(builder, name)(*args)
 
-        return LANES(LANES, LANES), code
+        return a(a, a), code
 
-    @overload(sign, strict=False)
-    def lanes_operator(a: Any, b: Any) -> Any:
-        if a is LANES and b is LANES:
-            return lambda a, b: compute(a, b)  # noqa: PLW0108 (an intrinsic cannot be returned)
-        return None
+    return compute
 
 
-_define(operator.add, "fadd")
-_define(operator.sub, "fsub")
-_define(operator.mul, "fmul")
-_define(operator.truediv, "fdiv")
+_compile(load, _load, lambda array, start: isinstance(array, types.Array))
+_compile(store, _store, lambda array, start, value: isinstance(array, types.Array))
+_compile(splat, _splat, lambda number: number in LANES)
+_compile(total, _total, _is_lanes)
+_compile(root, _root, _is_lanes)
+_compile(logistic, _logistic, _is_lanes)
+_compile(operator.add, _operation("fadd"), _is_lanes)
+_compile(operator.sub, _operation("fsub"), _is_lanes)
+_compile(operator.mul, _operation("fmul"), _is_lanes)
+_compile(operator.truediv, _operation("fdiv"), _is_lanes)

@@ -73,18 +73,19 @@ def _quantile(scores: Floats, config: ThresholdConfig) -> Threshold:
 def _lognormal(scores: Floats, config: ThresholdConfig) -> Threshold:
     """A line through the upper part of the normal probability plot of log(score).
 
-    Its slope is the standard deviation, its height at 0 the mean. Zeros have no logarithm but keep their
-    rank, so they do not move the tail. Small scores, often of another law, take no part.
+    Its slope is the standard deviation, its height at 0 the mean. Small scores, often of another law, take
+    no part. Zeros have no logarithm: the law is that of the scores above zero, and the rate is theirs.
     """
     rate, n = config.false_positive_rate, scores.size
-    z = ndtri((np.arange(n) + 0.5) / n)  # (n,) normal quantile of each score's rank
-    used = np.arange(n) >= np.floor(n * (1.0 - config.tail))
-    used &= scores > 0.0
-    x, y = z[used], np.log(scores[used])
+    logs = np.log(scores[scores > 0.0])
+    many = logs.size
+    first = int(np.floor(many * (1.0 - config.tail)))
+    x = ndtri((np.arange(first, many) + 0.5) / many)  # normal quantile of each score's rank
+    y = logs[first:]
     if x.size < 2:
         return Threshold(float(scores[-1]), "lognormal", rate, n, sufficient=False)
     std = float(np.sum((x - x.mean()) * (y - y.mean())) / np.sum((x - x.mean()) ** 2))
     mean = float(y.mean() - std * x.mean())
-    value = float(np.exp(mean - std * ndtri(rate)))
+    value = float(np.exp(mean - std * ndtri(min(1.0, rate * n / many))))
     enough = x.size >= config.least_tail
     return Threshold(value, "lognormal", rate, n, sufficient=enough, log_mean=mean, log_std=std)

@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 
 def distance(x: Floats) -> Floats:
-    """Correlation distance of the columns of x (n, d), residuals taken from the mean of the samples so far."""
+    """Correlation distance of the columns of x (n, d); residuals are from the mean of the samples so far."""
     n, d = x.shape
     residual = x - np.cumsum(x, axis=0) / np.arange(1, n + 1)[:, None]
     out = np.zeros((d, d))

@@ -196,15 +196,6 @@ def tshark_events(folder: Path) -> dict[str, dict[int, frozenset[str]]]:
     return dict(events)
 
 
-def tshark_files(folder: Path) -> dict[str, dict[str, int]]:
-    """tshark's counters of every capture, those that are numbers."""
-    with (folder / "truth" / "tshark_per_file.tsv").open(newline="") as lines:
-        return {
-            row["file"]: {k: int(v) for k, v in row.items() if isinstance(v, str) and v.isdigit()}
-            for row in csv.DictReader(lines, delimiter="\t")
-        }
-
-
 # Matching
 
 

@@ -1,8 +1,8 @@
 """The rows of connection state, the codes in them, and the arrays that hold them.
 
 A connection is one CONNECTION row and two SIDE rows (2 * slot + d; side 0 sent the first packet). Rows are
-structured so that one packet touches few cache lines; holes and history letters lie in arrays of their own,
-whose pages are only touched by connections that need them.
+structured so that one packet touches few cache lines; holes lie in an array of their own, whose pages are only
+touched by connections that have some.
 """
 
 from __future__ import annotations
@@ -79,20 +79,26 @@ PACKET_FROM_ORIGINATOR = 1  # bits of the tracker's per-packet flags
 PACKET_IN_RECOVERY = 2
 PACKET_OPENED = 4  # the packet opened its connection
 
-HISTORY_LETTERS = 32
+HISTORY_LETTERS = 24
 
 CONNECTION = np.dtype(
     [
         ("a_hi", "u8"), ("a_lo", "u8"), ("b_hi", "u8"), ("b_lo", "u8"),  # a sent the first packet
         ("start", "i8"), ("last", "i8"),  # ns, first packet and last one before both sides had closed
-        ("since", "i8"),  # ns of event time from which the timer's timeout counts
         ("handshake", "i8"),  # ns between the SYN and the ACK of the SYN-ACK: the round trip; 0 = not seen
         ("a_mac", "u8"), ("b_mac", "u8"),
-        ("next", "i4"), ("prev", "i4"),  # neighbours in the timer's list, -1 = none
         ("probe", "u4"), ("tag", "u4"),  # tag: high half of the key's hash
         ("a_port", "u2"), ("b_port", "u2"),
         ("proto", "u1"), ("timer", "u1"), ("flags", "u1"), ("ending", "u1"), ("letters", "u1"),
-        ("reserved", "u1"),
+        ("history", "u1", (HISTORY_LETTERS,)),  # ASCII
+    ],
+    align=True,
+)  # fmt: skip
+
+LINK = np.dtype(
+    [
+        ("since", "i8"),  # ns of event time from which the timer's timeout counts
+        ("next", "i4"), ("prev", "i4"),  # neighbours in the timer's list, -1 = none
     ],
     align=True,
 )  # fmt: skip
@@ -132,8 +138,8 @@ class Table(NamedTuple):
     index: NDArray[np.int64]  # (2^k,) tag << 32 | slot + 1, 0 = empty; open addressing, linear probing
     rows: Rows  # (slots,) CONNECTION
     sides: Rows  # (2 * slots,) SIDE
+    links: Rows  # (slots,) LINK; apart from the rows, so that moving in a list touches 16 bytes of a neighbour
     holes: NDArray[np.int64]  # (2 * slots, K, 3) begin, end (relative), ns when it opened
-    history: NDArray[np.uint8]  # (slots, HISTORY_LETTERS) ASCII
     free: NDArray[np.int32]  # (slots,) stack of free slots
     heads: NDArray[np.int32]  # (len(Timer),) least recent of each list, -1 = empty
     tails: NDArray[np.int32]
@@ -153,6 +159,7 @@ class Clock(IntEnum):
     EXPIRED = 6
     LATE = 7  # packets older than event time
     LOST_AT = 8  # event time of the latest loss of packets
+    NEXT_EXPIRY = 9  # no connection times out before this event time
 
 
 def allocate(capacity: int, spare: int, holes: int) -> Table:
@@ -161,14 +168,15 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
     size = 1 << max(4, int(2 * capacity - 1).bit_length())
     clock = np.zeros(len(Clock), np.int64)
     clock[Clock.NOW] = clock[Clock.LOST_AT] = np.iinfo(np.int64).min
+    clock[Clock.NEXT_EXPIRY] = np.iinfo(np.int64).max
     clock[Clock.FREE] = slots
     clock[Clock.CAPACITY] = capacity
     return Table(
         index=np.zeros(size, np.int64),
         rows=np.zeros(slots, CONNECTION),
         sides=np.zeros(2 * slots, SIDE),
+        links=np.zeros(slots, LINK),
         holes=np.zeros((2 * slots, holes, 3), np.int64),
-        history=np.zeros((slots, HISTORY_LETTERS), np.uint8),
         free=np.arange(slots - 1, -1, -1, dtype=np.int32),
         heads=np.full(len(Timer), -1, np.int32),
         tails=np.full(len(Timer), -1, np.int32),

@@ -122,10 +122,10 @@ def _has_counterpart(proto: int, kind: int) -> bool:
     return kind in two_way
 
 
-def histories(rows: Rows, letters: NDArray[np.uint8]) -> list[str]:
+def histories(rows: Rows) -> list[str]:
     """The history of each connection; a + at the end when letters were left out."""
     texts = []
-    for n, flags, line in zip(rows["letters"].tolist(), rows["flags"].tolist(), letters):
+    for n, flags, line in zip(rows["letters"].tolist(), rows["flags"].tolist(), rows["history"]):
         texts.append(bytes(line[:n]).decode("ascii") + ("+" if flags & FLAG_HISTORY_FULL else ""))
     return texts
 
@@ -191,14 +191,11 @@ def _oriented(rows: Rows, sides: Rows) -> tuple[Rows, Rows, dict[str, NDArray[An
     return orig, resp, ends
 
 
-def connection_table(rows: Rows, sides: Rows, letters: NDArray[np.uint8]) -> pa.Table:
-    """Columns of some connections.
-
-    rows: (n,) CONNECTION. sides: (n, 2) SIDE. letters: (n, k) history. Every row gives one row.
-    """
+def connection_table(rows: Rows, sides: Rows) -> pa.Table:
+    """Columns of some connections. rows: (n,) CONNECTION. sides: (n, 2) SIDE. Every row gives one row."""
     orig, resp, ends = _oriented(rows, sides)
     tcp = rows["proto"] == TCP
-    history = histories(rows, letters)
+    history = histories(rows)
     sizes = stream_bytes(orig, resp), stream_bytes(resp, orig)
     icmp = (rows["proto"] == ICMP) | (rows["proto"] == ICMP6)
     states = conn_states(tcp, orig, resp, sizes, history)
@@ -259,4 +256,4 @@ def schema() -> pa.Schema:
     """The schema of connection_table."""
     from engine.connections.layout import CONNECTION, SIDE
 
-    return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros((0, 1), np.uint8)).schema
+    return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE)).schema

@@ -11,8 +11,11 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from engine.connections.layout import HISTORY_LETTERS, Clock, Ending, Table, Timer
+from engine.connections.layout import Clock, Ending, Table, Timer
 from engine.types import Rows
+
+Links = NDArray[np.int32]
+Longs = NDArray[np.int64]
 
 _M1 = np.uint64(0x9E3779B97F4A7C15)
 _M2 = np.uint64(0xBF58476D1CE4E5B9)
@@ -23,6 +26,8 @@ _S29 = np.uint64(29)
 _SLOT_MASK = 0xFFFFFFFF
 
 NOW, FREE, LIVE, CAPACITY = int(Clock.NOW), int(Clock.FREE), int(Clock.LIVE), int(Clock.CAPACITY)
+NEXT_EXPIRY = int(Clock.NEXT_EXPIRY)
+MAX_TIME = (1 << 63) - 1
 OPENED, EVICTED, EXPIRED = int(Clock.OPENED), int(Clock.EVICTED), int(Clock.EXPIRED)
 TIMERS = len(Timer)
 CLOSING = int(Timer.CLOSING)
@@ -49,45 +54,48 @@ def key_tag(a: np.uint64, b: np.uint64, proto: np.uint64) -> np.int64:
 
 
 @njit(cache=True, nogil=True)
-def link(t: Table, slot: int, timer: int, since: int) -> None:
+def link(links: Rows, heads: Links, tails: Links, clock: Longs, slot: int, timer: int, since: int, timeout: int) -> None:
     """Put a slot at the recent end of a timer's list."""
-    row = t.rows[slot]
-    row["timer"] = timer
-    row["since"] = since
-    last = t.tails[timer]
-    row["prev"] = last
-    row["next"] = -1
+    me, last = links[slot], tails[timer]
+    me["since"], me["prev"], me["next"] = since, last, -1
     if last >= 0:
-        t.rows[last]["next"] = slot
+        links[last]["next"] = slot
     else:
-        t.heads[timer] = slot
-    t.tails[timer] = slot
+        heads[timer] = slot
+        clock[NEXT_EXPIRY] = min(clock[NEXT_EXPIRY], since + timeout)
+    tails[timer] = slot
 
 
 @njit(cache=True, nogil=True)
-def unlink(t: Table, slot: int) -> None:
-    """Take a slot out of its timer's list."""
-    row = t.rows[slot]
-    timer, before, after = row["timer"], row["prev"], row["next"]
+def unlink(links: Rows, heads: Links, tails: Links, slot: int, timer: int) -> None:
+    """Take a slot out of the timer's list it is in."""
+    before, after = links[slot]["prev"], links[slot]["next"]
     if before >= 0:
-        t.rows[before]["next"] = after
+        links[before]["next"] = after
     else:
-        t.heads[timer] = after
+        heads[timer] = after
     if after >= 0:
-        t.rows[after]["prev"] = before
+        links[after]["prev"] = before
     else:
-        t.tails[timer] = before
+        tails[timer] = before
 
 
 @njit(cache=True, nogil=True)
-def touch(t: Table, slot: int, since: int) -> None:
-    """Move a slot to the recent end of the list it is in."""
-    if t.tails[t.rows[slot]["timer"]] == slot:
-        t.rows[slot]["since"] = since
+def touch(links: Rows, heads: Links, tails: Links, slot: int, timer: int, since: int) -> None:
+    """Move a slot to the recent end of the timer's list it is in."""
+    me, last = links[slot], tails[timer]
+    me["since"] = since
+    if last == slot:
+        return
+    before, after = me["prev"], me["next"]
+    if before >= 0:
+        links[before]["next"] = after
     else:
-        timer = t.rows[slot]["timer"]
-        unlink(t, slot)
-        link(t, slot, timer, since)
+        heads[timer] = after
+    links[after]["prev"] = before
+    links[last]["next"] = slot
+    me["prev"], me["next"] = last, -1
+    tails[timer] = slot
 
 
 @njit(cache=True, nogil=True)
@@ -125,7 +133,7 @@ def close(t: Table, slot: int, ending: int, closed: NDArray[np.int32], n_closed:
     """Take a connection out of index and list; its slot stays readable until it is handed back."""
     row = t.rows[slot]
     remove(t.index, np.int64(row["tag"]), slot)
-    unlink(t, slot)
+    unlink(t.links, t.heads, t.tails, slot, row["timer"])
     row["ending"] = ending
     t.clock[LIVE] -= 1
     closed[n_closed] = slot
@@ -134,16 +142,23 @@ def close(t: Table, slot: int, ending: int, closed: NDArray[np.int32], n_closed:
 
 @njit(cache=True, nogil=True)
 def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_closed: int) -> int:
-    """Close what has waited longer than its list's timeout, or -1 - count when ``closed`` is full first."""
+    """Close what has waited longer than its list's timeout, or -1 - count when ``closed`` is full first.
+
+    NEXT_EXPIRY only ever is too early, so callers may skip this while event time has not reached it.
+    """
     now = t.clock[NOW]
+    next_expiry = np.int64(MAX_TIME)
     for timer in range(TIMERS):
         slot = t.heads[timer]
-        while slot >= 0 and t.rows[slot]["since"] + timeouts[timer] <= now:
+        while slot >= 0 and t.links[slot]["since"] + timeouts[timer] <= now:
             if n_closed >= closed.size - 2:  # the packet at hand may close two more
                 return -1 - n_closed
             n_closed = close(t, slot, END_CLOSED if timer == CLOSING else END_TIMEOUT, closed, n_closed)
             t.clock[EXPIRED] += 1
             slot = t.heads[timer]
+        if slot >= 0:
+            next_expiry = min(next_expiry, t.links[slot]["since"] + timeouts[timer])
+    t.clock[NEXT_EXPIRY] = next_expiry
     return n_closed
 
 
@@ -153,7 +168,7 @@ def evict_oldest(t: Table, closed: NDArray[np.int32], n_closed: int) -> int:
     oldest = -1
     for timer in range(TIMERS):
         slot = t.heads[timer]
-        if slot >= 0 and (oldest < 0 or t.rows[slot]["since"] < t.rows[oldest]["since"]):
+        if slot >= 0 and (oldest < 0 or t.links[slot]["since"] < t.links[oldest]["since"]):
             oldest = slot
     t.clock[EVICTED] += 1
     return close(t, oldest, END_EVICTED, closed, n_closed)
@@ -164,8 +179,6 @@ def clear(t: Table, slot: int) -> None:
     """Zero everything a slot holds. Holes are left: their count in the side says how many are valid."""
     t.rows[slot : slot + 1].view(np.uint8)[:] = 0
     t.sides[2 * slot : 2 * slot + 2].view(np.uint8)[:] = 0
-    for k in range(HISTORY_LETTERS):
-        t.history[slot, k] = 0
 
 
 @njit(cache=True, nogil=True)
@@ -193,7 +206,7 @@ def oldest_first(t: Table, timer: int, out: NDArray[np.int32]) -> int:
     while slot >= 0:
         out[n] = slot
         n += 1
-        slot = t.rows[slot]["next"]
+        slot = t.links[slot]["next"]
     return n
 
 

@@ -1,29 +1,38 @@
-"""What a TCP packet does to its connection: sequence analysis, state machine, history.
+"""What a TCP packet does to its connection: sequence analysis and state machine.
 
 Sequence numbers are relative to the side's base and 64 bits wide, unwrapped against the highest seen, so
 connections may pass 4 GiB and wrap. State names, ``conn_state`` and ``history`` follow Zeek's documented
 behaviour (scripts/base/protocols/conn/main.zeek); what is new, seen again or filled late follows byte ranges:
 a bounded list of holes per side, as tcptrace does, with a round trip deciding between reordering and
 retransmission, as Wireshark does.
+
+Functions take rows, which numba passes as pointers, and the one array of holes; passing the whole table costs
+more than the work (reference counts of every array in it, at every call).
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
-from engine.connections.layout import (
-    FLAG_FLIPPED,
-    FLAG_HISTORY_FULL,
-    FLAG_HOLES_OVERFLOW,
-    HISTORY_LETTERS,
-    Segment,
-    State,
-    Table,
+from engine.connections.history import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    flip,
+    is_originator,
+    scaled_letter,
+    write_again,
+    write_history,
+    write_letter,
 )
-from engine.types import Packets
+from engine.connections.layout import FLAG_HOLES_OVERFLOW, Segment, State
 
-FIN, SYN, RST, ACK = 1, 2, 4, 16
+Holes = NDArray[np.int64]
 
 INACTIVE, SYN_SENT, SYN_ACK_SENT = int(State.INACTIVE), int(State.SYN_SENT), int(State.SYN_ACK_SENT)
 PARTIAL_STATE, ESTABLISHED = int(State.PARTIAL), int(State.ESTABLISHED)
@@ -44,11 +53,9 @@ CAPTURE_DUPLICATE, BEFORE, UNTRUSTED = (
 )
 
 TRUSTED_JUMP = 1 << 20  # a SYN or RST further off than this does not move the sequence space (Zeek)
-REORDER_DEFAULT = 3_000_000  # ns; Wireshark's bound between reordering and retransmission without a round trip
+REORDER_DEFAULT = 3_000_000  # ns; bound of reordering when no round trip is known, as in Wireshark
 DUPLICATE_WINDOW = 1_000_000  # ns; within it the same packet again is the capture's doing
 ACK_GUARD = 1_000_000  # ns; a tap may deliver an ACK this much before the data it acknowledges
-
-H_SYN, H_FIN, H_RST, H_DATA, H_ACK, H_FIN_RST, H_MULTI = 1, 2, 4, 8, 16, 32, 64  # bits of SIDE.hist
 
 
 @njit(cache=True, nogil=True)
@@ -62,96 +69,8 @@ def unwrap(seq: np.uint32, base: np.uint32, near: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def write_letter(t: Table, slot: int, code: int) -> None:
-    """Append one letter to the history, or note that it is full."""
-    row = t.rows[slot]
-    n = row["letters"]
-    if n < HISTORY_LETTERS:
-        t.history[slot, n] = code
-        row["letters"] = n + 1
-    else:
-        row["flags"] |= FLAG_HISTORY_FULL
-
-
-@njit(cache=True, nogil=True)
-def is_originator(t: Table, slot: int, d: int) -> bool:
-    """Whether side d is the originator."""
-    return (d == 0) != ((t.rows[slot]["flags"] & FLAG_FLIPPED) != 0)
-
-
-@njit(cache=True, nogil=True)
-def flip(t: Table, slot: int) -> None:
-    """The other side is the originator after all."""
-    t.rows[slot]["flags"] ^= FLAG_FLIPPED
-
-
-@njit(cache=True, nogil=True)
-def side_letter(t: Table, slot: int, d: int, code: int) -> None:
-    """Append an upper-case code, in lower case when side d is the responder."""
-    write_letter(t, slot, code if is_originator(t, slot, d) else code + 32)
-
-
-@njit(cache=True, nogil=True)
-def first_time(t: Table, slot: int, d: int, bit: int, code: int) -> bool:
-    """Append a letter that each side writes once; True when it had been written before."""
-    if (bit == H_ACK or bit == H_DATA) and t.rows[slot]["letters"] == 1 and t.history[slot, 0] == 72:
-        # It began with a SYN-ACK ("H") and now carries traffic: no stealth scan, so its SYN was missed and the
-        # SYN-ACK's sender is the responder.
-        flip(t, slot)
-        t.history[slot, 0] = 94  # ^
-        write_letter(t, slot, 104)  # h
-    me = t.sides[2 * slot + d]
-    if me["hist"] & bit:
-        return True
-    me["hist"] |= bit
-    side_letter(t, slot, d, code)
-    return False
-
-
-@njit(cache=True, nogil=True)
-def scaled_letter(t: Table, slot: int, d: int, count: int, code: int) -> None:
-    """Append a letter at the 1st, 10th, 100th … occurrence."""
-    step = 1
-    while step < count:
-        step *= 10
-    if step == count:
-        side_letter(t, slot, d, code)
-
-
-@njit(cache=True, nogil=True)
-def write_history(t: Table, slot: int, d: int, flags: int, seq: np.uint32, payload: int) -> None:
-    """The letters s h a d f r i q of one packet."""
-    me = t.sides[2 * slot + d]
-    kinds = ((flags >> 1) & 1) + (flags & 1) + ((flags >> 2) & 1)
-    if kinds > 1:
-        if flags & FIN and flags & RST:
-            first_time(t, slot, d, H_FIN_RST, 73)  # I
-        else:
-            first_time(t, slot, d, H_MULTI, 81)  # Q
-    elif flags & SYN:
-        code = 72 if flags & ACK else 83  # H or S
-        if first_time(t, slot, d, H_SYN, code) and seq != me["syn_seq"]:
-            side_letter(t, slot, d, code)
-        me["syn_seq"] = seq
-    elif flags & FIN:
-        end = np.uint32((np.int64(seq) + payload) & 0xFFFFFFFF)
-        if first_time(t, slot, d, H_FIN, 70) and end != me["fin_seq"]:
-            side_letter(t, slot, d, 70)  # F
-        me["fin_seq"] = end
-    elif flags & RST:
-        if first_time(t, slot, d, H_RST, 82) and seq != me["rst_seq"]:
-            side_letter(t, slot, d, 82)  # R
-        me["rst_seq"] = seq
-    elif payload:
-        first_time(t, slot, d, H_DATA, 68)  # D
-    elif flags & ACK:
-        first_time(t, slot, d, H_ACK, 65)  # A
-
-
-@njit(cache=True, nogil=True)
-def set_base(t: Table, s: int, base: int, high: int) -> None:
+def set_base(me: Any, base: int, high: int) -> None:
     """Begin a side's sequence space anew."""
-    me = t.sides[s]
     me["base"] = np.uint32(base & 0xFFFFFFFF)
     me["high"] = high
     me["acked"] = 0
@@ -161,58 +80,55 @@ def set_base(t: Table, s: int, base: int, high: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def begin_side(t: Table, s: int, flags: int, seq: np.uint32) -> None:
+def begin_side(me: Any, flags: int, seq: np.uint32) -> None:
     """Set the base of a side that is seen first, or whose SYN says that it begins again."""
-    me = t.sides[s]
     state = me["state"]
     if state == INACTIVE:
         if flags & SYN:
-            set_base(t, s, np.int64(seq), 0)
+            set_base(me, np.int64(seq), 0)
         else:  # picked up midstream: number as if a SYN had come before
-            set_base(t, s, np.int64(seq) - 1, 1)
+            set_base(me, np.int64(seq) - 1, 1)
     elif flags & SYN and seq != me["base"]:
         if state == RESET:
             if me["prev_state"] == INACTIVE:  # the RST before may have been injected
-                set_base(t, s, np.int64(seq), 0)
+                set_base(me, np.int64(seq), 0)
         elif state != CLOSED:
-            set_base(t, s, np.int64(seq), 0)
+            set_base(me, np.int64(seq), 0)
 
 
 @njit(cache=True, nogil=True)
-def open_hole(t: Table, slot: int, s: int, begin: int, end: int, ts: int) -> None:
+def open_hole(row: Any, me: Any, holes: Holes, s: int, begin: int, end: int, ts: int) -> None:
     """Remember unseen sequence space; the oldest hole gives way when there are too many."""
-    me = t.sides[s]
     n = me["holes"]
-    if n == t.holes.shape[1]:
-        t.rows[slot]["flags"] |= FLAG_HOLES_OVERFLOW
+    if n == holes.shape[1]:
+        row["flags"] |= FLAG_HOLES_OVERFLOW
         for k in range(1, n):
             for c in range(3):
-                t.holes[s, k - 1, c] = t.holes[s, k, c]
+                holes[s, k - 1, c] = holes[s, k, c]
         n -= 1
-    t.holes[s, n, 0] = begin
-    t.holes[s, n, 1] = end
-    t.holes[s, n, 2] = ts
+    holes[s, n, 0] = begin
+    holes[s, n, 1] = end
+    holes[s, n, 2] = ts
     me["holes"] = n + 1
 
 
 @njit(cache=True, nogil=True)
-def drop_hole(t: Table, s: int, k: int) -> None:
+def drop_hole(me: Any, holes: Holes, s: int, k: int) -> None:
     """Forget hole k, keeping the order of the others."""
-    me = t.sides[s]
     n = me["holes"]
     for j in range(k + 1, n):
         for c in range(3):
-            t.holes[s, j - 1, c] = t.holes[s, j, c]
+            holes[s, j - 1, c] = holes[s, j, c]
     me["holes"] = n - 1
 
 
 @njit(cache=True, nogil=True)
-def fill_holes(t: Table, slot: int, s: int, begin: int, end: int) -> tuple[int, int]:
+def fill_holes(row: Any, me: Any, holes: Holes, s: int, begin: int, end: int) -> tuple[int, int]:
     """Take [begin, end) out of the holes; returns bytes that were unseen and when their hole opened."""
     filled, opened = 0, 0
     k = 0
-    while k < t.sides[s]["holes"]:
-        a, b, since = t.holes[s, k, 0], t.holes[s, k, 1], t.holes[s, k, 2]
+    while k < me["holes"]:
+        a, b, since = holes[s, k, 0], holes[s, k, 1], holes[s, k, 2]
         low, high = max(a, begin), min(b, end)
         if low >= high:
             k += 1
@@ -221,42 +137,43 @@ def fill_holes(t: Table, slot: int, s: int, begin: int, end: int) -> tuple[int, 
             opened = since
         filled += high - low
         if low == a and high == b:
-            drop_hole(t, s, k)
+            drop_hole(me, holes, s, k)
         elif low == a:
-            t.holes[s, k, 0] = high
+            holes[s, k, 0] = high
             k += 1
         elif high == b:
-            t.holes[s, k, 1] = low
+            holes[s, k, 1] = low
             k += 1
         else:
-            t.holes[s, k, 1] = low
-            open_hole(t, slot, s, high, b, since)
+            holes[s, k, 1] = low
+            open_hole(row, me, holes, s, high, b, since)
             k += 1
     return filled, opened
 
 
 @njit(cache=True, nogil=True)
-def reorder_bound(t: Table, slot: int) -> int:
+def reorder_bound(row: Any, me: Any, you: Any) -> int:
     """ns up to which a late fill is reordering: the handshake's round trip, else the ACKs', else 3 ms."""
-    handshake = t.rows[slot]["handshake"]
+    handshake = row["handshake"]
     if handshake > 0:
         return handshake
-    one, other = t.sides[2 * slot]["round_trip"], t.sides[2 * slot + 1]["round_trip"]
+    one, other = me["round_trip"], you["round_trip"]
     return one + other if one > 0 and other > 0 else REORDER_DEFAULT
 
 
 @njit(cache=True, nogil=True)
-def place(t: Table, slot: int, s: int, begin: int, end: int, ts: int) -> int:
+def place(
+    row: Any, me: Any, you: Any, holes: Holes, s: int, begin: int, end: int, ts: int
+) -> int:
     """Put [begin, end) into the side's sequence space and say what it was."""
-    me = t.sides[s]
     high = me["high"]
     if begin >= high:
         if begin > high:
-            open_hole(t, slot, s, high, begin, ts)
+            open_hole(row, me, holes, s, high, begin, ts)
         me["high"] = end
         me["t_high"] = ts
         return NEW
-    filled, opened = fill_holes(t, slot, s, begin, min(end, high))
+    filled, opened = fill_holes(row, me, holes, s, begin, min(end, high))
     seen = min(end, high) - begin - filled
     me["again_bytes"] += seen
     if end > high:
@@ -267,11 +184,11 @@ def place(t: Table, slot: int, s: int, begin: int, end: int, ts: int) -> int:
         return SPURIOUS if acked else DUPLICATE
     if seen > 0:
         return PARTIAL
-    return REORDERED if ts - opened < reorder_bound(t, slot) else RETRANSMITTED
+    return REORDERED if ts - opened < reorder_bound(row, me, you) else RETRANSMITTED
 
 
 @njit(cache=True, nogil=True)
-def count(me: np.void, kind: int) -> None:
+def count(me: Any, kind: int) -> None:
     """Add one segment to the side's counters."""
     if kind == DUPLICATE:
         me["duplicates"] += 1
@@ -290,10 +207,11 @@ def count(me: np.void, kind: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def send(t: Table, slot: int, d: int, flags: int, seq: np.uint32, payload: int, ts: int) -> int:
+def send(
+    row: Any, me: Any, you: Any, holes: Holes, s: int, d: int,
+    flags: int, seq: np.uint32, payload: int, ts: int,
+) -> int:  # fmt: skip
     """Account for the sequence space one packet of side d takes; returns its Segment class."""
-    s = 2 * slot + d
-    me, you = t.sides[s], t.sides[2 * slot + 1 - d]
     begin = unwrap(seq, me["base"], me["high"])
     if me["state"] == RESET:
         return UNTRUSTED
@@ -307,7 +225,7 @@ def send(t: Table, slot: int, d: int, flags: int, seq: np.uint32, payload: int, 
         if begin == me["high"] - 1 and me["acked"] >= me["high"] and me["fin"] == 0 and me["high"] > 1:
             me["keep_alive"] += 1
             if payload:
-                write_again(t, slot, d)
+                write_again(row, me, d)
             return KEEP_ALIVE
         if payload == 1 and begin == me["high"] and you["packets"] > 0 and you["last_window"] == 0:
             me["zero_window_probe"] += 1
@@ -329,12 +247,12 @@ def send(t: Table, slot: int, d: int, flags: int, seq: np.uint32, payload: int, 
     if begin < 1 and not flags & SYN:  # before what the base was guessed from
         if end <= 1:
             if payload:
-                write_again(t, slot, d)
+                write_again(row, me, d)
             return BEFORE
         begin = 1
     if payload and end <= me["high"]:
-        write_again(t, slot, d)
-    kind = place(t, slot, s, begin, end, ts)
+        write_again(row, me, d)
+    kind = place(row, me, you, holes, s, begin, end, ts)
     count(me, kind)
     if kind != NEW or me["holes"] > 0:
         enter_recovery(me, ts)
@@ -342,15 +260,7 @@ def send(t: Table, slot: int, d: int, flags: int, seq: np.uint32, payload: int, 
 
 
 @njit(cache=True, nogil=True)
-def write_again(t: Table, slot: int, d: int) -> None:
-    """Count what Zeek calls a retransmission: payload that ends at or before the highest sequence number."""
-    me = t.sides[2 * slot + d]
-    me["rexmit"] += 1
-    scaled_letter(t, slot, d, me["rexmit"], 84)  # T
-
-
-@njit(cache=True, nogil=True)
-def enter_recovery(me: np.void, ts: int) -> None:
+def enter_recovery(me: Any, ts: int) -> None:
     """Begin an episode unless one runs; it ends when everything sent so far is acknowledged."""
     if me["recovery_point"] == 0:
         me["recovery_point"] = me["high"]
@@ -359,7 +269,7 @@ def enter_recovery(me: np.void, ts: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def leave_recovery(me: np.void, ts: int) -> None:
+def leave_recovery(me: Any, ts: int) -> None:
     """End the episode whose recovery point has been acknowledged."""
     if me["recovery_point"] and me["acked"] >= me["recovery_point"]:
         me["recovery_ns"] += max(0, ts - me["t_recovery"])
@@ -367,13 +277,11 @@ def leave_recovery(me: np.void, ts: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def acknowledge(t: Table, slot: int, d: int, ack: np.uint32, ts: int) -> None:
-    """Take side 1-d's acknowledgement of side d's bytes."""
-    s = 2 * slot + d
-    me = t.sides[s]
+def acknowledge(row: Any, me: Any, holes: Holes, s: int, ack: np.uint32, ts: int) -> None:
+    """Take the other side's acknowledgement of this side's bytes."""
     if me["state"] == INACTIVE:
         if not me["have_base"]:  # this side is not in the capture: number it from the first acknowledgement
-            set_base(t, s, np.int64(ack) - 1, 0)
+            set_base(me, np.int64(ack) - 1, 0)
             me["acked"] = 0
             return
         relative = unwrap(ack, me["base"], me["acked"])
@@ -389,7 +297,7 @@ def acknowledge(t: Table, slot: int, d: int, ack: np.uint32, ts: int) -> None:
         me["probed"] = 0
     elif relative > me["high"]:  # acknowledged but not captured, or its ACK overtook it
         if me["state"] != RESET:
-            open_hole(t, slot, s, max(me["high"], 1), relative, ts)
+            open_hole(row, me, holes, s, max(me["high"], 1), relative, ts)
             me["high"] = relative
     elif relative == me["high"] and me["recovery_point"] == 0 and me["t_high"] > 0:
         trip = max(1, ts - me["t_high"])
@@ -401,24 +309,24 @@ def acknowledge(t: Table, slot: int, d: int, ack: np.uint32, ts: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def count_losses(t: Table, slot: int, d: int, ts: int, guard: int) -> None:
+def count_losses(
+    row: Any, me: Any, you: Any, holes: Holes, s: int, d: int, ts: int, guard: int
+) -> None:
     """Close holes that were acknowledged: those bytes reached the receiver past the capture."""
-    s = 2 * slot + d
-    me, you = t.sides[s], t.sides[2 * slot + 1 - d]
     k = 0
     while k < me["holes"]:
-        if t.holes[s, k, 1] <= me["acked"] and ts - t.holes[s, k, 2] >= guard:
-            me["missed"] += t.holes[s, k, 1] - t.holes[s, k, 0]
-            drop_hole(t, s, k)
+        if holes[s, k, 1] <= me["acked"] and ts - holes[s, k, 2] >= guard:
+            me["missed"] += holes[s, k, 1] - holes[s, k, 0]
+            drop_hole(me, holes, s, k)
             if me["state"] < CLOSED and you["state"] < CLOSED:
                 me["gaps"] += 1
-                scaled_letter(t, slot, d, me["gaps"], 71)  # G
+                scaled_letter(row, d, me["gaps"], 71)  # G
         else:
             k += 1
 
 
 @njit(cache=True, nogil=True)
-def set_state(me: np.void, state: int) -> None:
+def set_state(me: Any, state: int) -> None:
     """Change a side's state, remembering the one before."""
     if me["state"] != state:
         me["prev_state"] = me["state"]
@@ -426,11 +334,10 @@ def set_state(me: np.void, state: int) -> None:
 
 
 @njit(cache=True, nogil=True)
-def advance(t: Table, slot: int, d: int, flags: int, seq: np.uint32, payload: int) -> bool:
+def advance(row: Any, me: Any, you: Any, d: int, flags: int, seq: np.uint32, payload: int) -> bool:
     """Step the state machine; True when this packet closed its side."""
-    me, you = t.sides[2 * slot + d], t.sides[2 * slot + 1 - d]
     state = me["state"]
-    originator = is_originator(t, slot, d)
+    originator = is_originator(row, d)
     closes = False
     if state == INACTIVE:
         if flags & SYN:
@@ -438,8 +345,8 @@ def advance(t: Table, slot: int, d: int, flags: int, seq: np.uint32, payload: in
                 set_state(me, SYN_ACK_SENT if flags & ACK else SYN_SENT)
             else:
                 if not flags & ACK and you["state"] == SYN_ACK_SENT and seq == me["base"]:
-                    flip(t, slot)  # SYN and SYN-ACK were captured in the wrong order
-                    write_letter(t, slot, 94)
+                    flip(row)  # SYN and SYN-ACK were captured in the wrong order
+                    write_letter(row, 94)
                     set_state(you, ESTABLISHED)
                 if you["state"] == SYN_SENT:
                     set_state(you, ESTABLISHED)
@@ -482,32 +389,30 @@ def advance(t: Table, slot: int, d: int, flags: int, seq: np.uint32, payload: in
 
 
 @njit(cache=True, nogil=True)
-def segment(t: Table, slot: int, d: int, p: Packets, i: int, reopen: bool) -> int:
-    """All of the above for packet i of side d; returns its Segment class."""
-    s = 2 * slot + d
-    me, you = t.sides[s], t.sides[2 * slot + 1 - d]
-    flags, seq, ack = np.int64(p.tcp_flags[i]), p.seq[i], p.ack[i]
-    payload, ts, window = np.int64(p.payload[i]), p.ts[i], p.window[i]
+def segment(
+    row: Any, me: Any, you: Any, holes: Holes, s: int, d: int, ts: int,
+    flags: int, seq: np.uint32, ack: np.uint32, payload: int, window: int, ip_id: int,
+) -> int:  # fmt: skip
+    """All of the above for one packet of side d, whose SIDE row is number s; returns its Segment class."""
     if (
         me["packets"] > 0
         and ts - me["last_ts"] <= DUPLICATE_WINDOW
-        and p.ip_id[i] != 0
-        and p.ip_id[i] == me["last_id"]
+        and ip_id != 0
+        and ip_id == me["last_id"]
         and seq == me["last_seq"]
         and ack == me["last_ack"]
         and payload == me["last_payload"]
         and flags == me["last_flags"]
-        and not reopen
     ):
         me["capture_duplicate"] += 1
         if payload:
-            write_again(t, slot, d)
+            write_again(row, me, d)
         return CAPTURE_DUPLICATE
-    begin_side(t, s, flags, seq)
-    write_history(t, slot, d, flags, seq, payload)
+    begin_side(me, flags, seq)
+    write_history(row, me, d, flags, seq, payload)
     if window == 0 and not flags & RST and you["state"] != CLOSED and me["state"] != RESET:
         me["zero_window"] += 1
-        scaled_letter(t, slot, d, me["zero_window"], 87)  # W
+        scaled_letter(row, d, me["zero_window"], 87)  # W
     repeats = (
         flags & (ACK | SYN | FIN | RST) == ACK
         and payload == 0
@@ -519,15 +424,14 @@ def segment(t: Table, slot: int, d: int, p: Packets, i: int, reopen: bool) -> in
     if flags & SYN:
         me["t_syn"] = ts
     if flags & ACK and not flags & RST:
-        acknowledge(t, slot, 1 - d, ack, ts)
+        acknowledge(row, you, holes, s ^ 1, ack, ts)
     elif flags & ACK and you["state"] == INACTIVE and not you["have_base"]:
-        set_base(t, 2 * slot + 1 - d, np.int64(ack) - 1, 0)
-    kind = send(t, slot, d, flags, seq, payload, ts)
+        set_base(you, np.int64(ack) - 1, 0)
+    kind = send(row, me, you, holes, s, d, flags, seq, payload, ts)
     if kind == PURE_ACK and repeats:
         me["duplicate_ack"] += 1
     if payload:
         me["data"] += 1
-    row = t.rows[slot]
     if (
         row["handshake"] == 0
         and flags & (SYN | ACK) == ACK
@@ -536,14 +440,14 @@ def segment(t: Table, slot: int, d: int, p: Packets, i: int, reopen: bool) -> in
         and you["acked"] >= 1
     ):
         row["handshake"] = max(1, ts - me["t_syn"])
-    if advance(t, slot, d, flags, seq, payload):
+    if advance(row, me, you, d, flags, seq, payload):
         me["did_close"] = 1
-    if flags & ACK:
-        count_losses(t, slot, 1 - d, ts, ACK_GUARD)
+    if flags & ACK and you["holes"] > 0:
+        count_losses(row, you, me, holes, s ^ 1, 1 - d, ts, ACK_GUARD)
     me["last_seq"] = seq
     me["last_ack"] = ack
     me["last_payload"] = payload
     me["last_flags"] = flags
-    me["last_id"] = p.ip_id[i]
+    me["last_id"] = ip_id
     me["last_window"] = window
     return kind

@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from engine.connections.history import ACK, H_DATA, SYN, first_time, write_letter
 from engine.connections.layout import (
     FLAG_DROPPED,
     FLAG_FLIPPED,
@@ -29,6 +30,7 @@ from engine.connections.table import (
     EVICTED,
     EXPIRED,
     LIVE,
+    NEXT_EXPIRY,
     NOW,
     OPENED,
     close,
@@ -44,18 +46,7 @@ from engine.connections.table import (
     touch,
     unlink,
 )
-from engine.connections.tcp import (
-    ACK,
-    FIN,
-    RST,
-    SYN,
-    SYN_ACK_SENT,
-    SYN_SENT,
-    count_losses,
-    first_time,
-    segment,
-    write_letter,
-)
+from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, count_losses, segment
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Packets, Rows
 
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
@@ -65,7 +56,6 @@ T_ATTEMPT, T_CLOSING, T_TCP = int(Timer.ATTEMPT), int(Timer.CLOSING), int(Timer.
 T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
 INACTIVE, ESTABLISHED, RESET = int(State.INACTIVE), int(State.ESTABLISHED), int(State.RESET)
 END_REUSED = int(Ending.REUSED)
-H_DATA = 8
 BROADCAST = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255, which answers nothing
 
 # Ports on which Zeek's default scripts expect a server: bit 0 TCP, bit 1 UDP. They decide who is the
@@ -148,12 +138,12 @@ def begins_flipped(p: Packets, i: int, sport: int, dport: int, server_ports: NDA
 
 
 @njit(cache=True, nogil=True)
-def is_reuse(t: Table, slot: int, flags: int, seq: np.uint32) -> bool:
+def is_reuse(rows: Rows, sides: Rows, slot: int, flags: int, seq: np.uint32) -> bool:
     """Whether a SYN begins a new connection on the addresses and ports of a known one."""
     if not flags & SYN:
         return False
-    o = 1 if t.rows[slot]["flags"] & FLAG_FLIPPED else 0
-    orig, resp = t.sides[2 * slot + o], t.sides[2 * slot + 1 - o]
+    o = 1 if rows[slot]["flags"] & FLAG_FLIPPED else 0
+    orig, resp = sides[2 * slot + o], sides[2 * slot + 1 - o]
     side = orig
     if flags & ACK:
         if orig["state"] != INACTIVE:
@@ -168,10 +158,12 @@ def is_reuse(t: Table, slot: int, flags: int, seq: np.uint32) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def next_timer(t: Table, slot: int) -> int:
-    """The list a TCP connection belongs to now."""
-    o = 1 if t.rows[slot]["flags"] & FLAG_FLIPPED else 0
-    orig, resp = t.sides[2 * slot + o], t.sides[2 * slot + 1 - o]
+def next_timer(row: Any, a: Any, b: Any) -> int:
+    """The list a TCP connection with sides a and b belongs to now."""
+    flipped = row["flags"] & FLAG_FLIPPED
+    orig, resp = b if flipped else a, a if flipped else b
+    if not (orig["did_close"] or resp["did_close"]) and resp["state"] != INACTIVE:
+        return T_TCP
     if (orig["did_close"] and (orig["state"] == RESET or resp["did_close"] or resp["state"] == INACTIVE)) or (
         resp["did_close"] and (resp["state"] == RESET or orig["did_close"] or orig["state"] == INACTIVE)
     ):
@@ -182,26 +174,23 @@ def next_timer(t: Table, slot: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def find(t: Table, p: Packets, i: int, tag: int, sport: int, dport: int) -> tuple[int, int]:
-    """Slot and side of packet i's connection, or (-1, 0)."""
-    mask = t.index.size - 1
+def find(
+    index: NDArray[np.int64], rows: Rows, tag: int, proto: int,
+    src: tuple[np.uint64, np.uint64, int], dst: tuple[np.uint64, np.uint64, int],
+) -> tuple[int, int]:  # fmt: skip
+    """Slot and side of the connection between two endpoints (hi, lo, port), or (-1, 0)."""
+    mask = index.size - 1
     k = tag & mask
-    while t.index[k] != 0:
-        if t.index[k] >> 32 == tag:
-            slot = (t.index[k] & 0xFFFFFFFF) - 1
-            row = t.rows[slot]
-            if row["proto"] == p.proto[i]:
-                if (
-                    row["a_lo"] == p.src_lo[i] and row["b_lo"] == p.dst_lo[i]
-                    and row["a_port"] == sport and row["b_port"] == dport
-                    and row["a_hi"] == p.src_hi[i] and row["b_hi"] == p.dst_hi[i]
-                ):  # fmt: skip
+    while index[k] != 0:
+        if index[k] >> 32 == tag:
+            slot = (index[k] & 0xFFFFFFFF) - 1
+            row = rows[slot]
+            if row["proto"] == proto:
+                a = (row["a_hi"], row["a_lo"], np.int64(row["a_port"]))
+                b = (row["b_hi"], row["b_lo"], np.int64(row["b_port"]))
+                if a == src and b == dst:
                     return slot, 0
-                if (
-                    row["a_lo"] == p.dst_lo[i] and row["b_lo"] == p.src_lo[i]
-                    and row["a_port"] == dport and row["b_port"] == sport
-                    and row["a_hi"] == p.dst_hi[i] and row["b_hi"] == p.src_hi[i]
-                ):  # fmt: skip
+                if a == dst and b == src:
                     return slot, 1
         k = (k + 1) & mask
     return -1, 0
@@ -255,11 +244,12 @@ def track(
         ts = p.ts[i]
         if ts > t.clock[NOW]:
             t.clock[NOW] = ts
+        elif ts < t.clock[NOW]:
+            t.clock[LATE] += 1
+        if t.clock[NOW] >= t.clock[NEXT_EXPIRY]:
             n_closed = expire(t, timeouts, closed, n_closed)
             if n_closed < 0:
                 return i, -1 - n_closed
-        elif ts < t.clock[NOW]:
-            t.clock[LATE] += 1
         if closed.size - n_closed < 3:  # room for an eviction and a reuse
             return i, n_closed
         now = t.clock[NOW]
@@ -285,13 +275,12 @@ def track(
             one = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(sport))
             two = endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(dport))
             tag = key_tag(one, two, np.uint64(proto))
-            slot, d = find(t, p, i, tag, sport, dport)
+            src, dst = (p.src_hi[i], p.src_lo[i], sport), (p.dst_hi[i], p.dst_lo[i], dport)
+            slot, d = find(t.index, t.rows, tag, proto, src, dst)
         transport = proto == TCP and p.kind[i] & 0x80 and not p.kind[i] & KIND_FRAGMENT
-        reopen = False
-        if slot >= 0 and transport and is_reuse(t, slot, flags, p.seq[i]):
+        if slot >= 0 and transport and flags & SYN and is_reuse(t.rows, t.sides, slot, flags, p.seq[i]):
             n_closed = close(t, slot, END_REUSED, closed, n_closed)
             slot, d = -1, 0
-            reopen = True
         if slot < 0:
             if t.clock[LIVE] == t.clock[CAPACITY]:
                 n_closed = evict_oldest(t, closed, n_closed)
@@ -300,7 +289,7 @@ def track(
             flags_out[i] |= PACKET_OPENED
             if begins_flipped(p, i, sport, dport, server_ports):
                 row["flags"] |= FLAG_FLIPPED
-                write_letter(t, slot, 94)  # ^
+                write_letter(row, 94)  # ^
             timer = T_OTHER
             if transport:
                 timer = T_ATTEMPT if flags & SYN else T_TCP
@@ -312,30 +301,35 @@ def track(
                 timer = T_UDP
             elif proto in (ICMP, ICMP6):
                 timer = T_ICMP
-            link(t, slot, timer, now)
+            row["timer"] = timer
+            link(t.links, t.heads, t.tails, t.clock, slot, timer, now, timeouts[timer])
         if p.kind[i] & KIND_FIRST_FRAGMENT:
             place, check = fragment_entry(t, p, i)
             note = t.fragments[place]
             note[0], note[1], note[2], note[3] = check, slot, t.rows[slot]["start"], d
-        row, me = t.rows[slot], t.sides[2 * slot + d]
-        lasting = not (me["did_close"] and t.sides[2 * slot + 1 - d]["did_close"])
+        s = 2 * slot + d
+        row, me, you = t.rows[slot], t.sides[s], t.sides[s ^ 1]
+        lasting = not (me["did_close"] and you["did_close"])
+        timer = row["timer"]
         if transport:
-            segment_out[i] = segment(t, slot, d, p, i, reopen)
-            timer = next_timer(t, slot)
-            if timer != row["timer"]:
-                unlink(t, slot)
-                link(t, slot, timer, now)
-            elif timer == T_TCP:
-                touch(t, slot, now)
-            if me["recovery_point"] or t.sides[2 * slot + 1 - d]["recovery_point"]:
+            segment_out[i] = segment(
+                row, me, you, t.holes, s, d, ts,
+                flags, p.seq[i], p.ack[i], np.int64(p.payload[i]), np.int64(p.window[i]), np.int64(p.ip_id[i]),
+            )  # fmt: skip
+            timer = next_timer(row, me if d == 0 else you, you if d == 0 else me)
+            if me["recovery_point"] or you["recovery_point"]:
                 flags_out[i] |= PACKET_IN_RECOVERY
         else:
             if proto == UDP and not p.kind[i] & KIND_FRAGMENT:
-                first_time(t, slot, d, H_DATA, 68)  # D
+                first_time(row, me, d, H_DATA, 68)  # D
             if proto != TCP:
                 me["state"] = ESTABLISHED
-            if row["timer"] >= T_TCP:
-                touch(t, slot, now)
+        if timer != row["timer"]:
+            unlink(t.links, t.heads, t.tails, slot, row["timer"])
+            row["timer"] = timer
+            link(t.links, t.heads, t.tails, t.clock, slot, timer, now, timeouts[timer])
+        elif timer >= T_TCP:
+            touch(t.links, t.heads, t.tails, slot, timer, now)
         me["packets"] += 1
         me["ip_bytes"] += p.ip_size[i]
         me["payload"] += p.payload[i]
@@ -360,9 +354,10 @@ def settle(t: Table, slots: NDArray[np.int32]) -> None:
     for i in range(slots.size):
         slot = slots[i]
         for d in range(2):
-            if t.sides[2 * slot + d]["have_base"]:
-                count_losses(t, slot, d, t.rows[slot]["last"], -(1 << 62))
-            me = t.sides[2 * slot + d]
+            s = 2 * slot + d
+            me, you = t.sides[s], t.sides[s ^ 1]
+            if me["holes"] > 0:
+                count_losses(t.rows[slot], me, you, t.holes, s, d, t.rows[slot]["last"], -(1 << 62))
             if me["recovery_point"]:
                 me["recovery_ns"] += max(0, t.rows[slot]["last"] - me["t_recovery"])
                 me["recovery_point"] = 0
@@ -448,9 +443,9 @@ class Tracker:
             "expired": int(c[EXPIRED]), "late_packets": int(c[LATE]),
         }  # fmt: skip
 
-    def rows(self, slots: NDArray[np.int32]) -> tuple[Rows, Rows, NDArray[Any]]:
-        """Copies of the CONNECTION rows (n,), SIDE rows (n, 2) and history letters (n, k) of some slots."""
+    def rows(self, slots: NDArray[np.int32]) -> tuple[Rows, Rows]:
+        """Copies of the CONNECTION rows (n,) and SIDE rows (n, 2) of some slots."""
         sides = np.stack((self.table.sides[2 * slots], self.table.sides[2 * slots + 1]), axis=1)
         rows = self.table.rows[slots]
         rows["flags"] |= np.where(rows["start"] <= self.table.clock[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
-        return rows, sides, self.table.history[slots]
+        return rows, sides

@@ -27,6 +27,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StateError
+from engine.features.damped import add, decay, elapsed, relate
 from engine.features.streams import (
     ENDPOINT,
     ENDPOINTS_PAIR,
@@ -41,21 +42,14 @@ from engine.features.streams import (
     LAYER_LINK,
     LIVE,
     MAC,
-    MEAN,
-    NEVER,
     NOBODY,
     PACKETS,
-    PAIR_W,
     PAIRS,
     PAIRS_A_FLOW,
-    RES,
-    SR,
     STREAMS,
     STREAMS_A_FLOW,
     USED,
-    VAR,
     Tables,
-    W,
     find_flow,
     flow_hash,
     full,
@@ -64,7 +58,7 @@ from engine.features.streams import (
     open_flow,
     reindex,
 )
-from engine.types import KIND_FRAGMENT, KIND_MASK, NS, Floats, Kind, Packets, Rows
+from engine.types import KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets, Rows
 
 UNREAD, ARP, LINK = int(Kind.UNREAD), int(Kind.ARP), int(Kind.LINK)
 ICMP, ICMPV6 = 1, 58  # sport and dport hold type and code, which are no endpoints
@@ -76,14 +70,7 @@ STAMPED = 6  # peers are only read: decay changes neither mean nor variance
 # columns: MI_dir 3, HH 7, HH_jit 3, HpHp 7 statistics a rate
 MI_AT, HH_AT, JIT_AT, HPHP_AT = 0, 15, 50, 65
 
-# 2**f for |f| <= 1/2 by the exponential series: the first term left out is below 2e-16
-C2, C3, C4, C5, C6, C7, C8, C9, C10, C11, C12 = (math.log(2) ** k / math.factorial(k) for k in range(2, 13))
-C1 = math.log(2)
-ROUND = 1.5 * 2.0**52  # added to x, leaves round(x) in the low bits
-ROUND_BITS = int(np.float64(ROUND).view(np.int64))
-LEAST = -200.0  # 2**-200 of a weight is lost beside 1, and no product becomes subnormal (those are slow)
 _0, _16 = np.uint64(0), np.uint64(16)
-PCC_FLOOR = 1e-24  # product of two variances below which a correlation would be one of rounding errors
 
 
 def feature_names(lambdas: tuple[float, ...]) -> tuple[str, ...]:
@@ -122,12 +109,12 @@ class AfterImageConfig:
     @property
     def streams(self) -> int:
         """Capacity of one-dimensional records: a connection between known hosts adds one or two."""
-        return max(STREAMS_A_FLOW, self.flows * 5 // 2)
+        return self.flows * 5 // 2 + STREAMS_A_FLOW
 
     @property
     def pairs(self) -> int:
         """Capacity of pair records: a connection between known hosts adds one."""
-        return max(PAIRS_A_FLOW, self.flows * 5 // 4)
+        return self.flows * 5 // 4 + PAIRS_A_FLOW
 
 
 FEATURES = feature_names(AfterImageConfig().lambdas)
@@ -219,21 +206,12 @@ def resolve(t: Tables, p: Packets, start: int, c: Chunk) -> int:
 
 
 @njit(cache=True, nogil=True)
-def elapsed(stamps: NDArray[np.int64], row: int, ts: int) -> float:
-    """Seconds since a record's last packet, 0 when this one is the first or older; stamps the record."""
-    last = stamps[row]
-    if ts <= last:
-        return 0.0
-    stamps[row] = ts
-    return float(ts - last) * NS if last != NEVER else 0.0
-
-
-@njit(cache=True, nogil=True)
 def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, c: Chunk) -> None:
     """Write each record's exponent -rate * dt to c.x, and the jitter stream's dt to c.gap."""
     ids, x, gap, stream_ts, pair_ts = c.ids, c.x, c.gap, t.stream_ts, t.pair_ts
     for i in range(ts.size):
         if ids[i, 0] < 0:
+            x[i] = 0.0
             continue
         for r in range(STAMPED):
             dt = elapsed(stream_ts if r < HOSTS_R else pair_ts, ids[i, r], ts[i])
@@ -241,73 +219,6 @@ def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, c: Chunk) -> None:
                 gap[i] = dt
             for k in range(LANES):
                 x[i, r, k] = -rates[k] * dt
-
-
-@njit(cache=True, nogil=True)
-def decay(x: Floats) -> None:
-    """Replace each exponent x <= 0 by 2**x, relative error below 1e-15. No call, so it runs in SIMD lanes."""
-    for i in range(x.size):
-        v = max(x[i], LEAST)
-        shifted = v + ROUND
-        f = v - (shifted - ROUND)
-        y = C9 + f * (C10 + f * (C11 + f * C12))
-        y = C5 + f * (C6 + f * (C7 + f * (C8 + f * y)))
-        y = 1.0 + f * (C1 + f * (C2 + f * (C3 + f * (C4 + f * y))))
-        n = np.float64(shifted).view(np.int64) - ROUND_BITS
-        x[i] = y * np.int64((n + 1023) << 52).view(np.float64)
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def add(
-    streams: Floats, row: int, x: Floats, i: int, r: int, value: float, out: Floats, at: int, step: int
-) -> None:
-    """Add packet i's value to a stream decayed by x[i, r]; write weight, mean, variance from column `at` on.
-
-    West's update of mean and variance (1979) with decay: no cancellation, one division, and the peer's
-    statistics can be read later as they stand.
-    """
-    for k in range(LANES):
-        old = x[i, r, k] * streams[row, W + k]
-        w = old + 1.0
-        share = 1.0 / w
-        apart = value - streams[row, MEAN + k]
-        mean = streams[row, MEAN + k] + share * apart
-        var = old * share * (streams[row, VAR + k] + share * apart * apart)
-        streams[row, W + k] = w
-        streams[row, MEAN + k] = mean
-        streams[row, VAR + k] = var
-        out[i, at + k * step] = w
-        out[i, at + k * step + 1] = mean
-        out[i, at + k * step + 2] = var
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def relate(
-    streams: Floats, pairs: Floats, row: int, peer: int, side: bool, x: Floats, i: int, r: int,
-    value: float, out: Floats, at: int,
-) -> None:  # fmt: skip
-    """Add packet i's residual to a pair decayed by x[i, r]; write radius, magnitude, covariance, correlation.
-
-    The sender's own statistics already stand in out: the residual is taken after insertion. Its product with
-    the peer's last residual, which is not decayed, goes into SR (NDSS'18, table I and the public code).
-    """
-    mine, other = (RES + LANES, RES) if side else (RES, RES + LANES)
-    for k in range(LANES):
-        c = at + 7 * k
-        mean, var = out[i, c + 1], out[i, c + 2]
-        peer_mean, peer_var = streams[peer, MEAN + k], streams[peer, VAR + k]
-        residual = value - mean
-        w = x[i, r, k] * pairs[row, PAIR_W + k] + 1.0
-        sr = x[i, r, k] * pairs[row, SR + k] + residual * pairs[row, other + k]
-        pairs[row, PAIR_W + k] = w
-        pairs[row, SR + k] = sr
-        pairs[row, mine + k] = residual
-        cov = sr / w
-        both = var * peer_var
-        out[i, c + 3] = math.sqrt(var * var + peer_var * peer_var)
-        out[i, c + 4] = math.sqrt(mean * mean + peer_mean * peer_mean)
-        out[i, c + 5] = cov
-        out[i, c + 6] = cov / math.sqrt(both) if both > PCC_FLOOR else 0.0
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -326,8 +237,8 @@ def advance(t: Tables, size: NDArray[np.uint32], c: Chunk, out: Floats) -> None:
         add(streams, host, x, i, HOST_R, value, out, HH_AT, 7)
         add(streams, ids[i, JITTER_R], x, i, JITTER_R, gap[i], out, JIT_AT, 3)
         add(streams, endpoint, x, i, ENDPOINT_R, value, out, HPHP_AT, 7)
-        side = host > peer
-        relate(streams, pairs, ids[i, HOSTS_R], peer, side, x, i, HOSTS_R, value, out, HH_AT)
+        side, row = host > peer, ids[i, HOSTS_R]
+        relate(streams, pairs, row, peer, side, x, i, HOSTS_R, value, out, HH_AT)
         side = endpoint > peer_endpoint
         relate(
             streams, pairs, ids[i, ENDPOINTS_R], peer_endpoint, side, x, i, ENDPOINTS_R, value, out, HPHP_AT
@@ -371,6 +282,7 @@ class AfterImage:
     def update(self, p: Packets) -> Floats:
         """Features of p, (n, 100); row i is packet i, NaN where its kind is UNREAD. Changes the state."""
         out = np.empty((p.ts.size, 20 * LANES))
+        p = Packets._make(_frozen(column) for column in p)
         with np.errstate(over="ignore"):  # hashes wrap; numpy would say so when the kernels run uncompiled
             extract(self._tables, p, self._rates, out)
         return out
@@ -424,3 +336,10 @@ class AfterImage:
 def _as_bytes(rows: Rows) -> NDArray[np.uint8]:
     """A copy of structured rows as (n, bytes of a row)."""
     return rows.copy().view(np.uint8).reshape(rows.size, rows.itemsize)
+
+
+def _frozen(column: NDArray[Any]) -> NDArray[Any]:
+    """A read-only view: to numba a writable array is another type, and would be compiled for again."""
+    view = np.ascontiguousarray(column).view()
+    view.flags.writeable = False
+    return view

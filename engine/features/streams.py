@@ -3,7 +3,7 @@
 A *flow* is both directions of one connection at the packet level (addresses, MACs, ports, protocol). Its row
 holds the ids of the ten records that its packets update, so a packet costs one look-up:
 
-    streams   one-dimensional statistics: MAC and host, host, jitter of host to host, endpoint; each two a flow
+    streams   one-dimensional statistics: MAC and host, host, jitter of host to host, endpoint: each two
     pairs     what two streams have in common: two hosts, two endpoints
 
 Records are shared between flows and counted: a record lives as long as a flow points to it. When a table is
@@ -22,21 +22,22 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from engine.features.slots import K2, LOW32, S29, S32, displace, mix, new_slots, place
 from engine.types import Floats, Rows
 
 LANES = 5  # decay rates
 NEVER = -(2**63)  # time stamp of a record without a packet
 NOBODY = 0  # row of the stream that never gets a packet: the peer of whoever writes to himself
 
-# Columns of a stream's row: 128 bytes, and of a pair's: 168. The rows are plain arrays: numba counts references
-# to an array inside a record, which cost 100 ns a packet. The last column is a time stamp, int64 ns.
+# Columns of a stream's row (128 bytes) and of a pair's (168); the last is a time stamp, int64 ns. They are
+# plain arrays, since numba counts references to an array inside a record: that cost 100 ns a packet.
 W, MEAN, VAR, STREAM_TS = 0, LANES, 2 * LANES, 3 * LANES
 PAIR_W, SR, RES, PAIR_TS = (
     0,
     LANES,
     2 * LANES,
     4 * LANES,
-)  # RES: last residual of the smaller id, of the other
+)  # RES: last residual of either end, smaller id first
 
 KEY = np.dtype([("a", "u8"), ("b", "u8"), ("tag", "u4"), ("refs", "i4")])  # of a stream or a pair, 24 bytes
 FLOW = np.dtype(
@@ -52,9 +53,8 @@ MAC, HOST, JIT, ENDPOINT, HOSTS_PAIR, ENDPOINTS_PAIR = 0, 2, 4, 6, 8, 9
 DEAD = -1
 
 # what a key's tag says the record is: the high byte (an endpoint's tag holds protocol and port below it)
-HOST_IP, HOST_MAC, MAC_HOST, JITTER, ENDPOINT_IP, ENDPOINT_MAC, HOSTS, ENDPOINTS = (
-    k << 24 for k in range(1, 9)
-)
+HOST_IP, HOST_MAC, MAC_HOST, JITTER = (kind << 24 for kind in range(1, 5))
+ENDPOINT_IP, ENDPOINT_MAC, HOSTS, ENDPOINTS = (kind << 24 for kind in range(5, 9))
 
 # layers a flow's addresses are from: with ARP, hosts are IP addresses and endpoints MACs
 LAYER_IP, LAYER_ARP, LAYER_LINK = 0, 1, 2
@@ -69,15 +69,9 @@ FLOWS, STREAMS, PAIRS = 0, 1, 2
 # Tables.clock
 PACKETS, HAND, EVICTED = 0, 1, 2
 
-_K1 = np.uint64(0x9E3779B97F4A7C15)
-_K2 = np.uint64(0xBF58476D1CE4E5B9)
-_S29 = np.uint64(29)
-_S32 = np.uint64(32)
-_LOW32 = np.uint64(0xFFFFFFFF)
-
 
 class Tables(NamedTuple):
-    """All state. An index slot holds 32 bits of hash above a row number + 1; 0 is empty."""
+    """All state: rows, the indices of their keys, counters."""
 
     flows: Rows  # (capacity,) FLOW
     records: NDArray[np.int32]  # (capacity, 10) rows of each flow's streams and pairs
@@ -97,10 +91,6 @@ class Tables(NamedTuple):
 
 def new_tables(flows: int, streams: int, pairs: int, seed: int) -> Tables:
     """Empty tables for so many rows; memory is touched only where rows are used."""
-
-    def slots(rows: int) -> NDArray[np.uint64]:
-        return np.zeros(1 << (rows + rows // 2).bit_length(), np.uint64)
-
     counts = np.zeros((3, 3), np.int64)
     counts[FREE] = -1
     counts[USED, STREAMS] = NOBODY + 1
@@ -115,57 +105,13 @@ def new_tables(flows: int, streams: int, pairs: int, seed: int) -> Tables:
         pairs=pair_rows,
         pair_ts=pair_rows.view(np.int64)[:, PAIR_TS],
         pair_keys=np.zeros(pairs, KEY),
-        flow_slots=slots(flows),
-        stream_slots=slots(streams),
-        pair_slots=slots(pairs),
+        flow_slots=new_slots(flows),
+        stream_slots=new_slots(streams),
+        pair_slots=new_slots(pairs),
         counts=counts,
         clock=np.zeros(3, np.int64),
         seed=np.array([seed], np.uint64),
     )
-
-
-# ---- index: open addressing, linear probing, backward-shift deletion
-
-
-@njit(cache=True, nogil=True)
-def mix(h: Any, word: Any) -> Any:
-    """One word stirred into a 64-bit hash; wraps."""
-    h = (h ^ word) * _K1
-    return h ^ (h >> _S29)
-
-
-@njit(cache=True, nogil=True)
-def place(slots: NDArray[np.uint64], h: Any, row: Any) -> None:
-    """Add a row number under hash h, of which the upper 32 bits count."""
-    mask = slots.size - 1
-    i = np.int64(h >> _S32) & mask
-    while slots[i] != 0:
-        i = (i + 1) & mask
-    slots[i] = (h & ~_LOW32) | np.uint64(row + 1)
-
-
-@njit(cache=True, nogil=True)
-def displace(slots: NDArray[np.uint64], h: Any, row: Any) -> None:
-    """Take a row number out; later slots of its run move up, so no grave is left."""
-    mask = slots.size - 1
-    wanted = (h & ~_LOW32) | np.uint64(row + 1)
-    hole = np.int64(h >> _S32) & mask
-    while slots[hole] != wanted:
-        hole = (hole + 1) & mask
-    i = hole
-    while True:
-        i = (i + 1) & mask
-        slot = slots[i]
-        if slot == 0:
-            break
-        home = np.int64(slot >> _S32) & mask
-        if (i - home) & mask >= (i - hole) & mask:
-            slots[hole] = slot
-            hole = i
-    slots[hole] = 0
-
-
-# ---- rows
 
 
 @njit(cache=True, nogil=True)
@@ -199,10 +145,10 @@ def key_hash(seed: Any, a: Any, b: Any, tag: Any) -> Any:
 def find_key(slots: NDArray[np.uint64], keys: Rows, h: Any, a: Any, b: Any, tag: Any) -> Any:
     """Row of a stream or pair, -1 when there is none."""
     mask = slots.size - 1
-    i = np.int64(h >> _S32) & mask
+    i = np.int64(h >> S32) & mask
     while slots[i] != 0:
-        if slots[i] >> _S32 == h >> _S32:
-            row = np.int64(slots[i] & _LOW32) - 1
+        if slots[i] >> S32 == h >> S32:
+            row = np.int64(slots[i] & LOW32) - 1
             key = keys[row]
             if key["a"] == a and key["b"] == b and key["tag"] == tag:
                 return row
@@ -274,15 +220,12 @@ def drop_pair(t: Tables, row: Any) -> None:
         give_row(t.counts, PAIRS, t.pair_keys["a"], row)
 
 
-# ---- flows
-
-
 @njit(cache=True, nogil=True)
 def flow_hash(seed: Any, e: NDArray[np.uint64]) -> Any:
     """Hash of a flow's key. e: (7,) the key's words, in FLOW's order."""
     one = mix(mix(mix(seed, e[0]), e[1]), e[2])
-    other = mix(mix(mix(seed ^ _K2, e[3]), e[4]), e[5])
-    return mix(one ^ (other >> _S29), other ^ e[6])
+    other = mix(mix(mix(seed ^ K2, e[3]), e[4]), e[5])
+    return mix(one ^ (other >> S29), other ^ e[6])
 
 
 @njit(cache=True, nogil=True)
@@ -297,10 +240,10 @@ def copy_key(flow: Any, e: NDArray[np.uint64]) -> None:
 def find_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
     """Row of the flow with key e and hash h, -1 when there is none."""
     mask = t.flow_slots.size - 1
-    i = np.int64(h >> _S32) & mask
+    i = np.int64(h >> S32) & mask
     while t.flow_slots[i] != 0:
-        if t.flow_slots[i] >> _S32 == h >> _S32:
-            row = np.int64(t.flow_slots[i] & _LOW32) - 1
+        if t.flow_slots[i] >> S32 == h >> S32:
+            row = np.int64(t.flow_slots[i] & LOW32) - 1
             flow = t.flows[row]
             if (
                 flow["a_lo"] == e[1]

@@ -80,7 +80,7 @@ def ethernet(data: Bytes, c: Any, row: Any) -> int:
 
 @njit(cache=True, nogil=True)
 def ethertype(data: Bytes, c: Any, row: Any) -> int:
-    """Go where the EtherType leads, over VLAN (802.1Q, 802.1ad), VN-, E- and I-tags."""
+    """Go where the EtherType leads."""
     what = c["what"]
     if what == 0x0800:
         return TO_IPV4
@@ -94,26 +94,60 @@ def ethertype(data: Bytes, c: Any, row: Any) -> int:
         return TO_MPLS
     if what == 0x8864:
         return TO_PPPOE
-    tag = 0
-    if what in (0x8100, 0x88A8, 0x9100, 0x9200):
-        tag = 2
-    elif what == 0x8926:  # VN-tag
-        tag = 4
-    elif what == 0x893F:  # E-tag, 802.1BR
-        tag = 6
-    elif what == 0x88E7:  # I-tag, 802.1ah: the customer's Ethernet frame follows
-        c["at"] += 4
-        c["depth"] += 1
-        return TO_ETHERNET
-    if tag == 0:
-        return fail(row, R_LINK_PROTOCOL)
+    return tag(data, c, row)
+
+
+@njit(cache=True, nogil=True)
+def tag(data: Bytes, c: Any, row: Any) -> int:
+    """Step over a tag between the addresses and the EtherType, or before a whole inner frame."""
     at = c["at"]
-    if c["end"] - at < tag + 2:
-        return fail(row, R_ENCAPSULATION)
-    c["what"] = u16(data, at + tag)
-    c["at"] = at + tag + 2
+    what = c["what"]
+    have = c["end"] - at
     c["depth"] += 1
+    if what == 0x8903:  # Cisco FabricPath: the frame follows
+        c["at"] = at + 2
+        return TO_ETHERNET
+    if what == 0x88E7:  # I-tag, 802.1ah: the customer's frame follows
+        c["at"] = at + 4
+        return TO_ETHERNET
+    if what == 0x894F:
+        return nsh(data, c, row)
+    size = 0
+    if what in (0x8100, 0x88A8, 0x9100, 0x9200):  # VLAN: 802.1Q, 802.1ad and their forerunners
+        size = 2
+    elif what == 0x8926:  # VN-tag
+        size = 4
+    elif what == 0x893F:  # E-tag, 802.1BR
+        size = 6
+    elif what == 0x88E5 and have > 0 and u8(data, at) & 0x0C == 0:  # MACsec that does not encrypt, 802.1AE
+        size = 14 if u8(data, at) & 0x20 else 6
+    if size == 0:
+        return fail(row, R_LINK_PROTOCOL)
+    if have < size + 2:
+        return fail(row, R_ENCAPSULATION)
+    c["what"] = u16(data, at + size)
+    c["at"] = at + size + 2
     return TO_ETHERTYPE
+
+
+@njit(cache=True, nogil=True)
+def nsh(data: Bytes, c: Any, row: Any) -> int:
+    """Network Service Header, RFC 8300: its length in words, and what follows."""
+    at = c["at"]
+    if c["end"] - at < 4:
+        return fail(row, R_ENCAPSULATION)
+    size = (u16(data, at) & 0x3F) * 4
+    if size < 8:
+        return fail(row, R_ENCAPSULATION)
+    what = u8(data, at + 3)
+    c["at"] = at + size
+    if what == 1:
+        return TO_IPV4
+    if what == 2:
+        return TO_IPV6
+    if what == 3:
+        return TO_ETHERNET
+    return fail(row, R_LINK_PROTOCOL)
 
 
 @njit(cache=True, nogil=True)
@@ -180,6 +214,8 @@ def ppp(data: Bytes, c: Any, row: Any) -> int:
     """RFC 1661: an optional FF 03 (RFC 1662), then a protocol of two bytes, or of one when that is odd."""
     at = c["at"]
     have = c["end"] - at
+    if have >= 4 and u16(data, at) in (0x0F00, 0x8F00):  # Cisco's HDLC, declared as PPP by its driver
+        return TO_CHDLC
     if have >= 2 and u16(data, at) == 0xFF03:
         at += 2
         have -= 2

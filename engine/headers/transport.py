@@ -84,8 +84,9 @@ def ports(data: Bytes, c: Any, row: Any) -> int:
     what = c["what"]
     row["payload"] = 0
     if what in (1, 58):
-        if have >= 2:
+        if have >= 1:
             row["sport"] = u8(data, at)
+        if have >= 2:
             row["dport"] = u8(data, at + 1)
     elif have >= 4:
         row["sport"] = u16(data, at)

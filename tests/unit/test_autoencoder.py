@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from models.autoencoder import Autoencoder, hidden_units
 
 TINY_STEP = 1e-6  # central differences err by its square, and by 1e-16 / step from rounding

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from models.feature_map import CorrelationDistance, check_map, cluster
 
+from models.feature_map import CorrelationDistance, check_map, cluster
 from tests import naive_kitnet as naive
 
 SUMS = 1e-12  # sums in another order, of a few hundred terms of the order of 1
@@ -88,6 +88,8 @@ def test_a_long_chain_of_clusters_is_split_without_recursion() -> None:
         (((0, 1), (2, 4)), "0..3 once"),
     ],
 )
-def test_a_map_that_is_no_partition_is_refused(feature_map: tuple[tuple[int, ...], ...], problem: str) -> None:
+def test_a_map_that_is_no_partition_is_refused(
+    feature_map: tuple[tuple[int, ...], ...], problem: str
+) -> None:
     with pytest.raises(ValueError, match=problem):
         check_map(feature_map, 4, 3)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from models.threshold import Threshold, ThresholdConfig, fit
 
 
@@ -26,19 +27,24 @@ def test_the_lognormal_looks_beyond_the_scores_it_was_given() -> None:
     assert threshold.log_std == pytest.approx(0.5, abs=0.03)
 
 
-def test_small_scores_and_zeros_do_not_move_the_lognormal() -> None:
+def test_small_scores_do_not_move_the_lognormal() -> None:
     config = ThresholdConfig(method="lognormal", false_positive_rate=1e-4)
     scores = np.sort(lognormal())
     low = scores.copy()
-    low[:9_000] = 0.0
-    assert fit(low, config).value == fit(scores, config).value
+    low[:9_000] = 1e-12
+    assert fit(low, config) == fit(scores, config)
 
 
-def test_zeros_within_the_tail_keep_their_rank() -> None:
+def test_zeros_take_their_share_of_the_rate_only() -> None:
     config = ThresholdConfig(method="lognormal", false_positive_rate=1e-3)
-    mostly_zero = np.concatenate([np.zeros(16_000), lognormal(4_000)])
-    share = fit(mostly_zero, config).alarm(np.concatenate([np.zeros(16_000), lognormal(4_000, 6)])).mean()
-    assert 0.0001 < share < 0.004
+    mostly_zero = fit(np.concatenate([np.zeros(16_000), lognormal(4_000)]), config)
+    without = fit(lognormal(4_000), ThresholdConfig(method="lognormal", false_positive_rate=5e-3))
+    assert mostly_zero.value == pytest.approx(without.value, rel=1e-12)  # 1e-3 of all is 5e-3 of the others
+
+
+def test_a_rate_above_the_share_that_is_not_zero_gives_zero() -> None:
+    config = ThresholdConfig(method="lognormal", false_positive_rate=0.5)
+    assert fit(np.concatenate([np.zeros(100), lognormal(50)]), config).value == 0.0
 
 
 def test_the_order_of_scores_does_not_matter() -> None:
@@ -78,7 +84,13 @@ def test_scores_that_are_none_are_refused(scores: list[float]) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"method": "mean"}, {"false_positive_rate": 0.0}, {"false_positive_rate": 1.0}, {"tail": 0.0}, {"least_tail": 0}],
+    [
+        {"method": "mean"},
+        {"false_positive_rate": 0.0},
+        {"false_positive_rate": 1.0},
+        {"tail": 0.0},
+        {"least_tail": 0},
+    ],
 )
 def test_a_value_out_of_range_is_named(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -1,0 +1,105 @@
+"""The letters of a connection's history, as Zeek documents them: upper case from the originator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+from engine.connections.layout import FLAG_FLIPPED, FLAG_HISTORY_FULL, HISTORY_LETTERS
+
+FIN, SYN, RST, ACK = 1, 2, 4, 16  # bits of tcp_flags
+
+H_SYN, H_FIN, H_RST, H_DATA, H_ACK, H_FIN_RST, H_MULTI = 1, 2, 4, 8, 16, 32, 64  # bits of SIDE.hist
+
+
+@njit(cache=True, nogil=True)
+def write_letter(row: Any, code: int) -> None:
+    """Append one letter to the history, or note that it is full."""
+    n = row["letters"]
+    if n < HISTORY_LETTERS:
+        row["history"][n] = code
+        row["letters"] = n + 1
+    else:
+        row["flags"] |= FLAG_HISTORY_FULL
+
+
+@njit(cache=True, nogil=True)
+def is_originator(row: Any, d: int) -> bool:
+    """Whether side d is the originator."""
+    return (d == 0) != ((row["flags"] & FLAG_FLIPPED) != 0)
+
+
+@njit(cache=True, nogil=True)
+def flip(row: Any) -> None:
+    """The other side is the originator after all."""
+    row["flags"] ^= FLAG_FLIPPED
+
+
+@njit(cache=True, nogil=True)
+def side_letter(row: Any, d: int, code: int) -> None:
+    """Append an upper-case code, in lower case when side d is the responder."""
+    write_letter(row, code if is_originator(row, d) else code + 32)
+
+
+@njit(cache=True, nogil=True)
+def first_time(row: Any, me: Any, d: int, bit: int, code: int) -> bool:
+    """Append a letter that each side writes once; True when it had been written before."""
+    if (bit == H_ACK or bit == H_DATA) and row["letters"] == 1 and row["history"][0] == 72:
+        # It began with a SYN-ACK ("H") and now carries traffic: no stealth scan, so its SYN was missed and
+        # the SYN-ACK's sender is the responder.
+        flip(row)
+        row["history"][0] = 94  # ^
+        write_letter(row, 104)  # h
+    if me["hist"] & bit:
+        return True
+    me["hist"] |= bit
+    side_letter(row, d, code)
+    return False
+
+
+@njit(cache=True, nogil=True)
+def scaled_letter(row: Any, d: int, count: int, code: int) -> None:
+    """Append a letter at the 1st, 10th, 100th … occurrence."""
+    step = 1
+    while step < count:
+        step *= 10
+    if step == count:
+        side_letter(row, d, code)
+
+
+@njit(cache=True, nogil=True)
+def write_history(row: Any, me: Any, d: int, flags: int, seq: np.uint32, payload: int) -> None:
+    """The letters s h a d f r i q of one packet."""
+    kinds = ((flags >> 1) & 1) + (flags & 1) + ((flags >> 2) & 1)
+    if kinds > 1:
+        if flags & FIN and flags & RST:
+            first_time(row, me, d, H_FIN_RST, 73)  # I
+        else:
+            first_time(row, me, d, H_MULTI, 81)  # Q
+    elif flags & SYN:
+        code = 72 if flags & ACK else 83  # H or S
+        if first_time(row, me, d, H_SYN, code) and seq != me["syn_seq"]:
+            side_letter(row, d, code)
+        me["syn_seq"] = seq
+    elif flags & FIN:
+        end = np.uint32((np.int64(seq) + payload) & 0xFFFFFFFF)
+        if first_time(row, me, d, H_FIN, 70) and end != me["fin_seq"]:
+            side_letter(row, d, 70)  # F
+        me["fin_seq"] = end
+    elif flags & RST:
+        if first_time(row, me, d, H_RST, 82) and seq != me["rst_seq"]:
+            side_letter(row, d, 82)  # R
+        me["rst_seq"] = seq
+    elif payload:
+        first_time(row, me, d, H_DATA, 68)  # D
+    elif flags & ACK:
+        first_time(row, me, d, H_ACK, 65)  # A
+
+
+@njit(cache=True, nogil=True)
+def write_again(row: Any, me: Any, d: int) -> None:
+    """Count what Zeek calls a retransmission: payload that ends at or before the highest sequence number."""
+    me["rexmit"] += 1
+    scaled_letter(row, d, me["rexmit"], 84)  # T

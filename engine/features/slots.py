@@ -1,0 +1,62 @@
+"""A hash index in one flat array: open addressing, linear probing, deletion without graves.
+
+A slot holds 32 bits of a row's hash above its number + 1, so a wrong row is nearly never looked at, and rows
+need not be read to delete one; 0 is empty. The array's size is a power of two.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+K1 = np.uint64(0x9E3779B97F4A7C15)
+K2 = np.uint64(0xBF58476D1CE4E5B9)
+S29 = np.uint64(29)
+S32 = np.uint64(32)
+LOW32 = np.uint64(0xFFFFFFFF)
+
+
+def new_slots(rows: int) -> NDArray[np.uint64]:
+    """An empty index, at most two thirds full with so many rows."""
+    return np.zeros(1 << (rows + rows // 2).bit_length(), np.uint64)
+
+
+@njit(cache=True, nogil=True)
+def mix(h: Any, word: Any) -> Any:
+    """One word stirred into a 64-bit hash; wraps."""
+    h = (h ^ word) * K1
+    return h ^ (h >> S29)
+
+
+@njit(cache=True, nogil=True)
+def place(slots: NDArray[np.uint64], h: Any, row: Any) -> None:
+    """Add a row number under hash h, of which the upper 32 bits count."""
+    mask = slots.size - 1
+    i = np.int64(h >> S32) & mask
+    while slots[i] != 0:
+        i = (i + 1) & mask
+    slots[i] = (h & ~LOW32) | np.uint64(row + 1)
+
+
+@njit(cache=True, nogil=True)
+def displace(slots: NDArray[np.uint64], h: Any, row: Any) -> None:
+    """Take a row number out; later slots of its run move up, so no grave is left."""
+    mask = slots.size - 1
+    wanted = (h & ~LOW32) | np.uint64(row + 1)
+    hole = np.int64(h >> S32) & mask
+    while slots[hole] != wanted:
+        hole = (hole + 1) & mask
+    i = hole
+    while True:
+        i = (i + 1) & mask
+        slot = slots[i]
+        if slot == 0:
+            break
+        home = np.int64(slot >> S32) & mask
+        if (i - home) & mask >= (i - hole) & mask:
+            slots[hole] = slot
+            hole = i
+    slots[hole] = 0
