@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 ECS_VERSION = "8.11.0"
+WITH_PORTS = ("tcp", "udp")  # Zeek keeps type and code of ICMP in the ports' place
 
 
 def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
     """The ECS document of one scored connection, given its columns under Zeek's and our names."""
     start, duration = int(row["ts"]), row.get("duration") or 0.0
-    orig_bytes, resp_bytes = row.get("orig_ip_bytes") or 0, row.get("resp_ip_bytes") or 0
-    orig_packets, resp_packets = row.get("orig_pkts") or 0, row.get("resp_pkts") or 0
     labels = {k.removeprefix("label."): v for k, v in row.items() if k.startswith("label.") and v is not None}
     document: dict[str, Any] = {
         "@timestamp": _iso(int(row["peak_at"])),
@@ -33,26 +32,23 @@ def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
             "duration": round(duration * 1e9),
         },
         "observer": {"name": observer, "type": "ids", "vendor": "Wiresonde"},
-        "source": {
-            "ip": row["id.orig_h"], "port": row["id.orig_p"], "packets": orig_packets, "bytes": orig_bytes,
-        },
-        "destination": {
-            "ip": row["id.resp_h"], "port": row["id.resp_p"], "packets": resp_packets, "bytes": resp_bytes,
-        },
+        "source": _endpoint(row, "orig"),
+        "destination": _endpoint(row, "resp"),
+        "related": {"ip": [row["id.orig_h"], row["id.resp_h"]]},
         "network": {
             "transport": row["proto"],
             "iana_number": str(row["ip_proto"]),
             "type": "ipv6" if ":" in row["id.orig_h"] else "ipv4",
             "community_id": row["community_id"],
-            "packets": orig_packets + resp_packets,
-            "bytes": orig_bytes + resp_bytes,
+            "packets": row["orig_pkts"] + row["resp_pkts"],
+            "bytes": row["orig_ip_bytes"] + row["resp_ip_bytes"],
         },
         "rule": {"name": f"{row['model']} score above threshold", "category": "anomaly"},
         "wiresonde": {
             name: row[name]
             for name in (
-                "uid", "model", "version", "score", "threshold", "mean_score", "scored_pkts", "conn_state", "history",
-                "probe", "final", "partition", "offset",
+                "uid", "model", "version", "score", "threshold", "mean_score", "scored_pkts", "conn_state",
+                "history", "probe", "final", "partition", "offset",
             )
         },
     }  # fmt: skip
@@ -61,33 +57,63 @@ def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
     return document
 
 
+def _endpoint(row: Mapping[str, Any], side: str) -> dict[str, Any]:
+    shown = {"ip": row[f"id.{side}_h"], "packets": row[f"{side}_pkts"], "bytes": row[f"{side}_ip_bytes"]}
+    if row["proto"] in WITH_PORTS:
+        shown["port"] = row[f"id.{side}_p"]
+    return shown
+
+
 def _iso(ns: int) -> str:
     seconds, rest = divmod(ns, 10**9)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
 class JsonLines:
-    """A file of JSON objects, one a line; only whole lines are ever in it."""
+    """A file of JSON objects, one a line; only whole lines are ever in it.
+
+    What a file of that name held before stays until the first write, or ``close``.
+    """
 
     def __init__(self, path: Path) -> None:
-        """Begins the file anew. Raises OSError."""
+        """Raises OSError when the place cannot be written."""
         self.path = path
-        self._file = path.open("wb")
-        self._good = 0
+        self._new = not path.exists()
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0)
+        self._good = -1  # bytes of whole lines; -1: not begun
 
     def write(self, objects: Iterable[Mapping[str, Any]]) -> None:
         """Append objects. Raises OSError, leaving the lines written before."""
-        data = b"".join(json.dumps(o, separators=(",", ":")).encode() + b"\n" for o in objects)
+        data = memoryview(b"".join(json.dumps(o, separators=(",", ":")).encode() + b"\n" for o in objects))
+        self._begin()
+        good = self._good + len(data)
         try:
-            self._file.write(data)
-            self._file.flush()
-            self._good += len(data)
+            while data:  # a disk that fills takes a part before it refuses
+                data = data[self._file.write(data) :]
         except OSError:
-            os.truncate(self.path, self._good)
+            self._cut(self._good)
             raise
+        self._good = good
+
+    def _begin(self) -> None:
+        if self._good < 0:
+            self._cut(0)
+            self._good = 0
+
+    def _cut(self, size: int) -> None:
+        if self._file.seekable():
+            self._file.seek(size)
+            self._file.truncate()
 
     def close(self) -> None:
         """Make all lines durable. Raises OSError."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        self._begin()
+        if self._file.seekable():
+            os.fsync(self._file.fileno())
         self._file.close()
+
+    def abort(self) -> None:
+        """Keep the whole lines written so far; without one, leave what was there before."""
+        self._file.close()
+        if self._good < 0 and self._new:
+            self.path.unlink(missing_ok=True)

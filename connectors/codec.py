@@ -7,6 +7,7 @@ any Arrow reader can open it. Reading copies nothing: columns point into the mes
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 FORMAT = 1
 _KEY = b"wiresonde"
+_UNREADABLE = (pa.ArrowException, StopIteration, EOFError, ValueError, OSError, RecursionError, struct.error)
 
 
 class CodecError(Exception):
@@ -28,7 +30,7 @@ class NewerFormatError(CodecError):
 
 def encode(columns: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> bytes:
     """One message of equally long columns. ``header``: JSON values, kept beside the columns."""
-    text = json.dumps({"format": FORMAT, **header}, separators=(",", ":")).encode()
+    text = json.dumps({**header, "format": FORMAT}, separators=(",", ":")).encode()
     arrays = [pa.array(column) for column in columns.values()]
     fields = [pa.field(name, array.type, nullable=False) for name, array in zip(columns, arrays)]
     schema = pa.schema(fields, metadata={_KEY: text})
@@ -40,31 +42,72 @@ def encode(columns: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> by
 
 
 def decode(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Columns, read-only, and header of a message. Raises CodecError for anything that is not one."""
+    """Columns, read-only, and header of a message. Raises CodecError for anything that is not one.
+
+    Nothing is allocated by a length that the message claims: columns must lie in it, as plain numbers.
+    """
     try:
-        with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
-            text = (reader.schema.metadata or {}).get(_KEY)
-            if text is None:
-                raise CodecError("an Arrow stream, but not a wiresonde message")
-            header = json.loads(text)
-            if header.get("format") != FORMAT:
-                _refuse(header.get("format"))
-            batch = reader.read_next_batch()
-            batch.validate(full=True)
-    except (pa.ArrowException, StopIteration, ValueError, OSError) as error:
+        messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(data))
+        schema = pa.ipc.read_schema(messages.read_next_message())
+        header = _header(schema)
+        message = messages.read_next_message()
+        if message.type != "record batch" or _is_compressed(message.metadata.to_pybytes()):
+            raise CodecError(f"a {message.type} where a record batch that is not compressed is expected")
+        batch = pa.ipc.read_record_batch(message, schema)
+        batch.validate(full=True)
+        if next(iter(messages), None) is not None:
+            raise CodecError("more than one record batch")
+    except _UNREADABLE as error:
         raise CodecError(f"not an Arrow message of ours: {error}") from error
     columns = {}
     for field, array in zip(batch.schema, batch.columns):
-        if array.null_count or not pa.types.is_primitive(field.type):
-            raise CodecError(f"column {field.name}: nulls or a type that is not a number: {field.type}")
+        if array.null_count:
+            raise CodecError(f"column {field.name} has nulls")
         columns[field.name] = array.to_numpy(zero_copy_only=True)
     return columns, header
 
 
-def _refuse(found: Any) -> None:
+def _header(schema: pa.Schema) -> dict[str, Any]:
+    """The header of a message of ours whose columns all are numbers."""
+    text = (schema.metadata or {}).get(_KEY)
+    if text is None:
+        raise CodecError("an Arrow stream, but not a wiresonde message")
+    header = json.loads(text)
+    if not isinstance(header, dict):
+        raise CodecError("a header that is not a JSON object")
+    found = header.get("format")
     if isinstance(found, int) and found > FORMAT:
         raise NewerFormatError(f"message format {found}; this version reads up to {FORMAT}")
-    raise CodecError(f"message format {found!r}; this version reads {FORMAT}")
+    if type(found) is not int or found != FORMAT:
+        raise CodecError(f"message format {found!r}; this version reads {FORMAT}")
+    for field in schema:
+        if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
+            raise CodecError(f"column {field.name} is no number: {field.type}")
+    if len(set(schema.names)) < len(schema.names):
+        raise CodecError("two columns have the same name")
+    return header
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a record batch's metadata has a `compression` field (Arrow's Message.fbs and Schema.fbs).
+
+    Unpacking would allocate what the message claims, and pyarrow cannot be told not to unpack.
+    """
+    at = _field(metadata, _u32(metadata, 0), 2)  # Message.header, a reference to a RecordBatch
+    return at is not None and _field(metadata, at + _u32(metadata, at), 3) is not None
+
+
+def _field(data: bytes, table: int, number: int) -> int | None:
+    """Where a field of a flatbuffers table lies; None when it is absent."""
+    vtable = table - struct.unpack_from("<i", data, table)[0]
+    if 4 + 2 * number >= struct.unpack_from("<H", data, vtable)[0]:
+        return None
+    offset = struct.unpack_from("<H", data, vtable + 4 + 2 * number)[0]
+    return table + offset if offset else None
+
+
+def _u32(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "little")
 
 
 def equal(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]]) -> bool:

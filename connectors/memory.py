@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
+from itertools import islice
 
 
 class BusClosedError(Exception):
@@ -37,12 +38,15 @@ class MemoryBus:
         self._log: list[deque[Message]] = [deque() for _ in range(partitions)]
         self._end = [0] * partitions
         self._position = [0] * partitions
+        self._turn = 0  # the partition that poll begins with
         self._ended = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
 
     def publish(self, partition: int, value: bytes) -> int:
         """Append a message and return its offset; blocks while the partition is full."""
+        if not 0 <= partition < self.partitions:
+            raise ValueError(f"partition {partition} is not one of {self.partitions}")
         with self._changed:
             while len(self._log[partition]) >= self._capacity and not self._ended:
                 self._changed.wait()
@@ -55,11 +59,15 @@ class MemoryBus:
             return offset
 
     def end(self, error: BaseException | None = None) -> None:
-        """No more messages will come; with an error, ``poll`` raises it once everything before is read."""
+        """No more messages will come; with an error, ``poll`` raises it once everything before is read.
+
+        Either side may call it, and the first call counts. A publisher that waits is released.
+        """
         with self._changed:
-            self._ended = True
-            self._error = error
-            self._changed.notify_all()
+            if not self._ended:
+                self._ended = True
+                self._error = error
+                self._changed.notify_all()
 
     def poll(self, timeout: float | None = None, most: int = 16) -> list[Message] | None:
         """The next messages of all partitions, [] after ``timeout`` seconds, None when nothing will come.
@@ -68,15 +76,14 @@ class MemoryBus:
         """
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._ready(), timeout)
-            batch = []
-            for partition, log in enumerate(self._log):
-                position = self._position[partition]
-                for message in log:
-                    if len(batch) == most:
-                        break
-                    if message.offset >= position:
-                        batch.append(message)
-                        self._position[partition] = message.offset + 1
+            batch: list[Message] = []
+            turn, self._turn = self._turn, (self._turn + 1) % self.partitions  # so that none waits for ever
+            for partition in (*range(turn, self.partitions), *range(turn)):
+                log = self._log[partition]
+                done = self._position[partition] - (log[0].offset if log else 0)
+                new = list(islice(log, done, done + most - len(batch)))
+                batch += new
+                self._position[partition] += len(new)
             if not batch and self._ended:
                 if self._error is not None:
                     raise self._error
@@ -101,8 +108,13 @@ class MemoryBus:
             self._changed.notify_all()
 
     def commit(self, partition: int, offset: int) -> None:
-        """Drop the messages before ``offset``: they will not be asked for again."""
+        """Drop the messages before ``offset``: they will not be asked for again.
+
+        Raises ValueError when not all of them were polled.
+        """
         with self._changed:
+            if offset > self._position[partition]:
+                raise ValueError(f"offset {offset} is past {self._position[partition]}, polled next")
             log = self._log[partition]
             while log and log[0].offset < offset:
                 log.popleft()

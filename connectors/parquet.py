@@ -3,44 +3,53 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
 
+from connectors.whole import WholeFile
+
+GROUP = 1 << 16  # rows of a row group, however they came: equal rows give equal bytes
+
 
 class ParquetFile:
-    """Writes tables to ``path``; until ``close`` they are in a temporary file beside it."""
+    """Writes tables to ``path``, which appears with ``close``."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         """Raises OSError when the place cannot be written."""
         self.path = path
-        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self._file = self._temporary.open("wb")
-        self._writer = pa.parquet.ParquetWriter(self._file, schema, compression="zstd")
+        self._waiting: list[pa.Table] = []
+        self._rows = 0  # waiting
+        self._whole = WholeFile(path)
+        try:
+            self._writer = pa.parquet.ParquetWriter(self._whole.file, schema, compression="zstd")
+        except BaseException:
+            self._whole.abort()
+            raise
 
     def write(self, table: pa.Table) -> None:
         """Append rows. Raises OSError."""
-        self._writer.write_table(table)
+        self._waiting.append(table)
+        self._rows += table.num_rows
+        if self._rows >= GROUP:
+            self._write_groups(self._rows // GROUP * GROUP)
+
+    def _write_groups(self, rows: int) -> None:
+        table = pa.concat_tables(self._waiting)
+        self._waiting, self._rows = [table.slice(rows)], table.num_rows - rows
+        # one chunk: where the writer begins a page depends on the chunks
+        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=GROUP)
 
     def close(self) -> None:
         """Make everything durable under the file's name. Raises OSError."""
+        if self._rows:
+            self._write_groups(self._rows)
         self._writer.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._temporary.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        self._whole.commit()
 
     def abort(self) -> None:
         """Leave nothing behind."""
         with contextlib.suppress(OSError, ValueError):  # a full disk may fail here again
             self._writer.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
-        self._temporary.unlink(missing_ok=True)
+        self._whole.abort()

@@ -81,7 +81,7 @@ class BatchCollector:
 def registry_of(collector: BatchCollector) -> CollectorRegistry:
     """A registry that holds the collector and nothing else."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)  # type: ignore[arg-type]
+    registry.register(collector)
     return registry
 
 

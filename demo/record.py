@@ -232,10 +232,10 @@ def content(net: Network, rng: Random) -> None:
     for part in ("www/page", "www/data", "www/api", "home"):
         (folder / part).mkdir(parents=True)
     for i in range(clients.PAGES):
-        size = min(12_000, int(rng.lognormvariate(8.3, 0.6)))  # median 4 kB
+        size = min(15_000, int(rng.lognormvariate(8.5, 0.6)))  # median 5 kB
         (folder / f"www/page/{i}.html").write_bytes(b"<p>" + rng.randbytes(size // 2).hex().encode())
     for i in range(clients.DATA_FILES):
-        (folder / f"www/data/{i}.bin").write_bytes(rng.randbytes(rng.randint(20_000, 40_000)))
+        (folder / f"www/data/{i}.bin").write_bytes(rng.randbytes(rng.randint(25_000, 60_000)))
     for i in range(clients.API_FILES):
         (folder / f"www/api/{i}.json").write_bytes(
             b'{"value": "' + rng.randbytes(rng.randint(20, 600)).hex().encode() + b'"}'
@@ -369,7 +369,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=HERE, help="folder for both files")
     parser.add_argument("--seed", type=int, default=1, help="of every choice of content, order and pause")
     parser.add_argument("--seconds", type=float, default=85.0, help="how long the clients work")
-    parser.add_argument("--attack-at", type=float, default=0.72, help="share of that time before the attack")
+    parser.add_argument("--attack-at", type=float, default=0.8, help="share of that time before the attack")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     os.environ["PATH"] += ":/usr/sbin:/sbin"

@@ -32,7 +32,7 @@ from engine.metrics import Metrics
 from engine.publisher import Pace, Publisher, Sensor, replay
 from engine.scorers import KitsuneScorer, new_kitsune
 from engine.sinks import AlertFile, ScoreFile, Top
-from engine.types import Packets, Rows
+from engine.types import Packets, Rows, join_rows
 from engine.worker import Worker
 from models.bundle import BundleError, load, save
 from models.kitnet import KitNET, KitNETConfig
@@ -92,7 +92,7 @@ def read_connection_tables(
 def _records(parts: list[tuple[Rows, Rows]]) -> pa.Table:
     if not parts:
         return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE))
-    return connection_table(*(np.concatenate(columns) for columns in zip(*parts)))
+    return connection_table(*(join_rows(list(columns)) for columns in zip(*parts)))
 
 
 def read_connections(paths: Sequence[Path], config: Config | None = None) -> pa.Table:

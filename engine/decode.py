@@ -90,8 +90,8 @@ def decode(
 
 
 def _frozen(column: NDArray[Any]) -> NDArray[Any]:
-    """A read-only view: to numba a writable array is another type, and would be compiled for again."""
-    view = column.view()
+    """A read-only view: to numba a writable or strided array is another type, and would be compiled for."""
+    view = np.ascontiguousarray(column).view()
     view.flags.writeable = False
     return view
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from engine.connections.tracker import Tracker, TrackerConfig
 from engine.scorers import Scorer
-from engine.types import PacketBlock, Packets, ScoreBatch, take
+from engine.types import PacketBlock, Packets, Rows, ScoreBatch, take
 
 SPARE = 8192  # connections that may end in one step of the tracker
 
@@ -36,7 +36,11 @@ class Detector:
         self._next: dict[tuple[str, int], int] = {}  # (sensor, epoch) -> next seq
 
     def process(self, block: PacketBlock, offset: int) -> list[ScoreBatch]:
-        """Rows of connections that ended, or whose alarm began, in this block; each ended connection once."""
+        """Rows of connections that ended, or whose alarm began, in this block; each ended connection once.
+
+        A row for the beginning of an alarm has the score of the packet with which it began, and counts its
+        connection's packets up to the end of the block.
+        """
         if not self._expected(block):
             return []
         self.dropped += block.dropped
@@ -72,26 +76,25 @@ class Detector:
         for tracked in self.tracker.track(p):
             rows = slice(tracked.begin, tracked.end)
             for scorer, values in zip(self.scorers, scores):
-                begun = scorer.absorb(tracked.slot, p.ts[rows], values[rows])
+                begun, at = scorer.absorb(tracked.slot, p.ts[rows], values[rows])
                 if begun.size:
-                    out.append(self._batch(scorer, begun, offset, final=False))
+                    out.append(self._batch(scorer, begun, at, offset))
                 if tracked.closed.size:
-                    out.append(self._batch(scorer, tracked.closed, offset, final=True))
+                    out.append(self._batch(scorer, tracked.closed, scorer.finish(tracked.closed), offset))
 
     def _advance(self, now: int, offset: int, out: list[ScoreBatch]) -> None:
         """Let event time pass without packets: what has waited long enough ends."""
         for closed in self.tracker.advance(now):
-            out.extend(self._batch(scorer, closed, offset, final=True) for scorer in self.scorers)
+            out.extend(self._batch(scorer, closed, scorer.finish(closed), offset) for scorer in self.scorers)
 
     def flush(self, offset: int) -> list[ScoreBatch]:
         """End every live connection, as at the end of a capture."""
         out = []
         for slots in self.tracker.flush():
-            out.extend(self._batch(scorer, slots, offset, final=True) for scorer in self.scorers)
+            out.extend(self._batch(scorer, slots, scorer.finish(slots), offset) for scorer in self.scorers)
         return out
 
-    def _batch(self, scorer: Scorer, slots: NDArray[np.int32], offset: int, final: bool) -> ScoreBatch:
+    def _batch(self, scorer: Scorer, slots: NDArray[np.int32], scores: Rows, offset: int) -> ScoreBatch:
         rows, sides = self.tracker.rows(slots)
-        scores = scorer.connections(slots, final)
         scores["partition"], scores["offset"] = self.partition, offset
         return ScoreBatch(scorer.name, scorer.version, rows, sides, scores)

@@ -34,6 +34,9 @@ class Metrics:
         self.repeated_blocks = Series(
             "counter", "wiresonde_repeated_blocks", "Blocks that had been seen before and were skipped."
         )
+        self.unreadable = Series(
+            "counter", "wiresonde_unreadable_messages", "Messages of the bus that held no packet block."
+        )
         self.late = Series("counter", "wiresonde_late_packets", "Packets older than one seen before.")
         self.live = Series("gauge", "wiresonde_live_connections", "Connections in the table.")
         self.opened = Series("counter", "wiresonde_opened_connections", "Connections ever opened.")
@@ -41,7 +44,10 @@ class Metrics:
             "counter", "wiresonde_evicted_connections", "Connections evicted because the table was full."
         )
         self.flows_evicted = Series(
-            "counter", "wiresonde_evicted_flows", "Flows evicted because the feature tables were full.", ("model",)
+            "counter",
+            "wiresonde_evicted_flows",
+            "Flows evicted because the feature tables were full.",
+            ("model",),
         )
         self.out_of_range = Series(
             "counter", "wiresonde_out_of_range_inputs", "Model inputs outside the learned range.", ("model",)

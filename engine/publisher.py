@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,8 +31,11 @@ class Pace:
     """How fast a capture is replayed: ``factor`` seconds of capture a second, 0 = as fast as it goes."""
 
     factor: float = 0.0
+    latency: float | None = (
+        None  # seconds that packets may wait for their block to fill; None: until it is full
+    )
     clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] = time.sleep
 
 
 @dataclass(frozen=True)
@@ -93,27 +96,55 @@ class Publisher:
         self._bus.publish(partition, wire.encode(block))
         self._seq[partition] += 1
 
-    def finish(self) -> None:
-        """Publish what waits and a last heartbeat, so that every partition learns how late it is."""
+    def flush(self) -> None:
+        """Publish what waits."""
         for partition in range(self._bus.partitions):
             if self._parts[partition]:
                 self._send(partition)
+
+    def finish(self) -> None:
+        """Publish what waits and a last heartbeat, so that every partition learns how late it is."""
+        self.flush()
         for partition in range(self._bus.partitions):
             if self._now > np.iinfo(np.int64).min:
                 self._send(partition)
 
 
 def replay(blocks: Iterable[FrameBlock], publisher: Publisher, pace: Pace) -> None:
-    """Publish all blocks, each when its first packet is due, and finish."""
+    """Publish all blocks, each frame when it is due, give or take the latency, and finish."""
+    if pace.factor:
+        blocks = _in_time(blocks, pace)
+    sent = pace.clock()
+    for frames in blocks:
+        publisher.add(frames)
+        if pace.latency is not None and pace.clock() - sent >= pace.latency:
+            publisher.flush()
+            sent = pace.clock()
+    publisher.finish()
+
+
+def _in_time(blocks: Iterable[FrameBlock], pace: Pace) -> Iterator[FrameBlock]:
+    """The frames of all blocks when they are due, cut where the latency asks for it."""
     began: tuple[float, int] | None = None
     for frames in blocks:
-        if pace.factor and len(frames):
-            first = int(frames.ts[0])
+        for piece in _pieces(frames, int((pace.latency or 1.0) * pace.factor * 1e9)):
+            last = int(piece.ts[-1])
             if began is None:
-                began = (pace.clock(), first)
-            due = began[0] + (first - began[1]) * 1e-9 / pace.factor
-            wait = due - pace.clock()
+                began = (pace.clock(), int(piece.ts[0]))
+            wait = began[0] + (last - began[1]) * 1e-9 / pace.factor - pace.clock()
             if wait > 0:
                 pace.sleep(wait)
-        publisher.add(frames)
-    publisher.finish()
+            yield piece
+
+
+def _pieces(frames: FrameBlock, span: int) -> Iterator[FrameBlock]:
+    """The frames cut into pieces of at most ``span`` ns of capture."""
+    begin, dropped = 0, frames.dropped
+    while begin < len(frames):
+        late = frames.ts[begin:] > frames.ts[begin] + span
+        end = begin + int(late.argmax()) if late.any() else len(frames)
+        columns = (
+            c[begin:end] for c in (frames.start, frames.captured, frames.wire, frames.ts, frames.link_type)
+        )
+        yield FrameBlock(frames.buffer, *columns, dropped)
+        begin, dropped = end, 0

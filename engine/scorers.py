@@ -23,6 +23,8 @@ from models.kitnet import KitNET, KitNETConfig, Phase
 from models.threshold import Threshold, ThresholdConfig
 from models.threshold import fit as fit_threshold
 
+Slots = NDArray[np.int32]
+
 CHUNK = 1024  # packets whose features are scored while they are in the cache; changes no score
 
 SUM = np.dtype(
@@ -30,6 +32,7 @@ SUM = np.dtype(
 )
 
 MAX, MEAN = 0, 1
+LEARN, CALIBRATE = PHASES.index("learn"), PHASES.index("calibrate")
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,12 @@ class Scorer(Protocol):
     def score(self, p: Packets) -> Floats:
         """(n,) scores, NaN for packets without one. Learns where the phase says so."""
 
-    def absorb(self, slot: NDArray[np.int32], ts: NDArray[np.int64], scores: Floats) -> NDArray[np.int32]:
-        """Add packet scores to their connections; returns the slots whose alarm began, in order."""
+    def absorb(self, slot: NDArray[np.int32], ts: NDArray[np.int64], scores: Floats) -> tuple[Slots, Rows]:
+        """Add packet scores to their connections; returns the slots whose alarm began, in order, and their
+        SCORE at the packet with which it began."""
 
-    def connections(self, slots: NDArray[np.int32], final: bool) -> Rows:
-        """(n,) SCORE of some connections; final ones count for calibration and are forgotten."""
+    def finish(self, slots: NDArray[np.int32]) -> Rows:
+        """(n,) SCORE of connections that ended; they count for calibration and are forgotten."""
 
     def settle(self, live: Callable[[], NDArray[np.int32]]) -> None:
         """End the calibration if its packets are all in; ``live`` gives the connections that have not ended."""
@@ -85,12 +89,13 @@ class Scorer(Protocol):
 @njit(cache=True, nogil=True)
 def _absorb(
     sums: Rows, slot: NDArray[np.int32], ts: NDArray[np.int64], scores: Floats,
-    threshold: float, aggregate: int, begun: NDArray[np.int32],
+    threshold: float, aggregate: int, begun: NDArray[np.int32], at: Rows,
 ) -> int:  # fmt: skip
-    """Add up scores by slot; writes slots whose score passes the threshold for the first time to ``begun``."""
+    """Add up scores by slot. Slots whose score passes the threshold for the first time go to ``begun``, their
+    sums at that packet to ``at``."""
     n = 0
     for i in range(slot.size):
-        if slot[i] < 0 or not scores[i] == scores[i]:
+        if slot[i] < 0 or scores[i] != scores[i]:
             continue
         row = sums[slot[i]]
         if row["scored"] == 0 or scores[i] > row["peak"]:
@@ -102,6 +107,7 @@ def _absorb(
         if score > threshold and not row["alarmed"]:
             row["alarmed"] = True
             begun[n] = slot[i]
+            at[n] = row
             n += 1
     return n
 
@@ -128,7 +134,9 @@ class KitsuneScorer:
         self._threshold_config = threshold
         self._aggregate = MAX if config.aggregate == "max" else MEAN
         self._sums = np.zeros(slots, SUM)
+        self._begun, self._at = np.empty(0, np.int32), np.zeros(0, SUM)
         self._calibrated = 0  # packets scored while calibrating
+        self._version = self._digest()
         self._sample: list[Floats] = []  # connection scores seen while calibrating
 
     @property
@@ -140,7 +148,10 @@ class KitsuneScorer:
 
     @property
     def version(self) -> str:
-        """A digest of the configuration and the phase; with a fitted threshold, of what was learned too."""
+        """A digest of the configuration and, once there is one, of the threshold, which what was learned gave."""
+        return self._version
+
+    def _digest(self) -> str:
         parts: list[Any] = [asdict(self.features.config), asdict(self.kitnet.config), asdict(self.config)]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
         if self.threshold is not None:
@@ -189,31 +200,44 @@ class KitsuneScorer:
             self._calibrated += len(x) - first
         return scores
 
-    def absorb(self, slot: NDArray[np.int32], ts: NDArray[np.int64], scores: Floats) -> NDArray[np.int32]:
-        """Add packet scores to their connections; returns the slots whose alarm began, in order."""
-        begun = np.empty(slot.size, np.int32)
-        bound = np.inf if self.threshold is None else self.threshold.value
-        n = _absorb(self._sums, slot, ts, scores, bound, self._aggregate, begun)
-        return begun[:n]
+    def absorb(self, slot: Slots, ts: NDArray[np.int64], scores: Floats) -> tuple[Slots, Rows]:
+        """Add packet scores to their connections; returns the slots whose alarm began, and their SCORE then."""
+        begun, at = self._begun[: slot.size], self._at[: slot.size]
+        if begun.size < slot.size:
+            self._begun = begun = np.empty(slot.size, np.int32)
+            self._at = at = np.zeros(slot.size, SUM)
+        n = _absorb(self._sums, slot, ts, scores, self._bound, self._aggregate, begun, at)
+        return begun[:n].copy(), self._score_rows(at[:n], final=False)
 
-    def connections(self, slots: NDArray[np.int32], final: bool) -> Rows:
-        """(n,) SCORE of some connections; final ones count for calibration and are forgotten."""
+    def finish(self, slots: Slots) -> Rows:
+        """(n,) SCORE of connections that ended; they count for calibration and are forgotten."""
         sums = self._sums[slots]
-        out = np.zeros(slots.size, SCORE)
+        self._sums[slots] = np.zeros(1, SUM)
+        out = self._score_rows(sums, final=True)
+        if self.threshold is None:
+            self._sample.append(out["score"][out["scored"] > 0])
+        return out
+
+    @property
+    def _bound(self) -> float:
+        return np.inf if self.threshold is None else self.threshold.value
+
+    def _score_rows(self, sums: Rows, final: bool) -> Rows:
+        out = np.zeros(sums.size, SCORE)
+        if not sums.size:
+            return out
         scored = sums["scored"] > 0
         out["peak"] = np.where(scored, sums["peak"], np.nan)
         out["mean"] = np.where(scored, sums["total"] / np.maximum(sums["scored"], 1), np.nan)
         out["score"] = out["peak"] if self._aggregate == MAX else out["mean"]
         out["peak_at"] = sums["peak_at"]
         out["scored"] = sums["scored"]
-        out["threshold"] = np.nan if self.threshold is None else self.threshold.value
+        out["threshold"] = self.threshold_value
         out["alarm"] = out["score"] > out["threshold"]
+        out["begins"] = out["alarm"] & ~(sums["alarmed"] & final)
         out["final"] = final
-        out["phase"] = PHASES.index(self.phase)
-        if final:
-            self._sums[slots] = np.zeros(1, SUM)
-            if self.threshold is None:
-                self._sample.append(out["score"][scored])
+        # not the model's phase now, which would depend on where the stream is cut, but what the row shows of it
+        out["phase"] = np.where(scored, CALIBRATE, LEARN) if self.threshold is None else PHASES.index("score")
         return out
 
     def settle(self, live: Callable[[], NDArray[np.int32]]) -> None:
@@ -222,6 +246,7 @@ class KitsuneScorer:
             self._sample.append(self._scores_of(live()))
             self.threshold = fit_threshold(np.concatenate(self._sample), self._threshold_config)
             self._sample = []
+            self._version = self._digest()
 
     def _scores_of(self, slots: NDArray[np.int32]) -> Floats:
         sums = self._sums[slots]

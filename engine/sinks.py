@@ -13,7 +13,7 @@ from connectors.parquet import ParquetFile
 from engine.connections.layout import CONNECTION, SIDE
 from engine.errors import OutputError
 from engine.scores import as_dicts, score_table
-from engine.types import SCORE, ScoreBatch, choose, join
+from engine.types import SCORE, ScoreBatch, choose
 
 Probes = Sequence[dict[str, str]]
 
@@ -25,7 +25,6 @@ class ScoreFile:
         """Raises OutputError when the file cannot be begun."""
         self.path = path
         self._probes = probes
-        self._waiting: list[ScoreBatch] = []
         empty = ScoreBatch("", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros(0, SCORE))
         try:
             self._file = ParquetFile(path, score_table(empty, probes).schema)
@@ -55,7 +54,7 @@ class ScoreFile:
 
 
 class AlertFile:
-    """Sink: a line of ECS JSON when a connection's alarm begins, or at its end if it began only then."""
+    """Sink: a line of ECS JSON for each connection that alarms, when its alarm begins."""
 
     def __init__(self, path: Path, probes: Probes, observer: str) -> None:
         """Raises OutputError when the file cannot be begun."""
@@ -70,7 +69,7 @@ class AlertFile:
 
     def write(self, batch: ScoreBatch) -> None:
         """Write the alarms of a batch that begin in it."""
-        begun = choose(batch, batch.scores["alarm"] & ~batch.scores["final"])
+        begun = choose(batch, batch.scores["begins"])
         if not len(begun):
             return
         rows = as_dicts(score_table(begun, self._probes))
@@ -92,7 +91,7 @@ class AlertFile:
 
     def abort(self) -> None:
         """Keep the whole lines written so far."""
-        self.close()
+        self._file.abort()
 
 
 class Top:
@@ -100,7 +99,7 @@ class Top:
 
     def __init__(self, most: int = 10) -> None:
         self._most = most
-        self._best: list[ScoreBatch] = []
+        self._best: list[ScoreBatch] = []  # of one connection each
         self.connections = 0
         self.scored = 0
         self.alarms = 0
@@ -112,10 +111,10 @@ class Top:
         self.alarms += int(ended.scores["alarm"].sum())
         ended = choose(ended, ended.scores["scored"] > 0)
         self.scored += len(ended)
-        if len(ended):
-            both = join([*self._best, ended])
-            order = np.lexsort((both.rows["start"], -both.scores["score"]))
-            self._best = [choose(both, order[: self._most])]
+        most = np.lexsort((ended.rows["start"], -ended.scores["score"]))[: self._most]
+        self._best += [choose(ended, most[k : k + 1]) for k in range(most.size)]
+        self._best.sort(key=lambda b: (-b.scores["score"][0], b.rows["start"][0]))
+        del self._best[self._most :]
 
     def flush(self) -> None:
         """Nothing."""
@@ -128,9 +127,7 @@ class Top:
 
     def rows(self, probes: Probes) -> list[dict[str, Any]]:
         """The kept connections, greatest score first."""
-        if not self._best:
-            return []
-        return as_dicts(score_table(self._best[0], probes))
+        return [row for batch in self._best for row in as_dicts(score_table(batch, probes))]
 
 
 def _failed(path: Path, error: OSError) -> OutputError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from connectors import codec
 from connectors.codec import CodecError
 from engine.types import PACKET_DTYPES, PacketBlock, Packets, freeze
@@ -23,10 +26,16 @@ def decode(data: bytes) -> PacketBlock:
     if found != PACKET_DTYPES:
         wrong = sorted(set(found.items()) ^ set(PACKET_DTYPES.items()), key=str)
         raise CodecError(f"columns are not those of packets: {wrong[:3]}")
-    numbers = [header.get(name) for name in ("epoch", "seq", "now", "dropped")]
-    if not isinstance(header.get("sensor"), str) or not all(isinstance(x, int) for x in numbers):
-        raise CodecError(f"header without sensor, epoch, seq, now and dropped: {header}")
-    packets = freeze(Packets(**columns))
-    return PacketBlock(
-        header["sensor"], header["epoch"], header["seq"], packets, header["now"], header["dropped"]
-    )
+    sensor = header.get("sensor")
+    if not isinstance(sensor, str):
+        raise CodecError(f"header without the name of a sensor: {sensor!r:.80}")
+    epoch, seq, dropped = (_number(header, name, 0) for name in ("epoch", "seq", "dropped"))
+    now = _number(header, "now", -(1 << 63))
+    return PacketBlock(sensor, epoch, seq, freeze(Packets(**columns)), now, dropped)
+
+
+def _number(header: Mapping[str, Any], name: str, least: int) -> int:
+    value = header.get(name)
+    if type(value) is not int or not least <= value < 1 << 63:
+        raise CodecError(f"{name} {value!r:.80} in the header is not a number from {least}")
+    return value

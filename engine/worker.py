@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
+from connectors.codec import CodecError, NewerFormatError
 from connectors.memory import Message
 from engine import wire
 from engine.detector import Detector
+from engine.errors import StateError
 from engine.labels import slice_values
 from engine.metrics import Metrics
 from engine.types import PHASES, ScoreBatch, choose, join
+
+logger = logging.getLogger(__name__)
 
 
 class Consumer(Protocol):
@@ -51,7 +56,7 @@ class Worker:
         """``probes``: labels by probe id. ``slices``: names of the slice labels and how many values each.
 
         ``flush_after``: so many connections or messages may wait before sinks are flushed and offsets committed;
-        fewer messages than the bus holds, or publishing would wait for ever.
+        not more messages than the bus holds, or publishing would wait for ever.
         """
         self._bus = bus
         self._detectors = {d.partition: d for d in detectors}
@@ -69,13 +74,19 @@ class Worker:
         self._to_commit: dict[int, int] = {}
 
     def run(self) -> None:
-        """Work until the bus has ended; then end all connections, flush and commit."""
+        """Work until the bus has ended; then end all connections, flush and commit.
+
+        When sinks are flushed depends on the messages alone, not on how many a poll gives, as long as they keep
+        coming. Raises what the publisher ended with, before anything is ended here.
+        """
         while (messages := self._bus.poll(timeout=1.0)) is not None:
             for message in messages:
                 self._take(message)
-                if self._n_pending >= self._flush_connections:
+                if self._n_pending >= self._flush_connections or self._uncommitted >= self._flush_messages:
                     self._flush()
-            self._commit()
+            if not messages and self._uncommitted:
+                self._flush()
+            self._state_metrics()
         self.close()
 
     def close(self) -> None:
@@ -83,11 +94,21 @@ class Worker:
         for partition, detector in self._detectors.items():
             self._keep(detector.flush(self._to_commit.get(partition, 0)))
         self._flush()
+        self._state_metrics()
 
     def _take(self, message: Message) -> None:
-        block = wire.decode(message.value)
-        detector = self._detectors[message.partition]
-        self._keep(detector.process(block, message.offset))
+        self._to_commit[message.partition] = message.offset + 1
+        self._uncommitted += 1
+        try:
+            block = wire.decode(message.value)
+        except NewerFormatError as error:
+            raise StateError(f"{_place(message)}: {error}; upgrade this worker before it goes on") from error
+        except CodecError as error:
+            logger.warning("message skipped: %s error=%s", _place(message), error)
+            with self._metrics.collector.lock:
+                self._metrics.unreadable.add((), 1)
+            return
+        self._keep(self._detectors[message.partition].process(block, message.offset))
         with self._metrics.collector.lock:
             self._metrics.packets.add((block.sensor,), len(block))
             self._metrics.blocks.add((block.sensor,), 1)
@@ -95,26 +116,11 @@ class Worker:
                 self._metrics.dropped.add((block.sensor, "sensor"), block.dropped)
             for reason, n in block.unread.items():
                 self._metrics.unread.add((reason,), n)
-        self._to_commit[message.partition] = message.offset + 1
-        self._uncommitted += 1
 
     def _keep(self, batches: list[ScoreBatch]) -> None:
         for batch in batches:
             self._pending.setdefault((batch.model, batch.version), []).append(batch)
             self._n_pending += len(batch)
-
-    def _commit(self) -> None:
-        """Commit at once when nothing waits for a sink; else flush after so many messages."""
-        self._state_metrics()
-        if self._n_pending == 0:
-            self._commit_offsets()
-        elif self._uncommitted >= self._flush_messages:
-            self._flush()
-
-    def _commit_offsets(self) -> None:
-        for partition, offset in self._to_commit.items():
-            self._bus.commit(partition, offset)
-        self._uncommitted = 0
 
     def _flush(self) -> None:
         for batches in self._pending.values():
@@ -125,8 +131,9 @@ class Worker:
         for sink in self._sinks:
             sink.flush()
         self._pending, self._n_pending = {}, 0
-        self._commit_offsets()
-        self._state_metrics()
+        for partition, offset in self._to_commit.items():
+            self._bus.commit(partition, offset)
+        self._uncommitted = 0
 
     def _count(self, batch: ScoreBatch) -> None:
         ended = choose(batch, batch.scores["final"])
@@ -160,3 +167,7 @@ class Worker:
                     m.phase.set((name, phase), sum(s.phase == phase for s in mine))
                 values = [s.threshold_value for s in mine]
                 m.threshold.set((name,), float(np.nanmax(values)) if not np.isnan(values).all() else np.nan)
+
+
+def _place(message: Message) -> str:
+    return f"partition={message.partition} offset={message.offset}"

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from models import kitnet_kernels as kernels
 from models import kitnet_learn as learning
-from models.autoencoder import TINY, Autoencoder, Floats, hidden_units, initial_weights
+from models.autoencoder import Autoencoder, Floats, hidden_units
 from models.feature_map import CorrelationDistance, FeatureMap, check_map, cluster
 from models.kitnet_kernels import Frozen, Nets
 
@@ -319,70 +319,18 @@ class KitNET:
     def _start_learning(self, feature_map: FeatureMap) -> None:
         check_map(feature_map, self.config.features, self.config.max_cluster)
         self.feature_map = feature_map
-        self._nets = fresh_nets(feature_map, self.config)
+        self._nets = kernels.fresh_nets(feature_map, self.config.hidden_ratio, self.config.seed)
         self._phase = Phase.LEARN
         self._statistics = CorrelationDistance(0)
 
     def _score(self, x: NDArray[Any], out: Floats) -> int:
         if self._frozen is None:
-            self._frozen = frozen_nets(self._ready(), self.config)
+            self._frozen = kernels.frozen_nets(self._ready(), self.config.precision, self.config.clip)
         with np.errstate(all="ignore"):
-            return int(kernels.score(self._frozen, x, out))
+            return int(kernels.score(self._frozen, kernels.make_scratch(self._frozen), x, out))
 
 
 _RANGES = ("low", "high", "out_low", "out_high")
-
-
-def fresh_nets(feature_map: FeatureMap, config: KitNETConfig) -> Nets:
-    """The autoencoders of a map before their first step."""
-    k, d = len(feature_map), config.features
-    visible = np.array([len(part) for part in feature_map], np.int64)
-    hidden = np.array([hidden_units(int(v), config.hidden_ratio) for v in visible], np.int64)
-    g = hidden_units(k, config.hidden_ratio)
-    w = np.zeros((k, int(visible.max()), int(hidden.max())))
-    for a in range(k):
-        v, h = int(visible[a]), int(hidden[a])
-        w[a, :v, :h] = initial_weights(v, h, config.seed)
-    return Nets(
-        features=np.array([i for part in feature_map for i in part], np.int64),
-        start=np.cumsum(visible) - visible,
-        visible=visible,
-        hidden=hidden,
-        low=np.full(d, np.inf),
-        high=np.full(d, -np.inf),
-        w=w,
-        b_hidden=np.zeros(w.shape[::2]),
-        b_visible=np.zeros(w.shape[:2]),
-        out_low=np.full(k, np.inf),
-        out_high=np.full(k, -np.inf),
-        out_w=initial_weights(k, g, config.seed),
-        out_b_hidden=np.zeros(g),
-        out_b_visible=np.zeros(k),
-    )
-
-
-def frozen_nets(nets: Nets, config: KitNETConfig) -> Frozen:
-    """`nets` as the scoring kernel wants them."""
-    kind = np.dtype(config.precision)
-    position = np.empty_like(nets.features)
-    position[nets.features] = np.arange(len(position))
-    return Frozen(
-        position=position,
-        start=nets.start,
-        visible=nets.visible,
-        hidden=nets.hidden,
-        low=nets.low.copy(),
-        scale=1.0 / (nets.high - nets.low + TINY),
-        band=np.array(config.clip),
-        w=nets.w.astype(kind),
-        b_hidden=nets.b_hidden.astype(kind),
-        b_visible=nets.b_visible.astype(kind),
-        out_low=nets.out_low.astype(kind),
-        out_scale=(1.0 / (nets.out_high - nets.out_low + TINY)).astype(kind),
-        out_w=nets.out_w.astype(kind),
-        out_b_hidden=nets.out_b_hidden.astype(kind),
-        out_b_visible=nets.out_b_visible.astype(kind),
-    )
 
 
 def _fill(to: Floats, value: Floats, what: str) -> None:

@@ -1,8 +1,8 @@
 """KitNET's arrays, and its scoring with samples as SIMD lanes.
 
-Each autoencoder is applied to sixteen samples at once, eight in float64. There is no fastmath, hence no fused
-or reordered sum: a score has the same bits however a stream is cut and whatever vectors the CPU has. Plain loops
-over tiles of 240 samples, left to LLVM to make vector code of, took half as long again.
+Each autoencoder is applied to sixteen samples at once, eight in float64. There is no fastmath, hence no
+fused or reordered sum: a score has the same bits however a stream is cut and whatever vectors the CPU has.
+Plain loops over tiles of 240 samples, left to LLVM to make vector code of, took a third longer.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from models.lanes import LINE, Lanes, Real, load, logistic, root, splat, store
+from models.autoencoder import TINY, hidden_units, initial_weights
+from models.feature_map import FeatureMap
+from models.lanes import LINE, Lanes, Real, aligned, load, logistic, root, splat, store, turn
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -41,6 +43,34 @@ class Nets(NamedTuple):
     out_b_visible: Real  # (k,)
 
 
+def fresh_nets(feature_map: FeatureMap, hidden_ratio: float, seed: int) -> Nets:
+    """The autoencoders of a map before their first step."""
+    visible = np.array([len(part) for part in feature_map], np.int64)
+    k, d = len(visible), int(visible.sum())
+    hidden = np.array([hidden_units(int(v), hidden_ratio) for v in visible], np.int64)
+    g = hidden_units(k, hidden_ratio)
+    w = np.zeros((k, int(visible.max()), int(hidden.max())))
+    for a in range(k):
+        v, h = int(visible[a]), int(hidden[a])
+        w[a, :v, :h] = initial_weights(v, h, seed)
+    return Nets(
+        features=np.array([i for part in feature_map for i in part], np.int64),
+        start=np.cumsum(visible) - visible,
+        visible=visible,
+        hidden=hidden,
+        low=np.full(d, np.inf),
+        high=np.full(d, -np.inf),
+        w=w,
+        b_hidden=np.zeros(w.shape[::2]),
+        b_visible=np.zeros(w.shape[:2]),
+        out_low=np.full(k, np.inf),
+        out_high=np.full(k, -np.inf),
+        out_w=initial_weights(k, g, seed),
+        out_b_hidden=np.zeros(g),
+        out_b_visible=np.zeros(k),
+    )
+
+
 class Frozen(NamedTuple):
     """`Nets` ready for scoring, in the precision of scoring; ranges as (x - low) * scale."""
 
@@ -61,38 +91,83 @@ class Frozen(NamedTuple):
     out_b_visible: Real  # (k,)
 
 
+def frozen_nets(nets: Nets, precision: str, clip: tuple[float, float]) -> Frozen:
+    """`nets` as the scoring kernel wants them."""
+    kind = np.dtype(precision)
+    position = np.empty_like(nets.features)
+    position[nets.features] = np.arange(len(position))
+    return Frozen(
+        position=position,
+        start=nets.start,
+        visible=nets.visible,
+        hidden=nets.hidden,
+        low=nets.low.copy(),
+        scale=1.0 / (nets.high - nets.low + TINY),
+        band=np.array(clip),
+        w=nets.w.astype(kind),
+        b_hidden=nets.b_hidden.astype(kind),
+        b_visible=nets.b_visible.astype(kind),
+        out_low=nets.out_low.astype(kind),
+        out_scale=(1.0 / (nets.out_high - nets.out_low + TINY)).astype(kind),
+        out_w=nets.out_w.astype(kind),
+        out_b_hidden=nets.out_b_hidden.astype(kind),
+        out_b_visible=nets.out_b_visible.astype(kind),
+    )
+
+
+class Scratch(NamedTuple):
+    """Room for one tile of as many samples as a line has numbers; all flat."""
+
+    rows: Real  # a normalised sample after the other, d rounded up to whole lines
+    columns: Real  # (d rounded up, width) the same turned: a line a feature
+    inputs: Real  # (d, width) the same in the order of the nets' inputs
+    code: Real  # (h or g, width)
+    visible: Real  # (m or k, width)
+    scores: Real  # (k, width)
+    final: Real  # (width,)
+
+
+def make_scratch(nets: Frozen) -> Scratch:
+    """Zeros."""
+    k, g = nets.out_w.shape
+    d, kind, width = nets.position.size, nets.w.dtype, LINE // nets.w.itemsize
+    lines = -(-d // width) * width
+    counts = (lines, lines, d, max(nets.w.shape[2], g), max(nets.w.shape[1], k), k, 1)
+    return Scratch(*(aligned(count * width, kind) for count in counts))
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
-def score(nets: Frozen, x: Real, out: Floats) -> int:
+def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
     """Score each row of x (n, d); returns how many values were clipped to the band or were not numbers.
 
     out: (n,) receives the scores. The last tile keeps in its other lanes what they held: lanes do not touch
     each other, and so a sample goes through the same code wherever it stands.
     """
     n, d = x.shape
-    k, g = nets.out_w.shape
-    kind, width = nets.w.dtype, LINE // nets.w.itemsize
-    rows = np.zeros((width, d), kind)
-    inputs = np.zeros(d * width, kind)  # (d, width)
-    scores = np.zeros(k * width, kind)  # (k, width)
-    code = np.zeros(max(nets.w.shape[2], g) * width, kind)
-    final = np.zeros(width, kind)
+    k, width = nets.visible.size, own.final.size
+    stride = own.rows.size // width
     clipped = 0
     for r in range(0, n, width):
         many = min(width, n - r)
         for t in range(many):
-            clipped += normalise(nets, x[r + t], rows[t])
+            clipped += normalise(nets, x[r + t], own.rows[t * stride : t * stride + d])
+        for i in range(0, stride, width):
+            turn(own.rows, i, stride, own.columns, i * width)
         for i in range(d):
-            for t in range(width):
-                inputs[nets.position[i] * width + t] = rows[t, i]
+            store(own.inputs, nets.position[i] * width, load(own.columns, i * width))
         for a in range(k):
             v, h = nets.visible[a], nets.hidden[a]
             w, b_hidden, b_visible = nets.w[a, :v, :h], nets.b_hidden[a], nets.b_visible[a]
-            error = reconstruct(w, b_hidden, b_visible, inputs, nets.start[a] * width, code)
+            error = reconstruct(
+                w, b_hidden, b_visible, own.inputs, nets.start[a] * width, own.code, own.visible
+            )
             normal = (error - splat(nets.out_low[a])) * splat(nets.out_scale[a])
-            store(scores, a * width, normal)
-        store(final, 0, reconstruct(nets.out_w, nets.out_b_hidden, nets.out_b_visible, scores, 0, code))
+            store(own.scores, a * width, normal)
+        w, b_hidden, b_visible = nets.out_w, nets.out_b_hidden, nets.out_b_visible
+        error = reconstruct(w, b_hidden, b_visible, own.scores, 0, own.code, own.visible)
+        store(own.final, 0, error)
         for t in range(many):
-            out[r + t] = final[t]
+            out[r + t] = own.final[t]
     return clipped
 
 
@@ -114,23 +189,29 @@ def normalise(nets: Frozen, x: Real, out: Real) -> int:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
-def reconstruct(w: Real, b_hidden: Real, b_visible: Real, x: Real, start: int, code: Real) -> Lanes:
+def reconstruct(
+    w: Real, b_hidden: Real, b_visible: Real, x: Real, start: int, code: Real, visible: Real
+) -> Lanes:
     """Root mean square error of one autoencoder, each lane a sample.
 
-    w: (v, h). x: normalised inputs, a line each, from start on. code: scratch of at least h lines.
+    w: (v, h). x: normalised inputs, a line each, from start on. code, visible: scratch of h, v lines.
     """
     v, h = w.shape
     kind, width = w.dtype, LINE // w.itemsize
-    for j in range(h):
-        a = splat(b_hidden[j])
+    for j in range(h):  # the products of all units first: with the long chain of `logistic` between them
+        a = splat(b_hidden[j])  # the CPU would not look ahead far enough to overlap two units
         for i in range(v):
             a = a + splat(w[i, j]) * load(x, start + i * width)
-        store(code, j * width, logistic(a))
-    squares = splat(kind.type(0))
+        store(code, j * width, a)
+    for j in range(h):
+        store(code, j * width, logistic(load(code, j * width)))
     for i in range(v):
         a = splat(b_visible[i])
         for j in range(h):
             a = a + splat(w[i, j]) * load(code, j * width)
-        error = load(x, start + i * width) - logistic(a)
+        store(visible, i * width, a)
+    squares = splat(kind.type(0))
+    for i in range(v):
+        error = load(x, start + i * width) - logistic(load(visible, i * width))
         squares = squares + error * error
     return root(squares / splat(kind.type(v)))

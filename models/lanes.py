@@ -1,12 +1,12 @@
 """The numbers of one cache line side by side, eight float64 or sixteen float32: one LLVM vector as a value.
 
-KitNET is chains of short loops. LLVM unrolls short loops of known length to scalar code, pays set-up for those
-of unknown length, and keeps to half of AVX-512. So the vectors are written out: `load` a line, compute with
-+ - * /, `store` it; LLVM splits it to what the CPU has. Each operation rounds like its scalar twin, so results
-do not depend on the CPU. With NUMBA_DISABLE_JIT=1 a value is a small array and the same text runs.
+KitNET is chains of short loops. LLVM unrolls short loops of known length to scalar code, pays set-up for
+those of unknown length, and keeps to half of AVX-512. So the vectors are written out: `load` a line, compute
+with + - * /, `store` it; LLVM splits it to what the CPU has. Each operation rounds like its scalar twin, so
+results do not depend on the CPU. With NUMBA_DISABLE_JIT=1 a value is a small array and the same text runs.
 """
 
-# ruff: noqa: ARG001 (numba prescribes the arguments of an intrinsic)
+# ruff: noqa: ARG001, PLW0108 (numba prescribes the arguments of an intrinsic, and a function round it)
 
 from __future__ import annotations
 
@@ -67,10 +67,11 @@ class LanesModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, fe_type.vector)  # type: ignore[no-untyped-call]
 
 
-def aligned(n: int) -> NDArray[np.float64]:
+def aligned(n: int, kind: Any = np.float64) -> Real:
     """(n,) zeros that begin at a cache line: a load that crosses two takes twice as long."""
-    room = np.zeros(n + LINE // 8)
-    first = -room.ctypes.data // 8 % (LINE // 8)
+    size = np.dtype(kind).itemsize
+    room = np.zeros(n + LINE // size, kind)
+    first = -room.ctypes.data // size % (LINE // size)
     return room[first : first + n]
 
 
@@ -85,6 +86,13 @@ def load(array: Real, start: int) -> Lanes:
 def store(array: Real, start: int, value: Lanes) -> None:
     """Write a line to a contiguous (n,) array from index start on."""
     array[start : start + len(value)] = value
+
+
+def turn(rows: Real, start: int, stride: int, out: Real, to: int) -> None:
+    """Transpose a square: line t, at rows[start + t * stride], becomes number t of each line from out[to]."""
+    width = LINE // rows.itemsize
+    square = [rows[start + t * stride : start + t * stride + width] for t in range(width)]
+    out[to : to + width * width] = np.array(square).T.ravel()
 
 
 def splat(number: Any) -> Lanes:
@@ -134,6 +142,34 @@ def _store(typingctx: Any, array: Any, start: Any, value: Any) -> Any:
 
 
 @intrinsic
+def _turn(typingctx: Any, rows: Any, start: Any, stride: Any, out: Any, to: Any) -> Any:
+    """Halves of halves: each round swaps the upper right with the lower left of all squares of a size."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        width, lane = LANES[rows.dtype].width, range(LANES[rows.dtype].width)
+        index, at = ir.VectorType(ir.IntType(32), width), args[1]
+        lines = []
+        for _ in lane:
+            lines.append(builder.load(_address(context, builder, signature.args[0], args[0], at), align=8))
+            at = builder.add(at, args[2])
+        step = width // 2
+        while step:
+            first = ir.Constant(index, [width + i - step if i & step else i for i in lane])
+            second = ir.Constant(index, [width + i if i & step else i + step for i in lane])
+            for t in [t for t in lane if not t & step]:
+                a, b = lines[t], lines[t + step]
+                lines[t] = builder.shuffle_vector(a, b, first)
+                lines[t + step] = builder.shuffle_vector(a, b, second)
+            step //= 2
+        for t in lane:
+            at = builder.add(args[4], ir.Constant(ir.IntType(64), t * width))
+            builder.store(lines[t], _address(context, builder, signature.args[3], args[3], at), align=8)
+        return context.get_dummy_value()
+
+    return types.void(rows, types.intp, types.intp, out, types.intp), code
+
+
+@intrinsic
 def _splat(typingctx: Any, number: Any) -> Any:
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = signature.return_type
@@ -155,7 +191,8 @@ def _total(typingctx: Any, value: Any) -> Any:
             part = builder.fadd(*(builder.shuffle_vector(part, part, half) for half in (lower, upper)))
         return builder.extract_element(part, ir.Constant(ir.IntType(32), 0))
 
-    return next(number for number in LANES if LANES[number] is value)(value), code
+    number: Any = next(number for number in LANES if LANES[number] is value)
+    return number(value), code
 
 
 @intrinsic
@@ -177,13 +214,10 @@ def _logistic(typingctx: Any, value: Any) -> Any:
     takes it to the exponent. The polynomial goes by Estrin's scheme: half the depth of Horner's, whose chain
     kept the next lanes waiting. Beyond the bound the result changes by less than 1e-37.
     """
-    degree = 13 if value.mantissa == 52 else 7
-    # k times the high part of ln(2) is exact, its last bits being zero
-    high, low = (
-        (0.693147180369123816490, 1.90821492927058770002e-10)
-        if degree == 13
-        else (0.693359375, -2.12194440e-4)
-    )
+    wide = value.mantissa == 52
+    degree = 13 if wide else 6
+    # ln(2) in parts: k times the first is exact, its last bits being zero; float32 does without
+    ln2 = (0.693147180369123816490, 1.90821492927058770002e-10) if wide else (math.log(2.0),)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         add, sub, mul, number = builder.fadd, builder.fsub, builder.fmul, value.constant
@@ -193,7 +227,9 @@ def _logistic(typingctx: Any, value: Any) -> Any:
         magic = number(1.5 * 2.0**value.mantissa)
         bits = add(mul(x, number(1.0 / math.log(2.0))), magic)
         k = sub(bits, magic)
-        power = sub(sub(x, mul(k, number(high))), mul(k, number(low)))
+        power = x
+        for part in ln2:
+            power = sub(power, mul(k, number(part)))
         terms = [number(1.0 / math.factorial(i)) for i in range(degree + 1)]
         while len(terms) > 1:  # a0 + a1 r + a2 r^2 + a3 r^3 = (a0 + a1 r) + (a2 + a3 r) r^2, and so on
             pairs = [add(a, mul(b, power)) for a, b in zip(terms[::2], terms[1::2])]
@@ -213,15 +249,27 @@ def _compile(function: Callable[..., Any], to: Any, takes: Callable[..., bool]) 
     def implementation(*args: Any) -> Any:
         if not takes(*args):
             return None
-        if len(args) == 1:
-            return lambda a: to(a)
-        return (lambda a, b: to(a, b)) if len(args) == 2 else (lambda a, b, c: to(a, b, c))
+        calls: dict[int, Any] = {  # numba compiles no *args
+            1: lambda a: to(a),
+            2: lambda a, b: to(a, b),
+            3: lambda a, b, c: to(a, b, c),
+            5: lambda a, b, c, d, e: to(a, b, c, d, e),
+        }
+        return calls[len(args)]
 
     overload(function, strict=False)(implementation)
 
 
 def _is_lanes(*values: Any) -> bool:
     return all(isinstance(value, LanesType) for value in values)
+
+
+def _is_array(array: Any, *_: Any) -> bool:
+    return isinstance(array, types.Array)
+
+
+def _is_number(number: Any) -> bool:
+    return number in LANES
 
 
 def _operation(name: str) -> Any:
@@ -235,9 +283,10 @@ def _operation(name: str) -> Any:
     return compute
 
 
-_compile(load, _load, lambda array, start: isinstance(array, types.Array))
-_compile(store, _store, lambda array, start, value: isinstance(array, types.Array))
-_compile(splat, _splat, lambda number: number in LANES)
+_compile(load, _load, _is_array)
+_compile(store, _store, _is_array)
+_compile(turn, _turn, _is_array)
+_compile(splat, _splat, _is_number)
 _compile(total, _total, _is_lanes)
 _compile(root, _root, _is_lanes)
 _compile(logistic, _logistic, _is_lanes)

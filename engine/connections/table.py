@@ -142,7 +142,7 @@ def close(t: Table, slot: int, ending: int, closed: NDArray[np.int32], n_closed:
 
 @njit(cache=True, nogil=True)
 def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_closed: int) -> int:
-    """Close what has waited longer than its list's timeout, or -1 - count when ``closed`` is full first.
+    """Close what has waited for its list's timeout, or -1 - count when ``closed`` is full first.
 
     NEXT_EXPIRY only ever is too early, so callers may skip this while event time has not reached it.
     """

@@ -339,7 +339,6 @@ def track(
                 row["last"] = ts
         elif ts < row["last"]:
             row["flags"] |= FLAG_LATE
-            row["start"] = min(row["start"], ts)
         if (d == 0) != ((row["flags"] & FLAG_FLIPPED) != 0):
             flags_out[i] |= PACKET_FROM_ORIGINATOR
         if p.probe[i]:
@@ -445,7 +444,7 @@ class Tracker:
 
     def rows(self, slots: NDArray[np.int32]) -> tuple[Rows, Rows]:
         """Copies of the CONNECTION rows (n,) and SIDE rows (n, 2) of some slots."""
-        sides = np.stack((self.table.sides[2 * slots], self.table.sides[2 * slots + 1]), axis=1)
+        sides = self.table.sides.reshape(-1, 2)[slots]
         rows = self.table.rows[slots]
         rows["flags"] |= np.where(rows["start"] <= self.table.clock[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
         return rows, sides

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StateError
 from engine.features.damped import add, decay, elapsed, relate
+from engine.features.slots import kernel
 from engine.features.streams import (
     ENDPOINT,
     ENDPOINTS_PAIR,
@@ -132,7 +133,7 @@ class Chunk(NamedTuple):
     victim: NDArray[np.uint64]  # (7,) key of a flow being evicted
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sort_ends(p: Packets, start: int, keys: NDArray[np.uint64], side: NDArray[np.int64]) -> None:
     """Write the keys of the flows of side.size packets. keys: (n, 7) smaller end first, in FLOW's order.
 
@@ -166,7 +167,7 @@ def sort_ends(p: Packets, start: int, keys: NDArray[np.uint64], side: NDArray[np
         key[6] = np.uint64(layer << 8) | np.uint64(p.proto[i])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def resolve(t: Tables, p: Packets, start: int, c: Chunk) -> int:
     """Find the records of up to CHUNK packets, opening flows; returns the first packet left out.
 
@@ -205,7 +206,7 @@ def resolve(t: Tables, p: Packets, start: int, c: Chunk) -> int:
     return start + n
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, c: Chunk) -> None:
     """Write each record's exponent -rate * dt to c.x, and the jitter stream's dt to c.gap."""
     ids, x, gap, stream_ts, pair_ts = c.ids, c.x, c.gap, t.stream_ts, t.pair_ts
@@ -221,7 +222,7 @@ def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, c: Chunk) -> None:
                 x[i, r, k] = -rates[k] * dt
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def advance(t: Tables, size: NDArray[np.uint32], c: Chunk, out: Floats) -> None:
     """Add each packet to its records, in order, and write its features."""
     streams, pairs, ids, x, gap = t.streams, t.pairs, c.ids, c.x, c.gap
@@ -329,7 +330,7 @@ class AfterImage:
                 )
             rows[: saved.shape[0]] = saved
         with np.errstate(over="ignore"):
-            reindex(t)
+            reindex(t, np.empty(7, np.uint64))
         return self
 
 

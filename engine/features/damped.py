@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from engine.features.slots import kernel
 from engine.features.streams import LANES, MEAN, NEVER, PAIR_W, RES, SR, VAR, W
 from engine.types import NS, Floats
 
@@ -26,7 +26,7 @@ FOREVER = LARGEST * NS
 PCC_FLOOR = 1e-24  # product of two variances below which a correlation would be one of rounding errors
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def elapsed(stamps: NDArray[np.int64], row: int, ts: int) -> float:
     """Seconds since a record's last packet, 0 when this one is the first or older; stamps the record."""
     last = stamps[row]
@@ -40,7 +40,7 @@ def elapsed(stamps: NDArray[np.int64], row: int, ts: int) -> float:
     return float(ts - last) * NS
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def decay(x: Floats) -> None:
     """Replace each exponent x <= 0 by 2**x, relative error below 1e-15. No call, so it runs in SIMD lanes."""
     for i in range(x.size):
@@ -54,7 +54,7 @@ def decay(x: Floats) -> None:
         x[i] = y * np.int64((n + 1023) << 52).view(np.float64)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def add(
     streams: Floats, row: int, x: Floats, i: int, r: int, value: float, out: Floats, at: int, step: int
 ) -> None:
@@ -74,7 +74,7 @@ def add(
         out[i, at + k * step + 2] = var
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def relate(
     streams: Floats, pairs: Floats, row: int, peer: int, side: bool, x: Floats, i: int, r: int,
     value: float, out: Floats, at: int,

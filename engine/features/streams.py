@@ -19,10 +19,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from engine.features.slots import K2, LOW32, S29, S32, displace, mix, new_slots, place
+from engine.features.slots import K2, LOW32, S29, S32, displace, kernel, mix, new_slots, place
 from engine.types import Floats, Rows
 
 LANES = 5  # decay rates
@@ -30,7 +29,7 @@ NEVER = -(2**63)  # time stamp of a record without a packet
 NOBODY = 0  # row of the stream that never gets a packet: the peer of whoever writes to himself
 
 # Columns of a stream's row (128 bytes) and of a pair's (168); the last is a time stamp, int64 ns. They are
-# plain arrays, since numba counts references to an array inside a record: that cost 100 ns a packet.
+# plain arrays, not fields of a record: numba makes an array of such a field at each use.
 W, MEAN, VAR, STREAM_TS = 0, LANES, 2 * LANES, 3 * LANES
 PAIR_W, SR, RES, PAIR_TS = (
     0,
@@ -114,7 +113,7 @@ def new_tables(flows: int, streams: int, pairs: int, seed: int) -> Tables:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def take_row(count: NDArray[np.int64], table: int, following: NDArray[np.uint64]) -> Any:
     """A free row: the one freed last, else the next. following: (m,) of a free row the next free one + 1."""
     row = count[FREE, table]
@@ -127,7 +126,7 @@ def take_row(count: NDArray[np.int64], table: int, following: NDArray[np.uint64]
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def give_row(count: NDArray[np.int64], table: int, following: NDArray[np.uint64], row: Any) -> None:
     """Put a row on the list of free ones."""
     following[row] = np.uint64(count[FREE, table] + 1)
@@ -135,13 +134,13 @@ def give_row(count: NDArray[np.int64], table: int, following: NDArray[np.uint64]
     count[LIVE, table] -= 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def key_hash(seed: Any, a: Any, b: Any, tag: Any) -> Any:
     """Hash of a stream's or pair's key."""
     return mix(mix(mix(seed, np.uint64(tag)), a), b)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_key(slots: NDArray[np.uint64], keys: Rows, h: Any, a: Any, b: Any, tag: Any) -> Any:
     """Row of a stream or pair, -1 when there is none."""
     mask = slots.size - 1
@@ -156,7 +155,7 @@ def find_key(slots: NDArray[np.uint64], keys: Rows, h: Any, a: Any, b: Any, tag:
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def write_key(keys: Rows, row: Any, a: Any, b: Any, tag: Any) -> None:
     """Give a row its key, nobody pointing to it yet."""
     key = keys[row]
@@ -166,7 +165,7 @@ def write_key(keys: Rows, row: Any, a: Any, b: Any, tag: Any) -> None:
     key["refs"] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hold_stream(t: Tables, tag: Any, a: Any, b: Any) -> Any:
     """Row of the stream with this key, made when there is none; counts one more reference."""
     h = key_hash(t.seed[0], a, b, tag)
@@ -182,7 +181,7 @@ def hold_stream(t: Tables, tag: Any, a: Any, b: Any) -> Any:
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hold_pair(t: Tables, tag: Any, one: Any, other: Any) -> Any:
     """Row of what two streams have in common, made when there is none; counts one more reference."""
     a = np.uint64(min(one, other))
@@ -200,7 +199,7 @@ def hold_pair(t: Tables, tag: Any, one: Any, other: Any) -> Any:
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def drop_stream(t: Tables, row: Any) -> None:
     """One reference less; the last one frees the row."""
     key = t.stream_keys[row]
@@ -210,7 +209,7 @@ def drop_stream(t: Tables, row: Any) -> None:
         give_row(t.counts, STREAMS, t.stream_keys["a"], row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def drop_pair(t: Tables, row: Any) -> None:
     """One reference less; the last one frees the row."""
     key = t.pair_keys[row]
@@ -220,7 +219,7 @@ def drop_pair(t: Tables, row: Any) -> None:
         give_row(t.counts, PAIRS, t.pair_keys["a"], row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def flow_hash(seed: Any, e: NDArray[np.uint64]) -> Any:
     """Hash of a flow's key. e: (7,) the key's words, in FLOW's order."""
     one = mix(mix(mix(seed, e[0]), e[1]), e[2])
@@ -228,7 +227,7 @@ def flow_hash(seed: Any, e: NDArray[np.uint64]) -> Any:
     return mix(one ^ (other >> S29), other ^ e[6])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def copy_key(flow: Any, e: NDArray[np.uint64]) -> None:
     """Write a flow's key to e, (7,)."""
     e[0], e[1], e[2] = flow["a_hi"], flow["a_lo"], flow["a_mac_port"]
@@ -236,7 +235,7 @@ def copy_key(flow: Any, e: NDArray[np.uint64]) -> None:
     e[6] = flow["layer_proto"]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
     """Row of the flow with key e and hash h, -1 when there is none."""
     mask = t.flow_slots.size - 1
@@ -259,7 +258,7 @@ def find_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
     return np.int64(-1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def full(t: Tables, flows: int) -> Any:
     """Whether so many new flows might not fit."""
     return (
@@ -269,7 +268,7 @@ def full(t: Tables, flows: int) -> Any:
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def open_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
     """Make the flow with key e and hold the records its packets update. There must be room."""
     row = take_row(t.counts, FLOWS, t.flows["a_hi"])
@@ -301,7 +300,7 @@ def open_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def close_flow(t: Tables, row: Any, e: NDArray[np.uint64]) -> None:
     """Forget a flow and the records that only it held. e: (7,) overwritten."""
     flow = t.flows[row]
@@ -315,7 +314,7 @@ def close_flow(t: Tables, row: Any, e: NDArray[np.uint64]) -> None:
     give_row(t.counts, FLOWS, t.flows["a_hi"], row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def evict(t: Tables, e: NDArray[np.uint64]) -> None:
     """Close the flow seen longest ago among the next SAMPLE rows. e: (7,) overwritten.
 
@@ -335,7 +334,7 @@ def evict(t: Tables, e: NDArray[np.uint64]) -> None:
     t.clock[EVICTED] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def make_room(t: Tables, e: NDArray[np.uint64]) -> None:
     """Evict until some new flows fit (one for each 64 of capacity, 64 at most). e: (7,) overwritten."""
     wanted = max(1, min(64, t.flows.size // 64))
@@ -343,10 +342,9 @@ def make_room(t: Tables, e: NDArray[np.uint64]) -> None:
         evict(t, e)
 
 
-@njit(cache=True, nogil=True)
-def reindex(t: Tables) -> None:
-    """Fill the empty indices from the rows in use."""
-    e = np.empty(7, np.uint64)
+@kernel
+def reindex(t: Tables, e: NDArray[np.uint64]) -> None:
+    """Fill the empty indices from the rows in use. e: (7,) overwritten."""
     for row in range(t.counts[USED, FLOWS]):
         if t.flows[row]["seen"] != DEAD:
             copy_key(t.flows[row], e)

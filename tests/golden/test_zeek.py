@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from engine.app import read_connections, read_packets
 from engine.config import Config
+from engine.connections.history import ACK, SYN
 from engine.connections.record import connection_table
-from engine.connections.tcp import ACK, SYN
 from engine.connections.tracker import Tracker, TrackerConfig
 from engine.decode import DecodeConfig
+from engine.headers.cursor import TUNNELS
 from engine.types import Packets, concatenate, take
 from tests.captures import CAPTURES, needs_captures
 from tests.peers import (
@@ -44,7 +45,6 @@ pytestmark = [pytest.mark.captures, pytest.mark.compiled, needs_captures]
 
 PAGE = Path(__file__).parents[2] / "docs" / "zeek-differences.md"
 FIELDS = ("conn_state", "history", "orig_bytes", "resp_bytes")
-TUNNELS = ("gre", "ipip", "6in4", "vxlan")
 # Bare Zeek knows the UDP ports of tunnels, and those of the protocols whose scripts a test loads. The latter
 # matter in two tests.
 TUNNEL_PORTS = (2123, 2152, 3544, 4754, 4789, 5072, 6081)
@@ -105,7 +105,7 @@ def _config(baseline: ZeekBaseline, *, tunnels: bool) -> Config:
         connections = {"tcp_server_ports": loaded, "udp_server_ports": TUNNEL_PORTS + loaded}
     if timeout := TIMEOUTS.get(_label(baseline)):
         connections["tcp_timeout"] = timeout
-    decoding = DecodeConfig(tunnels=TUNNELS if tunnels else ())
+    decoding = DecodeConfig(tunnels=tuple(TUNNELS) if tunnels else ())
     return Config(decode=decoding, connections=TrackerConfig(**connections))
 
 

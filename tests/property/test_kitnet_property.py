@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from models.kitnet import KitNET, KitNETConfig
 
 CONFIG = KitNETConfig(features=9, max_cluster=3, map_samples=20, learn_samples=30)
-ROWS = 540  # more than two tiles of scoring
+ROWS = 140  # several tiles of scoring
 X = np.random.default_rng(8).normal(size=(ROWS, 4)) @ np.random.default_rng(9).normal(size=(4, 9))
-X[[3, 25, 100, 400], [0, 1, 2, 3]] = np.nan, np.inf, -np.inf, 1e300
+X[[3, 25, 100, 130], [0, 1, 2, 3]] = np.nan, np.inf, -np.inf, 1e300
 WHOLE = {kind: KitNET(replace(CONFIG, precision=kind)).process(X) for kind in ("float32", "float64")}
 
 cuts = st.lists(st.integers(0, ROWS), max_size=8).map(sorted)
@@ -38,7 +38,7 @@ def test_a_restart_anywhere_changes_no_bit_of_a_score(at: int, kind: str) -> Non
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.permutations(range(20)), st.integers(0, 300), kinds)
+@given(st.permutations(range(20)), st.integers(0, 120), kinds)
 def test_a_score_does_not_depend_on_its_neighbours(order: list[int], before: int, kind: str) -> None:
     net = KitNET(replace(CONFIG, precision=kind))  # type: ignore[arg-type]
     net.process(X[:50])

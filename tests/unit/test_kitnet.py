@@ -10,8 +10,6 @@ import pytest
 
 from models.autoencoder import Autoencoder
 from models.kitnet import KitNET, KitNETConfig, Phase
-from models.lanes import aligned
-from models.logistic import logistic
 from tests import naive_kitnet as naive
 
 SMALL = KitNETConfig(features=11, max_cluster=4, map_samples=40, learn_samples=120, precision="float64")
@@ -61,7 +59,9 @@ def test_other_shapes_and_rates_give_the_scores_of_the_definition(ratio: float) 
 def test_float32_scores_agree_with_float64() -> None:
     x = mixed(500) * 1.3
     wide = learned().score(x)
-    np.testing.assert_allclose(learned(replace(SMALL, precision="float32")).score(x), wide, rtol=SINGLE)
+    narrow = learned(replace(SMALL, precision="float32")).score(x)
+    np.testing.assert_allclose(narrow, wide, rtol=SINGLE)
+    assert (narrow != wide).any()
 
 
 def test_float32_samples_give_the_scores_of_their_values() -> None:
@@ -294,20 +294,6 @@ def test_samples_of_another_shape_or_type_are_refused() -> None:
 def test_no_samples_give_no_scores() -> None:
     for net in (KitNET(SMALL), KitNET(SMALL, MAP), learned()):
         assert net.process(np.empty((0, 11))).shape == (0,)
-
-
-@pytest.mark.parametrize(("kind", "error"), [(np.float64, 3e-16), (np.float32, 2e-7)])
-def test_the_logistic_polynomial_is_exact_to_rounding(kind: type, error: float) -> None:
-    x: np.ndarray = np.concatenate([np.linspace(-30, 30, 2001), [-1e9, -800, 0, 800, 1e9]]).astype(kind)
-    expected = 1 / (1 + np.exp(-np.clip(x.astype(np.float64), -700, 700)))
-    out = x.copy()
-    logistic(out)
-    np.testing.assert_allclose(out, expected, rtol=4 * error, atol=1e-37)
-    np.testing.assert_allclose(out, expected, rtol=0, atol=error)
-
-
-def test_room_for_lanes_begins_at_a_cache_line() -> None:
-    assert [aligned(n).ctypes.data % 64 for n in (1, 8, 100, 10_000)] == [0, 0, 0, 0]
 
 
 @pytest.mark.captures

@@ -1,0 +1,98 @@
+"""Interleaved runs, medians, and the JSON form that every benchmark writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("wiresonde", "numpy", "numba", "llvmlite", "pyarrow", "dpkt", "scapy", "nfstream")
+
+
+def one_core() -> int:
+    """Confine this process, its threads and its children to one core; returns which."""
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    return core
+
+
+def interleaved(work: dict[str, tuple[int, Callable[[], float]]], rounds: int) -> dict[str, list[float]]:
+    """Rates (per second) of each piece of work, run in turn so that a slow spell hits all alike.
+
+    work: name -> (most rounds it takes part in, run -> packets a second). Each is run once before, unmeasured.
+    """
+    runs: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(-1, rounds):
+        for name, (most, run) in work.items():
+            if turn < most:
+                rate = run()
+                if turn >= 0:
+                    runs[name].append(rate)
+                print(f"{'warm' if turn < 0 else turn:>5} {name:<14} {rate:>14,.0f}", file=sys.stderr)
+    return runs
+
+
+def timed(n: int, run: Callable[[], Any]) -> float:
+    """n things a second."""
+    began = time.perf_counter()
+    run()
+    return n / (time.perf_counter() - began)
+
+
+def report(runs: dict[str, list[float]], unit: str, path: Path | None, **more: Any) -> dict[str, Any]:
+    """The JSON document of a benchmark; written to ``path`` and printed."""
+    figures = {
+        name: {"value": statistics.median(rates), "unit": unit, "runs": rates}
+        for name, rates in runs.items()
+        if rates
+    }
+    document = {"machine": machine(), "commit": commit(), "figures": figures, **more}
+    text = json.dumps(document, indent=1)
+    if path is not None:
+        path.write_text(text + "\n")
+    print(text)
+    return document
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    model = platform.processor()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            model = line.split(":", 1)[1].strip()
+            break
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+        "python": platform.python_version(),
+        "packages": packages,
+    }
+
+
+def commit() -> str:
+    """The commit of the checkout, with a + where files differ from it."""
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head + ("+" if dirty.strip() else "")

@@ -1,0 +1,60 @@
+"""A file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+
+class WholeFile:
+    """Bytes for ``path``; until ``commit`` they are in a temporary file beside it.
+
+    What is there and is no regular file (a pipe, a device) is never replaced: it is written to as it is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError when the place cannot be written."""
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        in_place = path.exists() and not path.is_file()
+        self._target = self._written = path
+        if not in_place:
+            self._target = Path(os.path.realpath(path))  # a link stays a link
+            self._written = self._target.with_name(f".{self._target.name}.{os.getpid()}.tmp")
+        self.file: BinaryIO = self._written.open("wb")
+
+    def commit(self) -> None:
+        """Make everything durable under the file's name. Raises OSError."""
+        self.file.flush()
+        if self._written is self._target:
+            self.file.close()
+            return
+        os.fsync(self.file.fileno())
+        self.file.close()
+        self._written.replace(self._target)
+        folder = os.open(self._target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def abort(self) -> None:
+        """Leave nothing behind. Does nothing after ``commit``."""
+        with contextlib.suppress(OSError):  # a full disk fails here again
+            self.file.close()
+        if self._written is not self._target:
+            self._written.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file at once. Raises OSError, leaving what was there before."""
+    whole = WholeFile(path)
+    try:
+        whole.file.write(data)
+        whole.commit()
+    except BaseException:
+        whole.abort()
+        raise

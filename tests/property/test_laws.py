@@ -1,0 +1,163 @@
+"""The laws of blocks (engine/types.py), each on made-up streams."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import wire
+from engine.connections.tracker import Tracker, TrackerConfig
+from engine.detector import Detector, slots_needed
+from engine.features.afterimage import AfterImageConfig
+from engine.partition import partitions
+from engine.scorers import ScorerConfig, new_kitsune
+from engine.types import PacketBlock, Packets, Rows, ScoreBatch, empty_packets, join_rows, take
+from models.kitnet import KitNETConfig
+from models.threshold import ThresholdConfig
+from tests.streams import stream
+
+SMALL = TrackerConfig(capacity=6)
+ROOMY = TrackerConfig(capacity=4096)
+seeds = st.integers(0, 2**32 - 1)
+cuts = st.lists(st.integers(0, 400), max_size=12)
+
+
+def detector(config: TrackerConfig, partition: int = 0) -> Detector:
+    """A detector that has learned and calibrated before half of 400 packets have passed."""
+    kitnet = KitNETConfig(map_samples=50, learn_samples=60)
+    scorer = new_kitsune(
+        AfterImageConfig(flows=64),
+        kitnet,
+        ThresholdConfig(false_positive_rate=0.2),
+        ScorerConfig(calibrate_packets=40),
+        slots_needed(config),
+    )
+    return Detector(partition, config, [scorer])
+
+
+def blocks(p: Packets, at: list[int]) -> list[PacketBlock]:
+    """p cut at the given rows."""
+    edges = [0, *sorted(min(c, p.ts.size) for c in at), p.ts.size]
+    out, now = [], np.iinfo(np.int64).min
+    for seq, (a, b) in enumerate(pairwise(edges)):
+        part = take(p, slice(a, b))
+        now = max([now, *part.ts.tolist()])
+        out.append(PacketBlock("s", 0, seq, part, now))
+    return out
+
+
+def outcome(d: Detector, stream_blocks: list[PacketBlock]) -> list[ScoreBatch]:
+    """Everything a detector says of a stream."""
+    said = [batch for block in stream_blocks for batch in d.process(block, 0)]
+    return said + d.flush(0)
+
+
+def bits(rows: Rows) -> bytes:
+    """Every field of some rows; the bytes between fields mean nothing."""
+    return b"".join(rows[name].tobytes() for name in rows.dtype.names or ())
+
+
+def flat(said: list[ScoreBatch]) -> bytes:
+    """Ended connections whole and beginnings of alarms with their scores, bit for bit, in order."""
+    final = [b for b in said if b.scores["final"].all()]
+    begun = [b for b in said if not b.scores["final"].any()]
+    assert len(final) + len(begun) == len(said)
+    out = b"".join(bits(join_rows([getattr(b, name) for b in final])) for name in ("rows", "sides", "scores"))
+    if begun:
+        rows, scores = (join_rows([getattr(b, name) for b in begun]) for name in ("rows", "scores"))
+        out += bits(scores) + rows["a_lo"].tobytes() + rows["start"].tobytes()
+    return out
+
+
+@given(seed=seeds, at=cuts)
+@settings(max_examples=30, deadline=None)
+def test_cutting_a_stream_elsewhere_changes_no_connection_and_no_score(seed: int, at: list[int]) -> None:
+    p = stream(seed, 400)
+    whole, cut = outcome(detector(SMALL), blocks(p, [])), outcome(detector(SMALL), blocks(p, at))
+    assert sum(map(len, whole)) > 0
+    assert flat(whole) == flat(cut)
+
+
+def connection_rows(said: list[ScoreBatch]) -> list[bytes]:
+    """Final connection rows without what depends on where they were kept, sorted."""
+    final = [b for b in said if b.scores["final"].all()]
+    return sorted(bits(b.rows[k : k + 1]) + bits(b.sides[k]) for b in final for k in range(len(b)))
+
+
+@given(seed=seeds, count=st.integers(2, 5))
+@settings(max_examples=30, deadline=None)
+def test_one_partition_or_several_give_the_same_connections(seed: int, count: int) -> None:
+    p = stream(seed, 400, ordered=True)
+    one = outcome(detector(ROOMY), blocks(p, [100, 200]))
+    goes = partitions(p, count)
+    several: list[ScoreBatch] = []
+    for k in range(count):
+        mine = take(p, goes == k)
+        heartbeat = PacketBlock("s", 0, 1, empty_packets(), int(p.ts.max()))
+        several += outcome(detector(ROOMY, k), [PacketBlock("s", 0, 0, mine, int(p.ts[0])), heartbeat])
+    assert connection_rows(one) == connection_rows(several)
+
+
+@given(seed=seeds, count=st.integers(2, 7))
+@settings(max_examples=30, deadline=None)
+def test_both_directions_of_a_host_pair_go_to_one_partition(seed: int, count: int) -> None:
+    p = stream(seed, 300)
+    back = p._replace(
+        src_hi=p.dst_hi,
+        src_lo=p.dst_lo,
+        dst_hi=p.src_hi,
+        dst_lo=p.src_lo,
+        src_mac=p.dst_mac,
+        dst_mac=p.src_mac,
+    )
+    goes = partitions(p, count)
+    assert (goes == partitions(back, count)).all()
+    assert goes.min() >= 0
+    assert goes.max() < count
+
+
+def test_a_gap_in_the_numbers_of_blocks_is_counted_and_marks_open_connections() -> None:
+    p = stream(1, 300, ordered=True)
+    d = detector(ROOMY)
+    first, _, third = blocks(p, [100, 200])
+    d.process(first, 0)
+    said = d.process(third, 2) + d.flush(2)
+    assert d.lost_blocks == 1
+    flags = np.concatenate([b.rows["flags"] for b in said])
+    starts = np.concatenate([b.rows["start"] for b in said])
+    lived_through = starts <= first.packets.ts.max()
+    assert lived_through.any()
+    assert ((flags & 8 != 0) == lived_through).all()
+
+
+def test_a_block_that_comes_again_is_skipped_and_counted() -> None:
+    p = stream(2, 300)
+    once, twice = detector(ROOMY), detector(ROOMY)
+    first, second = blocks(p, [150])
+    said_once = outcome(once, [first, second])
+    said_twice = outcome(twice, [first, first, second, second])
+    assert twice.repeated_blocks == 2
+    assert flat(said_once) == flat(said_twice)
+
+
+def test_rows_of_blocks_cannot_be_changed_in_place() -> None:
+    block = wire.decode(wire.encode(PacketBlock("s", 0, 0, stream(3, 10), 0)))
+    with pytest.raises(ValueError, match="read-only"):
+        block.packets.ts[0] = 0
+
+
+@given(seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_a_tracker_that_hands_over_few_at_a_time_says_the_same(seed: int) -> None:
+    p = stream(seed, 400)
+
+    def ended(spare: int) -> list[bytes]:
+        tracker = Tracker(SMALL, spare)
+        out = [bits(rows) for tracked in tracker.track(p) for rows in tracker.rows(tracked.closed)[1]]
+        return out + [bits(rows) for slots in tracker.flush() for rows in tracker.rows(slots)[1]]
+
+    assert ended(8) == ended(4096)
