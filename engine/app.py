@@ -20,25 +20,29 @@ from connectors.frames import FrameBlock
 from connectors.memory import BusClosedError, MemoryBus
 from connectors.pcap import CaptureError, CaptureFile
 from connectors.prometheus import MetricsServer, registry_of
-from engine.config import Config
+from connectors.whole import write_whole
+from engine.config import BusSection, Config, MetricsSection, OutputSection
 from engine.connections.layout import CONNECTION, SIDE
 from engine.connections.record import connection_table
 from engine.connections.tracker import Tracker
 from engine.decode import decode
 from engine.detector import SPARE, Detector, slots_needed
-from engine.errors import InputError, OutputError
+from engine.errors import ConfigError, InputError, OutputError
 from engine.labels import Labels
 from engine.metrics import Metrics
 from engine.publisher import Pace, Publisher, Sensor, replay
 from engine.scorers import KitsuneScorer, new_kitsune
+from engine.scores import label_names
 from engine.sinks import AlertFile, ScoreFile, Top
 from engine.types import Packets, Rows, join_rows
 from engine.worker import Worker
 from models.bundle import BundleError, load, save
-from models.kitnet import KitNET, KitNETConfig
+from models.kitnet import KitNET, KitNETConfig, Phase
 from models.threshold import Threshold
 
 Progress = Callable[[int, int | None], None]  # bytes read, bytes in all if known
+
+LATENCY = 0.05  # seconds that packets of a paced capture or a pipe may wait for their block to fill
 
 
 def frames(paths: Sequence[Path], block: int, progress: Progress | None = None) -> Iterator[FrameBlock]:
@@ -72,21 +76,30 @@ def read_packets(
 def read_connection_tables(
     paths: Sequence[Path], config: Config | None = None, progress: Progress | None = None
 ) -> Iterator[pa.Table]:
-    """Connection records of some captures, in the order in which they ended."""
+    """Connection records of some captures, in the order in which they ended.
+
+    Raises InputError, after the connections of what came before the damage.
+    """
     config = config or Config()
     tracker = Tracker(config.connections, SPARE)
     waiting: list[tuple[Rows, Rows]] = []
     count = 0
-    for p in read_packets(paths, config, progress):
-        for tracked in tracker.track(p):
-            if tracked.closed.size:
-                waiting.append(tracker.rows(tracked.closed))
-                count += tracked.closed.size
-        if count >= SPARE:
-            yield _records(waiting)
-            waiting, count = [], 0
+    problem: InputError | None = None
+    try:
+        for p in read_packets(paths, config, progress):
+            for tracked in tracker.track(p):
+                if tracked.closed.size:
+                    waiting.append(tracker.rows(tracked.closed))
+                    count += tracked.closed.size
+            if count >= SPARE:
+                yield _records(waiting)
+                waiting, count = [], 0
+    except InputError as error:
+        problem = error
     waiting.extend(tracker.rows(slots) for slots in tracker.flush())
     yield _records(waiting)
+    if problem is not None:
+        raise problem
 
 
 def _records(parts: list[tuple[Rows, Rows]]) -> pa.Table:
@@ -133,10 +146,19 @@ class Summary:
     files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    problem: str | None = None  # where a capture is damaged; what came before it is in the summary
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        values["top"] = [
+            {
+                name: None if isinstance(value, float) and np.isnan(value) else value
+                for name, value in row.items()
+            }
+            for row in self.top
+        ]
+        return values
 
 
 class Scoring:
@@ -147,20 +169,30 @@ class Scoring:
         config = job.config
         self.job = job
         self.probes = job.labels.probes if job.labels else [{}]
+        self._check()
         self.bus = MemoryBus(config.bus.partitions, config.bus.queue_blocks)
         self.metrics = Metrics(tuple(config.labels.slice))
         self.detectors = [self._detector(k) for k in range(config.bus.partitions)]
-        for path in job.captures:  # before any output is begun
-            if str(path) != "-" and not path.exists():
-                raise InputError(f"{path}: No such file or directory")
         self.top = Top()
         self.files: list[ScoreFile | AlertFile] = []
+        self.server: MetricsServer | None = None
+        self._stopped = threading.Event()
         try:
             self._open_files()
             self.server = self._serve()
         except BaseException:
             self.abort()
             raise
+
+    def _check(self) -> None:
+        for path in self.job.captures:
+            if str(path) != "-" and not path.exists():
+                raise InputError(f"{path}: No such file or directory")
+        if self.job.labels is None:
+            return
+        names = label_names(self.probes)
+        if unknown := [name for name in self.job.config.labels.slice if name not in names]:
+            raise ConfigError(f"labels.slice: {', '.join(unknown)}: the label file has {', '.join(names)}")
 
     def _detector(self, partition: int) -> Detector:
         config = self.job.config
@@ -196,9 +228,16 @@ class Scoring:
         """Leave nothing half written."""
         for file in self.files:
             file.abort()
+        if self.server is not None:
+            self.server.close()
+
+    def stop(self) -> None:
+        """End the captures early: what was published is still scored. Any thread, or a signal, may call it."""
+        self._stopped.set()
+        self.bus.end()
 
     def run(self) -> Summary:
-        """Score everything. An interrupt ends the captures early and is no error."""
+        """Score everything, up to ``stop``. A damaged capture that gave packets is told of in the summary."""
         config = self.job.config
         worker = Worker(
             self.bus,
@@ -216,30 +255,25 @@ class Scoring:
         try:
             try:
                 worker.run()
-            except KeyboardInterrupt:
-                summary.interrupted = True
-                self.bus.end()
+            except InputError as error:
+                if not any(d.packets for d in self.detectors):
+                    raise
+                summary.problem = str(error)
                 worker.close()
+            summary.interrupted = self._stopped.is_set()
             summary.seconds = time.perf_counter() - began
             self._fill(summary)
             self._finish(summary)
         except BaseException:
-            self.bus.end()
+            self.stop()
             self.abort()
             raise
         finally:
-            thread.join(timeout=10)
-            if self.server is not None:
-                if not summary.interrupted:
-                    self._wait()
-                self.server.close()
+            thread.join(timeout=1)  # it may wait for a pipe
+        if self.server is not None:
+            self._stopped.wait(self.job.linger)
+            self.server.close()
         return summary
-
-    def _wait(self) -> None:
-        try:
-            time.sleep(self.job.linger)
-        except KeyboardInterrupt:
-            return
 
     def _publish(self) -> None:
         config = self.job.config
@@ -249,8 +283,10 @@ class Scoring:
         publisher = Publisher(sensor, self.bus)
         try:
             blocks = frames(self.job.captures, config.bus.block_packets, self.job.progress)
+            live = self.job.speed > 0 or any(str(path) == "-" for path in self.job.captures)
+            pace = Pace(self.job.speed, LATENCY if live else None, sleep=self._stopped.wait)
             try:
-                replay(blocks, publisher, Pace(self.job.speed))
+                replay(blocks, publisher, pace)
             except InputError as error:  # what came before the damage is still scored
                 publisher.finish()
                 self.bus.end(error)
@@ -275,7 +311,9 @@ class Scoring:
             losses.update({f"not read whole: {reason}": n for reason, n in d.unread.items()})
         summary.losses = {name: n for name, n in losses.items() if n}
         scorers = [s for d in detectors for s in d.scorers]
-        summary.phase = min((s.phase for s in scorers), key=lambda p: ("map", "learn", "calibrate", "score").index(p))
+        summary.phase = min(
+            (s.phase for s in scorers), key=lambda p: ("map", "learn", "calibrate", "score").index(p)
+        )
         thresholds = [s.threshold_value for s in scorers if not np.isnan(s.threshold_value)]
         summary.threshold = max(thresholds) if thresholds else None
         if summary.phase != "score":
@@ -294,24 +332,16 @@ class Scoring:
         directory = self.job.config.output.directory
         if directory is not None:
             path = directory / "metrics.prom"
-            write_whole(path, generate_latest(registry_of(self.metrics.collector)))
+            try:
+                write_whole(path, generate_latest(registry_of(self.metrics.collector)))
+            except OSError as error:
+                raise OutputError(f"{path}: {error.strerror}") from error
             summary.files.append(str(path))
 
 
 def score(job: Job) -> Summary:
-    """Score captures through the embedded bus. Raises WiresondeError."""
+    """Score captures through the embedded bus. Raises WiresondeError; see also ``Summary.problem``."""
     return Scoring(job).run()
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all. Raises OutputError."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"{path}: {error.strerror}") from error
 
 
 # ---------------------------------------------------------------------------------------------------- bundles
@@ -323,7 +353,9 @@ def load_kitsune(path: Path, config: Config, slots: int) -> KitsuneScorer:
     """A frozen Kitsune of a bundle. Raises InputError when the bundle is damaged or does not fit."""
     try:
         bundle = load(path, kind=KIND)
-        kitnet_config = KitNETConfig(**{**bundle.config["kitnet"], "clip": tuple(bundle.config["kitnet"]["clip"])})
+        kitnet_config = KitNETConfig(
+            **{**bundle.config["kitnet"], "clip": tuple(bundle.config["kitnet"]["clip"])}
+        )
         features = config.kitsune.features
         if list(features.lambdas) != bundle.config["features"]["lambdas"]:
             raise InputError(
@@ -331,6 +363,10 @@ def load_kitsune(path: Path, config: Config, slots: int) -> KitsuneScorer:
                 f"the configuration has {list(features.lambdas)}"
             )
         kitnet = KitNET.from_state(kitnet_config, bundle.arrays)
+        if kitnet.phase is not Phase.SCORE:
+            raise InputError(
+                f"{path}: its model has not learned to the end, it is in phase {kitnet.phase.value}"
+            )
         threshold = Threshold(**bundle.config["threshold"])
         scorer_config = config.kitsune.scorer.__class__(**bundle.config["scorer"])
     except (BundleError, OSError) as error:
@@ -340,10 +376,17 @@ def load_kitsune(path: Path, config: Config, slots: int) -> KitsuneScorer:
     return KitsuneScorer(features, kitnet, config.kitsune.threshold, scorer_config, slots, threshold)
 
 
-def train_kitsune(captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None) -> Summary:
-    """Learn from captures that hold nothing but normal traffic, and write the bundle."""
-    scoring = Scoring(Job(captures, config, progress=progress))
+def train_kitsune(
+    captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None
+) -> Summary:
+    """Learn from captures that hold nothing but normal traffic, and write the bundle and nothing else."""
+    if not out.absolute().parent.is_dir():
+        raise OutputError(f"{out.parent}: not a directory")
+    alone = {"output": OutputSection(), "metrics": MetricsSection(), "bus": BusSection()}
+    scoring = Scoring(Job(captures, config.model_copy(update=alone), progress=progress))
     summary = scoring.run()
+    if summary.problem is not None:
+        raise InputError(f"{summary.problem}; no bundle was written")
     scorer = scoring.detectors[0].scorers[0]
     assert isinstance(scorer, KitsuneScorer)
     if scorer.threshold is None:

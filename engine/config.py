@@ -1,22 +1,25 @@
 """The configuration: one YAML file, checked once, at the edge.
 
 Sections of kernels and models are their own frozen dataclasses; pydantic builds and checks them in place. A
-wrong value stops the start and names its key; nothing is ever replaced by a default.
+wrong value stops the start and names its key; nothing is ever replaced by a default, nor turned from one type
+into another.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -32,7 +35,7 @@ MAX_FILE = 1 << 20  # bytes; a configuration is small
 
 for _section in (TrackerConfig, DecodeConfig, AfterImageConfig, KitNETConfig, ThresholdConfig, ScorerConfig):
     # Unknown keys are errors in the dataclasses of the leaves too, without these importing pydantic.
-    _section.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+    setattr(_section, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
 
 
 class Section(BaseModel):
@@ -53,7 +56,9 @@ class BusSection(Section):
 
     partitions: int = Field(1, ge=1, le=1024, description="of the packets topic; Kitsune is exact with 1")
     block_packets: int = Field(2048, ge=1, le=65536, description="packets a message")
-    queue_blocks: int = Field(32, ge=1, le=4096, description="messages a partition holds before publishing waits")
+    queue_blocks: int = Field(
+        32, ge=1, le=4096, description="messages a partition holds before publishing waits"
+    )
 
 
 class KitsuneSection(Section):
@@ -65,33 +70,46 @@ class KitsuneSection(Section):
     scorer: ScorerConfig = ScorerConfig()
 
 
+SliceName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # what Prometheus takes
+
+
 class LabelsSection(Section):
     """Probe labels."""
 
-    slice: tuple[str, ...] = Field((), max_length=6, description="labels that become labels of metrics")
-    max_values: int = Field(32, ge=1, le=1024, description="values a label may have in metrics; the rest is other")
+    slice: tuple[SliceName, ...] = Field((), max_length=6, description="labels that become labels of metrics")
+    max_values: int = Field(
+        32, ge=1, le=1024, description="values a label may have in metrics; the rest is other"
+    )
     max_probes: int = Field(65536, ge=1, le=1 << 24, description="distinct label combinations accepted")
+
+    @field_validator("slice")
+    @classmethod
+    def _are_free(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for k, name in enumerate(names):
+            if name in ("model", "le"):
+                raise ValueError(f"{name} is a label of the metrics themselves")
+            if name in names[:k]:
+                raise ValueError(f"{name} is named twice")
+        return names
 
 
 class MetricsSection(Section):
     """The /metrics endpoint."""
 
-    host: str = "127.0.0.1"
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0: all")
     port: int | None = Field(None, ge=0, le=65535, description="none: no endpoint; 0: any free port")
 
 
-def _as_path(value: Any) -> Any:
-    return Path(value) if isinstance(value, str) else value
-
-
-FilePath = Annotated[Path, BeforeValidator(_as_path), PlainSerializer(str)]
+FilePath = Annotated[Path, PlainSerializer(str)]
 
 
 class OutputSection(Section):
     """Sinks."""
 
     directory: FilePath | None = Field(None, description="where scores and alerts are written; none: nowhere")
-    flush_connections: int = Field(8192, ge=1, le=1 << 20, description="connections kept before they are written")
+    flush_connections: int = Field(
+        8192, ge=1, le=1 << 20, description="connections kept before they are written"
+    )
 
 
 class Config(Section):
@@ -123,8 +141,11 @@ def parse(data: Any, where: str) -> Config:
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: a mapping of sections is expected, found {type(data).__name__}")
     try:
-        return Config.model_validate(data)
-    except ValidationError as error:
+        # as JSON, so that strict types still take a list as a tuple and a text as a path
+        return Config.model_validate_json(json.dumps(data), strict=True)
+    except (TypeError, ValueError, RecursionError) as error:
+        if not isinstance(error, ValidationError):
+            raise ConfigError(f"{where}: {error}") from None
         raise ConfigError("; ".join(_problem(e, where) for e in error.errors())) from None
 
 
@@ -143,9 +164,11 @@ def load(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise ConfigError(f"{path}: {path.stat().st_size} bytes; a configuration has at most {MAX_FILE}")
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE + 1)
+        if len(text) > MAX_FILE:
+            raise ConfigError(f"{path}: more than the {MAX_FILE} bytes that a configuration may have")
+        data = yaml.load(text.decode(), Loader=_Loader)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -153,8 +176,35 @@ def load(path: Path | None) -> Config:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ConfigError(f"{path}: {at}{getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{path}: {at}{problem}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
     return parse(data, str(path))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without what surprises: a key given twice is an error, a date is a text."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping, if its keys are texts and differ."""
+        seen = set()
+        for key, _ in node.value:
+            problem = None
+            if key.tag != "tag:yaml.org,2002:str":
+                problem = "a key that is no text"
+            elif key.value in seen:
+                problem = f"the key {key.value} is given twice"
+            if problem:
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":merge"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 def replace(config: Config, where: str, changes: dict[str, Any]) -> Config:

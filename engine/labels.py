@@ -7,10 +7,13 @@ with equal labels share one probe id, so there are as many ids as combinations o
 
 from __future__ import annotations
 
+import csv
 import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +79,8 @@ def _matches(rule: Any, p: Packets, i: int, swapped: bool) -> bool:
 def _tag(
     rules: Rows, heads: NDArray[np.int32], following: NDArray[np.int32], patterns: int, p: Packets, out: Any
 ) -> None:
-    """Write each packet's probe id. rules: the first ``patterns`` have empty fields, the others are chained
-    by the hash of their key in ``heads`` and ``following``, latest start first."""
+    """Write each packet's probe id. rules: by start; the first ``patterns`` have empty fields, the others are
+    chained by the hash of their key in ``heads`` and ``following``, latest start first."""
     mask = np.uint64(heads.size - 1)
     for i in range(p.ts.size):
         h = _end_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.sport[i]))
@@ -90,7 +93,7 @@ def _tag(
                 break
             k = following[k]
         if probe == 0:
-            for j in range(patterns):
+            for j in range(patterns - 1, -1, -1):
                 if _matches(rules[j], p, i, False) or _matches(rules[j], p, i, True):
                     probe = rules[j]["probe"]
                     break
@@ -114,7 +117,7 @@ class Labels:
     """Rules and what their probe ids mean."""
 
     probes: list[dict[str, str]]  # probe id -> labels; 0 has none
-    rules: Rows  # (m,) RULE, those with empty fields first, then by start
+    rules: Rows  # (m,) RULE, those with an empty address, port or protocol first, then by start
     patterns: int  # how many have empty fields
 
     def __post_init__(self) -> None:
@@ -125,7 +128,11 @@ class Labels:
         object.__setattr__(self, "_index", (heads, following))
 
     def tag(self, p: Packets) -> Packets:
-        """p with the probe ids of its packets. Of several rules that match, the one that starts last counts."""
+        """p with the probe ids of its packets.
+
+        Of several rules that match, one without empty fields goes before one with them; among equals, the one
+        that starts last, and among those, the one that stands last in the file.
+        """
         heads, following = self._index  # type: ignore[attr-defined]
         out = np.zeros(p.ts.size, np.uint32)
         with np.errstate(over="ignore"):
@@ -139,6 +146,8 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
     names = table.column_names
     if missing := [k for k in KEYS if k not in names]:
         raise InputError(f"{path}: no column {', '.join(missing)}; the key columns are {', '.join(KEYS)}")
+    if twice := sorted({n for n in names if names.count(n) > 1}):
+        raise InputError(f"{path}: more than one column {', '.join(twice)}")
     columns = [n for n in names if n not in KEYS]
     if not columns:
         raise InputError(f"{path}: no label column beside {', '.join(KEYS)}")
@@ -164,10 +173,11 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
     whole = rules["has"] == WHOLE
     patterns = int((~whole).sum())
     if patterns > MAX_PATTERNS:
-        raise InputError(f"{path}: {patterns} rows have an empty address, port or protocol; at most {MAX_PATTERNS}")
-    # patterns: latest start first, like the chains, which end up in reverse
-    order = np.lexsort((np.where(whole, rules["start"], -rules["start"]), whole))
-    return Labels(probes, np.ascontiguousarray(rules[order]), patterns)
+        raise InputError(
+            f"{path}: {patterns} rows have an empty address, port or protocol; at most {MAX_PATTERNS}"
+        )
+    order = np.lexsort((rules["start"], whole))
+    return Labels(probes, rules[order], patterns)
 
 
 def _text(value: Any) -> str:
@@ -180,14 +190,15 @@ def _read(path: Path) -> pa.Table:
             magic = file.read(4)
         if magic == b"PAR1":
             return _times_as_text(pa.parquet.read_table(path))
-        with path.open("r", encoding="utf-8-sig") as file:
-            header = file.readline(1 << 16).strip("\r\n")
-        kinds = {name.strip('"'): pa.string() for name in header.split(",")}
-        options = pa.csv.ConvertOptions(column_types=kinds, strings_can_be_null=False)
+        with path.open("r", encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(iter(lambda: file.readline(1 << 16), "")), [])
+        options = pa.csv.ConvertOptions(
+            column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
+        )
         return pa.csv.read_csv(path, convert_options=options)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: neither CSV nor Parquet: {error}") from None
 
 
@@ -196,7 +207,9 @@ def _times_as_text(table: pa.Table) -> pa.Table:
     for k, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type):
             ns = table.column(k).cast(pa.timestamp("ns", tz=field.type.tz)).cast(pa.int64()).to_pylist()
-            texts = [None if t is None else f"{t // 10**9}.{t % 10**9:09d}" for t in ns]
+            texts = [
+                None if t is None else f"{'-' * (t < 0)}{abs(t) // 10**9}.{abs(t) % 10**9:09d}" for t in ns
+            ]
             table = table.set_column(k, field.name, pa.array(texts, pa.string()))
     return table
 
@@ -239,30 +252,34 @@ def _address(text: str) -> tuple[int, int]:
         raise ValueError(f"address {text!r} is neither IPv4 nor IPv6") from None
 
 
-_SECONDS = re.compile(r"(-?)(\d{1,10})(?:\.(\d{1,9})\d*)?$")
+_SECONDS = re.compile(r"(-?)(\d{1,10})(?:\.(\d{1,9})\d*)?", re.ASCII)
+_ISO = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d)(?::(\d\d)(?:[.,](\d{1,9})\d*)?)?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
+)
 
 
 def time_ns(value: Any) -> int:
     """ns since the epoch of epoch seconds (text or number) or ISO 8601 (UTC unless it says otherwise)."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        value = f"{value:.9f}" if isinstance(value, float) else str(value)
-    if isinstance(value, str):
-        if found := _SECONDS.match(value.strip()):
+    text = f"{value:.9f}" if isinstance(value, float | Decimal) else str(value).strip()
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        if found := _SECONDS.fullmatch(text):
             sign, whole, part = found.groups()
             ns = int(whole) * 10**9 + int((part or "0").ljust(9, "0"))
-            return -ns if sign else ns
-        text = value.strip()
-        offset = 0
-        if zone := re.search(r"(Z|([+-])(\d\d):?(\d\d))$", text):
-            text = text[: zone.start()]
-            if zone[1] != "Z":
-                offset = (int(zone[3]) * 60 + int(zone[4])) * (1 if zone[2] == "+" else -1)
-        try:
-            moment = np.datetime64(text, "ns")
-        except ValueError:
-            raise ValueError(f"time {value!r} is neither epoch seconds nor ISO 8601") from None
-        return int(moment.astype(np.int64)) - offset * 60 * 10**9
-    raise ValueError(f"time {value!r} is neither epoch seconds nor ISO 8601")
+            ns = -ns if sign else ns
+        elif found := _ISO.fullmatch(text):
+            day, minute, second, part, zone = found.groups()
+            moment = datetime.fromisoformat(f"{day}T{minute or '00:00'}:{second or '00'}{zone or 'Z'}")
+            since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+            ns = (since.days * 86400 + since.seconds) * 10**9 + int((part or "0").ljust(9, "0"))
+        else:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"time {value!r} is neither epoch seconds nor ISO 8601") from None
+    if not -(1 << 63) <= ns < 1 << 63:
+        raise ValueError(f"time {value!r} lies outside the years 1678 to 2262")
+    return ns
 
 
 def slice_values(
@@ -270,8 +287,8 @@ def slice_values(
 ) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
     """Values of the slice labels for each probe id, and the names that were folded into ``other``.
 
-    The first ``max_values`` values of a label, in the order of the label file, keep their names. A label that a
-    probe does not have is "".
+    The first ``max_values`` values of a label, in the order of the label file, keep their names. A label that
+    a probe does not have is "".
     """
     kept: dict[str, dict[str, None]] = {name: {} for name in names}
     values, folded = [], []

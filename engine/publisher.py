@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -141,10 +141,15 @@ def _pieces(frames: FrameBlock, span: int) -> Iterator[FrameBlock]:
     """The frames cut into pieces of at most ``span`` ns of capture."""
     begin, dropped = 0, frames.dropped
     while begin < len(frames):
-        late = frames.ts[begin:] > frames.ts[begin] + span
+        late = frames.ts[begin:] - frames.ts[begin] > span
         end = begin + int(late.argmax()) if late.any() else len(frames)
-        columns = (
-            c[begin:end] for c in (frames.start, frames.captured, frames.wire, frames.ts, frames.link_type)
+        yield replace(
+            frames,
+            start=frames.start[begin:end],
+            captured=frames.captured[begin:end],
+            wire=frames.wire[begin:end],
+            ts=frames.ts[begin:end],
+            link_type=frames.link_type[begin:end],
+            dropped=dropped,
         )
-        yield FrameBlock(frames.buffer, *columns, dropped)
         begin, dropped = end, 0

@@ -55,8 +55,8 @@ class Worker:
     ) -> None:
         """``probes``: labels by probe id. ``slices``: names of the slice labels and how many values each.
 
-        ``flush_after``: so many connections or messages may wait before sinks are flushed and offsets committed;
-        not more messages than the bus holds, or publishing would wait for ever.
+        ``flush_after``: so many connections or messages may wait before sinks are flushed and offsets
+        committed; not more messages than the bus holds, or publishing would wait for ever.
         """
         self._bus = bus
         self._detectors = {d.partition: d for d in detectors}
@@ -76,8 +76,8 @@ class Worker:
     def run(self) -> None:
         """Work until the bus has ended; then end all connections, flush and commit.
 
-        When sinks are flushed depends on the messages alone, not on how many a poll gives, as long as they keep
-        coming. Raises what the publisher ended with, before anything is ended here.
+        When sinks are flushed depends on the messages alone, not on how many a poll gives, as long as they
+        keep coming. Raises what the publisher ended with, before anything is ended here.
         """
         while (messages := self._bus.poll(timeout=1.0)) is not None:
             for message in messages:

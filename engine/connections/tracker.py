@@ -47,6 +47,7 @@ from engine.connections.table import (
     unlink,
 )
 from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, count_losses, segment
+from engine.errors import ConfigError
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Packets, Rows
 
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
@@ -85,6 +86,17 @@ class TrackerConfig:
     other_timeout: float = 60.0
     tcp_server_ports: tuple[int, ...] = TCP_SERVER_PORTS
     udp_server_ports: tuple[int, ...] = UDP_SERVER_PORTS
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("capacity", 1, 1 << 28), ("holes", 1, 255)):
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} {getattr(self, name)} must be from {low} to {high}")
+        for name in ("attempt_timeout", "closing_delay", "tcp_timeout", "udp_timeout", "icmp_timeout", "other_timeout"):
+            if not 0 < getattr(self, name) <= 1e7:
+                raise ConfigError(f"{name} {getattr(self, name)} must be greater than 0 and at most 1e7 seconds")
+        for name in ("tcp_server_ports", "udp_server_ports"):
+            if wrong := [port for port in getattr(self, name) if not 0 <= port <= 65535]:
+                raise ConfigError(f"{name} {wrong[0]} must be from 0 to 65535")
 
     def timeouts(self) -> NDArray[np.int64]:
         """ns by Timer."""

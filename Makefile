@@ -1,0 +1,48 @@
+# make setup demo test check bench
+PYTHON ?= python3
+BIN := .venv/bin
+TRACE ?=
+KITSUNE_PY ?=
+
+.PHONY: setup demo test check bench
+.SILENT:
+.DEFAULT_GOAL := demo
+
+.venv/.installed: setup.cfg pyproject.toml constraints.txt
+	echo "+ creating .venv and installing wiresonde into it (a minute or two, once)"
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+.venv/.installed-test: .venv/.installed
+	echo "+ installing what tests need"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+setup: .venv/.installed
+
+demo: setup
+	echo "+ $(BIN)/wiresonde score demo/demo.pcap.zst --config demo/wiresonde.yaml --labels demo/labels.csv --out out/demo"
+	echo "  (the first run compiles the kernels: about a minute)"
+	$(BIN)/wiresonde score demo/demo.pcap.zst --config demo/wiresonde.yaml --labels demo/labels.csv --out out/demo
+
+test: .venv/.installed-test
+	echo "+ $(BIN)/python -m pytest"
+	$(BIN)/python -m pytest
+	echo "+ NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m 'not compiled' tests/unit tests/property"
+	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=plain $(BIN)/python -m pytest -q -m 'not compiled' tests/unit tests/property
+
+check: .venv/.installed-test
+	echo "+ $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports"
+	$(BIN)/ruff check --quiet .
+	$(BIN)/ruff format --quiet --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+bench: .venv/.installed-test
+	test -n "$(TRACE)" || { echo "make bench TRACE=FILE.pcap [KITSUNE_PY=DIR]" >&2; exit 2; }
+	echo "+ $(BIN)/python -m benchmarks.bench_offline --trace $(TRACE) --json docs/figures/bench_offline.json"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.bench_offline --trace "$(TRACE)" --json docs/figures/bench_offline.json $(if $(KITSUNE_PY),--kitsune-py $(KITSUNE_PY)) > /dev/null
+	$(BIN)/python -m benchmarks.tables docs/figures/bench_offline.json docs/performance.md

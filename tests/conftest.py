@@ -1,0 +1,22 @@
+"""Profiles of hypothesis: the default compiled one, and a thin one for kernels run as plain Python."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("compiled", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("plain", parent=settings.get_profile("compiled"), max_examples=5)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "compiled"))
+
+PLAIN = os.environ.get("NUMBA_DISABLE_JIT") == "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out, as plain Python, what only compiled kernels do in bearable time."""
+    if PLAIN:
+        for item in items:
+            if item.get_closest_marker("compiled"):
+                item.add_marker(pytest.mark.skip(reason="needs compiled kernels"))

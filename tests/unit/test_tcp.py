@@ -1,0 +1,254 @@
+"""What each TCP segment is taken for, and what its connection's record says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine.connections.layout import PACKET_IN_RECOVERY, Segment
+from engine.connections.record import connection_table
+from engine.connections.tracker import Tracker, TrackerConfig
+from engine.types import join_rows
+from tests.conversation import Conversation
+
+
+def tracked(
+    c: Conversation, config: TrackerConfig | None = None
+) -> tuple[list[Segment], list[bool], list[dict[str, Any]]]:
+    """Segment and in-recovery of each packet, and the records in the order in which connections ended."""
+    tracker = Tracker(config or TrackerConfig(capacity=64))
+    segments: list[Segment] = []
+    recovery: list[bool] = []
+    parts = []
+    for step in tracker.track(c.packets()):
+        segments += [Segment(s) for s in step.segment]
+        recovery += ((step.flags & PACKET_IN_RECOVERY) != 0).tolist()
+        parts.append(tracker.rows(step.closed))
+    parts += [tracker.rows(slots) for slots in tracker.flush()]
+    rows, sides = (join_rows(list(part)) for part in zip(*parts))
+    table = connection_table(rows, sides).drop_columns(["ts"])
+    return segments, recovery, table.to_pylist()
+
+
+def only(c: Conversation) -> dict[str, Any]:
+    """The one record of a conversation."""
+    _, _, records = tracked(c)
+    assert len(records) == 1
+    return records[0]
+
+
+def kinds(c: Conversation) -> list[Segment]:
+    """The Segment of each packet."""
+    return tracked(c)[0]
+
+
+def test_a_whole_conversation_is_sf_with_its_bytes_and_a_proper_close() -> None:
+    c = Conversation().open().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101).send("b", "PA", 1, 101, 500)
+    c.send("a", "A", 101, 501).close(101, 501)
+    record = only(c)
+    assert (record["conn_state"], record["history"]) == ("SF", "ShADadFf")
+    assert (record["orig_bytes"], record["resp_bytes"]) == (100, 500)
+    assert (record["orig_pkts"], record["resp_pkts"]) == (6, 4)
+    assert record["proper_close"]
+    assert not record["midstream"]
+    assert record["round_trip"] == pytest.approx(0.010)
+    assert record["id.orig_h"] == "10.0.0.1"
+    assert record["id.orig_p"] == 40000
+
+
+@pytest.mark.parametrize(
+    ("packets", "state", "history"),
+    [
+        ([("a", "S", 0, 0)], "S0", "S"),
+        ([("a", "S", 0, 0), ("b", "RA", 0, 1)], "REJ", "Sr"),
+        ([("a", "S", 0, 0), ("b", "SA", 0, 1), ("a", "R", 1, 0)], "RSTO", "ShR"),
+        ([("a", "S", 0, 0), ("b", "SA", 0, 1), ("a", "A", 1, 1)], "S1", "ShA"),
+        ([("a", "S", 0, 0), ("b", "SA", 0, 1), ("a", "A", 1, 1), ("a", "FA", 1, 1)], "S2", "ShAF"),
+        ([("a", "S", 0, 0), ("b", "SA", 0, 1), ("a", "A", 1, 1), ("b", "FA", 1, 1)], "S3", "ShAf"),
+        ([("a", "S", 0, 0), ("b", "SA", 0, 1), ("a", "A", 1, 1), ("b", "RA", 1, 1)], "RSTR", "ShAr"),
+        ([("a", "S", 0, 0), ("a", "R", 1, 0)], "RSTOS0", "SR"),
+        ([("a", "S", 0, 0), ("a", "F", 1, 0)], "SH", "SF"),
+    ],
+)
+def test_states_have_zeeks_names(packets: list[tuple[str, str, int, int]], state: str, history: str) -> None:
+    c = Conversation()
+    for side, flags, seq, ack in packets:
+        c.send(side, flags, seq, ack)
+    record = only(c)
+    assert (record["conn_state"], record["history"]) == (state, history)
+
+
+def test_the_same_bytes_again_before_their_ack_are_a_duplicate_and_after_it_spurious() -> None:
+    c = Conversation().open().send("a", "PA", 1, 1, 100).send("a", "PA", 1, 1, 100, after=200)
+    c.send("b", "A", 1, 101).send("a", "PA", 1, 1, 100, after=200)
+    assert kinds(c)[3:] == [Segment.NEW, Segment.DUPLICATE, Segment.ACK, Segment.SPURIOUS]
+    record = only(c)
+    assert (record["orig_retransmitted"], record["orig_spurious"], record["orig_repeated_bytes"]) == (
+        2,
+        1,
+        200,
+    )
+    assert record["orig_bytes"] == 100
+
+
+@pytest.mark.parametrize(("late", "kind"), [(4.0, Segment.REORDERED), (250.0, Segment.RETRANSMITTED)])
+def test_a_hole_filled_within_a_round_trip_is_reordering_and_later_a_retransmission(
+    late: float, kind: Segment
+) -> None:
+    c = Conversation().open(trip=10.0).send("a", "A", 101, 1, 100).send("a", "A", 1, 1, 100, after=late)
+    assert kinds(c)[3:] == [Segment.NEW, kind]
+    record = only(c)
+    assert record["orig_reordered"] == (kind is Segment.REORDERED)
+    assert record["orig_late"] == (kind is Segment.RETRANSMITTED)
+    assert record["orig_repeated_bytes"] == 0
+    assert record["missed_bytes"] == 0
+
+
+def test_a_segment_with_old_and_new_bytes_is_partial() -> None:
+    c = Conversation().open().send("a", "A", 1, 1, 100).send("a", "A", 51, 1, 100, after=300)
+    assert kinds(c)[-1] is Segment.PARTIAL
+    record = only(c)
+    assert (record["orig_partial"], record["orig_repeated_bytes"], record["orig_bytes"]) == (1, 50, 150)
+
+
+def test_a_super_frame_resent_in_parts_is_known_again() -> None:
+    c = Conversation().open().send("a", "A", 1, 1, 30_000)
+    for k in range(3):
+        c.send("a", "A", 1 + 1448 * k, 1, 1448, after=300)
+    assert kinds(c)[4:] == [Segment.DUPLICATE] * 3
+
+
+def test_a_keep_alive_is_no_retransmission_and_its_own_fin_is_no_keep_alive() -> None:
+    idle = Conversation().open().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101)
+    idle.send("a", "A", 100, 1, after=60_000).send("a", "A", 100, 1, 1, after=60_000)
+    assert kinds(idle)[-2:] == [Segment.KEEP_ALIVE, Segment.KEEP_ALIVE]
+    # a pure ACK overtaken by the side's own FIN has the same numbers (SPEC: all 37 flags of one capture)
+    overtaken = Conversation().open().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101)
+    overtaken.send("a", "FA", 101, 1).send("b", "A", 1, 102).send("a", "A", 101, 1, after=0.1)
+    assert kinds(overtaken)[-1] is Segment.ACK
+
+
+def test_a_zero_window_probe_takes_no_sequence_space_until_it_is_acknowledged() -> None:
+    c = Conversation().open().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101, window=0)
+    c.send("a", "A", 101, 1, 1, after=500).send("b", "A", 1, 101, window=0).send(
+        "a", "A", 101, 1, 1, after=900
+    )
+    c.send("b", "A", 1, 102, window=500).send("a", "PA", 102, 1, 50)
+    assert kinds(c)[5] is Segment.ZERO_WINDOW_PROBE
+    assert kinds(c)[7] is Segment.ZERO_WINDOW_PROBE
+    assert kinds(c)[-1] is Segment.NEW
+    record = only(c)
+    assert (record["orig_zero_window_probe"], record["resp_zero_window"]) == (2, 2)
+    assert record["missed_bytes"] == 0
+
+
+def test_the_same_packet_captured_twice_is_no_event_of_the_connection() -> None:
+    c = (
+        Conversation()
+        .open()
+        .send("a", "PA", 1, 1, 100, ip_id=77)
+        .send("a", "PA", 1, 1, 100, ip_id=77, after=0.2)
+    )
+    c.send("a", "PA", 1, 1, 100, ip_id=78, after=200)
+    assert kinds(c)[4:] == [Segment.CAPTURE_DUPLICATE, Segment.DUPLICATE]
+    assert only(c)["orig_capture_duplicate"] == 1
+
+
+def test_acknowledged_bytes_that_were_never_captured_are_missed_bytes() -> None:
+    c = (
+        Conversation()
+        .open()
+        .send("a", "A", 1, 1, 100)
+        .send("a", "A", 201, 1, 100)
+        .send("b", "A", 1, 301, after=20)
+    )
+    c.send("b", "A", 1, 301, 10, after=20).send("a", "A", 301, 11)
+    record = only(c)
+    assert record["orig_missed_bytes"] == 100
+    assert record["orig_bytes"] == 300
+
+
+def test_sequence_numbers_wrap_without_a_trace() -> None:
+    c = Conversation(isn_a=2**32 - 50, isn_b=2**32 - 1).open()
+    for k in range(4):
+        c.send("a", "A", 1 + 100 * k, 1, 100).send("b", "A", 1, 101 + 100 * k)
+    c.send("b", "PA", 1, 401, 10).send("a", "A", 401, 11).close(401, 11)
+    assert Segment.NEW in kinds(c)
+    assert not {Segment.DUPLICATE, Segment.SPURIOUS, Segment.REORDERED, Segment.RETRANSMITTED} & set(kinds(c))
+    record = only(c)
+    assert (record["orig_bytes"], record["resp_bytes"], record["conn_state"]) == (400, 10, "SF")
+
+
+def test_more_than_four_gib_are_counted_whole() -> None:
+    step = 1_500_000_000
+    c = Conversation().open()
+    for k in range(4):
+        c.send("a", "A", (1 + step * k) % 2**32, 1, step).send("b", "A", 1, (1 + step * (k + 1)) % 2**32)
+    assert only(c)["orig_bytes"] == 4 * step
+
+
+def test_a_new_syn_on_known_ports_begins_another_connection_and_a_repeated_one_does_not() -> None:
+    again = Conversation().send("a", "S", 0).send("a", "S", 0, after=1000)
+    assert kinds(again) == [Segment.NEW, Segment.DUPLICATE]
+    reused = Conversation().open().send("a", "PA", 1, 1, 10).close(11, 1)
+    reused.isn = {"a": 99_000, "b": 5}
+    reused.open().send("a", "PA", 1, 1, 20)
+    _, _, records = tracked(reused)
+    assert [(r["conn_state"], r["orig_bytes"], r["ending"]) for r in records] == [
+        ("SF", 10, "reused"), ("S1", 20, "flushed"),
+    ]  # fmt: skip
+
+
+def test_a_connection_picked_up_midstream_is_marked_and_numbers_from_its_first_byte() -> None:
+    c = (
+        Conversation()
+        .send("a", "PA", 5000, 900, 100)
+        .send("b", "PA", 900, 5100, 50)
+        .send("a", "A", 5100, 950)
+    )
+    c.send("a", "PA", 4000, 950, 100, after=0.5)
+    assert kinds(c)[-1] is Segment.BEFORE
+    record = only(c)
+    assert record["midstream"]
+    assert (record["orig_bytes"], record["resp_bytes"], record["conn_state"]) == (100, 50, "OTH")
+    assert record["orig_retransmitted"] == 0
+
+
+def test_a_recovery_episode_lasts_from_the_duplicate_to_the_ack_of_what_was_sent_before() -> None:
+    c = Conversation().open().send("a", "A", 1, 1, 100).send("a", "A", 101, 1, 100).send("b", "A", 1, 101)
+    c.send("a", "A", 101, 1, 100, after=300).send("b", "A", 1, 201, after=50).send("a", "A", 201, 1, 100)
+    _, recovery, records = tracked(c)
+    assert recovery == [False] * 6 + [True, False, False]
+    assert records[0]["orig_recovery_episodes"] == 1
+    assert records[0]["recovery_seconds"] == pytest.approx(0.050)
+
+
+def test_more_holes_than_are_kept_are_noted_and_stay_bounded() -> None:
+    c = Conversation().open()
+    for k in range(6):
+        c.send("a", "A", 101 + 200 * k, 1, 100)
+    _, _, records = tracked(c, TrackerConfig(capacity=4, holes=4))
+    assert records[0]["holes_overflow"]
+    assert not tracked(c)[2][0]["holes_overflow"]
+
+
+def test_what_follows_a_reset_is_not_trusted() -> None:
+    c = Conversation().open().send("a", "PA", 1, 1, 10).send("a", "R", 11).send("a", "PA", 90_000, 1, 10)
+    assert kinds(c)[-2:] == [Segment.UNTRUSTED, Segment.UNTRUSTED]
+    assert only(c)["orig_bytes"] == 10
+
+
+def test_duplicate_acks_are_counted_only_while_data_is_outstanding() -> None:
+    c = Conversation().open().send("a", "A", 1, 1, 100).send("a", "A", 101, 1, 100)
+    c.send("b", "A", 1, 101).send("b", "A", 1, 101).send("b", "A", 1, 101).send("b", "A", 1, 201).send(
+        "b", "A", 1, 201
+    )
+    assert only(c)["resp_duplicate_ack"] == 2
+
+
+def test_records_are_read_as_numbers_of_the_right_kind() -> None:
+    record = only(Conversation().open())
+    assert isinstance(record["orig_bytes"], int)
+    assert np.isclose(record["duration"], 0.010)
