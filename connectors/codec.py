@@ -11,7 +11,6 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -108,8 +107,3 @@ def _field(data: bytes, table: int, number: int) -> int | None:
 
 def _u32(data: bytes, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "little")
-
-
-def equal(a: Mapping[str, NDArray[Any]], b: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether two sets of columns have the same names, types and values."""
-    return list(a) == list(b) and all(a[k].dtype == b[k].dtype and np.array_equal(a[k], b[k]) for k in a)

@@ -27,7 +27,7 @@ SHELL_ADDRESSES = ("10.77.0.22", "fd77::22")
 PAGES, DATA_FILES, API_FILES, APPS = 40, 12, 8, 30
 PASSWORD = "correct-horse-7"  # of the user of the demo network, who exists only inside its namespace
 COMMAND_S = 30  # no command runs longer
-GUESSING_RUNS, GUESSES = 12, 3
+GUESSING_RUNS, GUESSES = 9, 3
 
 
 @dataclass(frozen=True)

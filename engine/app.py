@@ -34,7 +34,7 @@ from engine.publisher import Pace, Publisher, Sensor, replay
 from engine.scorers import KitsuneScorer, new_kitsune
 from engine.scores import label_names
 from engine.sinks import AlertFile, ScoreFile, Top
-from engine.types import Packets, Rows, join_rows
+from engine.types import PHASES, Packets, Rows, join_rows
 from engine.worker import Worker
 from models.bundle import BundleError, load, save
 from models.kitnet import KitNET, KitNETConfig, Phase
@@ -232,7 +232,7 @@ class Scoring:
             self.server.close()
 
     def stop(self) -> None:
-        """End the captures early: what was published is still scored. Any thread, or a signal, may call it."""
+        """End the captures early; what was published is still scored. A signal handler may call it."""
         self._stopped.set()
         self.bus.end()
 
@@ -311,17 +311,15 @@ class Scoring:
             losses.update({f"not read whole: {reason}": n for reason, n in d.unread.items()})
         summary.losses = {name: n for name, n in losses.items() if n}
         scorers = [s for d in detectors for s in d.scorers]
-        summary.phase = min(
-            (s.phase for s in scorers), key=lambda p: ("map", "learn", "calibrate", "score").index(p)
-        )
+        summary.phase = min((s.phase for s in scorers), key=PHASES.index)
         thresholds = [s.threshold_value for s in scorers if not np.isnan(s.threshold_value)]
         summary.threshold = max(thresholds) if thresholds else None
         if summary.phase != "score":
             config = self.job.config.kitsune
             need = config.kitnet.map_samples + config.kitnet.learn_samples + config.scorer.calibrate_packets
             summary.notes.append(
-                f"the model is still in phase {summary.phase}: it learns from {need} packets a partition, and the "
-                f"fullest had {max(d.packets for d in detectors)}; --learn N makes do with fewer"
+                f"the model is still in phase {summary.phase}: it learns from {need} packets a partition, "
+                f"and the fullest had {max(d.packets for d in detectors)}; --learn N makes do with fewer"
             )
         summary.top = self.top.rows(self.probes)
 

@@ -3,44 +3,66 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from engine import __version__
-from engine.errors import ConfigError, OutputError, WiresondeError
+from engine.errors import ConfigError, InputError, OutputError, WiresondeError
 
 if TYPE_CHECKING:
     from engine.app import Progress
     from engine.config import Config
 
-CAPTURES = click.argument("captures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PCAP…")
-CONFIG = click.option("--config", "-c", "config_file", type=click.Path(path_type=Path), help="YAML configuration.")
+CAPTURES = click.argument(
+    "captures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PCAP…"
+)
+CONFIG = click.option(
+    "--config", "-c", "config_file", type=click.Path(path_type=Path), help="YAML configuration."
+)
+
+LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
 
 
 class Group(click.Group):
     """Ends with one line, not a traceback, on anything the user can do something about."""
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the command line."""
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
         try:
-            return super().main(*args, **kwargs)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except ConfigError as error:
             _end(error, 2)
         except WiresondeError as error:
             _end(error, 1)
         except BrokenPipeError:  # the reader of stdout has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_stdout()
             sys.exit(0)
+        except OSError as error:
+            _drop_stdout()
+            _end(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
+        return result
 
 
-def _end(error: Exception, code: int) -> None:
+def _drop_stdout() -> None:
+    """Throw away what waits to be printed, which Python would try again at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end(error: object, code: int) -> NoReturn:
     click.echo(f"wiresonde: {error}", err=True)
     sys.exit(code)
 
@@ -51,7 +73,9 @@ def _end(error: Exception, code: int) -> None:
 def main(verbose: int) -> None:
     """Streaming network intrusion detection that can be examined while it runs."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
 
 
 def _load(path: Path | None, **changes: Any) -> Config:
@@ -88,10 +112,17 @@ class Speed(click.ParamType[float]):
 @click.option("--out", type=click.Path(path_type=Path), help="Directory for scores.parquet and alerts.jsonl.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Probe labels, CSV or Parquet.")
 @click.option("--metrics-port", type=int, help="Serve /metrics on this port (0: any).")
-@click.option("--linger", type=float, default=0.0, help="Seconds that /metrics stays up after the last packet.")
+@click.option(
+    "--linger",
+    type=click.FloatRange(0, 1e6),
+    default=0.0,
+    help="Seconds /metrics stays up after the last packet.",
+)
 @click.option("--partitions", type=int, help="Partitions of the embedded bus. [default: 1]")
 @click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
-@click.option("--learn", type=int, help="Learn from the first N packets: map 10 %, learn 70 %, calibrate 20 %.")
+@click.option(
+    "--learn", type=int, help="Learn from the first N packets: map 10 %, learn 70 %, calibrate 20 %."
+)
 @click.option("--model", type=click.Path(path_type=Path), help="Score with this bundle, learn nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def score(
@@ -115,18 +146,40 @@ def score(
         scoring = app.Scoring(app.Job(captures, config, known, model, speed, progress, linger))
         if scoring.server is not None:
             click.echo(f"metrics at http://{config.metrics.host}:{scoring.server.port}/metrics", err=True)
-        summary = scoring.run()
+        with _interrupts(scoring.stop):
+            summary = scoring.run()
     if as_json:
         click.echo(json.dumps(summary.as_json(), default=str))
     else:
         print_summary(summary, scoring.probes)
+    if summary.problem is not None:
+        raise InputError(summary.problem)
+
+
+@contextlib.contextmanager
+def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` on the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _learning(n: int | None) -> dict[str, Any]:
     if n is None:
         return {}
-    if n < 10:
-        raise ConfigError(f"--learn {n}: at least 10 packets are needed")
+    if n < LEAST_LEARN:
+        raise ConfigError(f"--learn {n}: at least {LEAST_LEARN} packets are needed")
     return {
         "kitsune__kitnet__map_samples": n // 10,
         "kitsune__kitnet__learn_samples": n * 7 // 10,
@@ -159,37 +212,52 @@ def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, out
     config = _load(config_file)
     from engine import app
     from engine.packets import packet_lines, packet_table
+    from engine.types import empty_packets
 
     with _progress("reading") as progress:
-        tables = (packet_table(p) for p in app.read_packets(captures, config, progress))
-        _write(tables, kind, output, packet_lines)
+        blocks = chain(
+            [empty_packets()], app.read_packets(captures, config, progress)
+        )  # columns, even of no packet
+        _write((packet_table(p) for p in blocks), kind, output, packet_lines)
 
 
-def _write(tables: Iterator[Any], kind: str, output: Path | None, lines: Callable[[Any], Iterator[str]]) -> None:
-    """Write tables to a file, which appears whole or not at all, or to stdout."""
+def _write(
+    tables: Iterator[Any], kind: str, output: Path | None, lines: Callable[[Any], Iterator[str]]
+) -> None:
+    """Write tables to a file, which appears whole or not at all, or to stdout.
+
+    Of a damaged capture, what came before the damage is written before InputError is raised.
+    """
     if kind == "parquet" and output is None:
         raise ConfigError("--format parquet needs a file: give -o")
+    if output is None:
+        for table in tables:
+            sys.stdout.writelines(line + "\n" for line in lines(table))
+        return
+    rows = 0
+    problem: InputError | None = None
+    first = next(tables)
+    with _whole(output, functools.partial(_begin, output, kind, first.schema)) as file:
+        try:
+            for table in chain([first], tables):
+                file.write(table if kind == "parquet" else lines(table))
+                rows += table.num_rows
+        except InputError as error:
+            if not rows:
+                raise
+            problem = error
+    if problem is not None:
+        raise problem
+
+
+def _begin(path: Path, kind: str, schema: Any) -> Any:
     if kind == "parquet":
         from connectors.parquet import ParquetFile
 
-        assert output is not None
-        first = next(tables)
-        with _whole(output, lambda: ParquetFile(output, first.schema)) as file:
-            file.write(first)
-            for table in tables:
-                file.write(table)
-        return
+        return ParquetFile(path, schema)
     from connectors.text import TextFile
 
-    if output is None:
-        out = click.get_text_stream("stdout")
-        for table in tables:
-            out.writelines(line + "\n" for line in lines(table))
-        out.flush()
-        return
-    with _whole(output, lambda: TextFile(output)) as file:
-        for table in tables:
-            file.write(lines(table))
+    return TextFile(path)
 
 
 @contextlib.contextmanager
@@ -219,15 +287,24 @@ def train() -> None:
 @CAPTURES
 @CONFIG
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Bundle to write.")
-@click.option("--learn", type=int, help="Packets to use [default: all]: map 10 %, learn 70 %, calibrate 20 %.")
-def train_kitsune(captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None) -> None:
+@click.option(
+    "--learn", type=int, help="Packets to use [default: all]: map 10 %, learn 70 %, calibrate 20 %."
+)
+def train_kitsune(
+    captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None
+) -> None:
     """Learn a Kitsune from captures without attacks and write it as a bundle."""
     config = _load(config_file)
     from engine import app
     from engine.summary import print_summary
 
-    n = learn or sum(p.ts.size for p in app.read_packets(captures, config))
-    config = _load(config_file, **_learning(max(n, 10)))
+    if learn is None:
+        if Path("-") in captures:
+            raise ConfigError("stdin can be read only once: say with --learn N how many packets to use")
+        learn = sum(p.ts.size for p in app.read_packets(captures, config))
+        if learn < LEAST_LEARN:
+            raise InputError(f"{captures[0]}: {learn} packets in all; at least {LEAST_LEARN} are needed")
+    config = _load(config_file, **_learning(learn))
     with _progress("learning") as progress:
         summary = app.train_kitsune(captures, config, output, progress)
     print_summary(summary, [{}])

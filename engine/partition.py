@@ -41,5 +41,6 @@ def partitions(p: Packets, count: int) -> NDArray[np.int32]:
     """(n,) partition 0..count-1 of each packet."""
     out = np.zeros(p.ts.size, np.int32)
     if count > 1:
-        _partitions(p, count, out)
+        with np.errstate(over="ignore"):  # hashes wrap; numpy says so when the kernel runs uncompiled
+            _partitions(p, count, out)
     return out

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from engine.app import Summary
@@ -26,12 +28,15 @@ def print_summary(summary: Summary, probes: Sequence[dict[str, str]], console: C
     if summary.interrupted:
         facts.add_row("interrupted", "the captures were not read to their end")
     for note in summary.notes:
-        facts.add_row("note", note)
+        facts.add_row("note", escape(note))
     for file in summary.files:
-        facts.add_row("written", file)
+        facts.add_row("written", escape(file))
     console.print(facts, soft_wrap=True)
     if summary.top:
-        console.print(_top(summary, label_names(probes)))
+        table = _top(summary, label_names(probes))
+        whole = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+        console.width = max(console.width, whole)  # a terminal that is too narrow wraps, nothing is cut
+        console.print(table)
 
 
 def _top(summary: Summary, labels: Sequence[str]) -> Table:
@@ -51,7 +56,7 @@ def _top(summary: Summary, labels: Sequence[str]) -> Table:
             row["proto"],
             row["conn_state"],
             str(row["orig_pkts"] + row["resp_pkts"]),
-            *(row[f"label.{name}"] or "" for name in shown),
+            *(escape(row[f"label.{name}"] or "") for name in shown),
             row["community_id"],
         ]
         table.add_row(*cells)
@@ -59,4 +64,4 @@ def _top(summary: Summary, labels: Sequence[str]) -> Table:
 
 
 def _endpoint(host: str, port: int) -> str:
-    return f"[{host}]:{port}".replace("[", r"\[") if ":" in host else f"{host}:{port}"
+    return escape(f"[{host}]:{port}") if ":" in host else f"{host}:{port}"

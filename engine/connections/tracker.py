@@ -63,8 +63,8 @@ BROADCAST = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255, which answers nothin
 # originator where a capture begins in the middle.
 TCP_SERVER_PORTS = (
     21, 22, 25, 53, 79, 80, 81, 88, 135, 139, 143, 389, 443, 445, 465, 502, 514, 563, 585, 587, 614, 631, 636,
-    989, 990, 992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5222, 5223, 5269, 5432, 6379, 6666,
-    6667, 6668, 6669, 8000, 8080, 8888, 20000,
+    989, 990, 992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5222, 5223, 5269, 5432, 6379,
+    6666, 6667, 6668, 6669, 8000, 8080, 8888, 20000,
 )  # fmt: skip
 UDP_SERVER_PORTS = (
     53, 67, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3389, 3544, 4011, 4754, 4789, 5060, 5072,
@@ -402,9 +402,10 @@ class Tracker:
         n, begin = p.ts.size, 0
         slot, flags, kind = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8)
         while begin < n:
-            end, n_closed = track(
-                self.table, p, begin, self._timeouts, self._ports, slot, flags, kind, self._closed
-            )
+            with np.errstate(over="ignore"):  # hashes wrap; numpy says so when kernels run uncompiled
+                end, n_closed = track(
+                    self.table, p, begin, self._timeouts, self._ports, slot, flags, kind, self._closed
+                )
             closed = self._closed[:n_closed]
             settle(self.table, closed)
             yield Tracked(begin, end, slot[begin:end], flags[begin:end], kind[begin:end], closed)

@@ -12,7 +12,8 @@ Names and order are the public code's, in which the feature called std is the *v
 
 Unlike the public code, a packet updates the covariance of the addressed pair, once. There it does so twice,
 and also for every other peer of the host, which costs a scan quadratic time. So 80 columns are equal and the
-cov and pcc of HH and HpHp are not. Keys hold the protocol and cannot collide, and tables are bounded.
+cov and pcc of HH and HpHp are not. Keys are tuples with the protocol and cannot collide (there, TCP and UDP
+ports of one number are one socket, and an ICMP error is sent by the port it quotes); tables are bounded.
 """
 
 from __future__ import annotations

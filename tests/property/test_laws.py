@@ -73,6 +73,7 @@ def flat(said: list[ScoreBatch]) -> bytes:
     return out
 
 
+@pytest.mark.compiled
 @given(seed=seeds, at=cuts)
 @settings(max_examples=30, deadline=None)
 def test_cutting_a_stream_elsewhere_changes_no_connection_and_no_score(seed: int, at: list[int]) -> None:
@@ -88,6 +89,7 @@ def connection_rows(said: list[ScoreBatch]) -> list[bytes]:
     return sorted(bits(b.rows[k : k + 1]) + bits(b.sides[k]) for b in final for k in range(len(b)))
 
 
+@pytest.mark.compiled
 @given(seed=seeds, count=st.integers(2, 5))
 @settings(max_examples=30, deadline=None)
 def test_one_partition_or_several_give_the_same_connections(seed: int, count: int) -> None:
@@ -103,7 +105,6 @@ def test_one_partition_or_several_give_the_same_connections(seed: int, count: in
 
 
 @given(seed=seeds, count=st.integers(2, 7))
-@settings(max_examples=30, deadline=None)
 def test_both_directions_of_a_host_pair_go_to_one_partition(seed: int, count: int) -> None:
     p = stream(seed, 300)
     back = p._replace(
@@ -120,6 +121,7 @@ def test_both_directions_of_a_host_pair_go_to_one_partition(seed: int, count: in
     assert goes.max() < count
 
 
+@pytest.mark.compiled
 def test_a_gap_in_the_numbers_of_blocks_is_counted_and_marks_open_connections() -> None:
     p = stream(1, 300, ordered=True)
     d = detector(ROOMY)
@@ -134,6 +136,7 @@ def test_a_gap_in_the_numbers_of_blocks_is_counted_and_marks_open_connections() 
     assert ((flags & 8 != 0) == lived_through).all()
 
 
+@pytest.mark.compiled
 def test_a_block_that_comes_again_is_skipped_and_counted() -> None:
     p = stream(2, 300)
     once, twice = detector(ROOMY), detector(ROOMY)
@@ -150,6 +153,7 @@ def test_rows_of_blocks_cannot_be_changed_in_place() -> None:
         block.packets.ts[0] = 0
 
 
+@pytest.mark.compiled
 @given(seed=seeds)
 @settings(max_examples=20, deadline=None)
 def test_a_tracker_that_hands_over_few_at_a_time_says_the_same(seed: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.connections.layout import Segment
@@ -47,7 +47,6 @@ def naive(segments: list[tuple[int, int, float]]) -> list[Segment]:
 
 
 @given(segments=GIVEN, isn=st.sampled_from([0, 1000, 2**31 - 20, 2**32 - 30]))
-@settings(max_examples=300, deadline=None)
 def test_classes_are_those_of_a_twin_that_remembers_every_byte(
     segments: list[tuple[int, int, float]], isn: int
 ) -> None:
@@ -65,7 +64,6 @@ def test_classes_are_those_of_a_twin_that_remembers_every_byte(
 
 
 @given(segments=GIVEN, holes=st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
 def test_few_holes_never_grow_and_never_lose_the_end(segments: list[tuple[int, int, float]], holes: int) -> None:
     c = Conversation().open()
     for start, length, after in segments:

@@ -71,6 +71,7 @@ def test_an_address_and_port_written_together_are_not_another_pair() -> None:
     features = state.update(packet("10.0.0.11", "10.0.0.9", 80, 443))
     assert value(features, "HpHp_weight_5") == 1
     assert value(features, "HH_weight_5") == 1
+    assert value(state.update(packet("10.0.0.1", "10.0.0.9", 80, 443)), "HpHp_weight_5") == 1
 
 
 def test_tcp_and_udp_sockets_of_one_number_are_apart() -> None:
@@ -240,10 +241,11 @@ def test_a_packet_touches_four_streams_and_two_pairs_however_many_peers_there_ar
     """The public code goes through all peers of a host: quadratic under a scan."""
     for peers in (10, 1_000):
         state = AfterImage(AfterImageConfig(flows=2_000))
-        scan = [packet("10.0.0.1", f"10.1.{i >> 8}.{i & 255}", 1, 80, ts=i) for i in range(peers)]
-        state.update(concatenate(scan))
+        scanned = [f"10.1.{i >> 8}.{i & 255}" for i in range(peers)]
+        state.update(concatenate([packet("10.0.0.1", host, 1, 80) for host in scanned]))
+        state.update(concatenate([packet(host, "10.0.0.1", 80, 1) for host in scanned]))
         before = state.state()
-        state.update(packet("10.0.0.1", "10.1.0.3", 1, 80, ts=peers))
+        state.update(packet("10.0.0.1", "10.1.0.3", 1, 80, ts=1))
         after = state.state()
         changed = {
             name: int((before[name] != after[name]).any(axis=1).sum()) for name in ("streams", "pairs")
@@ -299,7 +301,7 @@ def test_a_wrong_value_is_refused(wrong: dict[str, object]) -> None:
 
 def test_other_rates_give_other_names_and_weights() -> None:
     rates = (10.0, 2.0, 0.5, 0.25, 0.001)
-    assert feature_names(rates)[1] == "MI_dir_mean_10"
+    assert feature_names(rates)[7] == "MI_dir_mean_0.5"
     state = AfterImage(AfterImageConfig(lambdas=rates))
     state.update(packet("10.0.0.1", "10.0.0.2"))
     features = state.update(packet("10.0.0.1", "10.0.0.2", ts=2_000_000_000))

@@ -1,0 +1,241 @@
+"""What every sink of scores keeps to. To add a sink, add its factory to SINKS."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from engine.errors import OutputError
+from engine.sinks import AlertFile, ScoreFile, Top
+from engine.types import ScoreBatch, choose
+from tests.batches import batch
+from tests.disks import listing, small_disk
+
+PROBES = [{}, {"task": "http"}, {"task": "dns", "attack": "1"}]
+
+NewSink = Callable[[Path], ScoreFile | AlertFile]
+SINKS = [
+    pytest.param(lambda path: ScoreFile(path, PROBES), id="parquet"),
+    pytest.param(lambda path: AlertFile(path, PROBES, "sensor-1"), id="alerts"),
+]
+every_sink = pytest.mark.parametrize("new", SINKS)
+
+
+def written(sink: ScoreFile | AlertFile, *batches: ScoreBatch) -> None:
+    for one in batches:
+        sink.write(one)
+    sink.flush()
+    sink.close()
+
+
+def uids(path: Path) -> list[str]:
+    """Connections in a file that a sink wrote, in order."""
+    if path.read_bytes()[:4] == b"PAR1":
+        return list(pq.read_table(path).column("uid").to_pylist())
+    return [json.loads(line)["wiresonde"]["uid"] for line in path.read_text().splitlines()]
+
+
+def whole_lines(path: Path) -> int:
+    """Lines of JSON in a file; fails when one is not whole."""
+    text = path.read_text()
+    assert text == "" or text.endswith("\n")
+    return len([json.loads(line) for line in text.splitlines()])
+
+
+@contextmanager
+def file_size_limit(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@every_sink
+def test_what_was_written_is_there_after_close_in_order(new: NewSink, tmp_path: Path) -> None:
+    first, second = batch(40, 1, probes=3), batch(30, 2, probes=3)
+    written(new(tmp_path / "out"), first, second)
+    got = uids(tmp_path / "out")
+    assert listing(tmp_path) == ["out"]
+    whole = tmp_path / "whole"
+    written(new(whole), first)
+    assert got[: len(uids(whole))] == uids(whole)
+    assert len(set(got)) == len(got) > len(uids(whole)) > 0
+
+
+@every_sink
+def test_batches_cut_elsewhere_give_equal_bytes(new: NewSink, tmp_path: Path) -> None:
+    whole = batch(500, 3, probes=3)
+    written(new(tmp_path / "one"), whole)
+    written(new(tmp_path / "many"), *(choose(whole, slice(k, k + 7)) for k in range(0, 500, 7)))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
+
+
+@every_sink
+def test_a_sink_that_got_nothing_leaves_a_file_without_rows(new: NewSink, tmp_path: Path) -> None:
+    written(new(tmp_path / "out"))
+    assert uids(tmp_path / "out") == []
+
+
+@every_sink
+def test_a_file_that_was_there_is_replaced_at_close(new: NewSink, tmp_path: Path) -> None:
+    written(new(tmp_path / "out"), batch(200, 1))
+    before = uids(tmp_path / "out")
+    written(new(tmp_path / "out"), batch(50, 2))
+    assert not set(before) & set(uids(tmp_path / "out"))
+    assert listing(tmp_path) == ["out"]
+
+
+@every_sink
+def test_a_sink_that_is_given_up_before_it_got_anything_leaves_what_was_there(
+    new: NewSink, tmp_path: Path
+) -> None:
+    new(tmp_path / "none").abort()
+    assert listing(tmp_path) == []
+    written(new(tmp_path / "out"), batch(50))
+    before = (tmp_path / "out").read_bytes()
+    new(tmp_path / "out").abort()
+    assert (tmp_path / "out").read_bytes() == before
+    assert listing(tmp_path) == ["out"]
+
+
+def test_scores_that_are_given_up_leave_nothing(tmp_path: Path) -> None:
+    sink = ScoreFile(tmp_path / "out", PROBES)
+    sink.write(batch(200))
+    assert not (tmp_path / "out").exists()
+    sink.abort()
+    assert listing(tmp_path) == []
+
+
+def test_alerts_can_be_read_while_they_are_written_and_stay_when_given_up(tmp_path: Path) -> None:
+    sink = AlertFile(tmp_path / "out", PROBES, "sensor-1")
+    sink.write(batch(200))
+    lines = whole_lines(tmp_path / "out")
+    assert lines == sink.alerts > 0
+    sink.abort()
+    assert whole_lines(tmp_path / "out") == lines
+
+
+@every_sink
+def test_a_directory_that_is_not_there_is_named(new: NewSink, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"missing/out: No such file or directory"):
+        new(tmp_path / "missing" / "out")
+    assert listing(tmp_path) == []
+
+
+@every_sink
+def test_a_directory_in_the_place_of_the_file_is_named(new: NewSink, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match=r"out: Is a directory"):
+        new(tmp_path / "out")
+    assert listing(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@every_sink
+def test_a_directory_that_may_not_be_written_is_named(new: NewSink, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match=r"out: Permission denied"):
+        new(tmp_path / "out")
+    assert listing(tmp_path) == []
+
+
+@every_sink
+def test_a_disk_that_fills_leaves_nothing_half_written(new: NewSink, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 64 * 1024) as disk:
+        sink = new(disk / "out")
+        with pytest.raises(OutputError, match="out: No space left on device"):
+            written(sink, *repeat(batch(20_000), 4))
+        sink.abort()
+        if isinstance(sink, ScoreFile):
+            assert listing(disk) == []
+        else:
+            assert whole_lines(disk / "out") == sink.alerts
+
+
+@every_sink
+def test_a_file_that_may_not_grow_leaves_nothing_half_written(new: NewSink, tmp_path: Path) -> None:
+    with file_size_limit(40_000):
+        sink = new(tmp_path / "out")
+        with pytest.raises(OutputError, match="out: File too large"):
+            written(sink, *repeat(batch(20_000), 4))
+        sink.abort()
+    if isinstance(sink, ScoreFile):
+        assert listing(tmp_path) == []
+    else:
+        assert whole_lines(tmp_path / "out") == sink.alerts
+
+
+def test_alerts_go_on_after_a_disk_that_was_full(tmp_path: Path) -> None:
+    sink = AlertFile(tmp_path / "out", PROBES, "sensor-1")
+    with file_size_limit(2_000), pytest.raises(OutputError):
+        sink.write(batch(2000, 1))
+    sink.write(batch(100, 2))
+    sink.close()
+    assert whole_lines(tmp_path / "out") == sink.alerts > 0
+
+
+def test_a_connection_is_alerted_once_also_when_its_alarm_begins_with_its_end(tmp_path: Path) -> None:
+    whole = batch(100)
+    alarming = choose(whole, whole.scores["alarm"])
+    begun, rest = choose(alarming, np.arange(3)), choose(alarming, np.arange(len(alarming)))
+    begun.scores["final"] = False
+    rest.scores["begins"][:3] = False  # their alarm has begun before
+    written(AlertFile(tmp_path / "out", PROBES, "sensor-1"), begun, rest)
+    assert len(uids(tmp_path / "out")) == len(set(uids(tmp_path / "out"))) == len(alarming)
+
+
+def test_row_groups_have_a_bounded_size(tmp_path: Path) -> None:
+    written(ScoreFile(tmp_path / "out", PROBES), *repeat(batch(14_000), 5))
+    groups = pq.ParquetFile(tmp_path / "out").metadata
+    assert [groups.row_group(k).num_rows for k in range(groups.num_row_groups)] == [65536, 4464]
+
+
+def test_labels_are_columns_of_the_scores(tmp_path: Path) -> None:
+    one = batch(60, probes=3)
+    written(ScoreFile(tmp_path / "out", PROBES), one)
+    table = pq.read_table(tmp_path / "out")
+    probe = table.column("probe").to_pylist()
+    assert table.column("label.task").to_pylist() == [PROBES[k].get("task") for k in probe]
+    assert table.column("label.attack").to_pylist() == [PROBES[k].get("attack") for k in probe]
+
+
+def test_the_top_keeps_the_greatest_scores_of_all_batches() -> None:
+    batches = [batch(200, seed, version=f"v{seed}") for seed in range(5)]
+    top = Top(most=10)
+    for one in batches:
+        top.write(one)
+    best = sorted((-score, one.version) for one in batches for score in one.scores["score"].tolist())[:10]
+    assert [(-row["score"], row["version"]) for row in top.rows(PROBES)] == best
+    assert (top.connections, top.scored) == (1000, 1000)
+    assert top.alarms == sum(int(one.scores["alarm"].sum()) for one in batches)
+
+
+def test_connections_without_a_score_are_counted_but_never_on_top() -> None:
+    one = batch(20)
+    one.scores["scored"][:15] = 0
+    one.scores["score"][:15] = float("nan")
+    top = Top(most=10)
+    top.write(one)
+    assert (top.connections, top.scored, len(top.rows(PROBES))) == (20, 5, 5)
+
+
+def test_what_is_no_regular_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
+    written(AlertFile(pipe, PROBES, "sensor-1"), batch(100))
+    out, _ = reader.communicate(timeout=20)
+    assert pipe.is_fifo()
+    assert out.count(b"\n") > 0
