@@ -47,7 +47,10 @@ def decode(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """
     try:
         messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(data))
-        schema = pa.ipc.read_schema(messages.read_next_message())
+        message = messages.read_next_message()
+        if message.type != "schema":  # pyarrow 26 crashes on it
+            raise CodecError(f"a {message.type} where a schema is expected")
+        schema = pa.ipc.read_schema(message)
         header = _header(schema)
         message = messages.read_next_message()
         if message.type != "record batch" or _is_compressed(message.metadata.to_pybytes()):

@@ -89,7 +89,7 @@ class Detector:
 
     def flush(self, offset: int) -> list[ScoreBatch]:
         """End every live connection, as at the end of a capture."""
-        out = []
+        out: list[ScoreBatch] = []
         for slots in self.tracker.flush():
             out.extend(self._batch(scorer, slots, scorer.finish(slots), offset) for scorer in self.scorers)
         return out

@@ -143,7 +143,7 @@ class KitsuneScorer:
     def phase(self) -> str:
         """One of PHASES."""
         if self.kitnet.phase is not Phase.SCORE:
-            return self.kitnet.phase.value
+            return str(self.kitnet.phase.value)
         return "score" if self.threshold is not None else "calibrate"
 
     @property
@@ -268,7 +268,11 @@ class KitsuneScorer:
 
 
 def new_kitsune(
-    features: AfterImageConfig, kitnet: KitNETConfig, threshold: ThresholdConfig, config: ScorerConfig, slots: int
+    features: AfterImageConfig,
+    kitnet: KitNETConfig,
+    threshold: ThresholdConfig,
+    config: ScorerConfig,
+    slots: int,
 ) -> KitsuneScorer:
     """A Kitsune that has learned nothing."""
     return KitsuneScorer(features, KitNET(kitnet), threshold, config, slots)

@@ -128,17 +128,17 @@ class PacketBlock:
 
 def empty_packets(n: int = 0) -> Packets:
     """n rows of zeros."""
-    return Packets(*(np.zeros(n, kind) for kind in PACKET_DTYPES.values()))
+    return Packets._make(np.zeros(n, kind) for kind in PACKET_DTYPES.values())
 
 
 def take(p: Packets, rows: NDArray[Any] | slice) -> Packets:
     """The given rows of p, in the given order."""
-    return Packets(*(column[rows] for column in p))
+    return Packets._make(column[rows] for column in p)
 
 
 def concatenate(parts: list[Packets]) -> Packets:
     """All rows of the parts, one after the other."""
-    return Packets(*(np.concatenate(columns) for columns in zip(*parts))) if parts else empty_packets()
+    return Packets._make(np.concatenate(columns) for columns in zip(*parts)) if parts else empty_packets()
 
 
 def freeze(p: Packets) -> Packets:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from engine.connections.layout import FLAG_FLIPPED, FLAG_HISTORY_FULL, HISTORY_LETTERS
+from engine.kernels import Int, kernel
 
 FIN, SYN, RST, ACK = 1, 2, 4, 16  # bits of tcp_flags
 
 H_SYN, H_FIN, H_RST, H_DATA, H_ACK, H_FIN_RST, H_MULTI = 1, 2, 4, 8, 16, 32, 64  # bits of SIDE.hist
 
 
-@njit(cache=True, nogil=True)
-def write_letter(row: Any, code: int) -> None:
+@kernel
+def write_letter(row: Any, code: Int) -> None:
     """Append one letter to the history, or note that it is full."""
     n = row["letters"]
     if n < HISTORY_LETTERS:
@@ -25,26 +25,27 @@ def write_letter(row: Any, code: int) -> None:
         row["flags"] |= FLAG_HISTORY_FULL
 
 
-@njit(cache=True, nogil=True)
-def is_originator(row: Any, d: int) -> bool:
+@kernel
+def is_originator(row: Any, d: Int) -> bool:
     """Whether side d is the originator."""
-    return (d == 0) != ((row["flags"] & FLAG_FLIPPED) != 0)
+    flipped: bool = (row["flags"] & FLAG_FLIPPED) != 0
+    return (d == 0) != flipped
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def flip(row: Any) -> None:
     """The other side is the originator after all."""
     row["flags"] ^= FLAG_FLIPPED
 
 
-@njit(cache=True, nogil=True)
-def side_letter(row: Any, d: int, code: int) -> None:
+@kernel
+def side_letter(row: Any, d: Int, code: Int) -> None:
     """Append an upper-case code, in lower case when side d is the responder."""
     write_letter(row, code if is_originator(row, d) else code + 32)
 
 
-@njit(cache=True, nogil=True)
-def first_time(row: Any, me: Any, d: int, bit: int, code: int) -> bool:
+@kernel
+def first_time(row: Any, me: Any, d: Int, bit: Int, code: Int) -> bool:
     """Append a letter that each side writes once; True when it had been written before."""
     if (bit == H_ACK or bit == H_DATA) and row["letters"] == 1 and row["history"][0] == 72:
         # It began with a SYN-ACK ("H") and now carries traffic: no stealth scan, so its SYN was missed and
@@ -59,8 +60,8 @@ def first_time(row: Any, me: Any, d: int, bit: int, code: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
-def scaled_letter(row: Any, d: int, count: int, code: int) -> None:
+@kernel
+def scaled_letter(row: Any, d: Int, count: Int, code: Int) -> None:
     """Append a letter at the 1st, 10th, 100th … occurrence."""
     step = 1
     while step < count:
@@ -69,8 +70,8 @@ def scaled_letter(row: Any, d: int, count: int, code: int) -> None:
         side_letter(row, d, code)
 
 
-@njit(cache=True, nogil=True)
-def write_history(row: Any, me: Any, d: int, flags: int, seq: np.uint32, payload: int) -> None:
+@kernel
+def write_history(row: Any, me: Any, d: Int, flags: Int, seq: Int, payload: Int) -> None:
     """The letters s h a d f r i q of one packet."""
     kinds = ((flags >> 1) & 1) + (flags & 1) + ((flags >> 2) & 1)
     if kinds > 1:
@@ -98,8 +99,8 @@ def write_history(row: Any, me: Any, d: int, flags: int, seq: np.uint32, payload
         first_time(row, me, d, H_ACK, 65)  # A
 
 
-@njit(cache=True, nogil=True)
-def write_again(row: Any, me: Any, d: int) -> None:
+@kernel
+def write_again(row: Any, me: Any, d: Int) -> None:
     """Count what Zeek calls a retransmission: payload that ends at or before the highest sequence number."""
     me["rexmit"] += 1
     scaled_letter(row, d, me["rexmit"], 84)  # T

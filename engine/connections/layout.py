@@ -135,10 +135,12 @@ SIDE = np.dtype(
 class Table(NamedTuple):
     """All state of a connection table; kernels change it in place. ``slots`` = capacity + spare."""
 
-    index: NDArray[np.int64]  # (2^k,) tag << 32 | slot + 1, 0 = empty; open addressing, linear probing
+    places: NDArray[np.int64]  # (2^k,) tag << 32 | slot + 1, 0 = empty; open addressing, linear probing
     rows: Rows  # (slots,) CONNECTION
     sides: Rows  # (2 * slots,) SIDE
-    links: Rows  # (slots,) LINK; apart from the rows, so that moving in a list touches 16 bytes of a neighbour
+    links: (
+        Rows  # (slots,) LINK; apart from the rows, so that moving in a list touches 16 bytes of a neighbour
+    )
     holes: NDArray[np.int64]  # (2 * slots, K, 3) begin, end (relative), ns when it opened
     free: NDArray[np.int32]  # (slots,) stack of free slots
     heads: NDArray[np.int32]  # (len(Timer),) least recent of each list, -1 = empty
@@ -172,7 +174,7 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
     clock[Clock.FREE] = slots
     clock[Clock.CAPACITY] = capacity
     return Table(
-        index=np.zeros(size, np.int64),
+        places=np.zeros(size, np.int64),
         rows=np.zeros(slots, CONNECTION),
         sides=np.zeros(2 * slots, SIDE),
         links=np.zeros(slots, LINK),

@@ -80,7 +80,9 @@ def uids(rows: Rows) -> list[str]:
     if not rows.size:
         return []
     words = [rows[f] for f in ("a_hi", "a_lo", "b_hi", "b_lo")]
-    words.append(rows["start"].view(np.uint64) if rows["start"].flags.contiguous else rows["start"].astype("u8"))
+    words.append(
+        rows["start"].view(np.uint64) if rows["start"].flags.contiguous else rows["start"].astype("u8")
+    )
     words.append(
         rows["a_port"].astype("u8") << np.uint64(24)
         | rows["b_port"].astype("u8") << np.uint64(8)
@@ -118,7 +120,9 @@ def community_ids(rows: Rows, seed: int = 0) -> list[str]:
 
 
 def _has_counterpart(proto: int, kind: int) -> bool:
-    two_way = (8, 0, 13, 14, 15, 16, 10, 9, 17, 18) if proto == ICMP else (*range(128, 137), 139, 140, 144, 145)
+    two_way = (
+        (8, 0, 13, 14, 15, 16, 10, 9, 17, 18) if proto == ICMP else (*range(128, 137), 139, 140, 144, 145)
+    )
     return kind in two_way
 
 
@@ -135,7 +139,9 @@ def stream_bytes(me: Rows, you: Rows) -> NDArray[np.int64]:
     size = np.maximum(me["high"], me["acked"])
     size = np.maximum(size - 1, 0)
     size = np.maximum(size - (me["fins"] > 0), 0)
-    aborted = (me["prev_state"] == State.SYN_SENT) & (me["state"] == State.RESET) & (you["state"] == State.INACTIVE)
+    aborted = (
+        (me["prev_state"] == State.SYN_SENT) & (me["state"] == State.RESET) & (you["state"] == State.INACTIVE)
+    )
     silent = me["state"] == State.INACTIVE  # Zeek does not count what only the other side's ACKs tell of
     return np.where(silent | (aborted & (me["acked"] > 1)), 0, size)
 
@@ -214,7 +220,9 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
         "duration": pa.array((rows["last"] - rows["start"]) * 1e-9, mask=instant),
         "orig_bytes": pa.array(np.where(tcp, sizes[0], orig["payload"].astype("i8")), mask=instant),
         "resp_bytes": pa.array(np.where(tcp, sizes[1], resp["payload"].astype("i8")), mask=instant),
-        "conn_state": pa.array(["OTH" if other else s for other, s in zip(icmp.tolist(), states)], pa.string()),
+        "conn_state": pa.array(
+            ["OTH" if other else s for other, s in zip(icmp.tolist(), states)], pa.string()
+        ),
         "missed_bytes": (orig["missed"] + resp["missed"]).astype("i8"),
         "history": pa.array(history, pa.string()),
         "orig_pkts": orig["packets"].astype("i8"),

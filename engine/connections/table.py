@@ -8,10 +8,10 @@ stream elsewhere changes nothing.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from engine.connections.layout import Clock, Ending, Table, Timer
+from engine.kernels import Int, kernel
 from engine.types import Rows
 
 Links = NDArray[np.int32]
@@ -34,8 +34,8 @@ CLOSING = int(Timer.CLOSING)
 END_TIMEOUT, END_CLOSED, END_EVICTED = int(Ending.TIMEOUT), int(Ending.CLOSED), int(Ending.EVICTED)
 
 
-@njit(cache=True, nogil=True)
-def endpoint_hash(hi: np.uint64, lo: np.uint64, port: np.uint64) -> np.uint64:
+@kernel
+def endpoint_hash(hi: Int, lo: Int, port: Int) -> Int:
     """64 mixed bits of one endpoint."""
     x = (lo ^ (port * _M1)) * _M2
     x ^= x >> _S32
@@ -43,8 +43,8 @@ def endpoint_hash(hi: np.uint64, lo: np.uint64, port: np.uint64) -> np.uint64:
     return x ^ (x >> _S29)
 
 
-@njit(cache=True, nogil=True)
-def key_tag(a: np.uint64, b: np.uint64, proto: np.uint64) -> np.int64:
+@kernel
+def key_tag(a: Int, b: Int, proto: Int) -> Int:
     """31 bits (never 0) of an unordered pair of endpoint hashes: an index entry stays positive."""
     x = ((a + b) ^ ((a ^ b) * _M1) ^ proto) * _M2
     x ^= x >> _S32
@@ -53,8 +53,10 @@ def key_tag(a: np.uint64, b: np.uint64, proto: np.uint64) -> np.int64:
     return tag if tag != 0 else np.int64(1)
 
 
-@njit(cache=True, nogil=True)
-def link(links: Rows, heads: Links, tails: Links, clock: Longs, slot: int, timer: int, since: int, timeout: int) -> None:
+@kernel
+def link(
+    links: Rows, heads: Links, tails: Links, clock: Longs, slot: Int, timer: Int, since: Int, timeout: Int
+) -> None:
     """Put a slot at the recent end of a timer's list."""
     me, last = links[slot], tails[timer]
     me["since"], me["prev"], me["next"] = since, last, -1
@@ -66,8 +68,8 @@ def link(links: Rows, heads: Links, tails: Links, clock: Longs, slot: int, timer
     tails[timer] = slot
 
 
-@njit(cache=True, nogil=True)
-def unlink(links: Rows, heads: Links, tails: Links, slot: int, timer: int) -> None:
+@kernel
+def unlink(links: Rows, heads: Links, tails: Links, slot: Int, timer: Int) -> None:
     """Take a slot out of the timer's list it is in."""
     before, after = links[slot]["prev"], links[slot]["next"]
     if before >= 0:
@@ -80,8 +82,8 @@ def unlink(links: Rows, heads: Links, tails: Links, slot: int, timer: int) -> No
         tails[timer] = before
 
 
-@njit(cache=True, nogil=True)
-def touch(links: Rows, heads: Links, tails: Links, slot: int, timer: int, since: int) -> None:
+@kernel
+def touch(links: Rows, heads: Links, tails: Links, slot: Int, timer: Int, since: Int) -> None:
     """Move a slot to the recent end of the timer's list it is in."""
     me, last = links[slot], tails[timer]
     me["since"] = since
@@ -98,8 +100,8 @@ def touch(links: Rows, heads: Links, tails: Links, slot: int, timer: int, since:
     tails[timer] = slot
 
 
-@njit(cache=True, nogil=True)
-def insert(index: NDArray[np.int64], tag: int, slot: int) -> None:
+@kernel
+def insert(index: NDArray[np.int64], tag: Int, slot: Int) -> None:
     """Enter a slot that is not in the index."""
     mask = index.size - 1
     i = tag & mask
@@ -108,8 +110,8 @@ def insert(index: NDArray[np.int64], tag: int, slot: int) -> None:
     index[i] = (tag << 32) | (slot + 1)
 
 
-@njit(cache=True, nogil=True)
-def remove(index: NDArray[np.int64], tag: int, slot: int) -> None:
+@kernel
+def remove(index: NDArray[np.int64], tag: Int, slot: Int) -> None:
     """Take a slot out, shifting back whatever probed past it, so that no tombstones gather."""
     mask = index.size - 1
     entry = (tag << 32) | (slot + 1)
@@ -128,11 +130,11 @@ def remove(index: NDArray[np.int64], tag: int, slot: int) -> None:
     index[i] = 0
 
 
-@njit(cache=True, nogil=True)
-def close(t: Table, slot: int, ending: int, closed: NDArray[np.int32], n_closed: int) -> int:
+@kernel
+def close(t: Table, slot: Int, ending: Int, closed: NDArray[np.int32], n_closed: Int) -> Int:
     """Take a connection out of index and list; its slot stays readable until it is handed back."""
     row = t.rows[slot]
-    remove(t.index, np.int64(row["tag"]), slot)
+    remove(t.places, np.int64(row["tag"]), slot)
     unlink(t.links, t.heads, t.tails, slot, row["timer"])
     row["ending"] = ending
     t.clock[LIVE] -= 1
@@ -140,8 +142,8 @@ def close(t: Table, slot: int, ending: int, closed: NDArray[np.int32], n_closed:
     return n_closed + 1
 
 
-@njit(cache=True, nogil=True)
-def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_closed: int) -> int:
+@kernel
+def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_closed: Int) -> Int:
     """Close what has waited for its list's timeout, or -1 - count when ``closed`` is full first.
 
     NEXT_EXPIRY only ever is too early, so callers may skip this while event time has not reached it.
@@ -162,8 +164,8 @@ def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_c
     return n_closed
 
 
-@njit(cache=True, nogil=True)
-def evict_oldest(t: Table, closed: NDArray[np.int32], n_closed: int) -> int:
+@kernel
+def evict_oldest(t: Table, closed: NDArray[np.int32], n_closed: Int) -> Int:
     """Close the connection that has waited longest in any list."""
     oldest = -1
     for timer in range(TIMERS):
@@ -174,14 +176,14 @@ def evict_oldest(t: Table, closed: NDArray[np.int32], n_closed: int) -> int:
     return close(t, oldest, END_EVICTED, closed, n_closed)
 
 
-@njit(cache=True, nogil=True)
-def clear(t: Table, slot: int) -> None:
+@kernel
+def clear(t: Table, slot: Int) -> None:
     """Zero everything a slot holds. Holes are left: their count in the side says how many are valid."""
     t.rows[slot : slot + 1].view(np.uint8)[:] = 0
     t.sides[2 * slot : 2 * slot + 2].view(np.uint8)[:] = 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def release(t: Table, closed: NDArray[np.int32]) -> None:
     """Hand the slots of closed connections back."""
     for i in range(closed.size):
@@ -189,8 +191,8 @@ def release(t: Table, closed: NDArray[np.int32]) -> None:
         t.clock[FREE] += 1
 
 
-@njit(cache=True, nogil=True)
-def take_slot(t: Table) -> int:
+@kernel
+def take_slot(t: Table) -> Int:
     """A cleared slot from the free stack."""
     t.clock[FREE] -= 1
     slot = t.free[t.clock[FREE]]
@@ -198,8 +200,8 @@ def take_slot(t: Table) -> int:
     return slot
 
 
-@njit(cache=True, nogil=True)
-def oldest_first(t: Table, timer: int, out: NDArray[np.int32]) -> int:
+@kernel
+def oldest_first(t: Table, timer: Int, out: NDArray[np.int32]) -> Int:
     """Write the slots of one list, least recent first; returns how many."""
     n = 0
     slot = t.heads[timer]

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from engine.connections.history import (
@@ -31,6 +30,7 @@ from engine.connections.history import (
     write_letter,
 )
 from engine.connections.layout import FLAG_HOLES_OVERFLOW, Segment, State
+from engine.kernels import Int, kernel
 
 Holes = NDArray[np.int64]
 
@@ -58,8 +58,8 @@ DUPLICATE_WINDOW = 1_000_000  # ns; within it the same packet again is the captu
 ACK_GUARD = 1_000_000  # ns; a tap may deliver an ACK this much before the data it acknowledges
 
 
-@njit(cache=True, nogil=True)
-def unwrap(seq: np.uint32, base: np.uint32, near: int) -> int:
+@kernel
+def unwrap(seq: Int, base: Int, near: Int) -> Int:
     """The relative number of seq that lies within 2^31 of ``near``."""
     expected = (np.int64(base) + near) & 0xFFFFFFFF
     delta = (np.int64(seq) - expected) & 0xFFFFFFFF
@@ -68,8 +68,8 @@ def unwrap(seq: np.uint32, base: np.uint32, near: int) -> int:
     return near + delta
 
 
-@njit(cache=True, nogil=True)
-def set_base(me: Any, base: int, high: int) -> None:
+@kernel
+def set_base(me: Any, base: Int, high: Int) -> None:
     """Begin a side's sequence space anew."""
     me["base"] = np.uint32(base & 0xFFFFFFFF)
     me["high"] = high
@@ -79,8 +79,8 @@ def set_base(me: Any, base: int, high: int) -> None:
     me["have_base"] = 1
 
 
-@njit(cache=True, nogil=True)
-def begin_side(me: Any, flags: int, seq: np.uint32) -> None:
+@kernel
+def begin_side(me: Any, flags: Int, seq: Int) -> None:
     """Set the base of a side that is seen first, or whose SYN says that it begins again."""
     state = me["state"]
     if state == INACTIVE:
@@ -96,8 +96,8 @@ def begin_side(me: Any, flags: int, seq: np.uint32) -> None:
             set_base(me, np.int64(seq), 0)
 
 
-@njit(cache=True, nogil=True)
-def open_hole(row: Any, me: Any, holes: Holes, s: int, begin: int, end: int, ts: int) -> None:
+@kernel
+def open_hole(row: Any, me: Any, holes: Holes, s: Int, begin: Int, end: Int, ts: Int) -> None:
     """Remember unseen sequence space; the oldest hole gives way when there are too many."""
     n = me["holes"]
     if n == holes.shape[1]:
@@ -112,8 +112,8 @@ def open_hole(row: Any, me: Any, holes: Holes, s: int, begin: int, end: int, ts:
     me["holes"] = n + 1
 
 
-@njit(cache=True, nogil=True)
-def drop_hole(me: Any, holes: Holes, s: int, k: int) -> None:
+@kernel
+def drop_hole(me: Any, holes: Holes, s: Int, k: Int) -> None:
     """Forget hole k, keeping the order of the others."""
     n = me["holes"]
     for j in range(k + 1, n):
@@ -122,8 +122,8 @@ def drop_hole(me: Any, holes: Holes, s: int, k: int) -> None:
     me["holes"] = n - 1
 
 
-@njit(cache=True, nogil=True)
-def fill_holes(row: Any, me: Any, holes: Holes, s: int, begin: int, end: int) -> tuple[int, int]:
+@kernel
+def fill_holes(row: Any, me: Any, holes: Holes, s: Int, begin: Int, end: Int) -> tuple[Int, Int]:
     """Take [begin, end) out of the holes; returns bytes that were unseen and when their hole opened."""
     filled, opened = 0, 0
     k = 0
@@ -151,8 +151,8 @@ def fill_holes(row: Any, me: Any, holes: Holes, s: int, begin: int, end: int) ->
     return filled, opened
 
 
-@njit(cache=True, nogil=True)
-def reorder_bound(row: Any, me: Any, you: Any) -> int:
+@kernel
+def reorder_bound(row: Any, me: Any, you: Any) -> Int:
     """ns up to which a late fill is reordering: the handshake's round trip, else the ACKs', else 3 ms."""
     handshake = row["handshake"]
     if handshake > 0:
@@ -161,10 +161,8 @@ def reorder_bound(row: Any, me: Any, you: Any) -> int:
     return one + other if one > 0 and other > 0 else REORDER_DEFAULT
 
 
-@njit(cache=True, nogil=True)
-def place(
-    row: Any, me: Any, you: Any, holes: Holes, s: int, begin: int, end: int, ts: int
-) -> int:
+@kernel
+def place(row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, end: Int, ts: Int) -> Int:
     """Put [begin, end) into the side's sequence space and say what it was."""
     high = me["high"]
     if begin >= high:
@@ -187,8 +185,8 @@ def place(
     return REORDERED if ts - opened < reorder_bound(row, me, you) else RETRANSMITTED
 
 
-@njit(cache=True, nogil=True)
-def count(me: Any, kind: int) -> None:
+@kernel
+def count(me: Any, kind: Int) -> None:
     """Add one segment to the side's counters."""
     if kind == DUPLICATE:
         me["duplicates"] += 1
@@ -206,11 +204,11 @@ def count(me: Any, kind: int) -> None:
         me["zero_window_probe"] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def send(
-    row: Any, me: Any, you: Any, holes: Holes, s: int, d: int,
-    flags: int, seq: np.uint32, payload: int, ts: int,
-) -> int:  # fmt: skip
+    row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int,
+    flags: Int, seq: Int, payload: Int, ts: Int,
+) -> Int:  # fmt: skip
     """Account for the sequence space one packet of side d takes; returns its Segment class."""
     begin = unwrap(seq, me["base"], me["high"])
     if me["state"] == RESET:
@@ -259,8 +257,8 @@ def send(
     return kind
 
 
-@njit(cache=True, nogil=True)
-def enter_recovery(me: Any, ts: int) -> None:
+@kernel
+def enter_recovery(me: Any, ts: Int) -> None:
     """Begin an episode unless one runs; it ends when everything sent so far is acknowledged."""
     if me["recovery_point"] == 0:
         me["recovery_point"] = me["high"]
@@ -268,16 +266,16 @@ def enter_recovery(me: Any, ts: int) -> None:
         me["episodes"] += 1
 
 
-@njit(cache=True, nogil=True)
-def leave_recovery(me: Any, ts: int) -> None:
+@kernel
+def leave_recovery(me: Any, ts: Int) -> None:
     """End the episode whose recovery point has been acknowledged."""
     if me["recovery_point"] and me["acked"] >= me["recovery_point"]:
         me["recovery_ns"] += max(0, ts - me["t_recovery"])
         me["recovery_point"] = 0
 
 
-@njit(cache=True, nogil=True)
-def acknowledge(row: Any, me: Any, holes: Holes, s: int, ack: np.uint32, ts: int) -> None:
+@kernel
+def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> None:
     """Take the other side's acknowledgement of this side's bytes."""
     if me["state"] == INACTIVE:
         if not me["have_base"]:  # this side is not in the capture: number it from the first acknowledgement
@@ -308,10 +306,8 @@ def acknowledge(row: Any, me: Any, holes: Holes, s: int, ack: np.uint32, ts: int
     leave_recovery(me, ts)
 
 
-@njit(cache=True, nogil=True)
-def count_losses(
-    row: Any, me: Any, you: Any, holes: Holes, s: int, d: int, ts: int, guard: int
-) -> None:
+@kernel
+def count_losses(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ts: Int, guard: Int) -> None:
     """Close holes that were acknowledged: those bytes reached the receiver past the capture."""
     k = 0
     while k < me["holes"]:
@@ -325,16 +321,16 @@ def count_losses(
             k += 1
 
 
-@njit(cache=True, nogil=True)
-def set_state(me: Any, state: int) -> None:
+@kernel
+def set_state(me: Any, state: Int) -> None:
     """Change a side's state, remembering the one before."""
     if me["state"] != state:
         me["prev_state"] = me["state"]
         me["state"] = state
 
 
-@njit(cache=True, nogil=True)
-def advance(row: Any, me: Any, you: Any, d: int, flags: int, seq: np.uint32, payload: int) -> bool:
+@kernel
+def advance(row: Any, me: Any, you: Any, d: Int, flags: Int, seq: Int, payload: Int) -> bool:
     """Step the state machine; True when this packet closed its side."""
     state = me["state"]
     originator = is_originator(row, d)
@@ -388,11 +384,11 @@ def advance(row: Any, me: Any, you: Any, d: int, flags: int, seq: np.uint32, pay
     return closes
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def segment(
-    row: Any, me: Any, you: Any, holes: Holes, s: int, d: int, ts: int,
-    flags: int, seq: np.uint32, ack: np.uint32, payload: int, window: int, ip_id: int,
-) -> int:  # fmt: skip
+    row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ts: Int,
+    flags: Int, seq: Int, ack: Int, payload: Int, window: Int, ip_id: Int,
+) -> Int:  # fmt: skip
     """All of the above for one packet of side d, whose SIDE row is number s; returns its Segment class."""
     if (
         me["packets"] > 0

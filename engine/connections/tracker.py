@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from engine.connections.history import ACK, H_DATA, SYN, first_time, write_letter
@@ -48,6 +47,7 @@ from engine.connections.table import (
 )
 from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, count_losses, segment
 from engine.errors import ConfigError
+from engine.kernels import Int, kernel
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Packets, Rows
 
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
@@ -91,9 +91,18 @@ class TrackerConfig:
         for name, low, high in (("capacity", 1, 1 << 28), ("holes", 1, 255)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} {getattr(self, name)} must be from {low} to {high}")
-        for name in ("attempt_timeout", "closing_delay", "tcp_timeout", "udp_timeout", "icmp_timeout", "other_timeout"):
+        for name in (
+            "attempt_timeout",
+            "closing_delay",
+            "tcp_timeout",
+            "udp_timeout",
+            "icmp_timeout",
+            "other_timeout",
+        ):
             if not 0 < getattr(self, name) <= 1e7:
-                raise ConfigError(f"{name} {getattr(self, name)} must be greater than 0 and at most 1e7 seconds")
+                raise ConfigError(
+                    f"{name} {getattr(self, name)} must be greater than 0 and at most 1e7 seconds"
+                )
         for name in ("tcp_server_ports", "udp_server_ports"):
             if wrong := [port for port in getattr(self, name) if not 0 <= port <= 65535]:
                 raise ConfigError(f"{name} {wrong[0]} must be from 0 to 65535")
@@ -114,8 +123,8 @@ class TrackerConfig:
         return ports
 
 
-@njit(cache=True, nogil=True)
-def icmp_counterpart(proto: int, kind: int) -> int:
+@kernel
+def icmp_counterpart(proto: Int, kind: Int) -> Int:
     """The ICMP type that answers ``kind``, or -1 when nothing does (RFC 792, 4443, 4861, 2710)."""
     if proto == ICMP:
         pairs = ((8, 0), (13, 14), (15, 16), (10, 9), (17, 18))
@@ -133,8 +142,8 @@ def icmp_counterpart(proto: int, kind: int) -> int:
     return -1
 
 
-@njit(cache=True, nogil=True)
-def begins_flipped(p: Packets, i: int, sport: int, dport: int, server_ports: NDArray[np.uint8]) -> bool:
+@kernel
+def begins_flipped(p: Packets, i: Int, sport: Int, dport: Int, server_ports: NDArray[np.uint8]) -> bool:
     """Whether the first packet seems to come from the responder, by ports on which servers listen."""
     bit = 1 if p.proto[i] == TCP else 2
     if bit == 1:
@@ -149,8 +158,8 @@ def begins_flipped(p: Packets, i: int, sport: int, dport: int, server_ports: NDA
     return bit == 1 and not p.tcp_flags[i] & SYN and sport < dport
 
 
-@njit(cache=True, nogil=True)
-def is_reuse(rows: Rows, sides: Rows, slot: int, flags: int, seq: np.uint32) -> bool:
+@kernel
+def is_reuse(rows: Rows, sides: Rows, slot: Int, flags: Int, seq: Int) -> bool:
     """Whether a SYN begins a new connection on the addresses and ports of a known one."""
     if not flags & SYN:
         return False
@@ -169,8 +178,8 @@ def is_reuse(rows: Rows, sides: Rows, slot: int, flags: int, seq: np.uint32) -> 
     return not (flags & ACK == 0 and swapped)
 
 
-@njit(cache=True, nogil=True)
-def next_timer(row: Any, a: Any, b: Any) -> int:
+@kernel
+def next_timer(row: Any, a: Any, b: Any) -> Int:
     """The list a TCP connection with sides a and b belongs to now."""
     flipped = row["flags"] & FLAG_FLIPPED
     orig, resp = b if flipped else a, a if flipped else b
@@ -185,11 +194,11 @@ def next_timer(row: Any, a: Any, b: Any) -> int:
     return T_TCP
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find(
-    index: NDArray[np.int64], rows: Rows, tag: int, proto: int,
-    src: tuple[np.uint64, np.uint64, int], dst: tuple[np.uint64, np.uint64, int],
-) -> tuple[int, int]:  # fmt: skip
+    index: NDArray[np.int64], rows: Rows, tag: Int, proto: Int,
+    src: tuple[Int, Int, Int], dst: tuple[Int, Int, Int],
+) -> tuple[Int, Int]:  # fmt: skip
     """Slot and side of the connection between two endpoints (hi, lo, port), or (-1, 0)."""
     mask = index.size - 1
     k = tag & mask
@@ -208,8 +217,8 @@ def find(
     return -1, 0
 
 
-@njit(cache=True, nogil=True)
-def open_connection(t: Table, p: Packets, i: int, tag: int, sport: int, dport: int) -> int:
+@kernel
+def open_connection(t: Table, p: Packets, i: Int, tag: Int, sport: Int, dport: Int) -> Int:
     """A fresh row for packet i, entered in the index and in no list yet."""
     slot = take_slot(t)
     row = t.rows[slot]
@@ -219,32 +228,32 @@ def open_connection(t: Table, p: Packets, i: int, tag: int, sport: int, dport: i
     row["start"], row["last"] = p.ts[i], p.ts[i]
     row["tag"] = tag
     row["probe"] = p.probe[i]
-    insert(t.index, tag, slot)
+    insert(t.places, tag, slot)
     t.clock[LIVE] += 1
     t.clock[OPENED] += 1
     return slot
 
 
-@njit(cache=True, nogil=True)
-def fragment_entry(t: Table, p: Packets, i: int) -> tuple[int, int]:
+@kernel
+def fragment_entry(t: Table, p: Packets, i: Int) -> tuple[Int, Int]:
     """Where the connection of packet i's datagram is noted: place in t.fragments, and the check value."""
     h = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.ip_id[i]))
     h ^= endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(p.proto[i]))
     return np.int64(h & np.uint64(t.fragments.shape[0] - 1)), np.int64(h >> np.uint64(1)) | 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def track(
     t: Table,
     p: Packets,
-    begin: int,
+    begin: Int,
     timeouts: NDArray[np.int64],
     server_ports: NDArray[np.uint8],
     slot_out: NDArray[np.int32],
     flags_out: NDArray[np.uint8],
     segment_out: NDArray[np.uint8],
     closed: NDArray[np.int32],
-) -> tuple[int, int]:
+) -> tuple[Int, Int]:
     """Account packets from ``begin`` on; stops early when ``closed`` is full.
 
     t: changed in place. slot_out, flags_out, segment_out: (n,) receive each packet's connection (-1 = none),
@@ -288,7 +297,7 @@ def track(
             two = endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(dport))
             tag = key_tag(one, two, np.uint64(proto))
             src, dst = (p.src_hi[i], p.src_lo[i], sport), (p.dst_hi[i], p.dst_lo[i], dport)
-            slot, d = find(t.index, t.rows, tag, proto, src, dst)
+            slot, d = find(t.places, t.rows, tag, proto, src, dst)
         transport = proto == TCP and p.kind[i] & 0x80 and not p.kind[i] & KIND_FRAGMENT
         if slot >= 0 and transport and flags & SYN and is_reuse(t.rows, t.sides, slot, flags, p.seq[i]):
             n_closed = close(t, slot, END_REUSED, closed, n_closed)
@@ -359,7 +368,7 @@ def track(
     return p.ts.size, n_closed
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def settle(t: Table, slots: NDArray[np.int32]) -> None:
     """Count what can no longer arrive: acknowledged holes are losses, running episodes end."""
     for i in range(slots.size):
@@ -459,5 +468,7 @@ class Tracker:
         """Copies of the CONNECTION rows (n,) and SIDE rows (n, 2) of some slots."""
         sides = self.table.sides.reshape(-1, 2)[slots]
         rows = self.table.rows[slots]
-        rows["flags"] |= np.where(rows["start"] <= self.table.clock[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
+        rows["flags"] |= np.where(rows["start"] <= self.table.clock[LOST_AT], FLAG_DROPPED, 0).astype(
+            np.uint8
+        )
         return rows, sides

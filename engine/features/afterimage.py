@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StateError
 from engine.features.damped import add, decay, elapsed, relate
-from engine.features.slots import kernel
 from engine.features.streams import (
     ENDPOINT,
     ENDPOINTS_PAIR,
@@ -60,6 +59,7 @@ from engine.features.streams import (
     open_flow,
     reindex,
 )
+from engine.kernels import kernel
 from engine.types import KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets, Rows
 
 UNREAD, ARP, LINK = int(Kind.UNREAD), int(Kind.ARP), int(Kind.LINK)

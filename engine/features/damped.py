@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.features.slots import kernel
 from engine.features.streams import LANES, MEAN, NEVER, PAIR_W, RES, SR, VAR, W
+from engine.kernels import kernel
 from engine.types import NS, Floats
 
 # 2**f for |f| <= 1/2 by the exponential series: the first term left out is below 2e-16

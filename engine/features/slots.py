@@ -6,29 +6,18 @@ need not be read to delete one; 0 is empty. The array's size is a power of two.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from engine.kernels import kernel
 
 K1 = np.uint64(0x9E3779B97F4A7C15)
 K2 = np.uint64(0xBF58476D1CE4E5B9)
 S29 = np.uint64(29)
 S32 = np.uint64(32)
 LOW32 = np.uint64(0xFFFFFFFF)
-Function = TypeVar("Function", bound=Callable[..., Any])
-OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
-
-
-def kernel(function: Function) -> Function:
-    """njit for functions that allocate nothing and return no array, without numba's reference counts.
-
-    Numba counts every array of a tuple at each call and each use of a field, atomically. Without it features
-    came 1.6 times as fast, and a flood of new flows seven times. An allocation does not compile.
-    """
-    return cast(Function, njit(**OPTIONS)(function))
 
 
 def new_slots(rows: int) -> NDArray[np.uint64]:

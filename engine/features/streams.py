@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.features.slots import K2, LOW32, S29, S32, displace, kernel, mix, new_slots, place
+from engine.features.slots import K2, LOW32, S29, S32, displace, mix, new_slots, place
+from engine.kernels import kernel
 from engine.types import Floats, Rows
 
 LANES = 5  # decay rates

@@ -40,7 +40,7 @@ AGAIN_OR_LATE = (
 )
 TSHARK_EVENTS = {"retransmission", "fast_retransmission", "spurious_retransmission", "out_of_order"}
 SYN_OR_FIN = 3
-FOREVER = 1e7  # seconds: the peers never give a connection up
+FOREVER = 1e7  # seconds; the peers wait for an answer, and go on after the end, as long as a capture lasts
 
 Row = tuple[str, ...]
 

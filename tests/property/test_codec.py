@@ -224,6 +224,12 @@ def test_two_columns_of_one_name_are_refused() -> None:
         codec.decode(sink.getvalue().to_pybytes())
 
 
+def test_a_record_batch_in_the_place_of_the_schema_is_refused() -> None:
+    behind_schema = 8 + int.from_bytes(GOOD[4:8], "little")
+    with pytest.raises(CodecError, match="record batch where a schema is expected"):
+        wire.decode(GOOD[behind_schema:])
+
+
 @pytest.mark.parametrize("batches", [0, 2])
 def test_a_message_is_one_record_batch(batches: int) -> None:
     with pytest.raises(CodecError):

@@ -1,0 +1,22 @@
+"""How kernels are compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+from numba import njit
+
+Int = Any  # an integer in a kernel: a Python int or any of numpy's, as numba types it
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+
+
+def kernel(function: Function) -> Function:
+    """njit for functions that allocate nothing and return no array, without numba's reference counts.
+
+    Numba counts every array of a tuple at each call and each use of a field, atomically. Without it features
+    came 1.6 times as fast, and a flood of new flows seven times. An allocation does not compile.
+    """
+    return cast(Function, njit(**OPTIONS)(function))
