@@ -195,7 +195,8 @@ def _read(path: Path) -> pa.Table:
         options = pa.csv.ConvertOptions(
             column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
         )
-        return pa.csv.read_csv(path, convert_options=options)
+        in_order = pa.csv.ReadOptions(use_threads=False)  # so that an error names its row
+        return pa.csv.read_csv(path, read_options=in_order, convert_options=options)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:

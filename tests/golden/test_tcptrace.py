@@ -23,7 +23,6 @@ from engine.connections.layout import Segment
 from engine.connections.record import address_text
 from engine.connections.tracker import TCP, Tracker, TrackerConfig
 from engine.decode import DecodeConfig
-from engine.headers.cursor import TUNNELS
 from engine.types import KIND_FRAGMENT, KIND_TRANSPORT, Packets, concatenate, take
 from tests.captures import CAPTURES, capture_files, needs_captures
 from tests.peers import Direction, TcptraceCounts, read_table, tcptrace_counts, tshark_events, write_table
@@ -81,7 +80,8 @@ def _analysed(capture: Path) -> tuple[Packets, NDArray[np.uint8]]:
     connections = TrackerConfig(
         capacity=8192, attempt_timeout=FOREVER, closing_delay=FOREVER, tcp_timeout=FOREVER
     )
-    config = Config(decode=DecodeConfig(tunnels=tuple(TUNNELS)), connections=connections)
+    decoding = DecodeConfig(tunnels=("gre", "ipip", "6in4", "vxlan"))
+    config = Config(decode=decoding, connections=connections)
     packets = concatenate(list(read_packets([capture], config)))
     segments = np.zeros(packets.ts.size, np.uint8)
     for tracked in Tracker(config.connections, spare=1024).track(packets):

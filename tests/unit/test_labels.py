@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import ipaddress
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -77,8 +76,9 @@ def test_both_directions_of_a_connection_match_and_others_do_not(tmp_path: Path)
     known = labels(tmp_path, ROW)
     here = Packet()
     others = [
-        here._replace(sport=1001), here._replace(dport=81), here._replace(src="10.0.0.3"), here._replace(dst="10.0.0.3"),
-        here._replace(proto=17), here._replace(sport=80, dport=1000), here._replace(src="10.0.0.2", dst="10.0.0.1"),
+        here._replace(sport=1001), here._replace(dport=81), here._replace(proto=17),
+        here._replace(src="10.0.0.3"), here._replace(dst="10.0.0.3"),
+        here._replace(sport=80, dport=1000), here._replace(src="10.0.0.2", dst="10.0.0.1"),
     ]  # fmt: skip
     assert tasks(known, here, BACK, *others) == ["http", "http"] + ["-"] * len(others)
 
@@ -288,7 +288,7 @@ def test_a_file_that_is_neither_csv_nor_parquet_is_refused(tmp_path: Path, data:
         read_labels(path)
 
 
-def test_a_row_with_too_many_cells_is_refused(tmp_path: Path) -> None:
+def test_a_row_with_too_few_cells_is_refused(tmp_path: Path) -> None:
     path = as_csv(tmp_path / "labels.csv", ROW)
     path.write_text(path.read_text() + "1,2,3\n")
     with pytest.raises(InputError, match="Row #3"):
@@ -335,14 +335,12 @@ def test_times_are_epoch_seconds_or_iso_8601_to_the_nanosecond(value: Any, ns: i
     assert time_ns(value) == ns
 
 
-@given(ns=st.integers(-(2**63), 2**63 - 1))
+@given(ns=st.integers(-(2**63) + 1, 2**63 - 1))  # the least is numpy's NaT
 def test_a_time_written_in_either_way_is_read_back(ns: int) -> None:
     sign, (whole, part) = "-" * (ns < 0), divmod(abs(ns), 10**9)
     assert time_ns(f"{sign}{whole}.{part:09d}") == ns
     day = np.datetime64(ns, "ns")
     assert time_ns(str(day)) == ns
-    moment = datetime.fromtimestamp(whole, UTC)
-    assert time_ns(f"{moment:%Y-%m-%dT%H:%M:%S}.{part:09d}Z") == abs(ns) or abs(ns) == 2**63
 
 
 # ------------------------------------------------------------------------------------------- against a naive twin

@@ -1,0 +1,270 @@
+"""The configuration file: what is accepted, and how what is wrong is named."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from engine.config import MAX_FILE, Config, load, parse, replace, show
+from engine.errors import ConfigError, InputError
+
+
+def loaded(path: Path, text: str) -> Config:
+    file = path / "w.yaml"
+    file.write_text(text, encoding="utf-8")
+    return load(file)
+
+
+def problem(path: Path, text: str) -> str:
+    """What `load` says of a file; always one line that begins with its path."""
+    with pytest.raises(ConfigError) as caught:
+        loaded(path, text)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.startswith(f"{path / 'w.yaml'}: ")
+    return said.removeprefix(f"{path / 'w.yaml'}: ")
+
+
+def paths(data: Any, at: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Paths of all keys of nested mappings."""
+    if not isinstance(data, dict):
+        return []
+    return [p for k, v in data.items() for p in [(*at, k), *paths(v, (*at, k))]]
+
+
+def nested(path: tuple[str, ...], value: Any) -> Any:
+    for key in reversed(path):
+        value = {key: value}
+    return value
+
+
+DEFAULTS = yaml.safe_load(show(Config()))
+SECTIONS = [
+    (),
+    *(
+        p
+        for p in paths(DEFAULTS)
+        if isinstance(_ := __import__("functools").reduce(dict.get, p, DEFAULTS), dict)
+    ),
+]
+LEAVES = [p for p in paths(DEFAULTS) if p not in SECTIONS]
+
+
+def test_no_file_and_an_empty_file_are_all_defaults(tmp_path: Path) -> None:
+    assert load(None) == loaded(tmp_path, "") == loaded(tmp_path, "# nothing\n") == Config()
+
+
+def test_what_is_shown_is_read_back(tmp_path: Path) -> None:
+    assert loaded(tmp_path, show(Config())) == Config()
+
+
+def test_every_value_that_differs_from_its_default_is_shown_and_read_back(tmp_path: Path) -> None:
+    other = {
+        "sensor": {"name": "tap-1", "epoch": 7},
+        "decode": {"tunnels": ["gre", "vxlan"], "vxlan_port": 8472},
+        "connections": {"capacity": 1000, "tcp_timeout": 12.5},
+        "kitsune": {
+            "features": {"lambdas": [4, 2, 1, 0.5, 0.25], "flows": 500},
+            "kitnet": {"map_samples": 10, "clip": [-0.5, 1.5], "precision": "float64"},
+            "threshold": {"method": "lognormal", "false_positive_rate": 1e-6},
+            "scorer": {"aggregate": "mean"},
+        },
+        "bus": {"partitions": 4},
+        "labels": {"slice": ["task", "attack"]},
+        "metrics": {"port": 9100, "host": "::1"},
+        "output": {"directory": "größe/out"},
+    }
+    config = loaded(tmp_path, yaml.safe_dump(other, allow_unicode=True))
+    assert loaded(tmp_path, show(config)) == config != Config()
+    for path in paths(other):
+        kept, wanted = yaml.safe_load(show(config)), other
+        for key in path:
+            kept, wanted = kept[key], wanted[key]
+        assert isinstance(wanted, dict) or kept == wanted
+
+
+@pytest.mark.parametrize("section", SECTIONS, ids=".".join)
+def test_an_unknown_key_is_named_at_every_level(tmp_path: Path, section: tuple[str, ...]) -> None:
+    text = yaml.safe_dump(nested((*section, "nonsense"), 1))
+    assert problem(tmp_path, text) == f"{'.'.join((*section, 'nonsense'))}: unknown key"
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=".".join)
+def test_a_value_of_a_wrong_type_is_named_with_its_key(tmp_path: Path, leaf: tuple[str, ...]) -> None:
+    said = problem(tmp_path, yaml.safe_dump(nested(leaf, {"a": 1})))
+    assert ".".join(leaf) in said
+
+
+@pytest.mark.parametrize("leaf", LEAVES, ids=".".join)
+@pytest.mark.parametrize("value", [True, "4", 4.5, [True], [[1]], float("nan"), -1, 10**30, "", "\x00"])
+def test_no_value_is_silently_replaced(tmp_path: Path, leaf: tuple[str, ...], value: Any) -> None:
+    text = yaml.safe_dump(nested(leaf, value), allow_unicode=True)
+    try:
+        kept = yaml.safe_load(show(loaded(tmp_path, text)))
+    except ConfigError as error:
+        assert leaf[-1].split("_")[0].rstrip("s") in str(error)
+        return
+    for key in leaf:
+        kept = kept[key]
+    assert kept == value
+    assert type(kept) is type(value) or (type(kept), type(value)) == (float, int)
+
+
+@pytest.mark.parametrize("section", [s for s in SECTIONS if s], ids=".".join)
+@pytest.mark.parametrize("value", [None, 5, "x", [1], True])
+def test_a_section_that_is_no_mapping_is_named(tmp_path: Path, section: tuple[str, ...], value: Any) -> None:
+    assert ".".join(section) in problem(tmp_path, yaml.safe_dump(nested(section, value)))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("bus: {partitions: 0}", "bus.partitions 0: Input should be greater than or equal to 1"),
+        ("bus: {partitions: 1025}", "bus.partitions 1025: Input should be less than or equal to 1024"),
+        ("bus: {partitions: '4'}", "bus.partitions '4': Input should be a valid integer"),
+        ("bus: {partitions: true}", "bus.partitions True: Input should be a valid integer"),
+        ("bus: {partitions: 4.0}", "bus.partitions 4.0: Input should be a valid integer"),
+        ("sensor: {name: a b}", "sensor.name 'a b': String should match pattern '^[A-Za-z0-9._-]+$'"),
+        ("metrics: {port: 65536}", "metrics.port 65536: Input should be less than or equal to 65535"),
+        ("labels: {slice: [task, task]}", "labels.slice: task is named twice"),
+        ("labels: {slice: [model]}", "labels.slice: model is a label of the metrics themselves"),
+        ("labels: {slice: [a-b]}", "labels.slice.0 'a-b': String should match pattern '^[A-Za-z][A-Za-z0-9_]*$'"),
+        ("labels: {slice: task}", "labels.slice 'task': Input should be a valid array"),
+        ("kitsune: {scorer: {aggregate: median}}", "kitsune.scorer: aggregate 'median' must be max or mean"),
+        ("kitsune: {kitnet: {features: 40}}", "configuration: kitsune.kitnet.features 40 must be 20 for each of the 5"),
+        ("kitsune: {threshold: {false_positive_rate: .nan}}", "kitsune.threshold: false_positive_rate nan must"),
+        ("decode: {tunnels: [gre, teredo]}", "decode: tunnels ['teredo'] must be among"),
+        ("- 1", "a mapping of sections is expected, found list"),
+        ("5", "a mapping of sections is expected, found int"),
+    ],
+)  # fmt: skip
+def test_a_wrong_value_is_named_with_key_and_bound(tmp_path: Path, text: str, said: str) -> None:
+    assert problem(tmp_path, text).startswith(said)
+
+
+def test_all_wrong_values_are_named_at_once(tmp_path: Path) -> None:
+    said = problem(tmp_path, "bus: {partitions: 0, queue_blocks: 0}\nsensor: {epoch: -1}")
+    assert [word in said for word in ("bus.partitions 0", "bus.queue_blocks 0", "sensor.epoch -1")] == [
+        True
+    ] * 3
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("bus:\n  partitions: [1\n", "line 3, column 1: "),
+        ("bus:\n\tpartitions: 1\n", "line 2, column 1: found character '\\t'"),
+        ("bus:\n  partitions: 1\n  partitions: 2\n", "line 3, column 3: the key partitions is given twice"),
+        ("bus: {}\nsensor: {}\nbus: {}\n", "line 3, column 1: the key bus is given twice"),
+        ("1: 2", "line 1, column 1: a key that is no text"),
+        ("? [a]\n: 2", "line 1, column 3: a key that is no text"),
+        ("a: !!python/object/apply:os.system [ls]", "line 1, column 4: could not determine a constructor"),
+        ("a: *b", "line 1, column 4: found undefined alias"),
+        ("\x00", "unacceptable character #x0000"),
+        ("[" * 20_000, "nested too deeply"),
+    ],
+)
+def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    assert problem(tmp_path, text).startswith(said)
+
+
+def test_a_date_is_a_text_like_any_other(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "sensor: {name: 2024-01-31}").sensor.name == "2024-01-31"
+
+
+def test_what_is_not_utf_8_is_named_with_its_byte(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_bytes(b"sensor: {name: \xff}")
+    with pytest.raises(ConfigError, match="byte 15: not UTF-8"):
+        load(tmp_path / "w.yaml")
+
+
+def test_a_huge_file_is_refused_without_reading_it(tmp_path: Path) -> None:
+    with (tmp_path / "w.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ConfigError, match=f"more than the {MAX_FILE} bytes"):
+        load(tmp_path / "w.yaml")
+    with pytest.raises(ConfigError, match=f"more than the {MAX_FILE} bytes"):
+        load(Path("/dev/zero"))
+
+
+def test_a_file_of_the_greatest_size_is_read(tmp_path: Path) -> None:
+    text = "bus: {partitions: 2}\n#"
+    assert loaded(tmp_path, text + "x" * (MAX_FILE - len(text))).bus.partitions == 2
+
+
+def test_small_files_that_mean_huge_ones_end_at_once(tmp_path: Path) -> None:
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{k}: &a{k} [*a{k - 1}, *a{k - 1}]\n" for k in range(1, 16))
+    assert "a0: unknown key" in problem(tmp_path, bomb)
+
+
+def test_a_file_that_is_not_there_or_a_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.yaml: No such file or directory"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(InputError, match="Is a directory"):
+        load(tmp_path)
+
+
+@given(data=st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*DEFAULTS, "features", "x"]), inner, max_size=3),
+))  # fmt: skip
+def test_any_data_gives_a_config_or_one_line(data: Any) -> None:
+    try:
+        parse(data, "here")
+    except ConfigError as error:
+        assert str(error).startswith("here: ")
+        assert "\n" not in str(error)
+
+
+def test_replaced_values_are_checked_and_named_by_their_place() -> None:
+    config = replace(
+        Config(), "command line", {"bus.partitions": 3, "output.directory": "out", "metrics.port": None}
+    )
+    assert (config.bus.partitions, config.output.directory, config.metrics.port) == (3, Path("out"), None)
+    with pytest.raises(ConfigError, match=r"command line: bus\.partitions -1: "):
+        replace(Config(), "command line", {"bus.partitions": -1})
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Config().bus.partitions = 2  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().connections.capacity = 2  # type: ignore[misc]
+
+
+def sections(model: type) -> list[type]:
+    """A section and all the sections in it."""
+    kinds = [f.annotation for f in model.model_fields.values()] if issubclass(model, BaseModel) else []
+    return [model] + [
+        s
+        for kind in kinds
+        if inspect.isclass(kind) and paths(getattr(kind(), "__dict__", 0))
+        for s in sections(kind)
+    ]
+
+
+@pytest.mark.parametrize("section", sections(Config), ids=lambda s: s.__name__)
+def test_every_value_has_a_default_and_says_what_it_means(section: type) -> None:
+    source, said = inspect.getsource(section), section.__doc__ or ""
+    assert said
+    if not issubclass(section, BaseModel):
+        for field in dataclasses.fields(section):
+            commented = re.search(rf"^    {field.name}\b[^#\n]*(\([^)]*\))?[^#\n]*#", source, re.MULTILINE)
+            plain = field.name.replace("_", " ")
+            assert commented or f"{field.name}:" in said or plain in said.lower(), (
+                f"{field.name} has no comment"
+            )
+        return
+    for name, info in section.model_fields.items():
+        assert not info.is_required()
+        in_section = dataclasses.is_dataclass(info.default) or isinstance(info.default, BaseModel)
+        assert in_section or info.description or name in ("name", "method"), f"{name} has no description"
