@@ -23,9 +23,9 @@ KITSUNE_PY ?=
 setup: .venv/.installed
 
 demo: setup
-	echo "+ $(BIN)/wiresonde score demo/demo.pcap.zst --config demo/wiresonde.yaml --labels demo/labels.csv --out out/demo"
+	echo "+ $(BIN)/wiresonde score demo/demo.pcap.zst --config demo/wiresonde.yaml --labels demo/labels.csv --learn 15000 --out out/demo"
 	echo "  (the first run compiles the kernels: about a minute)"
-	$(BIN)/wiresonde score demo/demo.pcap.zst --config demo/wiresonde.yaml --labels demo/labels.csv --out out/demo
+	$(BIN)/wiresonde score demo/demo.pcap.zst --config demo/wiresonde.yaml --labels demo/labels.csv --learn 15000 --out out/demo
 
 test: .venv/.installed-test
 	echo "+ $(BIN)/python -m pytest"

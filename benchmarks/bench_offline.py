@@ -81,7 +81,9 @@ def _pipeline(trace: Path) -> None:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trace", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--kitsune-py", type=Path)

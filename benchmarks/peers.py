@@ -76,7 +76,15 @@ def _scapy(trace: Path, n: int) -> float:
 
 
 def _tshark(trace: Path, n: int) -> float:
-    fields = ("frame.time_epoch", "frame.len", "ip.src", "ip.dst", "tcp.srcport", "tcp.dstport", "udp.srcport")
+    fields = (
+        "frame.time_epoch",
+        "frame.len",
+        "ip.src",
+        "ip.dst",
+        "tcp.srcport",
+        "tcp.dstport",
+        "udp.srcport",
+    )
     command = ["tshark", "-n", "-r", str(trace), "-T", "fields"]
     for field in fields:
         command += ["-e", field]
@@ -142,6 +150,9 @@ def _kitsune_py(folder: Path, trace: Path) -> float:
     with tempfile.NamedTemporaryFile("w+", suffix=".tsv") as table:
         subprocess.run(command, stdout=table, stderr=subprocess.DEVNULL, check=True)
         out = subprocess.run(
-            [sys.executable, "-c", _KITSUNE, str(folder), table.name], capture_output=True, text=True, check=True
+            [sys.executable, "-c", _KITSUNE, str(folder), table.name],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
     return float(out.strip().splitlines()[-1])

@@ -46,7 +46,9 @@ def offline(document: dict[str, Any]) -> str:
     for name, text in {**STAGES, **PEERS}.items():
         if name in rate:
             ratios = [f"{rate[name] / rate[p]:,.1f}×" if p in rate else "" for p in ("dpkt", "kitsune_py")]
-            lines.append(f"| {text} | {rate[name]:,.0f} | {1e9 / rate[name]:,.0f} | {ratios[0]} | {ratios[1]} |")
+            lines.append(
+                f"| {text} | {rate[name]:,.0f} | {1e9 / rate[name]:,.0f} | {ratios[0]} | {ratios[1]} |"
+            )
     return "\n".join(lines)
 
 

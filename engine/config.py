@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -47,7 +48,12 @@ class Section(BaseModel):
 class SensorSection(Section):
     """Who publishes."""
 
-    name: str = Field("wiresonde", min_length=1, max_length=63, pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(
+        "wiresonde",
+        max_length=63,
+        pattern=r"^[A-Za-z0-9._-]+$",
+        description="of the sensor, in metrics and alerts",
+    )
     epoch: int = Field(0, ge=0, description="number of this run of the sensor")
 
 
@@ -100,7 +106,13 @@ class MetricsSection(Section):
     port: int | None = Field(None, ge=0, le=65535, description="none: no endpoint; 0: any free port")
 
 
-FilePath = Annotated[Path, PlainSerializer(str)]
+def _not_empty(value: Any) -> Any:
+    if value == "":  # Path would make the current directory of it
+        raise ValueError("a path cannot be empty")
+    return value
+
+
+FilePath = Annotated[Path, BeforeValidator(_not_empty), PlainSerializer(str)]
 
 
 class OutputSection(Section):
@@ -221,7 +233,18 @@ def replace(config: Config, where: str, changes: dict[str, Any]) -> Config:
     return parse(data, where)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Lists on one line."""
+
+
+_Dumper.add_representer(
+    list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, True)
+)
+
+
 def show(config: Config) -> str:
     """The whole configuration as YAML, defaults included."""
-    text: str = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(
+        config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
     return text

@@ -20,7 +20,9 @@ from engine.headers.cursor import (
     TO_ETHERNET,
     TO_ETHERTYPE,
     TO_EXTENSIONS,
+    TO_GENEVE,
     TO_GRE,
+    TO_GTP,
     TO_IP,
     TO_IPV4,
     TO_IPV6,
@@ -38,7 +40,7 @@ from engine.headers.cursor import (
 )
 from engine.headers.link import ethernet, ethertype, first_layer, llc, mpls, ppp, pppoe, rare_link
 from engine.headers.network import arp, extensions, ip, ipv4, ipv6
-from engine.headers.transport import gre, ports, protocol, tcp, vxlan
+from engine.headers.transport import geneve, gre, gtp, ports, protocol, tcp, vxlan
 from engine.types import Packets, empty_packets, freeze
 
 
@@ -46,7 +48,9 @@ from engine.types import Packets, empty_packets, freeze
 class DecodeConfig:
     """What to look into. A tunnel that is not named is reported by its outer packet."""
 
-    tunnels: tuple[str, ...] = ()  # of gre (ERSPAN too), ipip, 6in4 (any IPv6 in IP), vxlan
+    tunnels: tuple[
+        str, ...
+    ] = ()  # of gre (ERSPAN too), ipip, 6in4 (any IPv6 in IP), vxlan, gtp (user data), geneve
     vxlan_port: int = 4789
     max_depth: int = 8  # VLAN tags, label stacks and tunnels of one frame
 
@@ -156,6 +160,10 @@ def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[An
                 layer = gre(data, c, row)
             elif layer == TO_VXLAN:
                 layer = vxlan(data, c, row)
+            elif layer == TO_GTP:
+                layer = gtp(data, c, row)
+            elif layer == TO_GENEVE:
+                layer = geneve(data, c, row)
             else:
                 layer = rare_link(data, layer, c, row)
         _store(row, p, i)

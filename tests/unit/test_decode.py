@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scapy.contrib.erspan import ERSPAN_II, ERSPAN_III
+from scapy.contrib.geneve import GENEVE
 from scapy.contrib.macsec import MACsec
 from scapy.contrib.mpls import MPLS, EoMCW
 from scapy.layers.eap import MACsecSCI
@@ -38,7 +39,8 @@ from engine.types import (
     Reason,
 )
 
-ALL = DecodeConfig(tunnels=("gre", "ipip", "6in4", "vxlan"))
+EVERY_TUNNEL = ("gre", "ipip", "6in4", "vxlan", "gtp", "geneve")
+ALL = DecodeConfig(tunnels=EVERY_TUNNEL)
 SRC_MAC, DST_MAC = 0x020000000001, 0x020000000002
 V4_SRC, V4_DST = 0xFFFF_0A00_0001, 0xFFFF_0A00_0002
 V6_HIGH, V6_SRC, V6_DST = 0x2001_0DB8_0000_0000, 1, 2
@@ -312,6 +314,12 @@ def test_an_authenticated_ipv4_packet_shows_what_it_carries() -> None:
 
 
 INNER = {"kind": Kind.IPV4 | KIND_TRANSPORT | KIND_INNER}
+
+
+def gtp(header: str) -> Any:
+    return IP() / UDP(dport=2152) / Raw(bytes.fromhex(header)) / ip4() / tcp()
+
+
 TUNNELS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "gre": ("gre", IP(src="1.1.1.1") / GRE() / ip4() / tcp(), {}),
     "gre with everything": (
@@ -336,6 +344,24 @@ TUNNELS: dict[str, tuple[str, Any, dict[str, Any]]] = {
     "4in6": ("ipip", IPv6() / ip4() / tcp(), {}),
     "6in4": ("6in4", IP(src="1.1.1.1") / ip6() / tcp(), TCP6 | {"kind": TCP6["kind"] | KIND_INNER}),
     "vxlan": ("vxlan", IP() / UDP(dport=4789) / VXLAN(vni=3) / ether() / ip4() / tcp(), {"src_mac": SRC_MAC}),
+    "gtp": ("gtp", gtp("30ff000000000007"), {}),
+    "gtp from the port": (
+        "gtp",
+        IP() / UDP(sport=2152, dport=40000) / gtp("30ff000000000007")[UDP].payload,
+        {},
+    ),
+    "gtp with a sequence number": ("gtp", gtp("32ff00000000000700050000"), {}),
+    "gtp with extensions": ("gtp", gtp("34ff0000000000070000008501100040011234c001100000"), {}),
+    "geneve": (
+        "geneve",
+        IP() / UDP(dport=6081) / GENEVE(vni=3) / ether() / ip4() / tcp(),
+        {"src_mac": SRC_MAC},
+    ),
+    "geneve with options and no frame": (
+        "geneve",
+        IP() / UDP(dport=6081) / Raw(bytes.fromhex("02000800000003000102800100000009")) / ip4() / tcp(),
+        {},
+    ),
 }
 
 
@@ -345,12 +371,41 @@ def test_a_tunnel_shows_the_inner_packet_only_where_configured(name: str) -> Non
     frame = bytes(Ether(src="06:00:00:00:00:09") / packet)
     inner = row(frame, config=DecodeConfig(tunnels=(tunnel,)))
     assert inner.items() >= (TCP4 | INNER | also | {"size": len(frame)}).items()
-    others = tuple({"gre", "ipip", "6in4", "vxlan"} - {tunnel})
+    others = tuple(set(EVERY_TUNNEL) - {tunnel})
     for config in (DecodeConfig(), DecodeConfig(tunnels=others)):
         outer = row(frame, config=config)
-        assert outer["proto"] == {"gre": 47, "ipip": 4, "6in4": 41, "vxlan": 17}[tunnel]
+        assert outer["proto"] == {"gre": 47, "ipip": 4, "6in4": 41}.get(tunnel, 17)
         assert not outer["kind"] & KIND_INNER
         assert (outer["src_mac"], outer["reason"]) == (0x060000000009, Reason.OK)
+
+
+@pytest.mark.parametrize("header", ["30fe000000000007", "20ff000000000007", "70ff000000000007"])
+def test_gtp_that_carries_no_users_packet_is_its_outer_packet(header: str) -> None:
+    found = row(ether() / gtp(header), config=ALL)
+    assert (found["kind"], found["dport"]) == (Kind.IPV4 | KIND_TRANSPORT, 2152)
+    assert found["reason"] == Reason.OK
+
+
+def test_geneve_with_a_protocol_we_do_not_read_is_its_outer_packet() -> None:
+    found = row(ether() / IP() / UDP(dport=6081) / Raw(bytes.fromhex("00008847000003000000")), config=ALL)
+    assert (found["kind"], found["reason"]) == (Kind.IPV4 | KIND_TRANSPORT, Reason.OK)
+
+
+@pytest.mark.parametrize(
+    "inside",
+    [
+        UDP(dport=2152) / Raw(bytes.fromhex("30")),  # shorter than its header
+        UDP(dport=2152) / Raw(bytes.fromhex("34ff0000000000070000008500000000")),  # an extension of no length
+        UDP(dport=2152) / Raw(bytes.fromhex("34ff000000000007000000850110004001")),  # cut within extensions
+        UDP(dport=2152) / Raw(bytes.fromhex("30ff000000000007")),  # nothing inside
+        UDP(dport=6081) / Raw(bytes.fromhex("0000")),
+        UDP(dport=6081) / Raw(bytes.fromhex("4000080000000300")),  # version 1
+    ],
+)
+def test_a_broken_tunnel_over_udp_leaves_the_outer_packet_and_a_reason(inside: Any) -> None:
+    found = row(ether() / ip4(proto=17) / inside, config=ALL)
+    assert (found["kind"], found["src_lo"]) == (Kind.IPV4 | KIND_TRANSPORT, V4_SRC)
+    assert found["reason"] == Reason.ENCAPSULATION
 
 
 def test_vxlan_is_found_on_the_configured_port() -> None:
@@ -501,7 +556,7 @@ def test_frames_that_claim_to_lie_outside_the_buffer_are_cut_to_it() -> None:
 @pytest.mark.parametrize(
     ("fields", "problem"),
     [
-        ({"tunnels": ("geneve",)}, r"tunnels \['geneve'\] must be among"),
+        ({"tunnels": ("teredo",)}, r"tunnels \['teredo'\] must be among"),
         ({"vxlan_port": 0}, "vxlan_port 0 must be in 1..65535"),
         ({"max_depth": 0}, "max_depth 0 must be >= 1"),
     ],

@@ -1,0 +1,78 @@
+"""Writes the parts of the pages that follow from the code: metrics, configuration, command line.
+
+    python docs/pages.py
+
+Each stands between ``<!-- table NAME -->`` and ``<!-- end -->``; a test compares them with what this gives.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from engine.cli import main as cli
+from engine.config import Config, show
+from engine.metrics import Metrics
+
+HERE = Path(__file__).parent
+
+
+def metrics_table() -> str:
+    """One row a metric."""
+    rows = []
+    for series in Metrics(("SLICE",)).series:
+        name = series.name + ("_total" if series.kind == "counter" else "")
+        labels = ", ".join("*slices*" if label == "SLICE" else f"`{label}`" for label in series.labels)
+        rows.append(f"| `{name}` | {series.kind} | {labels} | {series.help} |")
+    return "\n".join(rows)
+
+
+def config_block() -> str:
+    """All keys with their defaults."""
+    return f"```yaml\n{show(Config())}```"
+
+
+def cli_blocks() -> str:
+    """The help of every command."""
+    blocks = []
+
+    def walk(command: click.Command, name: str) -> None:
+        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        blocks.append(f"## {name}\n\n```\n{command.get_help(context)}\n```")
+        if isinstance(command, click.Group):
+            for sub in sorted(command.commands):
+                walk(command.commands[sub], f"{name} {sub}")
+
+    walk(cli, "wiresonde")
+    return "\n\n".join(blocks)
+
+
+PARTS = {
+    ("metrics.md", "metrics"): metrics_table,
+    ("configure.md", "config"): config_block,
+    ("cli.md", "cli"): cli_blocks,
+}
+
+
+def filled(text: str, name: str, content: str) -> str:
+    """The page with the part put in. ValueError when it has no place for it."""
+    pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"no <!-- table {name} --> … <!-- end -->")
+    return pattern.sub(lambda m: f"{m[1]}{content}\n{m[2]}", text)
+
+
+def main() -> None:
+    """Fill all parts in."""
+    for (page, name), make in PARTS.items():
+        path = HERE / page
+        path.write_text(filled(path.read_text(), name, make()))
+
+
+if __name__ == "__main__":
+    main()
