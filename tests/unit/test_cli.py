@@ -1,0 +1,607 @@
+"""The command line: what it writes, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from engine import __version__
+from engine.cli import main
+from models import bundle
+from models.kitnet import KitNET, KitNETConfig
+from tests.demo import ROOT, command, piece, run
+from tests.disks import listing, small_disk
+
+N = 3000  # packets of the piece of the demo capture that most tests read
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return piece(tmp_path_factory.mktemp("captures") / "piece.pcap", N)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with the last record cut."""
+    path = piece(tmp_path_factory.mktemp("captures") / "damaged.pcap", N)
+    path.write_bytes(path.read_bytes()[:-5])
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "kitsune.bundle"
+    assert called("train", "kitsune", capture, "-o", out).exit_code == 0
+    return out
+
+
+def called(*arguments: object) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(main, [str(a) for a in arguments])
+
+
+def refused(result: Result, code: int, said: str) -> None:
+    """A command that ended with one line on stderr, nothing on stdout and this exit code."""
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == code
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("wiresonde: ")
+    assert said in lines[0]
+
+
+def misused(result: Result, said: str) -> None:
+    """A command that click refused: usage and one line, exit code 2."""
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert said in result.stderr.splitlines()[-1]
+
+
+def commands(
+    group: click.Group = main, at: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, one in group.commands.items():
+        if isinstance(one, click.Group):
+            yield from commands(one, (*at, name))
+        yield (*at, name), one
+
+
+# -------------------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize(("path", "one"), [pytest.param(p, c, id=" ".join(p)) for p, c in commands()])
+def test_every_command_and_every_option_has_help(path: tuple[str, ...], one: click.Command) -> None:
+    result = called(*path, "--help")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("Usage: ")
+    assert one.help
+    for option in one.params:
+        assert not isinstance(option, click.Option) or option.help or option.name == "kind", option.name
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom engine.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'numba', 'numpy', 'pyarrow', 'scipy', 'pydantic', 'yaml', 'rich', 'prometheus_client'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == "[]\n"
+    assert "score" in done.stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert called("--version").stdout == f"wiresonde, version {__version__}\n"
+
+
+# ------------------------------------------------------------------------------------------ packets and connections
+
+
+@pytest.mark.parametrize("what", ["packets", "connections"])
+def test_parquet_and_json_lines_agree(what: str, capture: Path, tmp_path: Path) -> None:
+    assert called(what, capture, "--format", "parquet", "-o", tmp_path / "p").exit_code == 0
+    assert called(what, capture, "--format", "jsonl", "-o", tmp_path / "j").exit_code == 0
+    printed = called(what, capture)
+    assert printed.stdout == (tmp_path / "j").read_text()
+    lines = [json.loads(line) for line in printed.stdout.splitlines()]
+    table = pq.read_table(tmp_path / "p")
+    assert table.num_rows == len(lines) > 500
+    if what == "connections":  # whose time is a number of seconds, as Zeek writes it
+        ns = table.column("ts").cast("int64").to_pylist()
+        assert [f'{{"ts": {t // 10**9}.{t % 10**9:09d},' for t in ns] == [
+            line.split(' "uid')[0] for line in printed.stdout.splitlines()
+        ]
+        table = table.drop_columns("ts")
+        lines = [{k: v for k, v in line.items() if k != "ts"} for line in lines]
+    rows = [{k: v for k, v in row.items() if v is not None} for row in table.to_pylist()]
+    assert rows == lines
+    assert listing(tmp_path) == ["j", "p"]
+
+
+def test_packets_are_one_row_a_frame_with_nanoseconds(capture: Path) -> None:
+    lines = [json.loads(line) for line in called("packets", capture).stdout.splitlines()]
+    assert len(lines) == N
+    assert all(type(line["ts"]) is int and line["ts"] > 10**18 for line in lines)
+    assert {"src", "dst", "sport", "dport", "proto", "size", "tcp_flags", "reason", "network"} <= lines[
+        50
+    ].keys()
+
+
+def test_several_captures_follow_one_another(capture: Path, tmp_path: Path) -> None:
+    first, second = piece(tmp_path / "1.pcap", 100), piece(tmp_path / "2.pcap", 50, 100)
+    both = called("packets", first, second).stdout
+    assert both == called("packets", first).stdout + called("packets", second).stdout
+    assert both.splitlines() == called("packets", capture).stdout.splitlines()[:150]
+
+
+@pytest.mark.parametrize("what", ["packets", "connections"])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_capture_without_packets_gives_a_file_without_rows(what: str, kind: str, tmp_path: Path) -> None:
+    empty = piece(tmp_path / "empty.pcap", 0)
+    assert called(what, empty, "--format", kind, "-o", tmp_path / "out").exit_code == 0
+    if kind == "parquet":
+        assert pq.read_table(tmp_path / "out").num_rows == 0
+    else:
+        assert (tmp_path / "out").read_text() == ""
+
+
+@pytest.mark.parametrize("what", ["packets", "connections"])
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_what_came_before_the_damage_is_written(what: str, kind: str, damaged: Path, tmp_path: Path) -> None:
+    whole = piece(tmp_path / "whole.pcap", N - 1)
+    assert called(what, whole, "--format", kind, "-o", tmp_path / "expected").exit_code == 0
+    result = called(what, damaged, "--format", kind, "-o", tmp_path / "got")
+    refused(result, 1, "damaged.pcap: ")
+    assert (tmp_path / "got").read_bytes() == (tmp_path / "expected").read_bytes()
+    if kind == "jsonl":
+        printed = called(what, damaged)
+        assert printed.exit_code == 1
+        assert printed.stdout == (tmp_path / "expected").read_text()
+
+
+def test_parquet_needs_a_file(capture: Path) -> None:
+    refused(called("packets", capture, "--format", "parquet"), 2, "--format parquet needs a file: give -o")
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+def test_a_link_stays_a_link_and_a_device_a_device(kind: str, capture: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    assert called("packets", capture, "--format", kind, "-o", tmp_path / "link").exit_code == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").stat().st_size > 0
+    if kind == "jsonl":
+        assert called("packets", capture, "-o", "/dev/null").exit_code == 0
+        assert Path("/dev/null").is_char_device()
+
+
+# ------------------------------------------------------------------------------------------------ what goes wrong
+
+READERS = [
+    pytest.param(lambda c, o: ("packets", c, "-o", o / "f"), id="packets"),
+    pytest.param(lambda c, o: ("connections", c, "--format", "parquet", "-o", o / "f"), id="connections"),
+    pytest.param(lambda c, o: ("score", c, "--out", o / "d"), id="score"),
+    pytest.param(lambda c, o: ("train", "kitsune", c, "-o", o / "f"), id="train"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", READERS)
+def test_captures_that_cannot_be_read_are_named_and_leave_nothing(
+    line, capture: Path, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "garbage").write_bytes(b"\x00garbage" * 1000)
+    (tmp_path / "empty").touch()
+    for name, said in (
+        ("missing.pcap", "missing.pcap: No such file or directory"),
+        ("out", "out: "),
+        ("garbage", "garbage: byte 0: not a pcap or pcapng file"),
+        ("empty", "the file is empty"),
+    ):
+        refused(
+            called(*line(tmp_path / name, out)),
+            1,
+            said.replace("byte 0: ", "") if name == "garbage" else said,
+        )
+    assert all(files == [] for _, _, files in os.walk(out))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.parametrize("line", READERS)
+def test_a_capture_that_may_not_be_read_is_named(line, capture: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    mine = tmp_path / "mine.pcap"
+    mine.write_bytes(capture.read_bytes())
+    mine.chmod(0)
+    refused(called(*line(mine, tmp_path)), 1, "mine.pcap: Permission denied")
+
+
+@pytest.mark.parametrize("line", READERS)
+def test_places_that_cannot_be_written_are_named(line, capture: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "file").touch()
+    refused(called(*line(capture, tmp_path / "file")), 1, "file")
+    if line(capture, tmp_path)[0] != "score":  # which makes its directory
+        refused(called(*line(capture, tmp_path / "missing")), 1, "missing")
+    assert listing(tmp_path) == ["file"]
+    assert (tmp_path / "file").read_bytes() == b""
+
+
+@pytest.mark.parametrize("line", READERS)
+def test_a_full_disk_is_named_and_nothing_half_written_stays(line, capture: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    with small_disk(tmp_path / "disk", 16 * 1024) as disk:
+        refused(called(*line(capture, disk)), 1, "No space left on device")
+        assert all(files == [] for _, _, files in os.walk(disk))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("line", READERS)
+def test_a_directory_that_may_not_be_written_is_named(line, capture: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    tmp_path.chmod(0o500)
+    refused(called(*line(capture, tmp_path)), 1, "Permission denied")
+    tmp_path.chmod(0o700)
+    assert listing(tmp_path) == []
+
+
+def test_an_output_of_an_earlier_run_stays_when_a_run_fails(capture: Path, tmp_path: Path) -> None:
+    assert called("score", capture, "--learn", 1000, "--out", tmp_path).exit_code == 0
+    before = {name: (tmp_path / name).read_bytes() for name in listing(tmp_path)}
+    assert set(before) == {"scores.parquet", "alerts.jsonl", "metrics.prom"}
+    assert called("score", ROOT / "LICENSE", "--learn", 1000, "--out", tmp_path).exit_code == 1
+    assert {name: (tmp_path / name).read_bytes() for name in listing(tmp_path)} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--learn", 9), "--learn 9: at least 10 packets are needed"),
+        (("--learn", 0), "--learn 0: at least 10"),
+        (("--learn", -5), "--learn -5: at least 10"),
+        (("--learn", 100, "--model", "x"), "--learn and --model exclude each other"),
+        (("--partitions", 0), "command line: bus.partitions 0: Input should be greater than or equal to 1"),
+        (("--metrics-port", 70000), "command line: metrics.port 70000"),
+        (("--out", ""), "command line: output.directory"),
+    ],
+)
+def test_a_wrong_value_on_the_command_line_is_named(
+    options: tuple[object, ...], said: str, capture: Path
+) -> None:
+    refused(called("score", capture, *options), 2, said)
+
+
+@pytest.mark.parametrize("speed", ["fast", "2", "0x", "-1x", "x", "nanx", "infx", "", "1xx"])
+def test_a_speed_that_is_none_is_misuse(speed: str, capture: Path) -> None:
+    misused(called("score", capture, "--speed", speed), "is neither max nor a factor such as 1x or 20x")
+
+
+def test_misuse_is_told_apart() -> None:
+    misused(called("score"), "Missing argument 'PCAP…'.")
+    misused(called("nonsense"), "No such command 'nonsense'")
+    misused(called("score", "x", "--nonsense"), "No such option")
+    misused(called("score", "x", "--linger", "-1"), "-1.0 is not in the range")
+
+
+def test_a_wrong_configuration_stops_every_command(capture: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("bus:\n  partition: 2\n")
+    for line in (
+        ("score", capture), ("packets", capture), ("connections", capture), ("config", "show"),
+        ("train", "kitsune", capture, "-o", tmp_path / "x"),
+    ):  # fmt: skip
+        refused(called(*line, "--config", wrong), 2, "wrong.yaml: bus.partition: unknown key")
+    refused(called("config", "check", wrong), 2, "wrong.yaml: bus.partition: unknown key")
+    refused(called("config", "check", tmp_path / "none"), 1, "none: No such file or directory")
+    assert listing(tmp_path) == ["wrong.yaml"]
+
+
+def test_a_good_configuration_is_checked_and_shown(tmp_path: Path) -> None:
+    shown = called("config", "show").stdout
+    (tmp_path / "all.yaml").write_text(shown)
+    checked = called("config", "check", tmp_path / "all.yaml")
+    assert (checked.exit_code, checked.stdout) == (0, "")
+    assert called("config", "show", "-c", tmp_path / "all.yaml").stdout == shown
+
+
+def test_a_wrong_label_file_is_named_before_anything_is_written(capture: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("src,sport,dst,dport,proto,start,end,task\n1.2.3,,,,,,,a\n")
+    result = called("score", capture, "--labels", tmp_path / "labels.csv", "--out", tmp_path / "out")
+    refused(result, 1, "labels.csv: row 1: address '1.2.3'")
+    assert listing(tmp_path) == ["labels.csv"]
+
+
+def test_a_slice_that_the_label_file_does_not_have_is_named(capture: Path, tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text("labels: {slice: [taks]}")
+    (tmp_path / "labels.csv").write_text("src,sport,dst,dport,proto,start,end,task\n,,,,,,,a\n")
+    line = ("score", capture, "-c", tmp_path / "w.yaml", "--out", tmp_path / "out")
+    refused(
+        called(*line, "--labels", tmp_path / "labels.csv"), 2, "labels.slice: taks: the label file has task"
+    )
+    assert listing(tmp_path) == ["labels.csv", "w.yaml"]
+
+
+def test_a_metrics_port_that_is_taken_is_named(capture: Path, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = called("score", capture, "--metrics-port", port, "--out", tmp_path)
+    refused(result, 1, f"metrics endpoint 127.0.0.1:{port}: Address already in use")
+    assert listing(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------------------- score
+
+
+def summary(*arguments: object, code: int = 0) -> dict[str, object]:
+    result = called("score", *arguments, "--json")
+    assert result.exit_code == code, result.stderr
+    values: dict[str, object] = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(name))
+    return values
+
+
+def test_a_capture_is_scored_and_summed_up(capture: Path, tmp_path: Path) -> None:
+    got = summary(capture, "--learn", 1000, "--out", tmp_path)
+    assert (got["packets"], got["phase"], got["losses"], got["problem"]) == (N, "score", {}, None)
+    table = pq.read_table(tmp_path / "scores.parquet")
+    final = np.array(table.column("final").to_pylist())
+    assert got["connections"] == int(final.sum())
+    assert got["alarms"] == int((final & np.array(table.column("alarm").to_pylist())).sum())
+    assert got["alerts"] == len((tmp_path / "alerts.jsonl").read_text().splitlines())
+    assert listing(tmp_path) == ["alerts.jsonl", "metrics.prom", "scores.parquet"]
+
+
+def test_the_table_for_people_is_whole_also_without_a_terminal(capture: Path) -> None:
+    result = called("score", capture, "--learn", 1000)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert f"packets      {N:,} in" in result.stdout
+    assert "…" not in result.stdout
+    top = summary(capture, "--learn", 1000)["top"]
+    assert isinstance(top, list)
+    assert [row["community_id"] for row in top] == [w for w in result.stdout.split() if w.startswith("1:")]
+
+
+def test_a_run_too_short_to_learn_says_so_in_its_summary(capture: Path) -> None:
+    got = summary(capture)
+    assert got["phase"] == "map"
+    assert got["notes"]
+    assert got["scored"] == 0
+
+
+def test_what_came_before_the_damage_is_scored(damaged: Path, tmp_path: Path) -> None:
+    whole = piece(tmp_path / "whole.pcap", N - 1)
+    assert summary(whole, "--learn", 1000, "--out", tmp_path / "expected")["packets"] == N - 1
+    result = called("score", damaged, "--learn", 1000, "--out", tmp_path / "got")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "damaged.pcap: " in result.stderr
+    for name in ("scores.parquet", "alerts.jsonl"):
+        assert (tmp_path / "got" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+    got = summary(damaged, "--learn", 1000, code=1)
+    assert got["packets"] == N - 1
+    assert "damaged.pcap" in str(got["problem"])
+
+
+def test_two_runs_give_equal_bytes(capture: Path, tmp_path: Path) -> None:
+    for k in range(3):
+        summary(capture, "--learn", 1000, "--out", tmp_path / str(k))
+    for name in ("scores.parquet", "alerts.jsonl", "metrics.prom"):
+        assert len({(tmp_path / str(k) / name).read_bytes() for k in range(3)}) == 1, name
+
+
+def test_a_capture_of_nothing_but_arp_is_learned_from_without_a_threshold(tmp_path: Path) -> None:
+    arp = (
+        b"\xff" * 6
+        + b"\x02" * 6
+        + b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01"
+        + b"\x02" * 6
+        + b"\x0a\0\0\x01"
+        + b"\0" * 10
+    )
+    head = piece(tmp_path / "arp.pcap", 0).read_bytes()
+    size = len(arp).to_bytes(4, "little")
+    records = ((1_700_000_000 + k).to_bytes(4, "little") + bytes(4) + size + size + arp for k in range(100))
+    (tmp_path / "arp.pcap").write_bytes(head + b"".join(records))
+    got = summary(tmp_path / "arp.pcap", "--learn", 50)
+    assert (got["packets"], got["connections"]) == (100, 0)
+
+
+# ------------------------------------------------------------------------------------------------- train and bundles
+
+
+def test_a_bundle_scores_as_the_model_it_was_made_of(capture: Path, trained: Path, tmp_path: Path) -> None:
+    assert listing(trained.parent) == [trained.name]
+    got = summary(capture, "--model", trained, "--out", tmp_path / "a")
+    assert got["phase"] == "score"
+    assert got["scored"] == got["connections"]
+    summary(capture, "--model", trained, "--out", tmp_path / "b")
+    assert (tmp_path / "a/scores.parquet").read_bytes() == (tmp_path / "b/scores.parquet").read_bytes()
+
+
+def test_a_bundle_scores_what_comes_after_as_the_process_that_learned_it(tmp_path: Path) -> None:
+    """Learned and scored in one process, against learned, saved and scored in another: from the first packet on
+    whose features owe nothing to what was learned from, scores are equal to the bit."""
+    from engine import app
+    from engine.config import Config
+    from engine.decode import decode
+    from engine.detector import slots_needed
+
+    capture = piece(tmp_path / "c.pcap", 1000)
+    trained = tmp_path / "m.bundle"
+    assert called("train", "kitsune", capture, "-o", trained).exit_code == 0
+    config = Config()
+    later = [decode(f, config.decode) for f in app.frames([piece(tmp_path / "l.pcap", 500, 1000)], 4096)]
+    scorers = [app.load_kitsune(trained, config, slots_needed(config.connections)) for _ in range(2)]
+    frozen = [np.concatenate([s.score(p) for p in later]) for s in scorers]
+    assert np.array_equal(*frozen)
+    features = [s.features for s in scorers]
+    assert features[0].flows == features[1].flows > 0
+    summary_scores = summary(tmp_path / "l.pcap", "--model", trained, "--out", tmp_path)["top"]
+    assert isinstance(summary_scores, list)
+    assert summary_scores[0]["score"] == frozen[0].max()
+
+
+def test_training_twice_gives_equal_bundles(capture: Path, trained: Path, tmp_path: Path) -> None:
+    assert called("train", "kitsune", capture, "-o", tmp_path / "again").exit_code == 0
+    assert (tmp_path / "again").read_bytes() == trained.read_bytes()
+
+
+def test_training_writes_nothing_but_the_bundle_whatever_is_configured(capture: Path, tmp_path: Path) -> None:
+    config = tmp_path / "w.yaml"
+    config.write_text(
+        f"output: {{directory: {tmp_path}/out}}\nbus: {{partitions: 3}}\nmetrics: {{port: 0}}\n"
+    )
+    assert called("train", "kitsune", capture, "-c", config, "-o", tmp_path / "b").exit_code == 0
+    assert listing(tmp_path) == ["b", "w.yaml"]
+
+
+def test_training_from_too_little_or_from_damage_is_refused(damaged: Path, tmp_path: Path) -> None:
+    few = piece(tmp_path / "few.pcap", 9)
+    refused(
+        called("train", "kitsune", few, "-o", tmp_path / "b"), 1, "few.pcap: 9 packets in all; at least 10"
+    )
+    refused(called("train", "kitsune", few, "-o", tmp_path / "b", "--learn", 100), 1, "no bundle was written")
+    refused(called("train", "kitsune", few, "-o", tmp_path / "b", "--learn", 0), 2, "--learn 0: at least 10")
+    refused(
+        called("train", "kitsune", damaged, "-o", tmp_path / "b", "--learn", 100), 1, "no bundle was written"
+    )
+    refused(called("train", "kitsune", "-", "-o", tmp_path / "b"), 2, "stdin can be read only once")
+    assert listing(tmp_path) == ["few.pcap"]
+
+
+def test_bundles_that_do_not_fit_are_named(capture: Path, trained: Path, tmp_path: Path) -> None:
+    data = trained.read_bytes()
+    (tmp_path / "cut").write_bytes(data[: len(data) // 2])
+    (tmp_path / "garbage").write_bytes(b"garbage" * 100)
+    (tmp_path / "empty").touch()
+    (tmp_path / "w.yaml").write_text("kitsune: {features: {lambdas: [4, 3, 2, 1, 0.5]}}")
+    config = KitNETConfig(features=7, map_samples=20, learn_samples=30)
+    bundle.kitnet_to_bundle(tmp_path / "other", KitNET(config), {})
+    for name, said in (
+        ("cut", "cut: not a readable bundle"), ("garbage", "garbage: not a readable bundle"), ("empty", "empty: "),
+        ("missing", "missing: "), (".", "not a readable bundle"), ("other", "holds a 'kitnet', not a 'kitsune'"),
+    ):  # fmt: skip
+        refused(called("score", capture, "--model", tmp_path / name, "--out", tmp_path / "out"), 1, said)
+    result = called("score", capture, "--model", trained, "-c", tmp_path / "w.yaml")
+    refused(result, 1, "learned with lambdas [5.0, 3.0, 1.0, 0.1, 0.01], the configuration has [4.0, 3.0")
+    assert "out" not in listing(tmp_path)
+
+
+def test_a_bundle_with_any_byte_of_its_header_changed_is_refused_or_used(
+    trained: Path, capture: Path
+) -> None:
+    from engine.app import load_kitsune
+    from engine.config import Config
+    from engine.errors import InputError
+
+    data = trained.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    rng = np.random.default_rng(7)
+    changed = trained.with_name("changed")
+    used = 0
+    for at in rng.integers(0, end, 300).tolist():
+        changed.write_bytes(data[:at] + bytes([int(rng.integers(32, 127))]) + data[at + 1 :])
+        try:
+            load_kitsune(changed, Config(), 10)
+            used += 1
+        except InputError:
+            pass
+    changed.unlink()
+    assert used < 150
+
+
+# -------------------------------------------------------------------------------------------- pipes and interrupts
+
+
+def test_a_capture_from_stdin_is_read_as_from_a_file(capture: Path, tmp_path: Path) -> None:
+    with capture.open("rb") as file:
+        code, out, err = run("packets", "-", stdin=file)
+    assert (code, err) == (0, "")
+    assert out == called("packets", capture).stdout
+    code, out, err = run(
+        "score", "-", "--learn", 1000, "--json", "--out", tmp_path, input=capture.read_bytes()
+    )
+    assert (code, err) == (0, "")
+    from_file = summary(capture, "--learn", 1000, "--out", tmp_path / "file")
+    assert json.loads(out)["top"][0]["score"] == from_file["top"][0]["score"]  # type: ignore[index]
+
+
+def test_a_reader_of_stdout_may_leave_early(capture: Path) -> None:
+    process = command("packets", capture)
+    assert process.stdout is not None
+    assert json.loads(process.stdout.readline())["ts"] > 0
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(60) == 0
+
+
+def test_a_stdout_that_is_full_is_named(capture: Path) -> None:
+    for line in (("packets", capture), ("config", "show"), ("score", capture)):
+        with open("/dev/full", "wb") as full:
+            code, _, err = run(*line, stdout=full)
+        assert (code, err) == (1, "wiresonde: stdout: No space left on device\n"), line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_of_a_paced_replay_flushes_and_ends_well(
+    number: int, capture: Path, tmp_path: Path
+) -> None:
+    process = command(
+        "score", capture, "--speed", "1x", "--metrics-port", 0, "--linger", 100, "--out", tmp_path, "--json"
+    )
+    assert process.stderr is not None
+    assert b"metrics at http://127.0.0.1:" in process.stderr.readline()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, b"")
+    got = json.loads(out)
+    assert got["interrupted"] is True
+    assert got["packets"] < N
+    assert listing(tmp_path) == ["alerts.jsonl", "metrics.prom", "scores.parquet"]
+    assert pq.read_table(tmp_path / "scores.parquet").num_rows >= got["connections"]
+
+
+def test_an_interrupt_while_a_pipe_is_silent_ends_well(capture: Path, tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, capture.read_bytes()[:30_000])
+    process = command("score", "-", "--metrics-port", 0, "--out", tmp_path, "--json", stdin=reader)
+    assert process.stderr is not None
+    assert b"metrics at" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    os.close(writer)
+    os.close(reader)
+    assert (process.returncode, err) == (0, b"")
+    assert json.loads(out)["interrupted"] is True
+    assert listing(tmp_path) == ["alerts.jsonl", "metrics.prom", "scores.parquet"]
+
+
+def test_a_terminal_sees_progress_on_stderr_and_data_on_stdout_alone(capture: Path) -> None:
+    mine, theirs = pty.openpty()
+    process = command("packets", capture, stderr=theirs, env={"TERM": "xterm"})
+    os.close(theirs)
+    assert process.stdout is not None
+    assert process.stdout.read().count(b"\n") == N
+    shown = b""
+    try:
+        while part := os.read(mine, 65536):
+            shown += part
+    except OSError:  # the other side is closed
+        pass
+    os.close(mine)
+    assert process.wait(60) == 0
+    assert b"reading" in shown
