@@ -12,7 +12,9 @@ from models.autoencoder import Autoencoder
 from models.kitnet import KitNET, KitNETConfig, Phase
 from tests import naive_kitnet as naive
 
-SMALL = KitNETConfig(features=11, max_cluster=4, map_samples=40, learn_samples=120, precision="float64")
+SMALL = KitNETConfig(
+    features=11, max_cluster=4, map_samples=40, learn_samples=120, learning_rate=0.1, precision="float64"
+)
 MAP = ((3, 1), (0, 2, 4, 5), (6,), (10, 9, 8), (7,))
 OTHER_ORDER = 1e-9  # relative: sums in another order, rounding carried through 120 steps
 SINGLE = 1e-5  # relative: float32 scoring against float64
@@ -211,6 +213,7 @@ def test_a_state_is_a_copy() -> None:
     state = net.state()
     kept = {name: array.copy() for name, array in state.items()}
     net.learn(mixed(3) * 2)
+    net.score(mixed(1))
     for name, value in kept.items():
         np.testing.assert_array_equal(state[name], value, err_msg=name)
 
@@ -301,7 +304,7 @@ def test_a_twentieth_of_the_published_features_gives_the_definition_s_scores() -
     if not PUBLISHED.exists():
         pytest.skip(f"no {PUBLISHED}: set WIRESONDE_CAPTURES")
     x = np.load(PUBLISHED)["features"][:500]
-    config = KitNETConfig(map_samples=101, learn_samples=300, precision="float64")
+    config = KitNETConfig(map_samples=101, learn_samples=300, learning_rate=0.1, precision="float64")
     net = KitNET(config)
     scores = net.process(x)
     assert net.feature_map is not None
@@ -324,7 +327,9 @@ def test_map_learning_and_scores_equal_those_of_the_public_code(monkeypatch: pyt
         x = np.load(PUBLISHED)["features"]
         public = Public(100, 10, 300, 500, 0.1, 0.75)
         expected = np.array([public.process(row) for row in x])
-    config = KitNETConfig(map_samples=301, learn_samples=500, clip=(-1e9, 1e9), precision="float64")
+    config = KitNETConfig(
+        map_samples=301, learn_samples=500, learning_rate=0.1, clip=(-1e9, 1e9), precision="float64"
+    )
     net = KitNET(config)
     net.process(x)
     feature_map = tuple(tuple(int(i) for i in part) for part in public.v)
