@@ -43,7 +43,8 @@ def peers(trace: Path, total: int, folder: Path, kitsune_py: Path | None) -> dic
     if importlib.util.find_spec("nfstream"):
         found["nfstream"] = (3, lambda: _nfstream(trace, total))
     if kitsune_py is not None:
-        found["kitsune_py"] = (3, lambda: _kitsune_py(kitsune_py, short))
+        longer = first_packets(trace, 20_000, folder) if "dpkt" in found else trace
+        found["kitsune_py"] = (3, lambda: _kitsune_py(kitsune_py, longer))
     for name in ("dpkt", "scapy", "tshark", "nfstream", "kitsune_py"):
         if name not in found:
             print(f"{name}: not here, left out", file=sys.stderr)

@@ -59,6 +59,9 @@ def frames(paths: Sequence[Path], block: int, progress: Progress | None = None) 
                         progress(done + capture.position, total)
                 done += capture.position
         except CaptureError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and error.offset == 0:
+                raise InputError(f"{path}: {cause.strerror or cause}") from error
             raise InputError(str(error)) from error
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error

@@ -109,7 +109,7 @@ class Speed(click.ParamType[float]):
 @main.command()
 @CAPTURES
 @CONFIG
-@click.option("--out", type=click.Path(path_type=Path), help="Directory for scores.parquet and alerts.jsonl.")
+@click.option("--out", type=click.Path(), help="Directory for scores.parquet and alerts.jsonl.")
 @click.option("--labels", type=click.Path(path_type=Path), help="Probe labels, CSV or Parquet.")
 @click.option("--metrics-port", type=int, help="Serve /metrics on this port (0: any).")
 @click.option(
@@ -126,7 +126,7 @@ class Speed(click.ParamType[float]):
 @click.option("--model", type=click.Path(path_type=Path), help="Score with this bundle, learn nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def score(
-    captures: tuple[Path, ...], config_file: Path | None, out: Path | None, labels: Path | None,
+    captures: tuple[Path, ...], config_file: Path | None, out: str | None, labels: Path | None,
     metrics_port: int | None, linger: float, partitions: int | None, speed: float, learn: int | None,
     model: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
@@ -135,7 +135,7 @@ def score(
         raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
     config = _load(
         config_file, bus__partitions=partitions, metrics__port=metrics_port,
-        output__directory=None if out is None else str(out), **_learning(learn),
+        output__directory=out, **_learning(learn),
     )  # fmt: skip
     from engine import app
     from engine.labels import read_labels
@@ -144,9 +144,9 @@ def score(
     known = read_labels(labels, config.labels.max_probes) if labels else None
     with _progress("scoring") as progress:
         scoring = app.Scoring(app.Job(captures, config, known, model, speed, progress, linger))
-        if scoring.server is not None:
-            click.echo(f"metrics at http://{config.metrics.host}:{scoring.server.port}/metrics", err=True)
         with _interrupts(scoring.stop):
+            if scoring.server is not None:
+                click.echo(f"metrics at http://{config.metrics.host}:{scoring.server.port}/metrics", err=True)
             summary = scoring.run()
     if as_json:
         click.echo(json.dumps(summary.as_json(), default=str))
@@ -342,7 +342,10 @@ def _progress(what: str, stream: IO[str] = sys.stderr) -> Iterator[Progress | No
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+    console = Console(file=stream)
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 

@@ -25,7 +25,7 @@ from models.threshold import fit as fit_threshold
 
 Slots = NDArray[np.int32]
 
-CHUNK = 1024  # packets whose features are scored while they are in the cache; changes no score
+CHUNK = 2048  # packets whose features are scored while they are in the cache; changes no score
 
 SUM = np.dtype(
     [("total", "f8"), ("peak", "f8"), ("peak_at", "i8"), ("scored", "u4"), ("alarmed", "?")], align=True
@@ -135,6 +135,7 @@ class KitsuneScorer:
         self._aggregate = MAX if config.aggregate == "max" else MEAN
         self._sums = np.zeros(slots, SUM)
         self._begun, self._at = np.empty(0, np.int32), np.zeros(0, SUM)
+        self._features = np.empty((CHUNK, kitnet.config.features))
         self._calibrated = 0  # packets scored while calibrating
         self._version = self._digest()
         self._sample: list[Floats] = []  # connection scores seen while calibrating
@@ -181,7 +182,7 @@ class KitsuneScorer:
         out = np.full(p.ts.size, np.nan)
         for begin in range(0, p.ts.size, CHUNK):
             part = take(p, slice(begin, begin + CHUNK))
-            x = self.features.update(part)
+            x = self.features.update(part, self._features[: part.ts.size])
             unread = (part.kind & KIND_MASK) == Kind.UNREAD
             if unread.any():
                 out[begin : begin + CHUNK][~unread] = self._samples(np.ascontiguousarray(x[~unread]))
@@ -244,7 +245,11 @@ class KitsuneScorer:
         """Fit the threshold to the connections seen while calibrating, ended or not."""
         if self.calibrated:
             self._sample.append(self._scores_of(live()))
-            self.threshold = fit_threshold(np.concatenate(self._sample), self._threshold_config)
+            sample = np.concatenate(self._sample)
+            if not sample.size:  # only packets without a connection, such as ARP: calibrate once more
+                self._calibrated = 0
+                return
+            self.threshold = fit_threshold(sample, self._threshold_config)
             self._sample = []
             self._version = self._digest()
 

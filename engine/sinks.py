@@ -106,13 +106,14 @@ class Top:
 
     def write(self, batch: ScoreBatch) -> None:
         """Count ended connections and keep those with the greatest scores."""
-        ended = choose(batch, batch.scores["final"])
-        self.connections += len(ended)
-        self.alarms += int(ended.scores["alarm"].sum())
-        ended = choose(ended, ended.scores["scored"] > 0)
-        self.scored += len(ended)
-        most = np.lexsort((ended.rows["start"], -ended.scores["score"]))[: self._most]
-        self._best += [choose(ended, most[k : k + 1]) for k in range(most.size)]
+        final, scored = batch.scores["final"], batch.scores["scored"] > 0
+        self.connections += int(final.sum())
+        self.alarms += int((batch.scores["alarm"] & final).sum())
+        ended = np.flatnonzero(final & scored)
+        self.scored += ended.size
+        order = np.lexsort((batch.rows["start"][ended], -batch.scores["score"][ended]))
+        most = ended[order[: self._most]]
+        self._best += [choose(batch, most[k : k + 1]) for k in range(most.size)]
         self._best.sort(key=lambda b: (-b.scores["score"][0], b.rows["start"][0]))
         del self._best[self._most :]
 

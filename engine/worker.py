@@ -15,7 +15,7 @@ from engine.detector import Detector
 from engine.errors import StateError
 from engine.labels import slice_values
 from engine.metrics import Metrics
-from engine.types import PHASES, ScoreBatch, choose, join
+from engine.types import PHASES, ScoreBatch, join
 
 logger = logging.getLogger(__name__)
 
@@ -136,12 +136,14 @@ class Worker:
         self._uncommitted = 0
 
     def _count(self, batch: ScoreBatch) -> None:
-        ended = choose(batch, batch.scores["final"])
-        probe = ended.rows["probe"]
+        ended = batch.scores["final"]
+        probe, score, alarm = (
+            batch.rows["probe"][ended],
+            batch.scores["score"][ended],
+            batch.scores["alarm"][ended],
+        )
         with self._metrics.collector.lock:
-            self._metrics.scores(
-                ended.model, self._combo_of[probe], self._combos, ended.scores["score"], ended.scores["alarm"]
-            )
+            self._metrics.scores(batch.model, self._combo_of[probe], self._combos, score, alarm)
             if any(self._folded):
                 for k, n in zip(*np.unique(probe, return_counts=True)):
                     for name in self._folded[k]:

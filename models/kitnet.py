@@ -94,6 +94,7 @@ class KitNET:
         self._packed: learning.Packed | None = None  # the same as learning wants them
         self._stale = False  # whether _packed is ahead of _nets
         self._frozen: Frozen | None = None  # the same as scoring wants them
+        self._scratch: kernels.Scratch  # of the frozen nets
         if feature_map is not None:
             self._start_learning(feature_map)
         elif config.map_samples == 0:
@@ -323,8 +324,9 @@ class KitNET:
     def _score(self, x: NDArray[Any], out: Floats) -> int:
         if self._frozen is None:
             self._frozen = kernels.frozen_nets(self._ready(), self.config.precision, self.config.clip)
+            self._scratch = kernels.make_scratch(self._frozen)
         with np.errstate(all="ignore"):
-            return int(kernels.score(self._frozen, kernels.make_scratch(self._frozen), x, out))
+            return int(kernels.score(self._frozen, self._scratch, x, out))
 
 
 _RANGES = ("low", "high", "out_low", "out_high")

@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from models.autoencoder import TINY, hidden_units, initial_weights
 from models.feature_map import FeatureMap
+from models.kernels import inlined, kernel
 from models.lanes import LINE, Lanes, Real, aligned, load, logistic, root, splat, store, turn
 
 Floats = NDArray[np.float64]
@@ -136,7 +136,7 @@ def make_scratch(nets: Frozen) -> Scratch:
     return Scratch(*(aligned(count * width, kind) for count in counts))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
     """Score each row of x (n, d); returns how many values were clipped to the band or were not numbers.
 
@@ -171,7 +171,7 @@ def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
     return clipped
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def normalise(nets: Frozen, x: Real, out: Real) -> int:
     """Normalise one row (d,) into out, clipped to the band; returns how many values that changed.
 
@@ -188,7 +188,7 @@ def normalise(nets: Frozen, x: Real, out: Real) -> int:
     return clipped
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+@inlined
 def reconstruct(
     w: Real, b_hidden: Real, b_visible: Real, x: Real, start: int, code: Real, visible: Real
 ) -> Lanes:

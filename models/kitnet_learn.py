@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from models.autoencoder import TINY, Floats
 from models.feature_map import LIMIT
+from models.kernels import inlined, kernel
 from models.kitnet_kernels import Ints, Nets
 from models.lanes import LINE, aligned, load, logistic, root, splat, store, total
 
@@ -155,7 +155,7 @@ def make_step(nets: Packed) -> Step:
     return Step(*(aligned(size) for size in sizes))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel
 def learn(nets: Packed, own: Step, x: Floats, rate: float, out: Floats) -> int:
     """Widen the ranges, score and step for each row of x (n, d) in order; returns how many were skipped.
 
@@ -173,7 +173,7 @@ def learn(nets: Packed, own: Step, x: Floats, rate: float, out: Floats) -> int:
     return skipped
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+@inlined
 def widen(x: Floats, low: Floats, high: Floats, out: Floats) -> bool:
     """Widen the range of each feature to hold x (d,) and normalise x into out; False if x is not usable."""
     unusable = 0
@@ -190,7 +190,7 @@ def widen(x: Floats, low: Floats, high: Floats, out: Floats) -> bool:
     return True
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+@inlined
 def step_tile(nets: Packed, tile: int, rate: float, own: Step) -> None:
     """Score and step of eight autoencoders; their scores go to own.scores."""
     v, h = nets.shape[tile, 0], nets.shape[tile, 1]
@@ -227,7 +227,7 @@ def step_tile(nets: Packed, tile: int, rate: float, own: Step) -> None:
             store(nets.w, p, load(nets.w, p) + change)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+@inlined
 def step_output(nets: Packed, rate: float, own: Step) -> float:
     """Score and step of the output layer over own.scores; here the lanes are hidden units, or inputs."""
     k, wide, lanes = nets.order.size, nets.out_b_hidden.size, nets.per_input.size

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import zstandard
 
@@ -41,9 +41,8 @@ def command(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     """Start wiresonde as a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)} | options.pop("env", {})
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen(
-        [sys.executable, "-m", "engine.cli", *map(str, arguments)], env=environment, **options
-    )
+    line = [sys.executable, "-m", "engine.cli", *map(str, arguments)]
+    return cast("subprocess.Popen[bytes]", subprocess.Popen(line, env=environment, **options))
 
 
 def run(*arguments: object, **options: Any) -> tuple[int, str, str]:

@@ -1,7 +1,7 @@
 """The README's picture: scores of the demo's connections over time.
 
-    wiresonde score demo/demo.pcap.zst --config demo/wiresonde.yaml --labels demo/labels.csv --learn 15000 --out out
-    python docs/figures/demo.py out/scores.parquet docs/figures/demo.svg     # needs matplotlib
+wiresonde score demo/demo.pcap.zst --config demo/wiresonde.yaml --labels demo/labels.csv --learn 15000 --out out
+python docs/figures/demo.py out/scores.parquet docs/figures/demo.svg     # needs matplotlib
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "wiresonde"  # the same picture for the same data
-from matplotlib import pyplot as plt
+from matplotlib import pyplot as plt  # noqa: E402 -- after the backend
 
 
 def main() -> None:
@@ -35,7 +35,9 @@ def main() -> None:
         (activity == "password_guessing", "password guessing", "#e8930c", 22),
     )
     for rows, name, colour, size in groups:
-        axes.scatter(seconds[rows], score[rows], s=size, c=colour, label=f"{name} ({rows.sum():,})", linewidths=0)
+        axes.scatter(
+            seconds[rows], score[rows], s=size, c=colour, label=f"{name} ({rows.sum():,})", linewidths=0
+        )
     axes.axhline(threshold, color="#222", linewidth=0.8, linestyle="--")
     axes.text(0.0, threshold * 1.08, f"threshold {threshold:.3f}", fontsize=8, color="#222")
     axes.set_yscale("log")

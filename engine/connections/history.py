@@ -29,7 +29,7 @@ def write_letter(row: Any, code: Int) -> None:
 def is_originator(row: Any, d: Int) -> bool:
     """Whether side d is the originator."""
     flipped: bool = (row["flags"] & FLAG_FLIPPED) != 0
-    return (d == 0) != flipped
+    return bool((d == 0) != flipped)
 
 
 @kernel

@@ -76,7 +76,7 @@ UDP_SERVER_PORTS = (
 class TrackerConfig:
     """Bounds of the connection table. Timeouts in seconds of event time."""
 
-    capacity: int = 1 << 20  # live connections; the least recently seen is evicted beyond
+    capacity: int = 1 << 18  # live connections; the least recently seen is evicted beyond
     holes: int = 8  # unseen ranges kept per side
     attempt_timeout: float = 5.0  # a SYN without an answer, from the SYN
     closing_delay: float = 5.0  # after both FINs or a RST, from the close

@@ -88,13 +88,13 @@ class AfterImageConfig:
     """Decay rates per second, and how much may be remembered.
 
     flows: connections (both directions count as one) kept at most; about 790 bytes each when all are in use,
-    0.77 GiB for the default. Traffic in which every packet has new hosts fills the records' tables sooner,
+    0.2 GiB for the default. Traffic in which every packet has new hosts fills the records' tables sooner,
     at about a third of the flows. hash_seed: changes no feature; a secret one keeps a sender from choosing
     addresses that collide.
     """
 
     lambdas: tuple[float, ...] = (5.0, 3.0, 1.0, 0.1, 0.01)
-    flows: int = 1 << 20
+    flows: int = 1 << 18
     hash_seed: int = 0
 
     def __post_init__(self) -> None:
@@ -281,10 +281,15 @@ class AfterImage:
         self._rates = np.array(config.lambdas, np.float64)
         self._tables = new_tables(config.flows, config.streams, config.pairs, config.hash_seed)
 
-    def update(self, p: Packets) -> Floats:
-        """Features of p, (n, 100); row i is packet i, NaN where its kind is UNREAD. Changes the state."""
-        out = np.empty((p.ts.size, 20 * LANES))
-        p = Packets._make(_frozen(column) for column in p)
+    def update(self, p: Packets, out: Floats | None = None) -> Floats:
+        """Features of p, (n, 100); row i is packet i, NaN where its kind is UNREAD. Changes the state.
+
+        ``out``: an array of that shape to write them to, for callers that need them only until the next call.
+        """
+        if out is None:
+            out = np.empty((p.ts.size, 20 * LANES))
+        if any(column.flags.writeable for column in p):
+            p = Packets._make(_frozen(column) for column in p)
         with np.errstate(over="ignore"):  # hashes wrap; numpy would say so when the kernels run uncompiled
             extract(self._tables, p, self._rates, out)
         return out

@@ -78,7 +78,7 @@ def test_what_was_written_is_there_after_close_in_order(new: NewSink, tmp_path: 
 def test_batches_cut_elsewhere_give_equal_bytes(new: NewSink, tmp_path: Path) -> None:
     whole = batch(500, 3, probes=3)
     written(new(tmp_path / "one"), whole)
-    written(new(tmp_path / "many"), *(choose(whole, slice(k, k + 7)) for k in range(0, 500, 7)))
+    written(new(tmp_path / "many"), *(choose(whole, np.arange(k, min(k + 7, 500))) for k in range(0, 500, 7)))
     assert (tmp_path / "one").read_bytes() == (tmp_path / "many").read_bytes()
 
 

@@ -25,7 +25,9 @@ def area(scores: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
     return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * m))
 
 
-def interval(scores: NDArray[np.float64], positive: NDArray[np.bool_], rounds: int = 200) -> tuple[float, float]:
+def interval(
+    scores: NDArray[np.float64], positive: NDArray[np.bool_], rounds: int = 200
+) -> tuple[float, float]:
     """95 % bootstrap interval of the area, over blocks of 100 packets since neighbours are alike."""
     rng = np.random.default_rng(1)
     blocks = np.array_split(np.arange(scores.size), scores.size // 100)

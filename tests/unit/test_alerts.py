@@ -48,7 +48,7 @@ def rows(**changes: Any) -> list[dict[str, Any]]:
 
 
 def flat(document: dict[str, Any], at: str = "") -> dict[str, Any]:
-    out = {}
+    out: dict[str, Any] = {}
     for key, value in document.items():
         out |= flat(value, f"{at}{key}.") if isinstance(value, dict) else {at + key: value}
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -9,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -24,6 +25,8 @@ from models import bundle
 from models.kitnet import KitNET, KitNETConfig
 from tests.demo import ROOT, command, piece, run
 from tests.disks import listing, small_disk
+
+pytestmark = pytest.mark.compiled
 
 N = 3000  # packets of the piece of the demo capture that most tests read
 
@@ -120,7 +123,7 @@ def test_parquet_and_json_lines_agree(what: str, capture: Path, tmp_path: Path) 
     assert printed.stdout == (tmp_path / "j").read_text()
     lines = [json.loads(line) for line in printed.stdout.splitlines()]
     table = pq.read_table(tmp_path / "p")
-    assert table.num_rows == len(lines) > 500
+    assert table.num_rows == len(lines) > 100
     if what == "connections":  # whose time is a number of seconds, as Zeek writes it
         ns = table.column("ts").cast("int64").to_pylist()
         assert [f'{{"ts": {t // 10**9}.{t % 10**9:09d},' for t in ns] == [
@@ -179,18 +182,24 @@ def test_parquet_needs_a_file(capture: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
-def test_a_link_stays_a_link_and_a_device_a_device(kind: str, capture: Path, tmp_path: Path) -> None:
+def test_a_link_to_a_file_stays_a_link(kind: str, capture: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     assert called("packets", capture, "--format", kind, "-o", tmp_path / "link").exit_code == 0
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "target").stat().st_size > 0
-    if kind == "jsonl":
-        assert called("packets", capture, "-o", "/dev/null").exit_code == 0
-        assert Path("/dev/null").is_char_device()
+
+
+def test_what_is_no_regular_file_is_written_to_and_not_replaced(capture: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", tmp_path / "pipe"], stdout=got):
+        assert called("packets", capture, "-o", tmp_path / "pipe").exit_code == 0
+    assert (tmp_path / "got").read_text() == called("packets", capture).stdout
+    assert (tmp_path / "pipe").is_fifo()
 
 
 # ------------------------------------------------------------------------------------------------ what goes wrong
 
+Line = Callable[[Path, Path], tuple[object, ...]]  # arguments for a capture and a directory of outputs
 READERS = [
     pytest.param(lambda c, o: ("packets", c, "-o", o / "f"), id="packets"),
     pytest.param(lambda c, o: ("connections", c, "--format", "parquet", "-o", o / "f"), id="connections"),
@@ -200,30 +209,24 @@ READERS = [
 
 
 @pytest.mark.parametrize("line", READERS)
-def test_captures_that_cannot_be_read_are_named_and_leave_nothing(
-    line, capture: Path, tmp_path: Path
-) -> None:  # type: ignore[no-untyped-def]
+def test_captures_that_cannot_be_read_are_named_and_leave_nothing(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "garbage").write_bytes(b"\x00garbage" * 1000)
     (tmp_path / "empty").touch()
     for name, said in (
         ("missing.pcap", "missing.pcap: No such file or directory"),
-        ("out", "out: "),
+        ("out", "out: Is a directory"),
         ("garbage", "garbage: byte 0: not a pcap or pcapng file"),
-        ("empty", "the file is empty"),
+        ("empty", "empty: byte 0: the file is empty"),
     ):
-        refused(
-            called(*line(tmp_path / name, out)),
-            1,
-            said.replace("byte 0: ", "") if name == "garbage" else said,
-        )
+        refused(called(*line(tmp_path / name, out)), 1, said)
     assert all(files == [] for _, _, files in os.walk(out))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("line", READERS)
-def test_a_capture_that_may_not_be_read_is_named(line, capture: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_capture_that_may_not_be_read_is_named(line: Line, capture: Path, tmp_path: Path) -> None:
     mine = tmp_path / "mine.pcap"
     mine.write_bytes(capture.read_bytes())
     mine.chmod(0)
@@ -231,7 +234,7 @@ def test_a_capture_that_may_not_be_read_is_named(line, capture: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("line", READERS)
-def test_places_that_cannot_be_written_are_named(line, capture: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_places_that_cannot_be_written_are_named(line: Line, capture: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     refused(called(*line(capture, tmp_path / "file")), 1, "file")
     if line(capture, tmp_path)[0] != "score":  # which makes its directory
@@ -241,15 +244,17 @@ def test_places_that_cannot_be_written_are_named(line, capture: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("line", READERS)
-def test_a_full_disk_is_named_and_nothing_half_written_stays(line, capture: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    with small_disk(tmp_path / "disk", 16 * 1024) as disk:
+def test_a_full_disk_is_named_and_nothing_half_written_stays(
+    line: Line, capture: Path, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", 4096) as disk:
         refused(called(*line(capture, disk)), 1, "No space left on device")
         assert all(files == [] for _, _, files in os.walk(disk))
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 @pytest.mark.parametrize("line", READERS)
-def test_a_directory_that_may_not_be_written_is_named(line, capture: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_directory_that_may_not_be_written_is_named(line: Line, capture: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     refused(called(*line(capture, tmp_path)), 1, "Permission denied")
     tmp_path.chmod(0o700)
@@ -277,9 +282,11 @@ def test_an_output_of_an_earlier_run_stays_when_a_run_fails(capture: Path, tmp_p
     ],
 )
 def test_a_wrong_value_on_the_command_line_is_named(
-    options: tuple[object, ...], said: str, capture: Path
+    options: tuple[object, ...], said: str, capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     refused(called("score", capture, *options), 2, said)
+    assert listing(tmp_path) == []
 
 
 @pytest.mark.parametrize("speed", ["fast", "2", "0x", "-1x", "x", "nanx", "infx", "", "1xx"])
@@ -348,7 +355,7 @@ def test_a_metrics_port_that_is_taken_is_named(capture: Path, tmp_path: Path) ->
 def summary(*arguments: object, code: int = 0) -> dict[str, object]:
     result = called("score", *arguments, "--json")
     assert result.exit_code == code, result.stderr
-    values: dict[str, object] = json.loads(result.stdout, parse_constant=lambda name: pytest.fail(name))
+    values: dict[str, object] = json.loads(result.stdout, parse_constant=pytest.fail)
     return values
 
 
@@ -446,7 +453,7 @@ def test_a_bundle_scores_what_comes_after_as_the_process_that_learned_it(tmp_pat
     later = [decode(f, config.decode) for f in app.frames([piece(tmp_path / "l.pcap", 500, 1000)], 4096)]
     scorers = [app.load_kitsune(trained, config, slots_needed(config.connections)) for _ in range(2)]
     frozen = [np.concatenate([s.score(p) for p in later]) for s in scorers]
-    assert np.array_equal(*frozen)
+    assert np.array_equal(frozen[0], frozen[1])
     features = [s.features for s in scorers]
     assert features[0].flows == features[1].flows > 0
     summary_scores = summary(tmp_path / "l.pcap", "--model", trained, "--out", tmp_path)["top"]
@@ -500,9 +507,7 @@ def test_bundles_that_do_not_fit_are_named(capture: Path, trained: Path, tmp_pat
     assert "out" not in listing(tmp_path)
 
 
-def test_a_bundle_with_any_byte_of_its_header_changed_is_refused_or_used(
-    trained: Path, capture: Path
-) -> None:
+def test_a_bundle_with_any_byte_of_its_header_changed_is_refused_or_used(trained: Path) -> None:
     from engine.app import load_kitsune
     from engine.config import Config
     from engine.errors import InputError
@@ -527,10 +532,6 @@ def test_a_bundle_with_any_byte_of_its_header_changed_is_refused_or_used(
 
 
 def test_a_capture_from_stdin_is_read_as_from_a_file(capture: Path, tmp_path: Path) -> None:
-    with capture.open("rb") as file:
-        code, out, err = run("packets", "-", stdin=file)
-    assert (code, err) == (0, "")
-    assert out == called("packets", capture).stdout
     code, out, err = run(
         "score", "-", "--learn", 1000, "--json", "--out", tmp_path, input=capture.read_bytes()
     )
@@ -541,16 +542,17 @@ def test_a_capture_from_stdin_is_read_as_from_a_file(capture: Path, tmp_path: Pa
 
 def test_a_reader_of_stdout_may_leave_early(capture: Path) -> None:
     process = command("packets", capture)
-    assert process.stdout is not None
-    assert json.loads(process.stdout.readline())["ts"] > 0
-    process.stdout.close()
-    assert process.stderr is not None
-    assert process.stderr.read() == b""
-    assert process.wait(60) == 0
+    with process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["ts"] > 0
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
 
 
 def test_a_stdout_that_is_full_is_named(capture: Path) -> None:
-    for line in (("packets", capture), ("config", "show"), ("score", capture)):
+    for line in (("packets", capture), ("score", capture)):
         with open("/dev/full", "wb") as full:
             code, _, err = run(*line, stdout=full)
         assert (code, err) == (1, "wiresonde: stdout: No space left on device\n"), line
@@ -590,18 +592,16 @@ def test_an_interrupt_while_a_pipe_is_silent_ends_well(capture: Path, tmp_path: 
     assert listing(tmp_path) == ["alerts.jsonl", "metrics.prom", "scores.parquet"]
 
 
-def test_a_terminal_sees_progress_on_stderr_and_data_on_stdout_alone(capture: Path) -> None:
+def test_a_terminal_sees_progress_on_stderr_and_data_on_stdout_alone(capture: Path, tmp_path: Path) -> None:
     mine, theirs = pty.openpty()
-    process = command("packets", capture, stderr=theirs, env={"TERM": "xterm"})
+    with (tmp_path / "out").open("wb") as out:
+        process = command("packets", capture, stdout=out, stderr=theirs, env={"TERM": "xterm"})
     os.close(theirs)
-    assert process.stdout is not None
-    assert process.stdout.read().count(b"\n") == N
     shown = b""
-    try:
+    with contextlib.suppress(OSError):  # the other side is closed
         while part := os.read(mine, 65536):
             shown += part
-    except OSError:  # the other side is closed
-        pass
     os.close(mine)
     assert process.wait(60) == 0
     assert b"reading" in shown
+    assert (tmp_path / "out").read_text() == called("packets", capture).stdout

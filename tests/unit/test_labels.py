@@ -37,6 +37,11 @@ class Packet(NamedTuple):
     ts: int = T0
 
 
+def changed(packet: Packet, field: str, value: Any) -> Packet:
+    values: dict[str, Any] = {field: value}
+    return packet._replace(**values)
+
+
 def words(text: str) -> tuple[int, int]:
     address = ipaddress.ip_address(text)
     whole = int(address) if address.version == 6 else 0xFFFF << 32 | int(address)
@@ -93,9 +98,9 @@ def test_the_time_span_includes_both_its_ends_to_the_nanosecond(tmp_path: Path) 
 def test_an_empty_field_matches_anything_there(tmp_path: Path, field: str) -> None:
     known = labels(tmp_path, ROW | {field: ""})
     other: dict[str, Any] = {"src": "1.2.3.4", "sport": 9, "dst": "1.2.3.4", "dport": 9, "proto": 17}
-    here = Packet()._replace(**{field: other[field]})
+    here = changed(Packet(), field, other[field])
     for k, name in enumerate(("src", "sport", "dst", "dport", "proto")):
-        wrong = here._replace(**{name: 7 if k in (1, 3, 4) else "9.9.9.9"})
+        wrong = changed(here, name, 7 if k in (1, 3, 4) else "9.9.9.9")
         assert tasks(known, here, wrong) == ["http", "http" if name == field else "-"]
 
 
@@ -430,7 +435,9 @@ def test_tagging_changes_only_the_probe_column_and_not_the_block_it_was_given(tm
 
 
 def test_slices_keep_the_first_values_and_fold_the_rest_into_other() -> None:
-    probes = [{}] + [{"task": t, "load": load} for t, load in zip("abcab", ["1", "2", "1", "3", "1"])]
+    probes: list[dict[str, str]] = [{}] + [
+        {"task": t, "load": load} for t, load in zip("abcab", ["1", "2", "1", "3", "1"])
+    ]
     values, folded = slice_values(probes, ("task", "load"), 2)
     assert values == [("", ""), ("a", "1"), ("b", "2"), ("other", "1"), ("a", "other"), ("b", "1")]
     assert folded == [(), (), (), ("task",), ("load",), ()]
