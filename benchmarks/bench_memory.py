@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import report
-from engine.connections.tracker import TrackerConfig
+from engine.connections.bounds import TrackerConfig
 from engine.detector import Detector, slots_needed
 from engine.features.afterimage import AfterImageConfig
 from engine.scorers import ScorerConfig, new_kitsune

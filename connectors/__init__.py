@@ -9,7 +9,7 @@ memory.py       the embedded bus
 codec.py        columns <-> Arrow IPC stream bytes; the only wire format
 prometheus.py   /metrics exposition
 whole.py        files that appear whole or not at all
-parquet.py      sink: columns as Parquet
+parquet.py      sink: columns as Parquet; text.py the same for lines
 text.py         sink: lines of text
 alerts.py       sink: alerts as ECS JSON lines
 """

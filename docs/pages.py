@@ -42,7 +42,10 @@ def cli_blocks() -> str:
     blocks = []
 
     def walk(command: click.Command, name: str) -> None:
-        context = click.Context(command, info_name=name, max_content_width=100, terminal_width=100)
+        names = main.context_settings["help_option_names"]
+        context = click.Context(
+            command, info_name=name, max_content_width=100, terminal_width=100, help_option_names=names
+        )
         blocks.append(f"## {name}\n\n```\n{command.get_help(context)}\n```")
         if isinstance(command, click.Group):
             for sub in sorted(command.commands):

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from engine.connections.tracker import TrackerConfig
+from engine.connections.bounds import TrackerConfig
 from engine.decode import DecodeConfig
 from engine.errors import ConfigError, InputError
 from engine.features.afterimage import AfterImageConfig

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.connections.tracker import Tracker, TrackerConfig
+from engine.connections.bounds import TrackerConfig
+from engine.connections.tracker import Tracker
 from engine.scorers import Scorer
 from engine.types import PacketBlock, Packets, Rows, ScoreBatch, take
 

@@ -1,1 +1,11 @@
-"""State per connection: table, TCP sequence analysis, records."""
+"""State per connection.
+
+bounds.py       capacity, timeouts, server ports
+layout.py       the rows and arrays of state, and the codes in them
+table.py        open addressing, timer lists, eviction
+ranges.py       byte ranges of a side: new, seen, holes
+history.py      the letters of a connection's history
+tcp.py          what a TCP packet does to its connection
+tracker.py      packets in, slots and classes out
+record.py       rows -> columns with Zeek's names
+"""

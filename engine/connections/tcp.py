@@ -2,9 +2,8 @@
 
 Sequence numbers are relative to the side's base and 64 bits wide, unwrapped against the highest seen, so
 connections may pass 4 GiB and wrap. State names, ``conn_state`` and ``history`` follow Zeek's documented
-behaviour (scripts/base/protocols/conn/main.zeek); what is new, seen again or filled late follows byte ranges:
-a bounded list of holes per side, as tcptrace does, with a round trip deciding between reordering and
-retransmission, as Wireshark does.
+behaviour (scripts/base/protocols/conn/main.zeek); what is new, seen again or filled late follows byte ranges
+(ranges.py), as in tcptrace, with a round trip deciding between reordering and retransmission, as in Wireshark.
 
 Functions take rows, which numba passes as pointers, and the one array of holes; passing the whole table costs
 more than the work (reference counts of every array in it, at every call).
@@ -15,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from engine.connections.history import (
     ACK,
@@ -29,33 +27,32 @@ from engine.connections.history import (
     write_history,
     write_letter,
 )
-from engine.connections.layout import FLAG_HOLES_OVERFLOW, Segment, State
+from engine.connections.layout import Segment, State
+from engine.connections.ranges import (
+    ACK_GUARD,
+    CLOSED,
+    DUPLICATE,
+    NEW,
+    PARTIAL,
+    REORDERED,
+    RETRANSMITTED,
+    SPURIOUS,
+    Holes,
+    count_losses,
+    open_hole,
+    place,
+)
 from engine.kernels import Int, kernel
 
-Holes = NDArray[np.int64]
-
 INACTIVE, SYN_SENT, SYN_ACK_SENT = int(State.INACTIVE), int(State.SYN_SENT), int(State.SYN_ACK_SENT)
-PARTIAL_STATE, ESTABLISHED = int(State.PARTIAL), int(State.ESTABLISHED)
-CLOSED, RESET = int(State.CLOSED), int(State.RESET)
+PARTIAL_STATE, ESTABLISHED, RESET = int(State.PARTIAL), int(State.ESTABLISHED), int(State.RESET)
 
-PURE_ACK, NEW, DUPLICATE, SPURIOUS = (
-    int(Segment.ACK),
-    int(Segment.NEW),
-    int(Segment.DUPLICATE),
-    int(Segment.SPURIOUS),
-)
-REORDERED, RETRANSMITTED, PARTIAL = int(Segment.REORDERED), int(Segment.RETRANSMITTED), int(Segment.PARTIAL)
-KEEP_ALIVE, ZERO_WINDOW_PROBE = int(Segment.KEEP_ALIVE), int(Segment.ZERO_WINDOW_PROBE)
-CAPTURE_DUPLICATE, BEFORE, UNTRUSTED = (
-    int(Segment.CAPTURE_DUPLICATE),
-    int(Segment.BEFORE),
-    int(Segment.UNTRUSTED),
-)
+PURE_ACK, KEEP_ALIVE = int(Segment.ACK), int(Segment.KEEP_ALIVE)
+ZERO_WINDOW_PROBE, CAPTURE_DUPLICATE = int(Segment.ZERO_WINDOW_PROBE), int(Segment.CAPTURE_DUPLICATE)
+BEFORE, UNTRUSTED = int(Segment.BEFORE), int(Segment.UNTRUSTED)
 
 TRUSTED_JUMP = 1 << 20  # a SYN or RST further off than this does not move the sequence space (Zeek)
-REORDER_DEFAULT = 3_000_000  # ns; bound of reordering when no round trip is known, as in Wireshark
 DUPLICATE_WINDOW = 1_000_000  # ns; within it the same packet again is the capture's doing
-ACK_GUARD = 1_000_000  # ns; a tap may deliver an ACK this much before the data it acknowledges
 
 
 @kernel
@@ -94,95 +91,6 @@ def begin_side(me: Any, flags: Int, seq: Int) -> None:
                 set_base(me, np.int64(seq), 0)
         elif state != CLOSED:
             set_base(me, np.int64(seq), 0)
-
-
-@kernel
-def open_hole(row: Any, me: Any, holes: Holes, s: Int, begin: Int, end: Int, ts: Int) -> None:
-    """Remember unseen sequence space; the oldest hole gives way when there are too many."""
-    n = me["holes"]
-    if n == holes.shape[1]:
-        row["flags"] |= FLAG_HOLES_OVERFLOW
-        for k in range(1, n):
-            for c in range(3):
-                holes[s, k - 1, c] = holes[s, k, c]
-        n -= 1
-    holes[s, n, 0] = begin
-    holes[s, n, 1] = end
-    holes[s, n, 2] = ts
-    me["holes"] = n + 1
-
-
-@kernel
-def drop_hole(me: Any, holes: Holes, s: Int, k: Int) -> None:
-    """Forget hole k, keeping the order of the others."""
-    n = me["holes"]
-    for j in range(k + 1, n):
-        for c in range(3):
-            holes[s, j - 1, c] = holes[s, j, c]
-    me["holes"] = n - 1
-
-
-@kernel
-def fill_holes(row: Any, me: Any, holes: Holes, s: Int, begin: Int, end: Int) -> tuple[Int, Int]:
-    """Take [begin, end) out of the holes; returns bytes that were unseen and when their hole opened."""
-    filled, opened = 0, 0
-    k = 0
-    while k < me["holes"]:
-        a, b, since = holes[s, k, 0], holes[s, k, 1], holes[s, k, 2]
-        low, high = max(a, begin), min(b, end)
-        if low >= high:
-            k += 1
-            continue
-        if filled == 0 or since < opened:
-            opened = since
-        filled += high - low
-        if low == a and high == b:
-            drop_hole(me, holes, s, k)
-        elif low == a:
-            holes[s, k, 0] = high
-            k += 1
-        elif high == b:
-            holes[s, k, 1] = low
-            k += 1
-        else:
-            holes[s, k, 1] = low
-            open_hole(row, me, holes, s, high, b, since)
-            k += 1
-    return filled, opened
-
-
-@kernel
-def reorder_bound(row: Any, me: Any, you: Any) -> Int:
-    """ns up to which a late fill is reordering: the handshake's round trip, else the ACKs', else 3 ms."""
-    handshake = row["handshake"]
-    if handshake > 0:
-        return handshake
-    one, other = me["round_trip"], you["round_trip"]
-    return one + other if one > 0 and other > 0 else REORDER_DEFAULT
-
-
-@kernel
-def place(row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, end: Int, ts: Int) -> Int:
-    """Put [begin, end) into the side's sequence space and say what it was."""
-    high = me["high"]
-    if begin >= high:
-        if begin > high:
-            open_hole(row, me, holes, s, high, begin, ts)
-        me["high"] = end
-        me["t_high"] = ts
-        return NEW
-    filled, opened = fill_holes(row, me, holes, s, begin, min(end, high))
-    seen = min(end, high) - begin - filled
-    me["again_bytes"] += seen
-    if end > high:
-        me["high"] = end
-        me["t_high"] = ts
-    if filled == 0 and end <= high:
-        acked = me["acked"] >= end and ts - me["t_acked"] >= ACK_GUARD
-        return SPURIOUS if acked else DUPLICATE
-    if seen > 0:
-        return PARTIAL
-    return REORDERED if ts - opened < reorder_bound(row, me, you) else RETRANSMITTED
 
 
 @kernel
@@ -304,21 +212,6 @@ def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> N
     me["acked"] = relative
     me["t_acked"] = ts
     leave_recovery(me, ts)
-
-
-@kernel
-def count_losses(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ts: Int, guard: Int) -> None:
-    """Close holes that were acknowledged: those bytes reached the receiver past the capture."""
-    k = 0
-    while k < me["holes"]:
-        if holes[s, k, 1] <= me["acked"] and ts - holes[s, k, 2] >= guard:
-            me["missed"] += holes[s, k, 1] - holes[s, k, 0]
-            drop_hole(me, holes, s, k)
-            if me["state"] < CLOSED and you["state"] < CLOSED:
-                me["gaps"] += 1
-                scaled_letter(row, d, me["gaps"], 71)  # G
-        else:
-            k += 1
 
 
 @kernel

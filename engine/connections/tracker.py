@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.connections.bounds import TrackerConfig
 from engine.connections.history import ACK, H_DATA, SYN, first_time, write_letter
 from engine.connections.layout import (
     FLAG_DROPPED,
@@ -25,6 +26,7 @@ from engine.connections.layout import (
     Timer,
     allocate,
 )
+from engine.connections.ranges import count_losses
 from engine.connections.table import (
     EVICTED,
     EXPIRED,
@@ -45,8 +47,7 @@ from engine.connections.table import (
     touch,
     unlink,
 )
-from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, count_losses, segment
-from engine.errors import ConfigError
+from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, segment
 from engine.kernels import Int, kernel
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Packets, Rows
 
@@ -58,69 +59,6 @@ T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
 INACTIVE, ESTABLISHED, RESET = int(State.INACTIVE), int(State.ESTABLISHED), int(State.RESET)
 END_REUSED = int(Ending.REUSED)
 BROADCAST = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255, which answers nothing
-
-# Ports on which Zeek's default scripts expect a server: bit 0 TCP, bit 1 UDP. They decide who is the
-# originator where a capture begins in the middle.
-TCP_SERVER_PORTS = (
-    21, 22, 25, 53, 79, 80, 81, 88, 135, 139, 143, 389, 443, 445, 465, 502, 514, 563, 585, 587, 614, 631, 636,
-    989, 990, 992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5222, 5223, 5269, 5432, 6379,
-    6666, 6667, 6668, 6669, 8000, 8080, 8888, 20000,
-)  # fmt: skip
-UDP_SERVER_PORTS = (
-    53, 67, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3389, 3544, 4011, 4754, 4789, 5060, 5072,
-    5353, 5355, 6081, 20000,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TrackerConfig:
-    """Bounds of the connection table. Timeouts in seconds of event time."""
-
-    capacity: int = 1 << 18  # live connections; the least recently seen is evicted beyond
-    holes: int = 8  # unseen ranges kept per side
-    attempt_timeout: float = 5.0  # a SYN without an answer, from the SYN
-    closing_delay: float = 5.0  # after both FINs or a RST, from the close
-    tcp_timeout: float = 300.0  # these three from the last packet
-    udp_timeout: float = 60.0
-    icmp_timeout: float = 60.0
-    other_timeout: float = 60.0
-    tcp_server_ports: tuple[int, ...] = TCP_SERVER_PORTS
-    udp_server_ports: tuple[int, ...] = UDP_SERVER_PORTS
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("capacity", 1, 1 << 28), ("holes", 1, 255)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} {getattr(self, name)} must be from {low} to {high}")
-        for name in (
-            "attempt_timeout",
-            "closing_delay",
-            "tcp_timeout",
-            "udp_timeout",
-            "icmp_timeout",
-            "other_timeout",
-        ):
-            if not 0 < getattr(self, name) <= 1e7:
-                raise ConfigError(
-                    f"{name} {getattr(self, name)} must be greater than 0 and at most 1e7 seconds"
-                )
-        for name in ("tcp_server_ports", "udp_server_ports"):
-            if wrong := [port for port in getattr(self, name) if not 0 <= port <= 65535]:
-                raise ConfigError(f"{name} {wrong[0]} must be from 0 to 65535")
-
-    def timeouts(self) -> NDArray[np.int64]:
-        """ns by Timer."""
-        seconds = (
-            self.attempt_timeout, self.closing_delay, self.tcp_timeout,
-            self.udp_timeout, self.icmp_timeout, self.other_timeout,
-        )  # fmt: skip
-        return np.array([round(s * 1e9) for s in seconds], np.int64)
-
-    def server_ports(self) -> NDArray[np.uint8]:
-        """(65536,) bit 0 set for TCP servers, bit 1 for UDP."""
-        ports = np.zeros(65536, np.uint8)
-        ports[list(self.tcp_server_ports)] |= 1
-        ports[list(self.udp_server_ports)] |= 2
-        return ports
 
 
 @kernel

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from engine.app import read_connections, read_packets
 from engine.config import Config
+from engine.connections.bounds import TrackerConfig
 from engine.connections.history import ACK, SYN
 from engine.connections.record import connection_table
-from engine.connections.tracker import Tracker, TrackerConfig
+from engine.connections.tracker import Tracker
 from engine.decode import DecodeConfig
 from engine.headers.cursor import TUNNELS
 from engine.types import Packets, concatenate, take

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import wire
-from engine.connections.tracker import Tracker, TrackerConfig
+from engine.connections.bounds import TrackerConfig
+from engine.connections.tracker import Tracker
 from engine.detector import Detector, slots_needed
 from engine.features.afterimage import AfterImageConfig
 from engine.partition import partitions

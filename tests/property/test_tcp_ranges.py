@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.connections.bounds import TrackerConfig
 from engine.connections.layout import Segment
-from engine.connections.tracker import Tracker, TrackerConfig
+from engine.connections.tracker import Tracker
 from tests.conversation import Conversation
 
 GIVEN = st.lists(

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine.connections.bounds import TrackerConfig
 from engine.connections.layout import PACKET_IN_RECOVERY, Segment
 from engine.connections.record import connection_table
-from engine.connections.tracker import Tracker, TrackerConfig
+from engine.connections.tracker import Tracker
 from engine.types import join_rows
 from tests.conversation import Conversation
 

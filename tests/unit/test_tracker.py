@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from engine.connections.bounds import TrackerConfig
 from engine.connections.record import community_ids, connection_table, json_lines
-from engine.connections.tracker import Tracker, TrackerConfig
+from engine.connections.tracker import Tracker
 from engine.errors import ConfigError
 from engine.types import (
     KIND_FIRST_FRAGMENT,
