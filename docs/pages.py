@@ -42,7 +42,7 @@ def cli_blocks() -> str:
     blocks = []
 
     def walk(command: click.Command, name: str) -> None:
-        names = main.context_settings["help_option_names"]
+        names = cli.context_settings["help_option_names"]
         context = click.Context(
             command, info_name=name, max_content_width=100, terminal_width=100, help_option_names=names
         )
