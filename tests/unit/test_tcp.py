@@ -253,3 +253,22 @@ def test_records_are_read_as_numbers_of_the_right_kind() -> None:
     record = only(Conversation().open())
     assert isinstance(record["orig_bytes"], int)
     assert np.isclose(record["duration"], 0.010)
+
+
+def test_a_probes_byte_that_was_taken_without_an_ack_leaves_no_hole() -> None:
+    c = Conversation().open().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101, window=0)
+    c.send("a", "A", 101, 1, 1, after=500).send("a", "PA", 102, 1, 50)
+    assert kinds(c)[-2:] == [Segment.ZERO_WINDOW_PROBE, Segment.NEW]
+    tracker = Tracker(TrackerConfig(capacity=2))
+    (step,) = tracker.track(c.packets())
+    _, sides = tracker.rows(step.slot[:1])
+    assert sides["holes"][0, 0] == 0
+    assert sides["high"][0, 0] == 152
+
+
+@pytest.mark.parametrize(("times", "letters"), [(1, 1), (9, 1), (10, 2), (11, 2), (100, 3)])
+def test_repetitions_are_written_at_the_first_tenth_and_hundredth(times: int, letters: int) -> None:
+    c = Conversation().open().send("a", "PA", 1, 1, 100)
+    for _ in range(times):
+        c.send("a", "PA", 1, 1, 100, after=300)
+    assert only(c)["history"].count("T") == letters

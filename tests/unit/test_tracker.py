@@ -210,3 +210,14 @@ def test_uids_depend_on_nothing_but_key_and_start() -> None:
     assert ids[0] == ids[1]
     assert len(set(ids[0].values())) == 2
     assert all(len(uid) == 17 and uid.startswith("C") for uid in ids[0].values())
+
+
+def test_the_least_recently_seen_goes_first_whatever_list_it_waits_in() -> None:
+    p = udp([T0, T0 + 1, T0 + 2], [1, 2, 3])
+    p.proto[1], p.tcp_flags[1] = 6, 16  # udp, tcp, udp: the second waits in another list
+    first = ended(Tracker(TrackerConfig(capacity=2)), p, flush=False)
+    assert [r["id.orig_p"] for r in first] == [1]
+    q = udp([T0, T0 + 1, T0 + 2], [1, 2, 3])
+    q.proto[0], q.tcp_flags[0] = 6, 16
+    second = ended(Tracker(TrackerConfig(capacity=2)), q, flush=False)
+    assert [(r["id.orig_p"], r["proto"]) for r in second] == [(1, "tcp")]
