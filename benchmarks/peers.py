@@ -43,8 +43,8 @@ def peers(trace: Path, total: int, folder: Path, kitsune_py: Path | None) -> dic
     if importlib.util.find_spec("nfstream"):
         found["nfstream"] = (3, lambda: _nfstream(trace, total))
     if kitsune_py is not None:
-        longer = first_packets(trace, 20_000, folder) if "dpkt" in found else trace
-        found["kitsune_py"] = (3, lambda: _kitsune_py(kitsune_py, longer))
+        longer = first_packets(trace, 40_000, folder) if "dpkt" in found else trace
+        found["kitsune_py"] = (1, lambda: _kitsune_py(kitsune_py, longer))
     for name in ("dpkt", "scapy", "tshark", "nfstream", "kitsune_py"):
         if name not in found:
             print(f"{name}: not here, left out", file=sys.stderr)
@@ -123,11 +123,8 @@ import netStat
 from KitNET.KitNET import KitNET
 rows = list(csv.reader(open(sys.argv[2]), delimiter='\\t'))
 stat = netStat.netStat(numpy.nan, 100000000000, 100000000000)
-net = KitNET(100, 10, 500, 1500)
-began = None
-for i, (t, size, smac, dmac, s4, d4, ts, td, us, ud, s6, d6) in enumerate(rows):
-    if i == 4000:
-        began = time.perf_counter()
+net = KitNET(100, 10, len(rows) // 100, len(rows) // 10 - len(rows) // 100)
+for t, size, smac, dmac, s4, d4, ts, td, us, ud, s6, d6 in rows:
     src, dst = s4 or s6, d4 or d6
     kind = 0 if s4 else 1
     sport, dport = ts + us, td + ud
@@ -135,12 +132,12 @@ for i, (t, size, smac, dmac, s4, d4, ts, td, us, ud, s6, d6) in enumerate(rows):
         src, dst, kind, sport, dport = smac, dmac, float('nan'), 'arp', 'arp'
     x = stat.updateGetStats(kind, smac, dmac, src, sport, dst, dport, int(size), float(t))
     net.process(x)
-print((len(rows) - 4000) / (time.perf_counter() - began))
+print(len(rows))
 """
 
 
 def _kitsune_py(folder: Path, trace: Path) -> float:
-    """The public code on parsed packets: features and execution, learning left out of the time."""
+    """The public code's whole path, as ours: tshark's table, features, learning on a tenth, scores of the rest."""
     fields = (
         "frame.time_epoch", "frame.len", "eth.src", "eth.dst", "ip.src", "ip.dst", "tcp.srcport", "tcp.dstport",
         "udp.srcport", "udp.dstport", "ipv6.src", "ipv6.dst",
@@ -148,6 +145,7 @@ def _kitsune_py(folder: Path, trace: Path) -> float:
     command = ["tshark", "-n", "-r", str(trace), "-T", "fields", "-E", "occurrence=f"]
     for field in fields:
         command += ["-e", field]
+    began = time.perf_counter()
     with tempfile.NamedTemporaryFile("w+", suffix=".tsv") as table:
         subprocess.run(command, stdout=table, stderr=subprocess.DEVNULL, check=True)
         out = subprocess.run(
@@ -156,4 +154,4 @@ def _kitsune_py(folder: Path, trace: Path) -> float:
             text=True,
             check=True,
         ).stdout
-    return float(out.strip().splitlines()[-1])
+    return int(out.strip().splitlines()[-1]) / (time.perf_counter() - began)

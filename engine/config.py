@@ -61,7 +61,7 @@ class BusSection(Section):
     """How packets travel."""
 
     partitions: int = Field(1, ge=1, le=1024, description="of the packets topic; Kitsune is exact with 1")
-    block_packets: int = Field(4096, ge=1, le=65536, description="packets a message")
+    block_packets: int = Field(16384, ge=1, le=65536, description="packets a message")
     queue_blocks: int = Field(
         32, ge=1, le=4096, description="messages a partition holds before publishing waits"
     )

@@ -122,6 +122,8 @@ class PacketBlock:
     @property
     def unread(self) -> dict[str, int]:
         """Packets by the Reason they could not be read whole, reasons in lower case; zeros left out."""
+        if not self.packets.reason.any():
+            return {}
         counts = np.bincount(self.packets.reason, minlength=len(Reason))
         return {reason.name.lower(): int(counts[reason]) for reason in Reason if reason and counts[reason]}
 
