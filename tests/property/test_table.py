@@ -39,9 +39,8 @@ def naive(p: Packets, timeout: int) -> list[tuple[frozenset[tuple[int, int]], in
             mine[-1][2] += 1
         else:
             mine.append([ts, ts, 1])
-    return sorted(
-        ((ends, *row) for ends, rows in found.items() for row in rows), key=lambda r: (sorted(r[0]), r[1])
-    )
+    rows = [(ends, first, last, n) for ends, mine in found.items() for first, last, n in mine]
+    return sorted(rows, key=lambda row: (sorted(row[0]), row[1]))
 
 
 @given(seed=st.integers(0, 2**32 - 1))
