@@ -48,7 +48,7 @@ def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
             name: row[name]
             for name in (
                 "uid", "model", "version", "score", "threshold", "mean_score", "scored_pkts", "conn_state",
-                "history", "probe", "final", "partition", "offset",
+                "history", "probe", "final", "partition", "offset", "row",
             )
         },
     }  # fmt: skip
@@ -69,18 +69,36 @@ def _iso(ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
 
 
+def whole_lines(path: Path) -> int:
+    """Bytes of a file up to and with its last line break."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            begin = max(0, end - (1 << 16))
+            file.seek(begin)
+            at = file.read(end - begin).rfind(b"\n")
+            if at >= 0:
+                return begin + at + 1
+            end = begin
+    return 0
+
+
 class JsonLines:
     """A file of JSON objects, one a line; only whole lines are ever in it.
 
-    What a file of that name held before stays until the first write, or ``close``.
+    What a file of that name held before stays until the first write, or ``close``; with ``append`` for good, but
+    for a last line that a crash cut off.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, append: bool = False) -> None:
         """Raises OSError when the place cannot be written."""
         self.path = path
         self._new = not path.exists()
         self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0)
         self._good = -1  # bytes of whole lines; -1: not begun
+        if append and self._file.seekable():
+            self._good = whole_lines(path)
+            self._cut(self._good)
 
     def write(self, objects: Iterable[Mapping[str, Any]]) -> None:
         """Append objects. Raises OSError, leaving the lines written before."""
@@ -105,11 +123,15 @@ class JsonLines:
             self._file.seek(size)
             self._file.truncate()
 
+    def sync(self) -> None:
+        """Make all lines durable. Raises OSError."""
+        if self._file.seekable():
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Make all lines durable. Raises OSError."""
         self._begin()
-        if self._file.seekable():
-            os.fsync(self._file.fileno())
+        self.sync()
         self._file.close()
 
     def abort(self) -> None:

@@ -28,8 +28,10 @@ from engine.connections.tracker import Tracker
 from engine.decode import decode
 from engine.detector import SPARE, Detector, slots_needed
 from engine.errors import ConfigError, InputError, OutputError
-from engine.labels import Labels
+from engine.intake import Intake
+from engine.labels import NO_PROBES, Labels, Slices
 from engine.metrics import Metrics
+from engine.outlet import Outlet
 from engine.publisher import Pace, Publisher, Sensor, replay
 from engine.scorers import KitsuneScorer, new_kitsune
 from engine.scores import label_names
@@ -171,7 +173,7 @@ class Scoring:
         """Raises InputError, OutputError or ConfigError before anything is written."""
         config = job.config
         self.job = job
-        self.probes = job.labels.probes if job.labels else [{}]
+        self.probes = job.labels.probes if job.labels else NO_PROBES
         self._check()
         self.bus = MemoryBus(config.bus.partitions, config.bus.queue_blocks)
         self.metrics = Metrics(tuple(config.labels.slice))
@@ -242,13 +244,12 @@ class Scoring:
     def run(self) -> Summary:
         """Score everything, up to ``stop``. A damaged capture that gave packets is told of in the summary."""
         config = self.job.config
+        slices = Slices(config.labels.slice, config.labels.max_values)
         worker = Worker(
             self.bus,
             self.detectors,
-            [self.top, *self.files],
-            self.metrics,
-            self.probes,
-            (config.labels.slice, config.labels.max_values),
+            Intake(self.metrics),
+            Outlet([self.top, *self.files], self.metrics, self.probes, slices),
             (config.output.flush_connections, max(1, config.bus.queue_blocks // 2)),
         )
         thread = threading.Thread(target=self._publish, name="publisher", daemon=True)
@@ -308,7 +309,7 @@ class Scoring:
         )  # fmt: skip
         summary.alerts = sum(f.alerts for f in self.files if isinstance(f, AlertFile))
         losses = Counter({"dropped by the sensor": sum(d.dropped for d in detectors)})
-        losses["lost blocks"] = sum(d.lost_blocks for d in detectors)
+        losses["lost packets"] = sum(d.lost_packets for d in detectors)
         losses["evicted connections"] = sum(d.tracker.counters["evicted"] for d in detectors)
         for d in detectors:
             losses.update({f"not read whole: {reason}": n for reason, n in d.unread.items()})

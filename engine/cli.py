@@ -296,6 +296,7 @@ def train_kitsune(
     """Learn a Kitsune from captures without attacks and write it as a bundle."""
     config = _load(config_file)
     from engine import app
+    from engine.labels import NO_PROBES
     from engine.summary import print_summary
 
     if learn is None:
@@ -307,7 +308,7 @@ def train_kitsune(
     config = _load(config_file, **_learning(learn))
     with _progress("learning") as progress:
         summary = app.train_kitsune(captures, config, output, progress)
-    print_summary(summary, [{}])
+    print_summary(summary, NO_PROBES)
 
 
 @main.group()

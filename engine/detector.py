@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.connections.bounds import TrackerConfig
 from engine.connections.tracker import Tracker
-from engine.scorers import Scorer
-from engine.types import PacketBlock, Packets, Rows, ScoreBatch, take
+from engine.errors import StateError
+from engine.scorers import Scorer, State
+from engine.types import PacketBlock, Packets, Rows, ScoreBatch, count_unread, take
 
 SPARE = 8192  # connections that may end in one step of the tracker
+SENSORS = 4096  # runs of sensors whose numbers are remembered
 
 
 def slots_needed(config: TrackerConfig) -> int:
@@ -30,11 +33,12 @@ class Detector:
         self.tracker = Tracker(tracker, SPARE)
         self.scorers = list(scorers)
         self.packets = 0
-        self.lost_blocks = 0  # numbers missing between the blocks of a sensor
-        self.repeated_blocks = 0  # blocks seen before, skipped
+        self.lost_packets = 0  # numbers missing between the packets of a sensor
+        self.repeated_packets = 0  # packets published again, skipped
         self.dropped = 0  # packets that sensors say they lost
         self.unread: Counter[str] = Counter()
-        self._next: dict[tuple[str, int], int] = {}  # (sensor, epoch) -> next seq
+        self._next: dict[tuple[str, int], int] = {}  # (sensor, epoch) -> next seq, in order of use
+        self._cold = False
 
     def process(self, block: PacketBlock, offset: int) -> list[ScoreBatch]:
         """Rows of connections that ended, or whose alarm began, in this block; each ended connection once.
@@ -42,15 +46,18 @@ class Detector:
         A row for the beginning of an alarm has the score of the packet with which it began, and counts its
         connection's packets up to the end of the block.
         """
-        if not self._expected(block):
-            return []
+        out: list[ScoreBatch] = []
+        rest = self._expected(block)
+        if len(block) and not rest.ts.size:
+            return out
         self.dropped += block.dropped
         if block.dropped:
             self.tracker.mark_loss()
-        self.unread.update(block.unread)
-        self.packets += len(block)
-        out: list[ScoreBatch] = []
-        rest = block.packets
+        self.unread.update(count_unread(rest))
+        self.packets += rest.ts.size
+        if self._cold and rest.ts.size:
+            self.tracker.mark_cold(int(rest.ts[0]))
+            self._cold = False
         while rest.ts.size:
             n = min([rest.ts.size, *(s.until_boundary(rest) for s in self.scorers)])
             self._step(take(rest, slice(0, n)) if n < rest.ts.size else rest, offset, out)
@@ -60,17 +67,23 @@ class Detector:
         self._advance(block.now, offset, out)
         return out
 
-    def _expected(self, block: PacketBlock) -> bool:
+    def start_cold(self) -> None:
+        """Packets went before that this detector never saw: connections may have begun before the first."""
+        self._cold = True
+
+    def _expected(self, block: PacketBlock) -> Packets:
+        """The packets of a block that were not processed before."""
         key = (block.sensor, block.epoch)
-        awaited = self._next.get(key, block.seq)
-        if block.seq < awaited:
-            self.repeated_blocks += 1
-            return False
-        self.lost_blocks += block.seq - awaited
+        awaited = self._next.pop(key, block.seq)
+        repeated = min(max(0, awaited - block.seq), len(block))
         if block.seq > awaited:
+            self.lost_packets += block.seq - awaited
             self.tracker.mark_loss()
-        self._next[key] = block.seq + 1
-        return True
+        self.repeated_packets += repeated
+        self._next[key] = max(awaited, block.seq + len(block))
+        if len(self._next) > SENSORS:
+            del self._next[next(iter(self._next))]
+        return take(block.packets, slice(repeated, None)) if repeated else block.packets
 
     def _step(self, p: Packets, offset: int, out: list[ScoreBatch]) -> None:
         scores = [scorer.score(p) for scorer in self.scorers]
@@ -99,3 +112,35 @@ class Detector:
         rows, sides = self.tracker.rows(slots)
         scores["partition"], scores["offset"] = self.partition, offset
         return ScoreBatch(scorer.name, scorer.version, rows, sides, scores)
+
+    def state(self) -> State:
+        """A copy of all that later rows depend on; ``restore`` goes on from it to the last bit."""
+        arrays = {f"tracker.{name}": array for name, array in self.tracker.state().items()}
+        values: dict[str, Any] = {
+            "packets": self.packets, "lost_packets": self.lost_packets, "dropped": self.dropped,
+            "repeated_packets": self.repeated_packets, "unread": dict(self.unread), "cold": self._cold,
+            "next": [[sensor, epoch, seq] for (sensor, epoch), seq in self._next.items()],
+        }  # fmt: skip
+        for scorer in self.scorers:
+            own, said = scorer.state()
+            arrays |= {f"{scorer.name}.{name}": array for name, array in own.items()}
+            values[scorer.name] = said
+        return arrays, values
+
+    def restore(self, state: State) -> None:
+        """Take over a state. StateError when it is not of this configuration; the detector is spoilt then."""
+        arrays, values = state
+        try:
+            self.tracker.restore(_under(arrays, "tracker."))
+            for scorer in self.scorers:
+                scorer.restore((_under(arrays, f"{scorer.name}."), values[scorer.name]))
+            self.packets, self.dropped = values["packets"], values["dropped"]
+            self.lost_packets, self.repeated_packets = values["lost_packets"], values["repeated_packets"]
+            self.unread, self._cold = Counter(values["unread"]), values["cold"]
+            self._next = {(sensor, epoch): seq for sensor, epoch, seq in values["next"]}
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise StateError(f"state of partition {self.partition} does not fit: {error}") from error
+
+
+def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

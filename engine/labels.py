@@ -2,15 +2,18 @@
 
 A label file has a row a conversation: ``src, sport, dst, dport, proto, start, end`` (the originator first; a
 packet matches in both directions; an empty field matches anything) and any further columns, the labels. Rows
-with equal labels share one probe id, so there are as many ids as combinations of labels, however many rows.
+with equal labels share one probe id, so there are as many ids as combinations of labels, however many rows. An
+id follows from its labels, so that files labelled apart agree on it, and detectors elsewhere can look it up.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
 import re
 import socket
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -26,6 +29,9 @@ from numpy.typing import NDArray
 
 from engine.errors import InputError
 from engine.types import Packets, Rows
+
+Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 is no probe
+NO_PROBES: Probes = {0: {}}
 
 KEYS = ("src", "sport", "dst", "dport", "proto", "start", "end")
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmp6": 58, "ipv6-icmp": 58, "sctp": 132}
@@ -116,7 +122,7 @@ def _chain(rules: Rows, patterns: int, heads: NDArray[np.int32], following: NDAr
 class Labels:
     """Rules and what their probe ids mean."""
 
-    probes: list[dict[str, str]]  # probe id -> labels; 0 has none
+    probes: Probes
     rules: Rows  # (m,) RULE, those with an empty address, port or protocol first, then by start
     patterns: int  # how many have empty fields
 
@@ -157,13 +163,14 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
             _fill(rules[row], *values)
         except ValueError as error:
             raise InputError(f"{path}: row {row + 1}: {error}") from None
-    probes: list[dict[str, str]] = [{}]
+    probes: dict[int, dict[str, str]] = {0: {}}
     known: dict[tuple[Any, ...], int] = {}
     for row, values in enumerate(zip(*(table.column(c).to_pylist() for c in columns))):
         texts = tuple(None if v is None or v == "" else _text(v) for v in values)
         if texts not in known:
-            known[texts] = len(probes)
-            probes.append({c: t for c, t in zip(columns, texts) if t is not None})
+            meaning = {c: t for c, t in zip(columns, texts) if t is not None}
+            known[texts] = new_probe_id(meaning, probes)
+            probes[known[texts]] = meaning
             if len(probes) > max_probes + 1:
                 raise InputError(
                     f"{path}: row {row + 1}: more than {max_probes} distinct label combinations "
@@ -283,27 +290,52 @@ def time_ns(value: Any) -> int:
     return ns
 
 
-def slice_values(
-    probes: Sequence[dict[str, str]], names: Sequence[str], max_values: int
-) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
-    """Values of the slice labels for each probe id, and the names that were folded into ``other``.
+def new_probe_id(labels: Mapping[str, str], taken: Container[int]) -> int:
+    """A free 32-bit id for a combination of labels, the same wherever it is free; never 0."""
+    text = json.dumps(labels, sort_keys=True, separators=(",", ":"))
+    probe = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+    while probe in taken or probe == 0:
+        probe = (probe + 1) & 0xFFFF_FFFF
+    return probe
 
-    The first ``max_values`` values of a label, in the order of the label file, keep their names. A label that
-    a probe does not have is "".
+
+class Slices:
+    """Values of the slice labels by probe id.
+
+    The first ``max_values`` values of a label, in the order in which probes are met, keep their names; the others
+    are ``other``. A label that a probe does not have is "".
     """
-    kept: dict[str, dict[str, None]] = {name: {} for name in names}
-    values, folded = [], []
-    for labels in probes:
+
+    def __init__(self, names: Sequence[str] = (), max_values: int = 32) -> None:
+        self.names = tuple(names)
+        self._max_values = max_values
+        self._kept: dict[str, set[str]] = {name: set() for name in names}
+        self._values: dict[int, tuple[str, ...]] = {}
+        self._folded: dict[int, tuple[str, ...]] = {}
+
+    def meet(self, probes: Probes) -> None:
+        """Give the probes that are new their values."""
+        for probe, labels in probes.items():
+            if probe not in self._values:
+                self._meet(probe, labels)
+
+    def _meet(self, probe: int, labels: Mapping[str, str]) -> None:
         row, lost = [], []
-        for name in names:
-            value = labels.get(name, "")
-            if value and value not in kept[name]:
-                if len(kept[name]) < max_values:
-                    kept[name][value] = None
+        for name in self.names:
+            value, kept = labels.get(name, ""), self._kept[name]
+            if value and value not in kept:
+                if len(kept) < self._max_values:
+                    kept.add(value)
                 else:
                     value = "other"
                     lost.append(name)
             row.append(value)
-        values.append(tuple(row))
-        folded.append(tuple(lost))
-    return values, folded
+        self._values[probe], self._folded[probe] = tuple(row), tuple(lost)
+
+    def values(self, probe: int) -> tuple[str, ...]:
+        """Values of a probe that was met; of any other, those of no labels."""
+        return self._values.get(probe, ("",) * len(self.names))
+
+    def folded(self, probe: int) -> tuple[str, ...]:
+        """Names of the labels whose value is now ``other``."""
+        return self._folded.get(probe, ())

@@ -28,11 +28,11 @@ class Metrics:
         self.dropped = Series(
             "counter", "wiresonde_dropped_packets", "Packets lost before the detector.", ("sensor", "where")
         )
-        self.lost_blocks = Series(
-            "counter", "wiresonde_lost_blocks", "Block numbers missing between a sensor's blocks."
+        self.lost_packets = Series(
+            "counter", "wiresonde_lost_packets", "Packet numbers missing between a sensor's blocks."
         )
-        self.repeated_blocks = Series(
-            "counter", "wiresonde_repeated_blocks", "Blocks that had been seen before and were skipped."
+        self.repeated_packets = Series(
+            "counter", "wiresonde_repeated_packets", "Packets published again, recognised and skipped."
         )
         self.unreadable = Series(
             "counter", "wiresonde_unreadable_messages", "Messages of the bus that held no packet block."
@@ -66,17 +66,58 @@ class Metrics:
         self.folded = Series(
             "counter", "wiresonde_folded_label_values", "Connections whose slice value is other.", ("label",)
         )
+        self.unknown_probes = Series(
+            "counter", "wiresonde_unknown_probes", "Rows whose probe id no label dictionary explains."
+        )
+        partition = ("partition",)
+        self.lag = Series(
+            "gauge", "wiresonde_lag_messages", "Messages in the log and not yet taken.", partition
+        )
+        self.next_offset = Series("gauge", "wiresonde_next_offset", "Offset of the next message.", partition)
+        self.rebalances = Series(
+            "counter",
+            "wiresonde_partition_changes",
+            "Partitions that came to or left this process.",
+            ("kind",),
+        )
+        self.restored_offset = Series(
+            "gauge", "wiresonde_restored_offset", "Offset at which a partition was taken over.", partition
+        )
+        self.restore_seconds = Series(
+            "gauge", "wiresonde_restore_seconds", "Time that taking a partition over took.", partition
+        )
+        self.cold_starts = Series(
+            "counter", "wiresonde_cold_starts", "Partitions begun without the state of packets before."
+        )
+        self.snapshot_age = Series(
+            "gauge",
+            "wiresonde_snapshot_age_seconds",
+            "Time since the last snapshot of a partition.",
+            partition,
+        )
+        self.snapshot_seconds = Series(
+            "gauge", "wiresonde_snapshot_seconds", "Time that writing the last snapshot took.", partition
+        )
+        self.snapshot_bytes = Series(
+            "gauge", "wiresonde_snapshot_bytes", "Size of the last snapshot.", partition
+        )
+        self.snapshot_failures = Series(
+            "counter", "wiresonde_snapshot_failures", "Snapshots that could not be written."
+        )
+        self.snapshots_unreadable = Series(
+            "counter", "wiresonde_unreadable_snapshots", "Damaged snapshots that were passed over."
+        )
+        self.in_flight = Series(
+            "gauge",
+            "wiresonde_in_flight_bytes",
+            "Bytes handed to Kafka and not yet acknowledged.",
+            ("topic",),
+        )
         self.series = [s for s in vars(self).values() if isinstance(s, Series)]
         self.collector = BatchCollector(self.series)
 
-    def scores(
-        self, model: str, slices: NDArray[np.int64], names: list[tuple[str, ...]],
-        score: NDArray[np.float64], alarm: NDArray[np.bool_],
-    ) -> None:  # fmt: skip
-        """Count ended connections. slices: (n,) index into names, the values of the slice labels."""
-        for k in np.unique(slices).tolist():
-            mine = slices == k
-            labels = (model, *names[k])
-            self.connections.add(labels, int(mine.sum()))
-            self.alarms.add(labels, int(alarm[mine].sum()))
-            self.score.observe(labels, score[mine])
+    def scores(self, labels: tuple[str, ...], score: NDArray[np.float64], alarm: NDArray[np.bool_]) -> None:
+        """Count ended connections of one model and slice. labels: the model's name and the slice's values."""
+        self.connections.add(labels, int(score.size))
+        self.alarms.add(labels, int(alarm.sum()))
+        self.score.observe(labels, score)

@@ -57,7 +57,7 @@ class Publisher:
         self._bus = bus
         self._parts: list[list[Packets]] = [[] for _ in range(bus.partitions)]
         self._waiting = [0] * bus.partitions
-        self._seq = [0] * bus.partitions
+        self._seq = [0] * bus.partitions  # number of the next packet
         self._dropped = 0
         self._now = np.iinfo(np.int64).min
         self.packets = 0
@@ -94,7 +94,7 @@ class Publisher:
         )
         self._dropped = 0
         self._bus.publish(partition, wire.encode(block))
-        self._seq[partition] += 1
+        self._seq[partition] += len(block)
 
     def flush(self) -> None:
         """Publish what waits."""

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError
 from engine.features.afterimage import AfterImage, AfterImageConfig
-from engine.types import KIND_MASK, PHASES, SCORE, Floats, Kind, Packets, Rows, take
+from engine.types import KIND_MASK, PHASES, SCORE, Floats, Kind, Packets, Rows, as_bytes, from_bytes, take
 from models.kitnet import KitNET, KitNETConfig, Phase
 from models.threshold import Threshold, ThresholdConfig
 from models.threshold import fit as fit_threshold
 
 Slots = NDArray[np.int32]
+State = tuple[dict[str, NDArray[Any]], dict[str, Any]]  # arrays and JSON values, by name
 
 CHUNK = 16_384  # packets whose features are kept at a time; with fewer, the tables leave the cache more often
 
@@ -84,6 +85,12 @@ class Scorer(Protocol):
 
     def settle(self, live: Callable[[], NDArray[np.int32]]) -> None:
         """End the calibration if its packets are all in; ``live`` gives the connections that have not ended."""
+
+    def state(self) -> State:
+        """A copy of all that later scores depend on."""
+
+    def restore(self, state: State) -> None:
+        """Take over what ``state`` gave. KeyError, TypeError, ValueError or StateError when it does not fit."""
 
 
 @njit(cache=True, nogil=True)
@@ -263,6 +270,32 @@ class KitsuneScorer:
     def threshold_value(self) -> float:
         """The score above which a connection alarms; NaN while there is none."""
         return float("nan") if self.threshold is None else self.threshold.value
+
+    def state(self) -> State:
+        """A copy of features, model, threshold and the sums of live connections."""
+        arrays = {f"features.{name}": array for name, array in self.features.state().items()}
+        arrays |= {f"kitnet.{name}": array for name, array in self.kitnet.state().items()}
+        slots = np.flatnonzero(self._sums["scored"])
+        arrays["slots"], arrays["sums"] = slots, as_bytes(self._sums[slots])
+        arrays["sample"] = np.concatenate(self._sample) if self._sample else np.empty(0)
+        fitted = None if self.threshold is None else asdict(self.threshold)
+        return arrays, {"threshold": fitted, "calibrated": self._calibrated}
+
+    def restore(self, state: State) -> None:
+        """Take over what ``state`` gave; errors as in Scorer."""
+        arrays, values = state
+        parts: dict[str, dict[str, NDArray[Any]]] = {"features": {}, "kitnet": {}}
+        for name, array in arrays.items():
+            part, _, rest = name.partition(".")
+            if rest:
+                parts[part][rest] = array
+        self.features = AfterImage.from_state(self.features.config, parts["features"])
+        self.kitnet = KitNET.from_state(self.kitnet.config, parts["kitnet"])
+        self._sums[arrays["slots"]] = from_bytes(arrays["sums"], SUM)
+        self._sample = [arrays["sample"]] if arrays["sample"].size else []
+        self._calibrated = values["calibrated"]
+        self.threshold = None if values["threshold"] is None else Threshold(**values["threshold"])
+        self._version = self._digest()
 
     def counters(self) -> dict[str, int]:
         """Flows remembered and evicted by the features, and inputs outside the learned range."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from engine.connections.record import connection_table
+from engine.labels import NO_PROBES, Probes
 from engine.types import PHASES, ScoreBatch
 
 
-def score_table(batch: ScoreBatch, probes: Sequence[dict[str, str]] = ({},)) -> pa.Table:
+def score_table(batch: ScoreBatch, probes: Probes = NO_PROBES) -> pa.Table:
     """One row a connection. ``probes``: the labels of each probe id; each label is a column ``label.NAME``."""
     table = connection_table(batch.rows, batch.sides)
     n, scores = len(batch), batch.scores
@@ -29,19 +29,20 @@ def score_table(batch: ScoreBatch, probes: Sequence[dict[str, str]] = ({},)) -> 
         "phase": pa.array([PHASES[k] for k in scores["phase"].tolist()], pa.string()),
         "partition": scores["partition"],
         "offset": scores["offset"],
+        "row": scores["row"],
     }
     ids = batch.rows["probe"].tolist()
     for name in label_names(probes):
-        columns[f"label.{name}"] = pa.array([probes[k].get(name) for k in ids], pa.string())
+        columns[f"label.{name}"] = pa.array([probes.get(k, {}).get(name) for k in ids], pa.string())
     for name, values in columns.items():
         column = values if isinstance(values, pa.Array) else pa.array(values.copy())
         table = table.append_column(name, column)
     return table
 
 
-def label_names(probes: Sequence[dict[str, str]]) -> list[str]:
+def label_names(probes: Probes) -> list[str]:
     """Names of all labels, in the order they are met."""
-    return list(dict.fromkeys(name for labels in probes for name in labels))
+    return list(dict.fromkeys(name for labels in probes.values() for name in labels))
 
 
 def as_dicts(table: pa.Table) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,12 @@ from connectors.alerts import JsonLines, to_ecs
 from connectors.parquet import ParquetFile
 from engine.connections.layout import CONNECTION, SIDE
 from engine.errors import OutputError
+from engine.labels import Probes
+from engine.outlet import Spans
 from engine.scores import as_dicts, score_table
 from engine.types import SCORE, ScoreBatch, choose
 
-Probes = Sequence[dict[str, str]]
+NO_SCORES = ScoreBatch("", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros(0, SCORE))
 
 
 class ScoreFile:
@@ -25,9 +26,8 @@ class ScoreFile:
         """Raises OutputError when the file cannot be begun."""
         self.path = path
         self._probes = probes
-        empty = ScoreBatch("", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros(0, SCORE))
         try:
-            self._file = ParquetFile(path, score_table(empty, probes).schema)
+            self._file = ParquetFile(path, score_table(NO_SCORES, probes).schema)
         except OSError as error:
             raise _failed(path, error) from error
 
@@ -38,8 +38,11 @@ class ScoreFile:
         except OSError as error:
             raise _failed(self.path, error) from error
 
-    def flush(self) -> None:
+    def flush(self, spans: Spans) -> None:
         """Nothing: the file appears whole, at the end."""
+
+    def sync(self, partition: int) -> None:
+        """Nothing, likewise."""
 
     def close(self) -> None:
         """Make the file appear."""
@@ -56,14 +59,14 @@ class ScoreFile:
 class AlertFile:
     """Sink: a line of ECS JSON for each connection that alarms, when its alarm begins."""
 
-    def __init__(self, path: Path, probes: Probes, observer: str) -> None:
-        """Raises OutputError when the file cannot be begun."""
+    def __init__(self, path: Path, probes: Probes, observer: str, append: bool = False) -> None:
+        """``append``: go on behind the lines of a run before. Raises OutputError when the file cannot be begun."""
         self.path = path
         self._probes = probes
         self._observer = observer
         self.alerts = 0
         try:
-            self._file = JsonLines(path)
+            self._file = JsonLines(path, append)
         except OSError as error:
             raise _failed(path, error) from error
 
@@ -79,8 +82,15 @@ class AlertFile:
             raise _failed(self.path, error) from error
         self.alerts += len(begun)
 
-    def flush(self) -> None:
+    def flush(self, spans: Spans) -> None:
         """Nothing: lines are written at once."""
+
+    def sync(self, partition: int) -> None:  # noqa: ARG002 -- lines of all partitions are in one file
+        """Make the lines durable."""
+        try:
+            self._file.sync()
+        except OSError as error:
+            raise _failed(self.path, error) from error
 
     def close(self) -> None:
         """Make all lines durable."""
@@ -117,7 +127,10 @@ class Top:
         self._best.sort(key=lambda b: (-b.scores["score"][0], b.rows["start"][0]))
         del self._best[self._most :]
 
-    def flush(self) -> None:
+    def flush(self, spans: Spans) -> None:
+        """Nothing."""
+
+    def sync(self, partition: int) -> None:
         """Nothing."""
 
     def close(self) -> None:

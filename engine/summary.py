@@ -10,10 +10,11 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from engine.app import Summary
+from engine.labels import Probes
 from engine.scores import label_names
 
 
-def print_summary(summary: Summary, probes: Sequence[dict[str, str]], console: Console | None = None) -> None:
+def print_summary(summary: Summary, probes: Probes, console: Console | None = None) -> None:
     """Print to stdout: what was read, lost and found, and the most anomalous connections."""
     console = console or Console()
     rate = summary.packets / summary.seconds if summary.seconds > 0 else 0.0

@@ -3,7 +3,7 @@
 The laws of blocks (each one a property test in tests/property/test_laws.py):
 
 1. Order within a block is capture order.
-2. A gap in ``seq`` is counted as loss.
+2. A gap in ``seq`` is counted as loss, an overlap as packets that were published again.
 3. Cutting a stream into other blocks changes no score.
 4. decode(encode(block)) equals block.
 5. Row i of packets, features and packet scores is the same packet.
@@ -111,7 +111,7 @@ class PacketBlock:
 
     sensor: str
     epoch: int  # which run of the sensor; seq restarts with it
-    seq: int  # number of the block in (sensor, epoch, partition), from 0
+    seq: int  # number of its first packet in (sensor, epoch, partition), from 0; of a heartbeat, of the next
     packets: Packets
     now: int  # event time, ns: the greatest ts the sensor has seen; an empty block (heartbeat) advances time by it
     dropped: int = 0  # packets the sensor lost since its last block
@@ -122,10 +122,15 @@ class PacketBlock:
     @property
     def unread(self) -> dict[str, int]:
         """Packets by the Reason they could not be read whole, reasons in lower case; zeros left out."""
-        if not self.packets.reason.any():
-            return {}
-        counts = np.bincount(self.packets.reason, minlength=len(Reason))
-        return {reason.name.lower(): int(counts[reason]) for reason in Reason if reason and counts[reason]}
+        return count_unread(self.packets)
+
+
+def count_unread(p: Packets) -> dict[str, int]:
+    """Packets by the Reason they could not be read whole, reasons in lower case; zeros left out."""
+    if not p.reason.any():
+        return {}
+    counts = np.bincount(p.reason, minlength=len(Reason))
+    return {reason.name.lower(): int(counts[reason]) for reason in Reason if reason and counts[reason]}
 
 
 def empty_packets(n: int = 0) -> Packets:
@@ -158,6 +163,7 @@ SCORE = np.dtype(
         ("peak_at", "i8"),  # ns, time of the packet with the greatest score
         ("offset", "i8"),  # of the message in which the row arose
         ("partition", "i4"),
+        ("row", "u4"),  # number among the rows of that message: with partition and offset the row's identity
         ("scored", "u4"),  # packets with a score
         ("alarm", "?"), ("final", "?"),  # final: the connection has ended
         ("begins", "?"),  # the connection's alarm begins with this row
@@ -203,6 +209,18 @@ def join_rows(parts: list[Rows]) -> Rows:
         out[begin : begin + len(part)] = part
         begin += len(part)
     return out
+
+
+def as_bytes(rows: Rows) -> NDArray[np.uint8]:
+    """A copy of structured rows as (n, bytes of a row), for files of plain numbers."""
+    return rows.copy().view(np.uint8).reshape(rows.size, rows.dtype.itemsize)
+
+
+def from_bytes(data: NDArray[Any], kind: np.dtype[Any]) -> Rows:
+    """(n,) rows of what ``as_bytes`` gave. ValueError when they are rows of another size."""
+    if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != kind.itemsize:
+        raise ValueError(f"rows of {data.shape[1:]} {data.dtype}, must be {kind.itemsize} bytes each")
+    return np.ascontiguousarray(data).view(kind)[:, 0] if len(data) else np.zeros(0, kind)
 
 
 def choose(batch: ScoreBatch, chosen: NDArray[Any]) -> ScoreBatch:

@@ -7,5 +7,6 @@ ranges.py       byte ranges of a side: new, seen, holes
 history.py      the letters of a connection's history
 tcp.py          what a TCP packet does to its connection
 tracker.py      packets in, slots and classes out
+saved.py         a table as plain arrays, and back
 record.py       rows -> columns with Zeek's names
 """

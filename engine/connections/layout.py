@@ -8,7 +8,7 @@ touched by connections that have some.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,6 +162,7 @@ class Clock(IntEnum):
     LATE = 7  # packets older than event time
     LOST_AT = 8  # event time of the latest loss of packets
     NEXT_EXPIRY = 9  # no connection times out before this event time
+    COLD_UNTIL = 10  # connections that were first seen up to then may have begun before the first packet
 
 
 def allocate(capacity: int, spare: int, holes: int) -> Table:
@@ -169,7 +170,7 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
     slots = capacity + spare
     size = 1 << max(4, int(2 * capacity - 1).bit_length())
     clock = np.zeros(len(Clock), np.int64)
-    clock[Clock.NOW] = clock[Clock.LOST_AT] = np.iinfo(np.int64).min
+    clock[Clock.NOW] = clock[Clock.LOST_AT] = clock[Clock.COLD_UNTIL] = np.iinfo(np.int64).min
     clock[Clock.NEXT_EXPIRY] = np.iinfo(np.int64).max
     clock[Clock.FREE] = slots
     clock[Clock.CAPACITY] = capacity
@@ -185,8 +186,3 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
         clock=clock,
         fragments=np.zeros((4096, 4), np.int64),
     )
-
-
-def state_arrays(table: Table) -> dict[str, NDArray[Any]]:
-    """The table's arrays by name, not copied."""
-    return dict(zip(Table._fields, table))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from engine.connections.layout import (
     allocate,
 )
 from engine.connections.ranges import count_losses
+from engine.connections.saved import restore, state
 from engine.connections.table import (
     EVICTED,
     EXPIRED,
@@ -54,6 +55,7 @@ from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Pa
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 IPV4, IPV6 = int(Kind.IPV4), int(Kind.IPV6)
 CAPACITY, LATE, LOST_AT = int(Clock.CAPACITY), int(Clock.LATE), int(Clock.LOST_AT)
+COLD_UNTIL = int(Clock.COLD_UNTIL)
 T_ATTEMPT, T_CLOSING, T_TCP = int(Timer.ATTEMPT), int(Timer.CLOSING), int(Timer.TCP)
 T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
 INACTIVE, ESTABLISHED, RESET = int(State.INACTIVE), int(State.ESTABLISHED), int(State.RESET)
@@ -376,6 +378,10 @@ class Tracker:
         """Packets were lost just now: connections that are open carry it in their records."""
         self.table.clock[LOST_AT] = self.table.clock[NOW]
 
+    def mark_cold(self, first: int) -> None:
+        """Nothing before event time ``first`` was seen: what is met within the longest timeout may be older."""
+        self.table.clock[COLD_UNTIL] = first + int(self._timeouts.max())
+
     def live(self) -> NDArray[np.int32]:
         """Slots of all live connections."""
         return live_slots(self.table)
@@ -406,7 +412,16 @@ class Tracker:
         """Copies of the CONNECTION rows (n,) and SIDE rows (n, 2) of some slots."""
         sides = self.table.sides.reshape(-1, 2)[slots]
         rows = self.table.rows[slots]
-        rows["flags"] |= np.where(rows["start"] <= self.table.clock[LOST_AT], FLAG_DROPPED, 0).astype(
-            np.uint8
-        )
+        clock, start = self.table.clock, rows["start"]
+        rows["flags"] |= np.where(start <= clock[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
+        rows["flags"] |= np.where(start <= clock[COLD_UNTIL], FLAG_MIDSTREAM, 0).astype(np.uint8)
         return rows, sides
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """A copy of what is live; ``restore`` goes on from it to the last bit."""
+        return state(self.table)
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what ``state`` gave, in an unused tracker. ValueError or KeyError when it does not fit."""
+        with np.errstate(over="ignore"):
+            restore(self.table, saved)

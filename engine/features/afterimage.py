@@ -60,7 +60,7 @@ from engine.features.streams import (
     reindex,
 )
 from engine.kernels import kernel
-from engine.types import KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets, Rows
+from engine.types import KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets, as_bytes, from_bytes
 
 UNREAD, ARP, LINK = int(Kind.UNREAD), int(Kind.ARP), int(Kind.LINK)
 ICMP, ICMPV6 = 1, 58  # sport and dport hold type and code, which are no endpoints
@@ -309,12 +309,12 @@ class AfterImage:
         t = self._tables
         used = t.counts[USED]
         return {
-            "flows": _as_bytes(t.flows[: used[FLOWS]]),
+            "flows": as_bytes(t.flows[: used[FLOWS]]),
             "records": t.records[: used[FLOWS]].copy(),
             "streams": t.streams[: used[STREAMS]].copy(),
-            "stream_keys": _as_bytes(t.stream_keys[: used[STREAMS]]),
+            "stream_keys": as_bytes(t.stream_keys[: used[STREAMS]]),
             "pairs": t.pairs[: used[PAIRS]].copy(),
-            "pair_keys": _as_bytes(t.pair_keys[: used[PAIRS]]),
+            "pair_keys": as_bytes(t.pair_keys[: used[PAIRS]]),
             "counts": t.counts.copy(),
             "clock": t.clock.copy(),
         }
@@ -329,7 +329,7 @@ class AfterImage:
                 continue
             saved = state[name]
             if rows.dtype.names:
-                saved = np.ascontiguousarray(saved).view(rows.dtype)[:, 0]
+                saved = from_bytes(saved, rows.dtype)
             if saved.shape[0] > rows.shape[0] or saved.shape[1:] != rows.shape[1:]:
                 raise StateError(
                     f"state {name} has shape {saved.shape}, the configuration allows {rows.shape}"
@@ -338,11 +338,6 @@ class AfterImage:
         with np.errstate(over="ignore"):
             reindex(t, np.empty(7, np.uint64))
         return self
-
-
-def _as_bytes(rows: Rows) -> NDArray[np.uint8]:
-    """A copy of structured rows as (n, bytes of a row)."""
-    return rows.copy().view(np.uint8).reshape(rows.size, rows.itemsize)
 
 
 def _frozen(column: NDArray[Any]) -> NDArray[Any]:

@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.errors import OutputError
+from engine.labels import Probes
 from engine.sinks import AlertFile, ScoreFile, Top
 from engine.types import ScoreBatch, choose
 from tests.batches import batch
 from tests.disks import listing, small_disk
 
-PROBES = [{}, {"task": "http"}, {"task": "dns", "attack": "1"}]
+PROBES: Probes = {0: {}, 1: {"task": "http"}, 2: {"task": "dns", "attack": "1"}}
 
 NewSink = Callable[[Path], ScoreFile | AlertFile]
 SINKS = [
@@ -34,7 +35,8 @@ every_sink = pytest.mark.parametrize("new", SINKS)
 def written(sink: ScoreFile | AlertFile, *batches: ScoreBatch) -> None:
     for one in batches:
         sink.write(one)
-    sink.flush()
+    sink.flush({})
+    sink.sync(0)
     sink.close()
 
 

@@ -165,8 +165,8 @@ def test_one_partition_and_four_give_the_same_connections(
 
 
 def bits(table: pa.Table) -> bytes:
-    """Everything but the offset of the message, which tells how the stream was cut, sorted by connection."""
-    plain = table.drop_columns(["offset"]).sort_by([("uid", "ascending"), ("final", "ascending")])
+    """Everything but offset and row, which tell how the stream was cut into messages, sorted by connection."""
+    plain = table.drop_columns(["offset", "row"]).sort_by([("uid", "ascending"), ("final", "ascending")])
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, plain.schema) as writer:
         writer.write_table(plain.combine_chunks())

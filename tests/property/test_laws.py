@@ -44,10 +44,10 @@ def blocks(p: Packets, at: list[int]) -> list[PacketBlock]:
     """p cut at the given rows."""
     edges = [0, *sorted(min(c, p.ts.size) for c in at), p.ts.size]
     out, now = [], np.iinfo(np.int64).min
-    for seq, (a, b) in enumerate(pairwise(edges)):
+    for a, b in pairwise(edges):
         part = take(p, slice(a, b))
         now = max([now, *part.ts.tolist()])
-        out.append(PacketBlock("s", 0, seq, part, now))
+        out.append(PacketBlock("s", 0, a, part, now))
     return out
 
 
@@ -100,7 +100,7 @@ def test_one_partition_or_several_give_the_same_connections(seed: int, count: in
     several: list[ScoreBatch] = []
     for k in range(count):
         mine = take(p, goes == k)
-        heartbeat = PacketBlock("s", 0, 1, empty_packets(), int(p.ts.max()))
+        heartbeat = PacketBlock("s", 0, mine.ts.size, empty_packets(), int(p.ts.max()))
         several += outcome(detector(ROOMY, k), [PacketBlock("s", 0, 0, mine, int(p.ts[0])), heartbeat])
     assert connection_rows(one) == connection_rows(several)
 
@@ -123,13 +123,13 @@ def test_both_directions_of_a_host_pair_go_to_one_partition(seed: int, count: in
 
 
 @pytest.mark.compiled
-def test_a_gap_in_the_numbers_of_blocks_is_counted_and_marks_open_connections() -> None:
+def test_a_gap_in_the_numbers_of_packets_is_counted_and_marks_open_connections() -> None:
     p = stream(1, 300, ordered=True)
     d = detector(ROOMY)
     first, _, third = blocks(p, [100, 200])
     d.process(first, 0)
     said = d.process(third, 2) + d.flush(2)
-    assert d.lost_blocks == 1
+    assert d.lost_packets == 100
     flags = np.concatenate([b.rows["flags"] for b in said])
     starts = np.concatenate([b.rows["start"] for b in said])
     lived_through = starts <= first.packets.ts.max()
@@ -144,8 +144,23 @@ def test_a_block_that_comes_again_is_skipped_and_counted() -> None:
     first, second = blocks(p, [150])
     said_once = outcome(once, [first, second])
     said_twice = outcome(twice, [first, first, second, second])
-    assert twice.repeated_blocks == 2
+    assert twice.repeated_packets == 300
     assert flat(said_once) == flat(said_twice)
+
+
+@pytest.mark.compiled
+@given(seed=seeds, at=cuts, again=cuts)
+@settings(max_examples=20, deadline=None)
+def test_a_stream_published_again_in_other_blocks_changes_nothing(
+    seed: int, at: list[int], again: list[int]
+) -> None:
+    p = stream(seed, 400)
+    first, second = blocks(p, at), blocks(p, again)
+    known, resumed = detector(SMALL), detector(SMALL)
+    half = len(first) // 2
+    assert flat(outcome(known, first)) == flat(outcome(resumed, first[:half] + second))
+    assert resumed.repeated_packets == sum(map(len, first[:half]))
+    assert resumed.lost_packets == 0
 
 
 def test_rows_of_blocks_cannot_be_changed_in_place() -> None:

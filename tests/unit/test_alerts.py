@@ -44,7 +44,7 @@ def rows(**changes: Any) -> list[dict[str, Any]]:
     one = batch(20, probes=2)
     for name, value in changes.items():
         one.rows[name] = value
-    return as_dicts(score_table(one, [{}, {"task": "http", "attack": "1"}]))
+    return as_dicts(score_table(one, {0: {}, 1: {"task": "http", "attack": "1"}}))
 
 
 def flat(document: dict[str, Any], at: str = "") -> dict[str, Any]:

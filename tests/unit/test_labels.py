@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from engine.labels import KEYS, MAX_PATTERNS, Labels, read_labels, slice_values, time_ns
+from engine.labels import KEYS, MAX_PATTERNS, Labels, Probes, Slices, new_probe_id, read_labels, time_ns
 from engine.types import Packets, empty_packets
 
 T0 = 1_700_000_000_000_000_000
@@ -164,11 +164,12 @@ def test_rows_with_equal_labels_share_a_probe(tmp_path: Path) -> None:
 
 def test_an_empty_label_is_none(tmp_path: Path) -> None:
     known = labels(tmp_path, ROW | {"task": "", "load": "high"})
-    assert known.probes == [{}, {"load": "high"}]
+    assert list(known.probes.values()) == [{}, {"load": "high"}]
 
 
 def test_labels_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
-    assert labels(tmp_path, ROW | {"task": "007", "a,b": "1e3"}).probes[1] == {"task": "007", "a,b": "1e3"}
+    known = labels(tmp_path, ROW | {"task": "007", "a,b": "1e3"})
+    assert list(known.probes.values())[1] == {"task": "007", "a,b": "1e3"}
 
 
 def test_more_combinations_than_allowed_are_refused_at_their_row(tmp_path: Path) -> None:
@@ -220,7 +221,7 @@ def test_parquet_takes_nulls_other_units_and_times_before_1970(tmp_path: Path) -
     }  # fmt: skip
     pq.write_table(pa.table(columns), tmp_path / "labels.parquet")
     known = read_labels(tmp_path / "labels.parquet")
-    assert known.probes[1] == {"task": "http", "round": "3"}
+    assert list(known.probes.values())[1] == {"task": "http", "round": "3"}
     assert tasks(known, Packet(ts=-1_500_000_001), Packet(ts=-1_500_000_000)) == ["-", "http"]
 
 
@@ -419,35 +420,73 @@ def test_packets_get_the_probe_that_a_naive_matcher_gives(
     )
     if not rules:
         path.write_text(path.read_text().splitlines()[0] + "\n")
-    got = read_labels(path).tag(packets(*rows)).probe.tolist()
+    known = read_labels(path)
+    order = list(known.probes)
+    got = [order.index(k) for k in known.tag(packets(*rows)).probe.tolist()]
     assert got == [naive(rules, row) for row in rows]
 
 
 def test_tagging_changes_only_the_probe_column_and_not_the_block_it_was_given(tmp_path: Path) -> None:
     before = packets(Packet(), BACK)
-    after = labels(tmp_path, ROW).tag(before)
+    known = labels(tmp_path, ROW)
+    after = known.tag(before)
     assert before.probe.tolist() == [0, 0]
-    assert after.probe.tolist() == [1, 1]
+    assert after.probe.tolist() == [list(known.probes)[1]] * 2
     assert all(a is b for name, a, b in zip(after._fields, after, before) if name != "probe")
 
 
 # ----------------------------------------------------------------------------------------------------- slices
 
 
+def sliced(probes: Probes, names: tuple[str, ...], most: int) -> Slices:
+    slices = Slices(names, most)
+    slices.meet(probes)
+    return slices
+
+
 def test_slices_keep_the_first_values_and_fold_the_rest_into_other() -> None:
-    probes: list[dict[str, str]] = [{}] + [
-        {"task": t, "load": load} for t, load in zip("abcab", ["1", "2", "1", "3", "1"])
-    ]
-    values, folded = slice_values(probes, ("task", "load"), 2)
-    assert values == [("", ""), ("a", "1"), ("b", "2"), ("other", "1"), ("a", "other"), ("b", "1")]
-    assert folded == [(), (), (), ("task",), ("load",), ()]
+    probes: dict[int, dict[str, str]] = {0: {}} | {
+        10 + k: {"task": t, "load": load}
+        for k, (t, load) in enumerate(zip("abcab", ["1", "2", "1", "3", "1"]))
+    }
+    slices = sliced(probes, ("task", "load"), 2)
+    assert [slices.values(k) for k in probes] == [
+        ("", ""), ("a", "1"), ("b", "2"), ("other", "1"), ("a", "other"), ("b", "1"),
+    ]  # fmt: skip
+    assert [slices.folded(k) for k in probes] == [(), (), (), ("task",), ("load",), ()]
+
+
+def test_probes_that_are_met_later_change_no_value_given_before() -> None:
+    slices = sliced({1: {"task": "a"}}, ("task",), 2)
+    slices.meet({1: {"task": "a"}, 2: {"task": "b"}, 3: {"task": "c"}})
+    assert [slices.values(k) for k in (1, 2, 3, 4)] == [("a",), ("b",), ("other",), ("",)]
+    assert slices.folded(4) == ()
 
 
 def test_a_slice_that_a_probe_does_not_have_is_empty_and_not_folded() -> None:
-    assert slice_values([{}, {"load": "1"}], ("task",), 1) == ([("",), ("",)], [(), ()])
+    slices = sliced({0: {}, 7: {"load": "1"}}, ("task",), 1)
+    assert [(slices.values(k), slices.folded(k)) for k in (0, 7)] == [(("",), ())] * 2
 
 
 @given(values=st.lists(st.text(max_size=3), max_size=30), most=st.integers(1, 5))
 def test_a_slice_has_never_more_values_than_allowed(values: list[str], most: int) -> None:
-    got, _ = slice_values([{"task": v} for v in values], ("task",), most)
-    assert len({v for (v,) in got} - {"", "other"}) <= most
+    slices = sliced({k: {"task": v} for k, v in enumerate(values)}, ("task",), most)
+    assert len({slices.values(k)[0] for k in range(len(values))} - {"", "other"}) <= most
+
+
+# -------------------------------------------------------------------------------------------------- probe ids
+
+
+def test_files_labelled_apart_agree_on_the_ids_of_equal_labels(tmp_path: Path) -> None:
+    one = labels(tmp_path, ROW, ROW | {"sport": "9", "task": "dns"})
+    other = labels(tmp_path, ROW | {"task": "ssh"}, ROW | {"task": "dns"})
+    assert {k: v for k, v in one.probes.items() if v.get("task") == "dns"} == {
+        k: v for k, v in other.probes.items() if v.get("task") == "dns"
+    }
+    assert len(one.probes.keys() | other.probes.keys()) == 4
+
+
+def test_an_id_that_is_taken_by_other_labels_is_not_given_again() -> None:
+    first = new_probe_id({"task": "a"}, {0: {}})
+    assert new_probe_id({"task": "a"}, {0: {}, first: {"task": "b"}}) == (first + 1) & 0xFFFF_FFFF
+    assert first != 0

@@ -107,11 +107,11 @@ def test_score_bounds_rise_and_have_short_names() -> None:
 
 def test_scores_are_counted_by_model_and_slice() -> None:
     metrics = Metrics(("task",))
-    names: list[tuple[str, ...]] = [("",), ("http",), ("dns",)]
-    which = np.array([1, 1, 2, 0, 1])
-    score, alarm = np.array([0.1, 0.9, np.nan, 0.5, 0.2]), np.array([False, True, False, True, False])
-    metrics.scores("kitsune", which, names, score, alarm)
-    metrics.scores("kitsune", which[:1], names, score[:1], alarm[:1])
+    for task, score, alarm in (
+        ("http", [0.1, 0.9, 0.2], [False, True, False]), ("dns", [np.nan], [False]), ("", [0.5], [True]),
+        ("http", [0.1], [False]),
+    ):  # fmt: skip
+        metrics.scores(("kitsune", task), np.array(score), np.array(alarm))
     got = values(shown(*metrics.series))
     for name, connections, alarms, scored in (("http", 4, 1, 4), ("dns", 1, 0, 0), ("", 1, 1, 1)):
         labels = (("model", "kitsune"), ("task", name))
@@ -157,7 +157,7 @@ def test_a_scrape_sees_whole_batches() -> None:
         one = np.zeros(1)
         while not done.is_set():
             with metrics.collector.lock:
-                metrics.scores("m", one.astype(int), [()], one, one > 0)
+                metrics.scores(("m",), one, one > 0)
 
     thread = threading.Thread(target=count)
     thread.start()

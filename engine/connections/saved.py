@@ -1,0 +1,75 @@
+"""A connection table's state as plain arrays, and back.
+
+Only what is live is kept: a snapshot's size follows the connections, not the capacity. The index is filled
+anew; in which order its places were taken changes no answer. Slots keep their numbers and the stack of free ones
+its order, since scorers keep state by slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.connections.layout import CONNECTION, LINK, SIDE, Clock, Table
+from engine.connections.table import insert, live_slots
+from engine.kernels import kernel
+from engine.types import as_bytes, from_bytes
+
+FREE, LIVE, CAPACITY = int(Clock.FREE), int(Clock.LIVE), int(Clock.CAPACITY)
+
+
+def state(t: Table) -> dict[str, NDArray[Any]]:
+    """A copy of everything that later records depend on."""
+    slots = np.sort(live_slots(t))
+    sides = (2 * slots[:, None] + np.arange(2)).reshape(-1).astype(np.int64)
+    rows_of_sides = t.sides[sides]
+    holed = sides[rows_of_sides["holes"] > 0]
+    free = t.free[: t.clock[FREE]]
+    untouched = np.flatnonzero(free != np.arange(t.free.size - 1, t.free.size - 1 - free.size, -1))
+    stack = free[untouched[0] :] if untouched.size else free[:0]
+    noted = np.flatnonzero(t.fragments[:, 0])
+    return {
+        "slots": slots,
+        "rows": as_bytes(t.rows[slots]),
+        "sides": as_bytes(rows_of_sides),
+        "links": as_bytes(t.links[slots]),
+        "holed": holed,
+        "holes": t.holes[holed],
+        "free": stack.copy(),
+        "heads": t.heads.copy(),
+        "tails": t.tails.copy(),
+        "clock": t.clock.copy(),
+        "noted": noted,
+        "fragments": t.fragments[noted],
+    }
+
+
+def restore(t: Table, saved: Mapping[str, NDArray[Any]]) -> None:
+    """Fill an empty table. ValueError or KeyError when the state is none of such a table."""
+    slots, clock, stack = saved["slots"], saved["clock"], saved["free"]
+    if clock.shape != t.clock.shape or clock[CAPACITY] != t.clock[CAPACITY]:
+        raise ValueError(f"a table of {clock[CAPACITY]} connections, here are {t.clock[CAPACITY]}")
+    if slots.size != clock[LIVE] or not 0 <= clock[FREE] <= t.free.size or stack.size > clock[FREE]:
+        raise ValueError("counts of slots that contradict each other")
+    for name, rows, size in (("slots", slots, t.rows.size), ("free", stack, t.rows.size)):
+        if rows.size and not (rows.min() >= 0 and rows.max() < size):
+            raise ValueError(f"{name} outside the table")
+    t.rows[slots] = from_bytes(saved["rows"], CONNECTION)
+    sides = (2 * slots[:, None] + np.arange(2)).reshape(-1)
+    t.sides[sides] = from_bytes(saved["sides"], SIDE)
+    t.links[slots] = from_bytes(saved["links"], LINK)
+    t.holes[saved["holed"]] = saved["holes"]
+    t.free[clock[FREE] - stack.size : clock[FREE]] = stack
+    t.heads[:], t.tails[:], t.clock[:] = saved["heads"], saved["tails"], clock
+    t.fragments[saved["noted"]] = saved["fragments"]
+    reindex(t.places, np.ascontiguousarray(t.rows["tag"][slots]), slots)
+
+
+@kernel
+def reindex(places: NDArray[np.int64], tags: NDArray[np.uint32], slots: NDArray[np.int32]) -> None:
+    """Enter slots into an empty index."""
+    for i in range(slots.size):
+        insert(places, np.int64(tags[i]), np.int64(slots[i]))

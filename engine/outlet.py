@@ -1,0 +1,110 @@
+"""Rows on their way out: kept until the sinks are flushed, and counted in the metrics then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from engine.labels import Probes, Slices
+from engine.metrics import Metrics
+from engine.types import ScoreBatch, join
+
+FLUSHED_ROW = (
+    1 << 31
+)  # first row number of connections that the end of the log ends: behind all of the message
+
+Spans = Mapping[int, tuple[int, int]]  # partition -> offsets first..next
+
+
+class Sink(Protocol):
+    """Takes scores of connections."""
+
+    def write(self, batch: ScoreBatch) -> None:
+        """Take a batch; may keep it back until ``flush``."""
+
+    def flush(self, spans: Spans) -> None:
+        """Send what was written on its way: all rows of the messages of ``spans``, and of none behind them.
+
+        Raises OutputError when that cannot be.
+        """
+
+    def sync(self, partition: int) -> None:
+        """Make what was flushed of a partition durable. Raises OutputError."""
+
+
+class Outlet:
+    """Between detectors and sinks."""
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        metrics: Metrics,
+        probes: Probes,
+        slices: Slices,
+        resolve: Callable[[set[int]], None] = lambda _: None,
+    ) -> None:
+        """``probes``: may grow. ``resolve``: called with probe ids that are not among them, to look them up."""
+        self._sinks = list(sinks)
+        self._metrics = metrics
+        self._probes = probes
+        self._slices = slices
+        self._resolve = resolve
+        self._waiting: dict[tuple[str, str], list[ScoreBatch]] = {}
+        self._spans: dict[int, tuple[int, int]] = {}
+        self.rows = 0  # waiting
+        self.messages = 0  # waiting to be flushed
+
+    def keep(self, partition: int, offset: int, batches: Sequence[ScoreBatch], first_row: int = 0) -> None:
+        """Take the rows that a message gave, and give them their numbers."""
+        for batch in batches:
+            batch.scores["partition"], batch.scores["offset"] = partition, offset
+            batch.scores["row"] = np.arange(first_row, first_row + len(batch))
+            first_row += len(batch)
+            self._waiting.setdefault((batch.model, batch.version), []).append(batch)
+            self.rows += len(batch)
+        first, _ = self._spans.get(partition, (offset, offset))
+        self._spans[partition] = first, offset + 1
+        self.messages += 1
+
+    def flush(self) -> None:
+        """Give the sinks all rows, and count them."""
+        for batches in self._waiting.values():
+            batch = join(batches)
+            self._meet(batch)
+            for sink in self._sinks:
+                sink.write(batch)
+            self._count(batch)
+        for sink in self._sinks:
+            sink.flush(self._spans)
+        self._waiting, self._spans = {}, {}
+        self.rows = self.messages = 0
+
+    def sync(self, partition: int) -> None:
+        """Make durable what was flushed of a partition."""
+        for sink in self._sinks:
+            sink.sync(partition)
+
+    def _meet(self, batch: ScoreBatch) -> None:
+        unknown = set(np.unique(batch.rows["probe"]).tolist()) - self._probes.keys()
+        if unknown:
+            self._resolve(unknown)
+            if lost := unknown - self._probes.keys():
+                with self._metrics.collector.lock:
+                    self._metrics.unknown_probes.add((), int(np.isin(batch.rows["probe"], list(lost)).sum()))
+        self._slices.meet(self._probes)
+
+    def _count(self, batch: ScoreBatch) -> None:
+        ended = batch.scores["final"]
+        probe, score, alarm = (
+            batch.rows["probe"][ended],
+            batch.scores["score"][ended],
+            batch.scores["alarm"][ended],
+        )
+        with self._metrics.collector.lock:
+            for k in np.unique(probe).tolist():
+                mine = probe == k
+                self._metrics.scores((batch.model, *self._slices.values(k)), score[mine], alarm[mine])
+                for name in self._slices.folded(k):
+                    self._metrics.folded.add((name,), int(mine.sum()))
