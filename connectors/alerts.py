@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from connectors.whole import WholeFile
+
 ECS_VERSION = "8.11.0"
 WITH_PORTS = ("tcp", "udp")  # Zeek keeps type and code of ICMP in the ports' place
 
@@ -103,7 +105,9 @@ class JsonLines:
     def write(self, objects: Iterable[Mapping[str, Any]]) -> None:
         """Append objects. Raises OSError, leaving the lines written before."""
         data = memoryview(b"".join(json.dumps(o, separators=(",", ":")).encode() + b"\n" for o in objects))
-        self._begin()
+        if self._good < 0:
+            self._begin(data)
+            return
         good = self._good + len(data)
         try:
             while data:  # a disk that fills takes a part before it refuses
@@ -113,10 +117,21 @@ class JsonLines:
             raise
         self._good = good
 
-    def _begin(self) -> None:
-        if self._good < 0:
-            self._cut(0)
-            self._good = 0
+    def _begin(self, data: bytes | memoryview) -> None:
+        """Put the first lines in the place of what was there, all of them or none."""
+        if not self._file.seekable():
+            self._good = self._file.write(data)
+            return
+        whole = WholeFile(self.path)
+        try:
+            whole.file.write(data)
+            whole.commit()
+        except BaseException:
+            whole.abort()
+            raise
+        self._file.close()
+        self._file = os.fdopen(os.open(self.path, os.O_WRONLY), "wb", buffering=0)
+        self._good = self._file.seek(0, os.SEEK_END)
 
     def _cut(self, size: int) -> None:
         if self._file.seekable():
@@ -130,7 +145,8 @@ class JsonLines:
 
     def close(self) -> None:
         """Make all lines durable. Raises OSError."""
-        self._begin()
+        if self._good < 0:
+            self._begin(b"")
         self.sync()
         self._file.close()
 

@@ -16,11 +16,14 @@ GATHERED = 1 << 20  # bytes given at once
 MAX_MEMORY = 1 << 27  # of zstd's window and xz' dictionary: what the tools accept without being asked to
 ZSTD_FEED = 1 << 10  # zstd takes no output limit; 4 bytes can mean 128 KiB, so a step gives <= 32 MiB
 
+SKIPPABLE = b"\x2a\x4d\x18"  # behind 0x50..0x5f: a zstd frame of something else (RFC 8878, 3.1.2)
 MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\x00"}
 
 
 def compression(head: bytes) -> str | None:
     """The format of a file that begins with `head` (6 bytes); None: not compressed."""
+    if len(head) >= 4 and head[1:4] == SKIPPABLE and head[0] & 0xF0 == 0x50:
+        return "zstd"
     return next((name for name, magic in MAGIC.items() if head.startswith(magic)), None)
 
 

@@ -5,6 +5,7 @@ Formats: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html and the 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -59,18 +60,18 @@ class CaptureFile:
     def __init__(self, path: str | Path, *, frames_per_block: int = 4096) -> None:
         if frames_per_block < 1:
             raise ValueError(f"frames_per_block {frames_per_block} must be >= 1")
-        self.path = str(path)
+        self.path = "stdin" if str(path) == "-" else str(path)
         self._limit = frames_per_block
         try:
-            self._file = sys.stdin.fileno() if self.path == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._own = self.path != "-"
+            self._file = _stdin() if str(path) == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._own = str(path) != "-"
             state = os.fstat(self._file)
         except OSError as error:
             raise CaptureError(self.path, 0, error.strerror or str(error)) from error
         regular = stat.S_ISREG(state.st_mode)
         self.size: int | None = state.st_size if regular else None  # bytes of the file, as it is on disk
         self.position = 0  # bytes of the file used so far
-        self._mappable = regular and self._own
+        self._mappable = regular and self._own and state.st_size > 0  # files of /proc say 0
         self._head = b""  # read to recognise the file, not yet given on
 
     def __iter__(self) -> Iterator[FrameBlock]:
@@ -131,13 +132,20 @@ class CaptureFile:
         return part
 
 
+def _stdin() -> int:
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "stdin is closed")
+    return sys.stdin.fileno()
+
+
 class _Format(NamedTuple):
     """What the file header says of the records."""
 
     big: bool
     tick: int  # ns
     header: int  # bytes of a record's header
-    swapped: bool  # the two lengths stand the other way round (before version 2.3)
+    always: bool  # the two lengths of a record stand the other way round
+    swapped: bool  # or may do so: in 2.3 the smaller one is the captured length
 
 
 _WHOLE, _MORE, _LONG = range(3)  # why _index stopped: columns full, bytes missing, absurd length
@@ -184,7 +192,8 @@ def _header(window: Window, path: str) -> tuple[_Format, int]:
     network = int.from_bytes(head[20:24], order)
     if network & 0x03FF0000:
         raise CaptureError(path, 20, f"link type {network:#010x} has reserved bits set")
-    return _Format(order == "big", tick, size, major == 2 and minor < 3), network & 0xFFFF
+    always = major == 543 or minor < 3
+    return _Format(order == "big", tick, size, always, major == 543 or minor <= 3), network & 0xFFFF
 
 
 def _not_a_capture(head: bytes) -> str:
@@ -205,7 +214,7 @@ def _index(data: Bytes, at: int, form: _Format, rows: Columns) -> tuple[int, int
         if left < header:
             return i, at, _MORE, header
         captured, wire = u32(data, at + 8, big), u32(data, at + 12, big)
-        if form.swapped:
+        if form.swapped and (form.always or captured > wire):
             captured, wire = wire, captured
         if captured > MAX_CAPTURED:
             return i, at, _LONG, captured

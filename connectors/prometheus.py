@@ -92,6 +92,7 @@ class MetricsServer:
         """Listen on host:port; port 0 takes a free one. Raises OSError when the address is taken."""
         self._server, self._thread = start_http_server(port, host, registry_of(collector))
         self.port = int(self._server.server_port)
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/metrics"
 
     def close(self) -> None:
         """Stop listening."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -38,12 +40,15 @@ from engine.scores import label_names
 from engine.sinks import AlertFile, ScoreFile, Top
 from engine.types import PHASES, Packets, Rows, join_rows
 from engine.worker import Worker
-from models.bundle import BundleError, load, save
+from models.bundle import BundleError, load, require, save
 from models.kitnet import KitNET, KitNETConfig, Phase
 from models.threshold import Threshold
 
+logger = logging.getLogger(__name__)
+
 Progress = Callable[[int, int | None], None]  # bytes read, bytes in all if known
 
+LATE_SHARE = 0.01  # of packets out of order beyond which a note is made
 LATENCY = 0.05  # seconds that packets of a paced capture or a pipe may wait for their block to fill
 
 
@@ -53,6 +58,7 @@ def frames(paths: Sequence[Path], block: int, progress: Progress | None = None) 
     sizes = [path.stat().st_size if path.is_file() else None for path in paths]
     total = sum(s for s in sizes if s is not None) if None not in sizes else None
     for path in paths:
+        logger.info("reading capture=%s", path)
         try:
             with CaptureFile(path, frames_per_block=block) as capture:
                 for frame_block in capture:
@@ -64,7 +70,9 @@ def frames(paths: Sequence[Path], block: int, progress: Progress | None = None) 
             cause = error.__cause__
             if isinstance(cause, OSError) and error.offset == 0:
                 raise InputError(f"{path}: {cause.strerror or cause}") from error
-            raise InputError(str(error)) from error
+            rest = len(paths) - paths.index(path) - 1
+            more = f"; {rest} more captures were not read" if rest else ""
+            raise InputError(f"{error}{more}") from error
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
 
@@ -151,6 +159,7 @@ class Summary:
     files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
+    trained: bool = False  # a bundle was made: what alarmed while learning is of no interest
     problem: str | None = None  # where a capture is damaged; what came before it is in the summary
 
     def as_json(self) -> dict[str, Any]:
@@ -182,6 +191,7 @@ class Scoring:
         self.files: list[ScoreFile | AlertFile] = []
         self.server: MetricsServer | None = None
         self._stopped = threading.Event()
+        self._publisher: Publisher | None = None
         try:
             self._open_files()
             self.server = self._serve()
@@ -193,9 +203,13 @@ class Scoring:
         for path in self.job.captures:
             if str(path) != "-" and not path.exists():
                 raise InputError(f"{path}: No such file or directory")
+        if [str(path) for path in self.job.captures].count("-") > 1:
+            raise ConfigError("stdin (-) can be read only once")
         if self.job.labels is None:
             return
         names = label_names(self.probes)
+        if not names:
+            raise InputError("the label file has no rows")
         if unknown := [name for name in self.job.config.labels.slice if name not in names]:
             raise ConfigError(f"labels.slice: {', '.join(unknown)}: the label file has {', '.join(names)}")
 
@@ -284,7 +298,7 @@ class Scoring:
         sensor = Sensor(
             config.sensor.name, config.sensor.epoch, config.bus.block_packets, config.decode, self.job.labels
         )
-        publisher = Publisher(sensor, self.bus)
+        publisher = self._publisher = Publisher(sensor, self.bus)
         try:
             blocks = frames(self.job.captures, config.bus.block_packets, self.job.progress)
             live = self.job.speed > 0 or any(str(path) == "-" for path in self.job.captures)
@@ -325,7 +339,29 @@ class Scoring:
                 f"the model is still in phase {summary.phase}: it learns from {need} packets a partition, "
                 f"and the fullest had {max(d.packets for d in detectors)}; --learn N makes do with fewer"
             )
+        summary.notes += self._notes(summary)
         summary.top = self.top.rows(self.probes)
+
+    def _notes(self, summary: Summary) -> list[str]:
+        notes = []
+        kitsunes = [s for d in self.detectors for s in d.scorers if isinstance(s, KitsuneScorer)]
+        fitted = [s.threshold for s in kitsunes if s.threshold is not None]
+        if guessed := [t for t in fitted if not t.sufficient]:
+            t = min(guessed, key=lambda t: t.n)
+            notes.append(
+                f"the threshold is a guess: {t.n} connections are too few for a false-positive rate of "
+                f"{t.false_positive_rate:g} (kitsune.threshold)"
+            )
+        late = sum(d.tracker.counters["late_packets"] for d in self.detectors)
+        if late > LATE_SHARE * summary.packets:
+            notes.append(
+                f"{late:,} packets are older than ones before them: are the captures in order of time?"
+            )
+        if self.job.labels is not None:
+            n = self._publisher.labelled if self._publisher else 0
+            what = f"{n:,} of {summary.packets:,} packets match a label"
+            notes.append(what if n else f"{what}: are its addresses and times those of the captures?")
+        return notes
 
     def _finish(self, summary: Summary) -> None:
         for file in self.files:
@@ -369,6 +405,7 @@ def load_kitsune(path: Path, config: Config, slots: int) -> KitsuneScorer:
             raise InputError(
                 f"{path}: its model has not learned to the end, it is in phase {kitnet.phase.value}"
             )
+        require(bundle, {name: (a.shape, a.dtype.name) for name, a in kitnet.state().items()})
         threshold = Threshold(**bundle.config["threshold"])
         scorer_config = config.kitsune.scorer.__class__(**bundle.config["scorer"])
     except (BundleError, OSError) as error:
@@ -378,15 +415,28 @@ def load_kitsune(path: Path, config: Config, slots: int) -> KitsuneScorer:
     return KitsuneScorer(features, kitnet, config.kitsune.threshold, scorer_config, slots, threshold)
 
 
+def check_bundle_place(path: Path) -> None:
+    """Raise OutputError when no bundle can be written there, before hours are spent on learning one."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: not a directory")
+    if path.is_dir():
+        raise OutputError(f"{path}: Is a directory")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"{folder}: Permission denied")
+
+
 def train_kitsune(
     captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None
 ) -> Summary:
     """Learn from captures that hold nothing but normal traffic, and write the bundle and nothing else."""
-    if not out.absolute().parent.is_dir():
-        raise OutputError(f"{out.parent}: not a directory")
+    check_bundle_place(out)
     alone = {"output": OutputSection(), "metrics": MetricsSection(), "bus": BusSection()}
     scoring = Scoring(Job(captures, config.model_copy(update=alone), progress=progress))
     summary = scoring.run()
+    summary.trained, summary.top = True, []
+    learned = config.kitsune.kitnet.map_samples + config.kitsune.kitnet.learn_samples
+    learned += config.kitsune.scorer.calibrate_packets
     if summary.problem is not None:
         raise InputError(f"{summary.problem}; no bundle was written")
     scorer = scoring.detectors[0].scorers[0]
@@ -403,7 +453,7 @@ def train_kitsune(
     provenance = {
         "wiresonde": engine.__version__,
         "version": scorer.version,
-        "packets": summary.packets,
+        "packets": min(summary.packets, learned),
         "captures": [{"name": path.name, "sha256": _digest(path)} for path in captures if path.is_file()],
     }
     try:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -25,12 +26,9 @@ if TYPE_CHECKING:
     from engine.app import Progress
     from engine.config import Config
 
-CAPTURES = click.argument(
-    "captures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PCAP…"
-)
-CONFIG = click.option(
-    "--config", "-c", "config_file", type=click.Path(path_type=Path), help="YAML configuration."
-)
+FILE = click.Path(path_type=Path, readable=False)  # click's own check would not say why
+CAPTURES = click.argument("captures", nargs=-1, required=True, type=FILE, metavar="PCAP…")
+CONFIG = click.option("--config", "-c", "config_file", type=FILE, help="YAML configuration.")
 
 LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
 
@@ -38,10 +36,29 @@ LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
 class Group(click.Group):
     """Ends with one line, not a traceback, on anything the user can do something about."""
 
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run, and end the process."""
+        _open_streams()
+        _find_cache()
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False, "prog_name": "wiresonde"})
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(2)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "wiresonde"
+            _end(f"{error.format_message()} (see {where} --help)", 2)
+        except click.ClickException as error:
+            _end(error.format_message(), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _end("interrupted", 130)
+        sys.exit(code if isinstance(code, int) else 0)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            result = super().invoke(ctx)
+            with _terminated():
+                result = super().invoke(ctx)
             sys.stdout.flush()
         except ConfigError as error:
             _end(error, 2)
@@ -53,7 +70,49 @@ class Group(click.Group):
         except OSError as error:
             _drop_stdout()
             _end(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
+        except MemoryError as error:
+            size = f" ({error})" if str(error) else ""
+            _end(f"not enough memory{size}: lower connections.capacity and kitsune.features.flows", 1)
         return result
+
+
+def _find_cache() -> None:
+    """Give compiled kernels a place where neither the installation nor the home can be written (a service)."""
+    installed = Path(__file__).parent
+    places = (installed / "__pycache__", installed, Path.home() if "HOME" in os.environ else installed)
+    if "NUMBA_CACHE_DIR" in os.environ or any(os.access(place, os.W_OK) for place in places):
+        return
+    own = Path(tempfile.gettempdir()) / f"wiresonde-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        own.mkdir(mode=0o700, exist_ok=True)
+        if own.stat().st_uid == os.getuid() and not own.is_symlink():
+            os.environ["NUMBA_CACHE_DIR"] = str(own)
+
+
+def _open_streams() -> None:
+    """Give a stream that the caller closed somewhere to go: nothing is said on stderr, stdout is refused."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for the life of the process
+    if sys.stdout is None:
+        _end("stdout is closed", 1)
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack, so that nothing half written stays."""
+
+    def handle(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        _end("terminated", 128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _drop_stdout() -> None:
@@ -63,7 +122,7 @@ def _drop_stdout() -> None:
 
 
 def _end(error: object, code: int) -> NoReturn:
-    click.echo(f"wiresonde: {error}", err=True)
+    click.echo("wiresonde: " + " ".join(str(error).split()), err=True)
     sys.exit(code)
 
 
@@ -101,16 +160,20 @@ class Speed(click.ParamType[float]):
             factor = float(str(value).removesuffix("x"))
         except ValueError:
             factor = 0.0
-        if not str(value).endswith("x") or not 0 < factor < float("inf"):
-            self.fail(f"{value!r} is neither max nor a factor such as 1x or 20x", param, ctx)
+        if not str(value).endswith("x") or not 1e-6 <= factor <= 1e6:
+            self.fail(f"{value!r} is neither max nor a factor from 1e-6x to 1e6x, such as 20x", param, ctx)
         return factor
 
 
 @main.command()
 @CAPTURES
 @CONFIG
-@click.option("--out", type=click.Path(), help="Directory for scores.parquet and alerts.jsonl.")
-@click.option("--labels", type=click.Path(path_type=Path), help="Probe labels, CSV or Parquet.")
+@click.option(
+    "--out",
+    type=click.Path(readable=False),
+    help="Directory for scores.parquet, alerts.jsonl and metrics.prom.",
+)
+@click.option("--labels", type=FILE, help="Probe labels, CSV or Parquet.")
 @click.option("--metrics-port", type=int, help="Serve /metrics on this port (0: any).")
 @click.option(
     "--linger",
@@ -121,9 +184,11 @@ class Speed(click.ParamType[float]):
 @click.option("--partitions", type=int, help="Partitions of the embedded bus. [default: 1]")
 @click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
 @click.option(
-    "--learn", type=int, help="Learn from the first N packets: map 10 %, learn 70 %, calibrate 20 %."
+    "--learn",
+    type=int,
+    help="Learn from the first N packets (of each partition): map 10 %, learn 70 %, calibrate 20 %.",
 )
-@click.option("--model", type=click.Path(path_type=Path), help="Score with this bundle, learn nothing.")
+@click.option("--model", type=FILE, help="Score with this bundle, learn nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def score(
     captures: tuple[Path, ...], config_file: Path | None, out: str | None, labels: Path | None,
@@ -131,6 +196,8 @@ def score(
     model: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Score the connections of captures (- is stdin) with an online Kitsune."""
+    if not linger < float("inf"):
+        raise ConfigError(f"--linger {linger} is no number of seconds")
     if learn is not None and model is not None:
         raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
     config = _load(
@@ -139,19 +206,21 @@ def score(
     )  # fmt: skip
     from engine import app
     from engine.labels import read_labels
-    from engine.summary import print_summary
+    from engine.summary import print_summary, shown_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
     with _progress("scoring") as progress:
         scoring = app.Scoring(app.Job(captures, config, known, model, speed, progress, linger))
         with _interrupts(scoring.stop):
             if scoring.server is not None:
-                click.echo(f"metrics at http://{config.metrics.host}:{scoring.server.port}/metrics", err=True)
+                click.echo(f"metrics at {scoring.server.url}", err=True)
             summary = scoring.run()
     if as_json:
         click.echo(json.dumps(summary.as_json(), default=str))
     else:
-        print_summary(summary, scoring.probes)
+        print_summary(summary, shown_labels(config.labels.slice, scoring.probes))
+    if summary.interrupted:
+        click.echo("interrupted: the captures were not read to their end", err=True)
     if summary.problem is not None:
         raise InputError(summary.problem)
 
@@ -167,7 +236,9 @@ def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
@@ -191,7 +262,7 @@ def _learning(n: int | None) -> dict[str, Any]:
 @CAPTURES
 @CONFIG
 @click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File instead of stdout.")
+@click.option("-o", "--output", type=FILE, help="File instead of stdout.")
 def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
     """Write the connections of captures, with the field names of Zeek's conn.log."""
     config = _load(config_file)
@@ -206,7 +277,7 @@ def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str,
 @CAPTURES
 @CONFIG
 @click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File instead of stdout.")
+@click.option("-o", "--output", type=FILE, help="File instead of stdout.")
 def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
     """Write the decoded packets of captures, one row a frame, ts in ns."""
     config = _load(config_file)
@@ -230,7 +301,7 @@ def _write(
     """
     if kind == "parquet" and output is None:
         raise ConfigError("--format parquet needs a file: give -o")
-    if output is None:
+    if output is None or (str(output) == "-" and kind == "jsonl"):
         for table in tables:
             sys.stdout.writelines(line + "\n" for line in lines(table))
         return
@@ -286,7 +357,7 @@ def train() -> None:
 @train.command("kitsune")
 @CAPTURES
 @CONFIG
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Bundle to write.")
+@click.option("-o", "--output", type=FILE, required=True, help="Bundle to write.")
 @click.option(
     "--learn", type=int, help="Packets to use [default: all]: map 10 %, learn 70 %, calibrate 20 %."
 )
@@ -296,9 +367,9 @@ def train_kitsune(
     """Learn a Kitsune from captures without attacks and write it as a bundle."""
     config = _load(config_file)
     from engine import app
-    from engine.labels import NO_PROBES
     from engine.summary import print_summary
 
+    app.check_bundle_place(output)
     if learn is None:
         if Path("-") in captures:
             raise ConfigError("stdin can be read only once: say with --learn N how many packets to use")
@@ -308,7 +379,7 @@ def train_kitsune(
     config = _load(config_file, **_learning(learn))
     with _progress("learning") as progress:
         summary = app.train_kitsune(captures, config, output, progress)
-    print_summary(summary, NO_PROBES)
+    print_summary(summary)
 
 
 @main.group()
@@ -317,7 +388,7 @@ def config() -> None:
 
 
 @config.command("check")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=FILE)
 def config_check(file: Path) -> None:
     """Check a configuration file; exit 2 names what is wrong."""
     _load(file)

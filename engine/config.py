@@ -196,7 +196,15 @@ def load(path: Path | None) -> Config:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what surprises: a key given twice is an error, a date is a text."""
+    """YAML without what surprises: a key given twice is an error, a date is a text, nothing refers to elsewhere."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """A node, if it is no alias: a few lines of those could mean billions of values."""
+        if self.check_event(yaml.AliasEvent):
+            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", event.start_mark)
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """A mapping, if its keys are texts and differ."""

@@ -51,7 +51,7 @@ class Detector:
         if len(block) and not rest.ts.size:
             return out
         self.dropped += block.dropped
-        if block.dropped:
+        if block.dropped or block.loss:
             self.tracker.mark_loss()
         self.unread.update(count_unread(rest))
         self.packets += rest.ts.size
@@ -93,6 +93,9 @@ class Detector:
                 begun, at = scorer.absorb(tracked.slot, p.ts[rows], values[rows])
                 if begun.size:
                     out.append(self._batch(scorer, begun, at, offset))
+                    out[-1].rows["ending"] = (
+                        0  # provisional, also where the connection ends in the same block
+                    )
                 if tracked.closed.size:
                     out.append(self._batch(scorer, tracked.closed, scorer.finish(tracked.closed), offset))
 

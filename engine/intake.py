@@ -50,8 +50,7 @@ class Intake:
         with self._metrics.collector.lock:
             self._metrics.packets.add((block.sensor,), len(block))
             self._metrics.blocks.add((block.sensor,), 1)
-            if block.dropped:
-                self._metrics.dropped.add((block.sensor, "sensor"), block.dropped)
+            self._metrics.dropped.add((block.sensor, "sensor"), block.dropped)
             for reason, n in block.unread.items():
                 self._metrics.unread.add((reason,), n)
         return rows

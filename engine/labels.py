@@ -27,6 +27,7 @@ import pyarrow.parquet
 from numba import njit
 from numpy.typing import NDArray
 
+from engine.connections.record import seconds
 from engine.errors import InputError
 from engine.types import Packets, Rows
 
@@ -215,9 +216,7 @@ def _times_as_text(table: pa.Table) -> pa.Table:
     for k, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type):
             ns = table.column(k).cast(pa.timestamp("ns", tz=field.type.tz)).cast(pa.int64()).to_pylist()
-            texts = [
-                None if t is None else f"{'-' * (t < 0)}{abs(t) // 10**9}.{abs(t) % 10**9:09d}" for t in ns
-            ]
+            texts = [None if t is None else seconds(t) for t in ns]
             table = table.set_column(k, field.name, pa.array(texts, pa.string()))
     return table
 

@@ -10,8 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.prometheus import BatchCollector, Series
+from engine.types import Reason
 
 SCORE_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 26), 6))
+
+
+REASONS = tuple(reason.name.lower() for reason in Reason if reason)
 
 
 class Metrics:
@@ -115,6 +119,13 @@ class Metrics:
         )
         self.series = [s for s in vars(self).values() if isinstance(s, Series)]
         self.collector = BatchCollector(self.series)
+        for series in self.series:  # a counter that begins with its first event hides it from rate()
+            if series.kind == "counter" and not series.labels:
+                series.add((), 0)
+        for reason in REASONS:
+            self.unread.add((reason,), 0)
+        for name in slices:
+            self.folded.add((name,), 0)
 
     def scores(self, labels: tuple[str, ...], score: NDArray[np.float64], alarm: NDArray[np.bool_]) -> None:
         """Count ended connections of one model and slice. labels: the model's name and the slice's values."""

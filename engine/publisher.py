@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from connectors.frames import FrameBlock
 from engine import wire
+from engine.clock import NOW, SEEN, new_clock
+from engine.clock import run as run_clock
 from engine.decode import DecodeConfig, decode
 from engine.labels import Labels
 from engine.partition import partitions
@@ -26,9 +30,34 @@ class Producer(Protocol):
         """Append a message and return its offset; blocks while the partition is full."""
 
 
+HEARTBEAT = 1.0  # seconds between heartbeats of a live or paced source
+LONGEST_SLEEP = 3600.0  # seconds; timers cannot take any number
+
+
+@dataclass
+class Drift:
+    """How late a paced replay was, in seconds."""
+
+    worst: float = 0.0
+    total: float = 0.0
+    pieces: int = 0
+
+    def note(self, late: float) -> None:
+        """Count one piece of a capture, that many seconds after it was due."""
+        self.worst, self.total, self.pieces = max(self.worst, late), self.total + late, self.pieces + 1
+
+    @property
+    def mean(self) -> float:
+        """Seconds a piece was late on average."""
+        return self.total / self.pieces if self.pieces else 0.0
+
+
 @dataclass(frozen=True)
 class Pace:
-    """How fast a capture is replayed: ``factor`` seconds of capture a second, 0 = as fast as it goes."""
+    """How fast a capture is replayed: ``factor`` seconds of capture a second, 0 = as fast as it goes.
+
+    ``sleep`` may return true to say that waiting is over.
+    """
 
     factor: float = 0.0
     latency: float | None = (
@@ -36,6 +65,7 @@ class Pace:
     )
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
+    drift: Drift = field(default_factory=Drift)
 
 
 @dataclass(frozen=True)
@@ -58,20 +88,29 @@ class Publisher:
         self._parts: list[list[Packets]] = [[] for _ in range(bus.partitions)]
         self._waiting = [0] * bus.partitions
         self._seq = [0] * bus.partitions  # number of the next packet
-        self._dropped = 0
-        self._now = np.iinfo(np.int64).min
+        self._dropped = 0  # to be counted with the next block
+        self._loss = [False] * bus.partitions  # whether packets were lost since a partition's last block
+        self._clock = new_clock()
+        self._lock = threading.RLock()  # a ticker may flush while frames are added
         self.packets = 0
+        self.labelled = 0  # packets that belong to a probe
 
     def add(self, frames: FrameBlock) -> None:
         """Publish what is full; the rest waits for more."""
-        if not len(frames):
-            return
+        if len(frames):
+            with self._lock:
+                self._add(frames)
+
+    def _add(self, frames: FrameBlock) -> None:
         p = decode(frames, self._sensor.decode)
         if self._sensor.labels is not None:
             p = self._sensor.labels.tag(p)
+            self.labelled += int(np.count_nonzero(p.probe))
         self.packets += len(frames)
-        self._dropped += frames.dropped
-        self._now = max(self._now, int(p.ts.max()))
+        if frames.dropped:
+            self._dropped += frames.dropped
+            self._loss = [True] * self._bus.partitions
+        run_clock(self._clock, p.ts)
         if self._bus.partitions == 1:
             self._keep(0, p)
             return
@@ -89,38 +128,85 @@ class Publisher:
         parts = self._parts[partition]
         p = parts[0] if len(parts) == 1 else concatenate(parts) if parts else empty_packets()
         self._parts[partition], self._waiting[partition] = [], 0
+        # the partition's own time: with the sensor's, results would depend on where blocks are cut
+        now = int(p.ts.max()) if p.ts.size else int(self._clock[NOW])
         block = PacketBlock(
-            self._sensor.name, self._sensor.epoch, self._seq[partition], p, int(self._now), self._dropped
+            self._sensor.name,
+            self._sensor.epoch,
+            self._seq[partition],
+            p,
+            now,
+            self._dropped,
+            self._loss[partition],
         )
-        self._dropped = 0
+        self._dropped, self._loss[partition] = 0, False
         self._bus.publish(partition, wire.encode(block))
         self._seq[partition] += len(block)
 
     def flush(self) -> None:
         """Publish what waits."""
-        for partition in range(self._bus.partitions):
-            if self._parts[partition]:
-                self._send(partition)
+        with self._lock:
+            for partition in range(self._bus.partitions):
+                if self._parts[partition]:
+                    self._send(partition)
 
     def finish(self) -> None:
         """Publish what waits and a last heartbeat, so that every partition learns how late it is."""
         self.flush()
-        for partition in range(self._bus.partitions):
-            if self._now > np.iinfo(np.int64).min:
-                self._send(partition)
+        self.heartbeat()
+
+    def heartbeat(self) -> None:
+        """Publish an empty block to every partition, so that event time goes on where no packet comes."""
+        with self._lock:
+            for partition in range(self._bus.partitions):
+                if self._clock[SEEN]:
+                    self._send(partition)
 
 
 def replay(blocks: Iterable[FrameBlock], publisher: Publisher, pace: Pace) -> None:
     """Publish all blocks, each frame when it is due, give or take the latency, and finish."""
     if pace.factor:
         blocks = _in_time(blocks, pace)
-    sent = pace.clock()
-    for frames in blocks:
-        publisher.add(frames)
-        if pace.latency is not None and pace.clock() - sent >= pace.latency:
-            publisher.flush()
-            sent = pace.clock()
+    with _ticking(publisher, pace.latency) as problem:
+        for frames in blocks:
+            publisher.add(frames)
+            if problem:
+                raise problem[0]
     publisher.finish()
+
+
+@contextmanager
+def _ticking(publisher: Publisher, latency: float | None) -> Iterator[list[BaseException]]:
+    """Publish what waits every ``latency`` seconds, and heartbeats, also while no frame comes.
+
+    Gives the list to which an error of the thread that does so is added.
+    """
+    problem: list[BaseException] = []
+    if latency is None:
+        yield problem
+        return
+    ended = threading.Event()
+
+    def tick() -> None:
+        beats = 0.0
+        while not ended.wait(latency):
+            beats += latency
+            try:
+                publisher.flush()
+                if beats >= HEARTBEAT:
+                    publisher.heartbeat()
+                    beats = 0.0
+            except Exception as error:
+                problem.append(error)
+                return
+
+    thread = threading.Thread(target=tick, name="ticker", daemon=True)
+    thread.start()
+    try:
+        yield problem
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _in_time(blocks: Iterable[FrameBlock], pace: Pace) -> Iterator[FrameBlock]:
@@ -131,9 +217,10 @@ def _in_time(blocks: Iterable[FrameBlock], pace: Pace) -> Iterator[FrameBlock]:
             last = int(piece.ts[-1])
             if began is None:
                 began = (pace.clock(), int(piece.ts[0]))
-            wait = began[0] + (last - began[1]) * 1e-9 / pace.factor - pace.clock()
-            if wait > 0:
-                pace.sleep(wait)
+            due = began[0] + (last - began[1]) * 1e-9 / pace.factor
+            while (wait := due - pace.clock()) > 0 and not pace.sleep(min(wait, LONGEST_SLEEP)):
+                pass
+            pace.drift.note(pace.clock() - due)
             yield piece
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from engine.connections.record import connection_table
 from engine.labels import NO_PROBES, Probes
@@ -18,11 +20,13 @@ def score_table(batch: ScoreBatch, probes: Probes = NO_PROBES) -> pa.Table:
     columns: dict[str, Any] = {
         "model": pa.array([batch.model] * n, pa.string()),
         "version": pa.array([batch.version] * n, pa.string()),
-        "score": scores["score"],
-        "peak_score": scores["peak"],
-        "mean_score": scores["mean"],
-        "peak_at": pa.array(scores["peak_at"].copy()).cast(pa.timestamp("ns", tz="UTC")),
-        "threshold": scores["threshold"],
+        "score": _or_null(scores["score"]),
+        "peak_score": _or_null(scores["peak"]),
+        "mean_score": _or_null(scores["mean"]),
+        "peak_at": pa.array(scores["peak_at"].copy(), mask=scores["scored"] == 0).cast(
+            pa.timestamp("ns", tz="UTC")
+        ),
+        "threshold": _or_null(scores["threshold"]),
         "alarm": scores["alarm"],
         "scored_pkts": scores["scored"],
         "final": scores["final"],
@@ -38,6 +42,11 @@ def score_table(batch: ScoreBatch, probes: Probes = NO_PROBES) -> pa.Table:
         column = values if isinstance(values, pa.Array) else pa.array(values.copy())
         table = table.append_column(name, column)
     return table
+
+
+def _or_null(values: NDArray[np.float64]) -> pa.Array:
+    """A column in which what is not there is null: databases take NaN for the greatest number."""
+    return pa.array(values.copy(), mask=np.isnan(values))
 
 
 def label_names(probes: Probes) -> list[str]:

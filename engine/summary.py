@@ -1,48 +1,60 @@
-"""A run's summary as a table for people."""
+"""A run's summary for people."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import click
 from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
 from engine.app import Summary
-from engine.labels import Probes
+from engine.labels import NO_PROBES, Probes
 from engine.scores import label_names
 
+MOST_LABELS = 3  # shown beside a connection
 
-def print_summary(summary: Summary, probes: Probes, console: Console | None = None) -> None:
-    """Print to stdout: what was read, lost and found, and the most anomalous connections."""
-    console = console or Console()
+
+def shown_labels(slices: Sequence[str], probes: Probes = NO_PROBES) -> list[str]:
+    """The labels worth a column: those that the configuration made slices, else the first few."""
+    names = label_names(probes)
+    return [name for name in slices if name in names] or names[:MOST_LABELS]
+
+
+def print_summary(summary: Summary, labels: Sequence[str] = (), console: Console | None = None) -> None:
+    """Print to stdout: what was read, lost and found, and the most anomalous connections with some labels."""
+    console = console or Console(highlight=False)
+    with console.capture() as captured:
+        for name, value in _facts(summary):
+            console.print(f"[bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
+        if summary.top:
+            table = _top(summary, labels)
+            whole = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+            console.width = max(console.width, whole)  # a terminal that is too narrow wraps, nothing is cut
+            console.print(table)
+    click.echo(captured.get(), nl=False)
+
+
+def _facts(summary: Summary) -> list[tuple[str, str]]:
     rate = summary.packets / summary.seconds if summary.seconds > 0 else 0.0
-    facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_column(style="bold")
-    facts.add_column()
-    facts.add_row("packets", f"{summary.packets:,} in {summary.seconds:.2f} s ({rate:,.0f} a second)")
-    facts.add_row("connections", f"{summary.connections:,}, of which {summary.scored:,} scored")
     bound = "none yet" if summary.threshold is None else f"above {summary.threshold:.4f}"
-    facts.add_row("alarms", f"{summary.alarms:,} connections ({bound})")
-    facts.add_row("losses", ", ".join(f"{name} {n:,}" for name, n in summary.losses.items()) or "none")
+    losses = ", ".join(f"{name} {n:,}" for name, n in summary.losses.items()) or "none"
+    facts = [
+        ("packets", f"{summary.packets:,} in {summary.seconds:.2f} s ({rate:,.0f} a second)"),
+        ("connections", f"{summary.connections:,}, of which {summary.scored:,} scored"),
+        ("threshold", bound) if summary.trained else ("alarms", f"{summary.alarms:,} connections ({bound})"),
+        ("losses", losses),
+    ]
     if summary.interrupted:
-        facts.add_row("interrupted", "the captures were not read to their end")
-    for note in summary.notes:
-        facts.add_row("note", escape(note))
-    for file in summary.files:
-        facts.add_row("written", escape(file))
-    console.print(facts, soft_wrap=True)
-    if summary.top:
-        table = _top(summary, label_names(probes))
-        whole = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-        console.width = max(console.width, whole)  # a terminal that is too narrow wraps, nothing is cut
-        console.print(table)
+        facts.append(("interrupted", "the captures were not read to their end"))
+    facts += [("note", note) for note in summary.notes]
+    return facts + [("written", file) for file in summary.files]
 
 
-def _top(summary: Summary, labels: Sequence[str]) -> Table:
+def _top(summary: Summary, shown: Sequence[str]) -> Table:
     table = Table(title="Most anomalous connections", title_justify="left", title_style="bold", box=None)
-    shown = [name for name in ("task", "activity", "attack") if name in labels]
     for name in ("", "score", "originator", "responder", "proto", "state", "packets"):
         table.add_column(name, justify="right" if name in ("score", "packets") else "left", no_wrap=True)
     for name in shown:

@@ -113,8 +113,9 @@ class PacketBlock:
     epoch: int  # which run of the sensor; seq restarts with it
     seq: int  # number of its first packet in (sensor, epoch, partition), from 0; of a heartbeat, of the next
     packets: Packets
-    now: int  # event time, ns: the greatest ts the sensor has seen; an empty block (heartbeat) advances time by it
-    dropped: int = 0  # packets the sensor lost since its last block
+    now: int  # event time, ns: of the packets; of a heartbeat (an empty block), of all the sensor has seen
+    dropped: int = 0  # packets the sensor lost since its last block, counted in one partition's block
+    loss: bool = False  # whether it lost any since this partition's last block
 
     def __len__(self) -> int:
         return int(self.packets.ts.size)

@@ -14,7 +14,7 @@ def encode(block: PacketBlock) -> bytes:
     """The message of a block."""
     header = {
         "sensor": block.sensor, "epoch": block.epoch, "seq": block.seq,
-        "now": block.now, "dropped": block.dropped,
+        "now": block.now, "dropped": block.dropped, "loss": block.loss,
     }  # fmt: skip
     return codec.encode(block.packets._asdict(), header)
 
@@ -31,7 +31,10 @@ def decode(data: bytes) -> PacketBlock:
         raise CodecError(f"header without the name of a sensor: {sensor!r:.80}")
     epoch, seq, dropped = (_number(header, name, 0) for name in ("epoch", "seq", "dropped"))
     now = _number(header, "now", -(1 << 63))
-    return PacketBlock(sensor, epoch, seq, freeze(Packets(**columns)), now, dropped)
+    loss = header.get("loss", False)
+    if type(loss) is not bool:
+        raise CodecError(f"loss {loss!r:.80} in the header is neither true nor false")
+    return PacketBlock(sensor, epoch, seq, freeze(Packets(**columns)), now, dropped, loss)
 
 
 def _number(header: Mapping[str, Any], name: str, least: int) -> int:

@@ -92,6 +92,8 @@ def load(path: str | Path, *, kind: str | None = None, largest: int = LARGEST) -
     """Read a bundle, of the given kind if one is given; BundleError names the file and what is wrong."""
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise BundleError(f"{path}: not a regular file")
         size = path.stat().st_size
         if size > largest:
             raise BundleError(f"{path}: {size} bytes, more than the limit of {largest}")
@@ -100,7 +102,8 @@ def load(path: str | Path, *, kind: str | None = None, largest: int = LARGEST) -
             _check_metadata(path, metadata, kind)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (OSError, SafetensorError, TypeError, ValueError) as error:
-        raise BundleError(f"{path}: not a readable bundle: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise BundleError(f"{path}: not a readable bundle: {reason}") from error
     for name, array in arrays.items():
         _check_array(path, name, array)
     return Bundle(

@@ -33,6 +33,8 @@ from models.kitnet_kernels import Frozen, Nets
 
 State = dict[str, NDArray[Any]]
 
+LARGEST_WEIGHT = 1e6  # learned ones are below 100; beyond this scoring in float32 could overflow
+
 
 class Phase(Enum):
     """What is done with the next sample."""
@@ -255,6 +257,15 @@ class KitNET:
             kitnet = cls._mapped(config, state, learned_from=steps > 0)
             if phase is Phase.LEARN and learned >= config.learn_samples:
                 raise ValueError(f"state is in phase learn after {learned} of {config.learn_samples} samples")
+        if kitnet._nets is not None and steps > 0:
+            for low, high in (
+                (kitnet._nets.low, kitnet._nets.high),
+                (kitnet._nets.out_low, kitnet._nets.out_high),
+            ):
+                if not (low <= high).all():
+                    raise ValueError("state has a range whose lower end is above its upper")
+            if any(np.abs(w).max() > LARGEST_WEIGHT for w in (kitnet._nets.w, kitnet._nets.out_w)):
+                raise ValueError(f"state has a weight beyond {LARGEST_WEIGHT:g}")
         kitnet._phase = phase
         kitnet.samples, kitnet.learned, kitnet.steps, kitnet.skipped, kitnet.out_of_range = counters
         return kitnet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -47,6 +48,14 @@ class Threshold:
     sufficient: bool  # False: too few scores for the wanted rate, the value is a guess
     log_mean: float | None = None  # of the log-normal
     log_std: float | None = None
+
+    def __post_init__(self) -> None:
+        if (
+            isinstance(self.value, bool)
+            or not isinstance(self.value, int | float)
+            or not 0 <= self.value < math.inf
+        ):
+            raise ValueError(f"threshold {self.value!r} is not a finite number from 0")
 
     def alarm(self, scores: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether each score is above the threshold; NaN, the score of a sample not scored, is not."""

@@ -80,6 +80,8 @@ PACKET_IN_RECOVERY = 2
 PACKET_OPENED = 4  # the packet opened its connection
 
 HISTORY_LETTERS = 24
+FRAGMENTS = 1 << 14  # fragmented datagrams whose later fragments are known
+FRAGMENT_WAYS = 4  # places for those of one hash
 
 CONNECTION = np.dtype(
     [
@@ -152,17 +154,20 @@ class Table(NamedTuple):
 class Clock(IntEnum):
     """Fields of Table.clock."""
 
-    NOW = 0  # event time: the greatest ts seen
-    FREE = 1  # slots on the free stack
-    LIVE = 2  # connections in the index
-    CAPACITY = 3
-    OPENED = 4
-    EVICTED = 5
-    EXPIRED = 6
-    LATE = 7  # packets older than event time
-    LOST_AT = 8  # event time of the latest loss of packets
-    NEXT_EXPIRY = 9  # no connection times out before this event time
-    COLD_UNTIL = 10  # connections that were first seen up to then may have begun before the first packet
+    NOW = 0  # these four are engine/clock.py's
+    LEAPT = 1
+    SEEN = 2
+    LEAPS = 3
+    FREE = 4  # slots on the free stack
+    LIVE = 5  # connections in the index
+    CAPACITY = 6
+    OPENED = 7
+    EVICTED = 8
+    EXPIRED = 9
+    LATE = 10  # packets older than event time
+    LOST_AT = 11  # event time of the latest loss of packets
+    NEXT_EXPIRY = 12  # no connection times out before this event time
+    COLD_UNTIL = 13  # connections that were first seen up to then may have begun before the first packet
 
 
 def allocate(capacity: int, spare: int, holes: int) -> Table:
@@ -170,7 +175,8 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
     slots = capacity + spare
     size = 1 << max(4, int(2 * capacity - 1).bit_length())
     clock = np.zeros(len(Clock), np.int64)
-    clock[Clock.NOW] = clock[Clock.LOST_AT] = clock[Clock.COLD_UNTIL] = np.iinfo(np.int64).min
+    for never in (Clock.NOW, Clock.LEAPT, Clock.LOST_AT, Clock.COLD_UNTIL):
+        clock[never] = np.iinfo(np.int64).min
     clock[Clock.NEXT_EXPIRY] = np.iinfo(np.int64).max
     clock[Clock.FREE] = slots
     clock[Clock.CAPACITY] = capacity
@@ -184,5 +190,5 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
         heads=np.full(len(Timer), -1, np.int32),
         tails=np.full(len(Timer), -1, np.int32),
         clock=clock,
-        fragments=np.zeros((4096, 4), np.int64),
+        fragments=np.zeros((FRAGMENTS, 4), np.int64),
     )

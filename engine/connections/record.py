@@ -217,14 +217,14 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
         "id.resp_h": pa.array(address_text(ends["resp_hi"], ends["resp_lo"]), pa.string()),
         "id.resp_p": ends["resp_port"],
         "proto": pa.array(proto, pa.string()),
-        "duration": pa.array((rows["last"] - rows["start"]) * 1e-9, mask=instant),
+        "duration": pa.array(np.round((rows["last"] - rows["start"]) * 1e-9, 9), mask=instant),
         "orig_bytes": pa.array(np.where(tcp, sizes[0], orig["payload"].astype("i8")), mask=instant),
         "resp_bytes": pa.array(np.where(tcp, sizes[1], resp["payload"].astype("i8")), mask=instant),
         "conn_state": pa.array(
             ["OTH" if other else s for other, s in zip(icmp.tolist(), states)], pa.string()
         ),
         "missed_bytes": (orig["missed"] + resp["missed"]).astype("i8"),
-        "history": pa.array(history, pa.string()),
+        "history": pa.array([letters or None for letters in history], pa.string()),
         "orig_pkts": orig["packets"].astype("i8"),
         "orig_ip_bytes": orig["ip_bytes"].astype("i8"),
         "resp_pkts": resp["packets"].astype("i8"),
@@ -257,7 +257,12 @@ def json_lines(table: pa.Table) -> Iterator[str]:
     stamps = table.column("ts").cast(pa.int64()).to_pylist()
     for i, ns in enumerate(stamps):
         fields = {name: column[i] for name, column in columns.items() if column[i] is not None}
-        yield f'{{"ts": {ns // 10**9}.{ns % 10**9:09d}, ' + json.dumps(fields)[1:]
+        yield f'{{"ts": {seconds(ns)}, ' + json.dumps(fields)[1:]
+
+
+def seconds(ns: int) -> str:
+    """ns as seconds with nine decimals: a float would round them."""
+    return f"{'-' * (ns < 0)}{abs(ns) // 10**9}.{abs(ns) % 10**9:09d}"
 
 
 def schema() -> pa.Schema:

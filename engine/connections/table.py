@@ -54,6 +54,12 @@ def key_tag(a: Int, b: Int, proto: Int) -> Int:
 
 
 @kernel
+def due(since: Int, timeout: Int) -> Int:
+    """Event time at which something that waits since then has waited long enough; no sum wraps."""
+    return since + timeout if since < MAX_TIME - timeout else np.int64(MAX_TIME)
+
+
+@kernel
 def link(
     links: Rows, heads: Links, tails: Links, clock: Longs, slot: Int, timer: Int, since: Int, timeout: Int
 ) -> None:
@@ -64,7 +70,7 @@ def link(
         links[last]["next"] = slot
     else:
         heads[timer] = slot
-        clock[NEXT_EXPIRY] = min(clock[NEXT_EXPIRY], since + timeout)
+        clock[NEXT_EXPIRY] = min(clock[NEXT_EXPIRY], due(since, timeout))
     tails[timer] = slot
 
 
@@ -152,16 +158,27 @@ def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_c
     next_expiry = np.int64(MAX_TIME)
     for timer in range(TIMERS):
         slot = t.heads[timer]
-        while slot >= 0 and t.links[slot]["since"] + timeouts[timer] <= now:
+        while slot >= 0 and due(t.links[slot]["since"], timeouts[timer]) <= now:
             if n_closed >= closed.size - 2:  # the packet at hand may close two more
                 return -1 - n_closed
             n_closed = close(t, slot, END_CLOSED if timer == CLOSING else END_TIMEOUT, closed, n_closed)
             t.clock[EXPIRED] += 1
             slot = t.heads[timer]
         if slot >= 0:
-            next_expiry = min(next_expiry, t.links[slot]["since"] + timeouts[timer])
+            next_expiry = min(next_expiry, due(t.links[slot]["since"], timeouts[timer]))
     t.clock[NEXT_EXPIRY] = next_expiry
     return n_closed
+
+
+@kernel
+def rewind(t: Table) -> None:
+    """Let what waits from a time that never came wait from now on; it stands at the recent ends of the lists."""
+    for timer in range(TIMERS):
+        slot = t.tails[timer]
+        while slot >= 0 and t.links[slot]["since"] > t.clock[NOW]:
+            t.links[slot]["since"] = t.clock[NOW]
+            slot = t.links[slot]["prev"]
+    t.clock[NEXT_EXPIRY] = t.clock[NOW]
 
 
 @kernel

@@ -160,9 +160,19 @@ def send(
         write_again(row, me, d)
     kind = place(row, me, you, holes, s, begin, end, ts)
     count(me, kind)
-    if kind != NEW or me["holes"] > 0:
+    if kind != NEW or has_open_hole(me, holes, s):
         enter_recovery(me, ts)
+        leave_recovery(me, ts)  # at once, when everything had been acknowledged: a spurious segment
     return kind
+
+
+@kernel
+def has_open_hole(me: Any, holes: Holes, s: Int) -> bool:
+    """Whether something unseen is not acknowledged either."""
+    for k in range(me["holes"]):  # noqa: SIM110 -- numba compiles no any()
+        if holes[s, k, 1] > me["acked"]:
+            return True
+    return False
 
 
 @kernel

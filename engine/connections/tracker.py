@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.clock import step
 from engine.connections.bounds import TrackerConfig
 from engine.connections.history import ACK, H_DATA, SYN, first_time, write_letter
 from engine.connections.layout import (
@@ -16,6 +17,7 @@ from engine.connections.layout import (
     FLAG_FLIPPED,
     FLAG_LATE,
     FLAG_MIDSTREAM,
+    FRAGMENT_WAYS,
     PACKET_FROM_ORIGINATOR,
     PACKET_IN_RECOVERY,
     PACKET_OPENED,
@@ -44,6 +46,7 @@ from engine.connections.table import (
     link,
     live_slots,
     release,
+    rewind,
     take_slot,
     touch,
     unlink,
@@ -55,6 +58,7 @@ from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Pa
 TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 IPV4, IPV6 = int(Kind.IPV4), int(Kind.IPV6)
 CAPACITY, LATE, LOST_AT = int(Clock.CAPACITY), int(Clock.LATE), int(Clock.LOST_AT)
+LEAPT = int(Clock.LEAPT)
 COLD_UNTIL = int(Clock.COLD_UNTIL)
 T_ATTEMPT, T_CLOSING, T_TCP = int(Timer.ATTEMPT), int(Timer.CLOSING), int(Timer.TCP)
 T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
@@ -176,10 +180,21 @@ def open_connection(t: Table, p: Packets, i: Int, tag: Int, sport: Int, dport: I
 
 @kernel
 def fragment_entry(t: Table, p: Packets, i: Int) -> tuple[Int, Int]:
-    """Where the connection of packet i's datagram is noted: place in t.fragments, and the check value."""
+    """Where the connection of packet i's datagram is noted: row of t.fragments, and the check value.
+
+    The row is the datagram's, or the one to take for it: an empty one, else that of the oldest connection.
+    """
     h = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.ip_id[i]))
     h ^= endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(p.proto[i]))
-    return np.int64(h & np.uint64(t.fragments.shape[0] - 1)), np.int64(h >> np.uint64(1)) | 1
+    check = np.int64(h >> np.uint64(1)) | 1
+    first = np.int64(h & np.uint64(t.fragments.shape[0] // FRAGMENT_WAYS - 1)) * FRAGMENT_WAYS
+    best: Int = first
+    for k in range(first, first + FRAGMENT_WAYS):
+        if t.fragments[k, 0] == check:
+            return k, check
+        if t.fragments[best, 0] != 0 and (t.fragments[k, 0] == 0 or t.fragments[k, 2] < t.fragments[best, 2]):
+            best = k
+    return best, check
 
 
 @kernel
@@ -203,9 +218,9 @@ def track(
     n_closed = 0
     for i in range(begin, p.ts.size):
         ts = p.ts[i]
-        if ts > t.clock[NOW]:
-            t.clock[NOW] = ts
-        elif ts < t.clock[NOW]:
+        if step(t.clock, ts) != 0:
+            rewind(t)
+        if ts < t.clock[NOW]:
             t.clock[LATE] += 1
         if t.clock[NOW] >= t.clock[NEXT_EXPIRY]:
             n_closed = expire(t, timeouts, closed, n_closed)
@@ -213,7 +228,7 @@ def track(
                 return i, -1 - n_closed
         if closed.size - n_closed < 3:  # room for an eviction and a reuse
             return i, n_closed
-        now = t.clock[NOW]
+        now = max(t.clock[NOW], t.clock[LEAPT])  # what a leap touches waits from there, if it comes true
         slot_out[i] = -1
         flags_out[i] = 0
         segment_out[i] = 0
@@ -309,6 +324,13 @@ def track(
 
 
 @kernel
+def rewind_if(t: Table, now: Int) -> None:
+    """Take the time of a block without packets."""
+    if step(t.clock, now) != 0:
+        rewind(t)
+
+
+@kernel
 def settle(t: Table, slots: NDArray[np.int32]) -> None:
     """Count what can no longer arrive: acknowledged holes are losses, running episodes end."""
     for i in range(slots.size):
@@ -363,7 +385,8 @@ class Tracker:
 
     def advance(self, now: int) -> Iterator[NDArray[np.int32]]:
         """Let event time reach ``now`` without a packet; yields the slots of connections that end by it."""
-        self.table.clock[NOW] = max(self.table.clock[NOW], now)
+        if now > self.table.clock[NOW]:
+            rewind_if(self.table, now)
         more = True
         while more:
             n_closed = expire(self.table, self._timeouts, self._closed, 0)

@@ -163,7 +163,7 @@ def test_a_disk_that_fills_leaves_nothing_half_written(new: NewSink, tmp_path: P
         if isinstance(sink, ScoreFile):
             assert listing(disk) == []
         else:
-            assert whole_lines(disk / "out") == sink.alerts
+            assert (whole_lines(disk / "out") if (disk / "out").exists() else 0) == sink.alerts
 
 
 @every_sink
@@ -176,7 +176,7 @@ def test_a_file_that_may_not_grow_leaves_nothing_half_written(new: NewSink, tmp_
     if isinstance(sink, ScoreFile):
         assert listing(tmp_path) == []
     else:
-        assert whole_lines(tmp_path / "out") == sink.alerts
+        assert (whole_lines(tmp_path / "out") if (tmp_path / "out").exists() else 0) == sink.alerts
 
 
 def test_alerts_go_on_after_a_disk_that_was_full(tmp_path: Path) -> None:

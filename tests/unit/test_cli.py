@@ -68,10 +68,9 @@ def refused(result: Result, code: int, said: str) -> None:
 
 
 def misused(result: Result, said: str) -> None:
-    """A command that click refused: usage and one line, exit code 2."""
-    assert result.exit_code == 2
-    assert result.stdout == ""
-    assert said in result.stderr.splitlines()[-1]
+    """A command that click refused: one line that names the help, exit code 2."""
+    refused(result, 2, said)
+    assert "--help" in result.stderr
 
 
 def commands(
@@ -291,7 +290,7 @@ def test_a_wrong_value_on_the_command_line_is_named(
 
 @pytest.mark.parametrize("speed", ["fast", "2", "0x", "-1x", "x", "nanx", "infx", "", "1xx"])
 def test_a_speed_that_is_none_is_misuse(speed: str, capture: Path) -> None:
-    misused(called("score", capture, "--speed", speed), "is neither max nor a factor such as 1x or 20x")
+    misused(called("score", capture, "--speed", speed), "is neither max nor a factor from 1e-6x to 1e6x")
 
 
 def test_misuse_is_told_apart() -> None:
@@ -499,7 +498,7 @@ def test_bundles_that_do_not_fit_are_named(capture: Path, trained: Path, tmp_pat
     bundle.kitnet_to_bundle(tmp_path / "other", KitNET(config), {})
     for name, said in (
         ("cut", "cut: not a readable bundle"), ("garbage", "garbage: not a readable bundle"), ("empty", "empty: "),
-        ("missing", "missing: "), (".", "not a readable bundle"), ("other", "holds a 'kitnet', not a 'kitsune'"),
+        ("missing", "missing: "), (".", "not a regular file"), ("other", "holds a 'kitnet', not a 'kitsune'"),
     ):  # fmt: skip
         refused(called("score", capture, "--model", tmp_path / name, "--out", tmp_path / "out"), 1, said)
     result = called("score", capture, "--model", trained, "-c", tmp_path / "w.yaml")
@@ -569,7 +568,7 @@ def test_an_interrupt_of_a_paced_replay_flushes_and_ends_well(
     assert b"metrics at http://127.0.0.1:" in process.stderr.readline()
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, err) == (0, b"interrupted: the captures were not read to their end\n")
     got = json.loads(out)
     assert got["interrupted"] is True
     assert got["packets"] < N
@@ -587,7 +586,7 @@ def test_an_interrupt_while_a_pipe_is_silent_ends_well(capture: Path, tmp_path: 
     out, err = process.communicate(timeout=60)
     os.close(writer)
     os.close(reader)
-    assert (process.returncode, err) == (0, b"")
+    assert (process.returncode, err) == (0, b"interrupted: the captures were not read to their end\n")
     assert json.loads(out)["interrupted"] is True
     assert listing(tmp_path) == ["alerts.jsonl", "metrics.prom", "scores.parquet"]
 

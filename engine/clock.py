@@ -1,0 +1,67 @@
+"""Event time that one bad time stamp cannot ruin: a leap counts only once a second packet confirms it."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.kernels import Int, kernel
+
+LEAP = 3_600_000_000_000  # ns; packets this far ahead of all before are not believed at once
+NEVER = -(1 << 63)
+LATEST = (1 << 63) - 1
+
+
+class Tick(IntEnum):
+    """Fields at the beginning of an array that holds a clock; int64."""
+
+    NOW = 0  # event time: the greatest time believed, NEVER before the first
+    LEAPT = 1  # time of a packet far ahead that waits for another to confirm it, NEVER when none does
+    SEEN = 2  # packets
+    LEAPS = 3  # packets that were not believed at once
+
+
+NOW, LEAPT, SEEN, LEAPS = int(Tick.NOW), int(Tick.LEAPT), int(Tick.SEEN), int(Tick.LEAPS)
+
+
+def new_clock() -> NDArray[np.int64]:
+    """A clock that has seen nothing."""
+    return np.array([NEVER, NEVER, 0, 0], np.int64)
+
+
+@kernel
+def step(clock: NDArray[np.int64], ts: Int) -> Int:
+    """Take a packet's time; 1 when a time that was taken before turned out wrong, else 0.
+
+    The first packet is believed, until the second says otherwise.
+    """
+    now, leapt = clock[NOW], clock[LEAPT]
+    clock[SEEN] += 1
+    if now == NEVER:
+        clock[NOW] = ts
+        return 0
+    if clock[SEEN] == 2 and now > NEVER + LEAP and ts < now - LEAP:
+        clock[NOW] = ts
+        return 1
+    if now >= LATEST - LEAP or ts <= now + LEAP:
+        clock[NOW] = max(now, ts)
+        clock[LEAPT] = NEVER
+        return 1 if leapt != NEVER else 0
+    clock[LEAPT] = ts
+    if leapt == NEVER or ts < leapt - LEAP:
+        clock[LEAPS] += 1
+        return 0
+    clock[NOW] = min(ts, leapt)
+    if ts - clock[NOW] <= LEAP:
+        clock[NOW] = max(ts, leapt)
+        clock[LEAPT] = NEVER
+    return 0
+
+
+@kernel
+def run(clock: NDArray[np.int64], ts: NDArray[np.int64]) -> None:
+    """Take the times of packets in order."""
+    for i in range(ts.size):
+        step(clock, ts[i])
