@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,12 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 CONNECT_SECONDS = 8.0  # until a broker must have answered for the first time
 SECRET_SETTINGS = ("sasl_plain_password", "ssl_password", "token")
 OURS = ("bootstrap_servers", "bootstrap_timeout_ms", "sasl_oauth_token_provider", *SECRET_SETTINGS)
+
+KINDS = {
+    "client": (KafkaAdminClient, KafkaConsumer, KafkaProducer),
+    "producer": (KafkaProducer,),
+    "consumer": (KafkaConsumer,),
+}
 
 Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
 
@@ -89,11 +95,35 @@ class Token(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python has no
         return self._secret.read("token")
 
 
-def connect(kind: Callable[..., Client], settings: KafkaSettings, **more: Any) -> Client:
+def check_settings(
+    client: Mapping[str, Any],
+    producer: Mapping[str, Any],
+    consumer: Mapping[str, Any],
+    secrets: Iterable[str],
+) -> None:
+    """Raise ValueError for settings that kafka-python does not have, or that are not the user's to set."""
+    for section, given in (("client", client), ("producer", producer), ("consumer", consumer)):
+        known = set().union(*(kind.DEFAULT_CONFIG for kind in KINDS[section]))
+        for name in given:
+            if name in SECRET_SETTINGS:
+                raise ValueError(
+                    f"{section}.{name}: a secret does not belong here; name its env or file in secrets"
+                )
+            if name in OURS:
+                raise ValueError(f"{section}.{name}: set otherwise (the bus' URL, secrets)")
+            if name not in known:
+                raise ValueError(f"{section}.{name}: kafka-python has no such setting")
+    for name in secrets:
+        if name not in SECRET_SETTINGS:
+            raise ValueError(f"secrets.{name}: not one of {', '.join(SECRET_SETTINGS)}")
+
+
+def connect(kind: type[Client], settings: KafkaSettings, **more: Any) -> Client:
     """A client that has reached the cluster. Raises KafkaBusError with the brokers' addresses and the reason."""
     with _complaints() as said:
         try:
-            return kind(**settings.connection(), **more)
+            own = {k: v for k, v in settings.connection().items() if k in kind.DEFAULT_CONFIG}
+            return kind(**{**own, **more})
         except (KafkaError, ValueError, TypeError, AssertionError, OSError) as error:
             where = ",".join(settings.servers)
             raise KafkaBusError(f"kafka://{where}: {_reason(said, error)}") from None
@@ -109,11 +139,17 @@ def _complaints() -> Iterator[list[str]]:
             said.append(record.getMessage())
 
     logger, listener = logging.getLogger("kafka.net"), Listener(logging.WARNING)
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(listener)
+    if logger.getEffectiveLevel() > logging.WARNING:  # nobody else wants to hear it
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False
     try:
         yield said
     finally:
         logger.removeHandler(listener)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def _reason(said: list[str], error: Exception) -> str:

@@ -96,6 +96,22 @@ class Admin:
         return found[0]
 
 
+def describe(kind: str, topic: Topic | None, prefix: str = "") -> tuple[list[str], list[str]]:
+    """Lines about a topic for people, and what of it breaks recovery."""
+    if topic is None:
+        text = f"{prefix}{kind}: not there; make it with: wiresonde topics create"
+        return [text], [text]
+    shown = ("cleanup.policy", "retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas")
+    settings = " ".join(f"{name}={topic.settings[name]}" for name in shown if name in topic.settings)
+    lines = [
+        f"{topic.name}: {topic.partitions} partitions, {topic.replicas} replicas, id {topic.id}",
+        f"  {settings}",
+    ]
+    problems = problems_of(kind, topic)
+    lines += [f"  {'breaks recovery' if p.stops else 'note'}: {p.text}" for p in problems]
+    return lines, [f"topic {topic.name}: {p.text}" for p in problems if p.stops]
+
+
 def _settings_of(name: str, replicas: int, retention_hours: float) -> dict[str, str]:
     settings = {"max.message.bytes": str(MESSAGE_BYTES)}
     if replicas > 1:

@@ -43,7 +43,7 @@ class MemoryBus:
         self._error: BaseException | None = None
         self._changed = threading.Condition()
 
-    def publish(self, partition: int, value: bytes) -> int:
+    def publish(self, partition: int, value: bytes, *, about: str = "") -> int:  # noqa: ARG002 -- nothing fails
         """Append a message and return its offset; blocks while the partition is full."""
         if not 0 <= partition < self.partitions:
             raise ValueError(f"partition {partition} is not one of {self.partitions}")

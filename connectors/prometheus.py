@@ -6,14 +6,17 @@ A histogram takes a whole batch at once (searchsorted and bincount, 15 ns a valu
 
 from __future__ import annotations
 
+import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from socketserver import ThreadingMixIn
 from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 Labels = tuple[str, ...]
@@ -85,12 +88,46 @@ def registry_of(collector: BatchCollector) -> CollectorRegistry:
     return registry
 
 
-class MetricsServer:
-    """Serves /metrics until closed."""
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread a request, none of which keeps the process alive."""
 
-    def __init__(self, collector: BatchCollector, host: str, port: int) -> None:
-        """Listen on host:port; port 0 takes a free one. Raises OSError when the address is taken."""
-        self._server, self._thread = start_http_server(port, host, registry_of(collector))
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    """Requests are not worth a line each."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+class MetricsServer:
+    """Serves /metrics, /healthz and /readyz until closed."""
+
+    def __init__(
+        self, collector: BatchCollector, host: str, port: int,
+        healthy: Callable[[], bool] = lambda: True, ready: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
+        """Listen on host:port; port 0 takes a free one. Raises OSError when the address is taken.
+
+        healthy, ready: asked at each request; false answers 503.
+        """
+        metrics = make_wsgi_app(registry_of(collector))
+        checks = {"/healthz": healthy, "/readyz": ready}
+
+        def app(environ: dict[str, Any], start: Any) -> Any:
+            check = checks.get(environ.get("PATH_INFO", ""))
+            if check is None:
+                return metrics(environ, start)
+            good = check()
+            start("200 OK" if good else "503 Service Unavailable", [("Content-Type", "text/plain")])
+            return [b"ok\n" if good else b"not ok\n"]
+
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        kind = type("Server", (_Server,), {"address_family": family})
+        self._server: WSGIServer = make_server(host, port, app, kind, _Quiet)
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread.start()
         self.port = int(self._server.server_port)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}/metrics"
 

@@ -186,7 +186,7 @@ class Scoring:
         self._check()
         self.bus = MemoryBus(config.bus.partitions, config.bus.queue_blocks)
         self.metrics = Metrics(tuple(config.labels.slice))
-        self.detectors = [self._detector(k) for k in range(config.bus.partitions)]
+        self.detectors = [build_detector(config, k, job.model) for k in range(config.bus.partitions)]
         self.top = Top()
         self.files: list[ScoreFile | AlertFile] = []
         self.server: MetricsServer | None = None
@@ -212,16 +212,6 @@ class Scoring:
             raise InputError("the label file has no rows")
         if unknown := [name for name in self.job.config.labels.slice if name not in names]:
             raise ConfigError(f"labels.slice: {', '.join(unknown)}: the label file has {', '.join(names)}")
-
-    def _detector(self, partition: int) -> Detector:
-        config = self.job.config
-        slots = slots_needed(config.connections)
-        k = config.kitsune
-        if self.job.model is not None:
-            scorer = load_kitsune(self.job.model, config, slots)
-        else:
-            scorer = new_kitsune(k.features, k.kitnet, k.threshold, k.scorer, slots)
-        return Detector(partition, config.connections, [scorer])
 
     def _open_files(self) -> None:
         directory = self.job.config.output.directory
@@ -296,7 +286,11 @@ class Scoring:
     def _publish(self) -> None:
         config = self.job.config
         sensor = Sensor(
-            config.sensor.name, config.sensor.epoch, config.bus.block_packets, config.decode, self.job.labels
+            config.sensor.name,
+            config.sensor.epoch or 0,
+            config.bus.block_packets,
+            config.decode,
+            self.job.labels,
         )
         publisher = self._publisher = Publisher(sensor, self.bus)
         try:
@@ -375,6 +369,27 @@ class Scoring:
             except OSError as error:
                 raise OutputError(f"{path}: {error.strerror}") from error
             summary.files.append(str(path))
+
+
+def build_detector(config: Config, partition: int, model: Path | None = None) -> Detector:
+    """A detector that has seen nothing. ``model``: a bundle to score with, frozen; InputError when it is none."""
+    slots = slots_needed(config.connections)
+    k = config.kitsune
+    if model is not None:
+        scorer = load_kitsune(model, config, slots)
+    else:
+        scorer = new_kitsune(k.features, k.kitnet, k.threshold, k.scorer, slots)
+    return Detector(partition, config.connections, [scorer])
+
+
+def model_digest(model: Path | None) -> str | None:
+    """What tells a bundle from others, None without one. InputError when it cannot be read."""
+    if model is None:
+        return None
+    try:
+        return _digest(model)
+    except OSError as error:
+        raise InputError(f"{model}: {error.strerror or error}") from error
 
 
 def score(job: Job) -> Summary:

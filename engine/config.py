@@ -54,17 +54,93 @@ class SensorSection(Section):
         pattern=r"^[A-Za-z0-9._-]+$",
         description="of the sensor, in metrics and alerts",
     )
-    epoch: int = Field(0, ge=0, description="number of this run of the sensor")
+    epoch: int | None = Field(
+        None, ge=0, le=(1 << 62) - 1,
+        description="number of this run of the sensor; none: from what the captures hold, so that a capture "
+        "published again is recognised",
+    )  # fmt: skip
+
+
+def _not_empty(value: Any) -> Any:
+    if value == "":  # Path would make the current directory of it
+        raise ValueError("a path cannot be empty")
+    return value
+
+
+FilePath = Annotated[Path, BeforeValidator(_not_empty), PlainSerializer(str)]
+
+
+class SecretSection(Section):
+    """Where a secret is found."""
+
+    env: str | None = Field(None, min_length=1, description="environment variable that holds it")
+    file: FilePath | None = Field(None, description="file that holds it, read at each connection")
+
+    @model_validator(mode="after")
+    def _is_one(self) -> SecretSection:
+        if (self.env is None) == (self.file is None):
+            raise ValueError("give one of env and file")
+        return self
+
+
+ClientValue = str | int | float | bool | None
+
+
+class KafkaSection(Section):
+    """Apache Kafka. ``client``, ``producer`` and ``consumer`` take any setting of kafka-python."""
+
+    prefix: str = Field(
+        "", max_length=200, pattern=r"^[A-Za-z0-9._-]*$", description="of the names of all topics"
+    )
+    block_packets: int = Field(4096, ge=1, le=8192, description="packets a message")
+    in_flight_bytes: int = Field(
+        32 << 20, ge=1 << 20, le=1 << 32, description="bytes on their way before publishing waits"
+    )
+    client: dict[str, ClientValue] = Field(
+        {}, description="settings of every client, such as security_protocol"
+    )
+    producer: dict[str, ClientValue] = Field(
+        {}, description="settings of producers, such as delivery_timeout_ms"
+    )
+    consumer: dict[str, ClientValue] = Field(
+        {}, description="settings of consumers, such as session_timeout_ms"
+    )
+    secrets: dict[str, SecretSection] = Field(
+        {}, description="sasl_plain_password, ssl_password or token (OAUTHBEARER): env or file"
+    )
+
+    @model_validator(mode="after")
+    def _are_known(self) -> KafkaSection:
+        if self.client or self.producer or self.consumer or self.secrets:
+            from connectors.kafka_client import check_settings
+
+            check_settings(self.client, self.producer, self.consumer, self.secrets)
+        return self
+
+
+class DetectSection(Section):
+    """A detector on Kafka. All in seconds of the clock."""
+
+    snapshot_seconds: float = Field(60.0, gt=0, le=86400, description="between snapshots of a partition")
+    flush_seconds: float = Field(1.0, gt=0, le=3600, description="that rows wait at most for the sinks")
+    alive_seconds: float = Field(120.0, gt=0, description="without progress before /healthz fails")
 
 
 class BusSection(Section):
     """How packets travel."""
+
+    url: str | None = Field(
+        None,
+        pattern=r"^kafka://[^/\s,]+(,[^/\s,]+)*$",
+        description="kafka://HOST:PORT,…; none: the embedded bus",
+    )
 
     partitions: int = Field(1, ge=1, le=1024, description="of the packets topic; Kitsune is exact with 1")
     block_packets: int = Field(16384, ge=1, le=65536, description="packets a message")
     queue_blocks: int = Field(
         32, ge=1, le=4096, description="messages a partition holds before publishing waits"
     )
+    kafka: KafkaSection = KafkaSection()
 
 
 class KitsuneSection(Section):
@@ -106,15 +182,6 @@ class MetricsSection(Section):
     port: int | None = Field(None, ge=0, le=65535, description="none: no endpoint; 0: any free port")
 
 
-def _not_empty(value: Any) -> Any:
-    if value == "":  # Path would make the current directory of it
-        raise ValueError("a path cannot be empty")
-    return value
-
-
-FilePath = Annotated[Path, BeforeValidator(_not_empty), PlainSerializer(str)]
-
-
 class OutputSection(Section):
     """Sinks."""
 
@@ -133,6 +200,7 @@ class Config(Section):
     kitsune: KitsuneSection = KitsuneSection()
     bus: BusSection = BusSection()
     labels: LabelsSection = LabelsSection()
+    detect: DetectSection = DetectSection()
     metrics: MetricsSection = MetricsSection()
     output: OutputSection = OutputSection()
 

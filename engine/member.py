@@ -12,7 +12,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +45,7 @@ class GroupBus(Protocol):
     def poll(self, timeout: float | None = None) -> list[Message] | None:
         """The next messages of the partitions sought, [] after the timeout, None at the end wanted."""
 
-    def changes(self) -> list[Change]:
+    def changes(self) -> Sequence[Change]:
         """What came and went since the last call, in order."""
 
     def log(self, partition: int) -> tuple[int, int]:

@@ -26,8 +26,8 @@ class Producer(Protocol):
 
     partitions: int
 
-    def publish(self, partition: int, value: bytes) -> int:
-        """Append a message and return its offset; blocks while the partition is full."""
+    def publish(self, partition: int, value: bytes, *, about: str) -> object:
+        """Append a message; blocks while there is no room. ``about``: what to call it in an error."""
 
 
 HEARTBEAT = 1.0  # seconds between heartbeats of a live or paced source
@@ -77,6 +77,7 @@ class Sensor:
     block_packets: int
     decode: DecodeConfig
     labels: Labels | None = None
+    shift: int = 0  # ns added to every time, after labels have been looked up: for a capture published again
 
 
 class Publisher:
@@ -87,10 +88,12 @@ class Publisher:
         self._bus = bus
         self._parts: list[list[Packets]] = [[] for _ in range(bus.partitions)]
         self._waiting = [0] * bus.partitions
+        self._first = [0] * bus.partitions  # number of the first packet that waits, in the stream
         self._seq = [0] * bus.partitions  # number of the next packet
         self._dropped = 0  # to be counted with the next block
         self._loss = [False] * bus.partitions  # whether packets were lost since a partition's last block
         self._clock = new_clock()
+        self._began = 0  # time of the first packet
         self._lock = threading.RLock()  # a ticker may flush while frames are added
         self.packets = 0
         self.labelled = 0  # packets that belong to a probe
@@ -106,19 +109,27 @@ class Publisher:
         if self._sensor.labels is not None:
             p = self._sensor.labels.tag(p)
             self.labelled += int(np.count_nonzero(p.probe))
+        if self._sensor.shift:
+            p = p._replace(ts=p.ts + self._sensor.shift)
+        first = self.packets  # number of p's first packet in the stream
         self.packets += len(frames)
         if frames.dropped:
             self._dropped += frames.dropped
             self._loss = [True] * self._bus.partitions
+        if not self._clock[SEEN]:
+            self._began = int(p.ts[0])
         run_clock(self._clock, p.ts)
         if self._bus.partitions == 1:
-            self._keep(0, p)
+            self._keep(0, p, first)
             return
         goes = partitions(p, self._bus.partitions)
         for partition in np.unique(goes).tolist():
-            self._keep(partition, take(p, goes == partition))
+            mine = goes == partition
+            self._keep(partition, take(p, mine), first + int(mine.argmax()))
 
-    def _keep(self, partition: int, p: Packets) -> None:
+    def _keep(self, partition: int, p: Packets, first: int) -> None:
+        if not self._parts[partition]:
+            self._first[partition] = first
         self._parts[partition].append(p)
         self._waiting[partition] += p.ts.size
         if self._waiting[partition] >= self._sensor.block_packets:
@@ -140,8 +151,18 @@ class Publisher:
             self._loss[partition],
         )
         self._dropped, self._loss[partition] = 0, False
-        self._bus.publish(partition, wire.encode(block))
+        about = (
+            f"packet {self._first[partition]:,} of the stream (partition {partition})"
+            if parts
+            else "a heartbeat"
+        )
+        self._bus.publish(partition, wire.encode(block), about=about)
         self._seq[partition] += len(block)
+
+    @property
+    def span(self) -> int:
+        """ns of event time since the first packet."""
+        return int(self._clock[NOW]) - self._began if self._clock[SEEN] else 0
 
     def flush(self) -> None:
         """Publish what waits."""

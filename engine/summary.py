@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -13,6 +16,9 @@ from rich.table import Table
 from engine.app import Summary
 from engine.labels import NO_PROBES, Probes
 from engine.scores import label_names
+
+if TYPE_CHECKING:  # at run time it would bring Kafka along
+    from engine.detect import DetectReport
 
 MOST_LABELS = 3  # shown beside a connection
 
@@ -35,6 +41,24 @@ def print_summary(summary: Summary, labels: Sequence[str] = (), console: Console
             console.width = max(console.width, whole)  # a terminal that is too narrow wraps, nothing is cut
             console.print(table)
     click.echo(captured.get(), nl=False)
+
+
+def print_report(report: DetectReport, slices: Sequence[str], as_json: bool) -> None:
+    """Print what a detector on Kafka did."""
+    if as_json:
+        click.echo(json.dumps(asdict(report), default=str))
+        return
+    summary = Summary(
+        packets=report.packets, connections=report.connections, scored=report.scored, alarms=report.alarms,
+        seconds=report.seconds, losses={k: n for k, n in report.counters.items() if n}, top=report.top,
+        threshold=report.top[0]["threshold"] if report.top else None,
+    )  # fmt: skip
+    held = ", ".join(f"{p} up to {offset}" for p, offset in report.partitions.items()) or "none"
+    summary.notes.append(f"partitions held at the end: {held}")
+    names = [
+        k.removeprefix("label.") for k in (report.top[0] if report.top else {}) if k.startswith("label.")
+    ]
+    print_summary(summary, [n for n in slices if n in names] or names[:MOST_LABELS])
 
 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
