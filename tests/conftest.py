@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,15 @@ settings.register_profile("plain", parent=settings.get_profile("compiled"), max_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "compiled"))
 
 PLAIN = os.environ.get("NUMBA_DISABLE_JIT") == "1"
+
+
+@pytest.fixture(scope="session")
+def kafka_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a real broker: KAFKA_BOOTSTRAP, or one of our own; skips where none can be had."""
+    from tests.broker import given_or_started
+
+    with given_or_started(tmp_path_factory.mktemp("broker")) as address:
+        yield address
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

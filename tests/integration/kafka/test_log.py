@@ -1,0 +1,252 @@
+"""What a detector does when the log is not what its snapshot says, or holds what it cannot read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+
+import pyarrow as pa
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+
+from connectors import codec
+from connectors.kafka_topics import Admin
+from engine.segments import Merged, merge
+from tests.integration.kafka.site import DEMO, LABELS, Site, assert_equal, final_rows, wait_for
+
+pytestmark = [pytest.mark.kafka, pytest.mark.compiled]
+
+
+def refused(site: Site, name: str, said: str) -> None:
+    """A detector that ends with one line, exit 1."""
+    detector = site.detect(name, "--stop-at-end")
+    text = detector.ended(1)
+    lines = [line for line in text.splitlines() if line.startswith("wiresonde: ")]
+    assert len(lines) == 1, text[-2000:]
+    assert said in lines[0]
+    assert "Traceback" not in text
+
+
+def test_a_snapshot_older_than_retention_stops_with_the_way_to_repair_it(empty_site: Site) -> None:
+    empty_site.replay()
+    empty_site.finish("first")
+    empty_site.replay("--epoch", 2)
+    ends = empty_site.offsets()
+    held = {int(p.parent.name): int(p.stem) for p in empty_site.snapshots()}
+    admin = KafkaAdminClient(bootstrap_servers=empty_site.address)
+    gone = {TopicPartition(f"{empty_site.prefix}packets", 2): ends[2] - 5}
+    admin.delete_records(gone)
+    admin.close()
+    refused(
+        empty_site, "second", f"the snapshot goes on at offset {held[2]}, but the log begins at {ends[2] - 5}"
+    )
+    text = (empty_site.folder / "second.log").read_text()
+    assert f"move {empty_site.state}/{empty_site.prefix}packets/2 away" in text
+    (empty_site.state / f"{empty_site.prefix}packets" / "2").rename(empty_site.folder / "away")
+    third = empty_site.finish("third")
+    assert "starting cold at" in (empty_site.folder / "third.log").read_text()
+    rows = merge([third]).table.filter(pa.compute.equal(merge([third]).table["partition"], 2))
+    assert rows.num_rows > 0
+    assert all(rows["midstream"].to_pylist())
+
+
+def test_a_detector_without_a_snapshot_whose_log_is_whole_is_exact(site: Site, wanted: Merged) -> None:
+    first = site.finish("first", group="bare")
+    for path in site.snapshots():
+        path.unlink()
+    again = site.finish("again", group="bare")
+    assert "no snapshot, reading the log from its start" in (site.folder / "again.log").read_text()
+    assert_equal(merge([first, again]), wanted)
+    assert merge([first, again]).repeated > 0
+
+
+def test_a_topic_made_anew_is_noticed(empty_site: Site) -> None:
+    empty_site.replay()
+    empty_site.finish("first")
+    old = empty_site.topic_id()
+    admin = KafkaAdminClient(bootstrap_servers=empty_site.address)
+    admin.delete_topics([f"{empty_site.prefix}packets"])
+    ends = time.monotonic() + 30
+    while any(
+        t["name"].endswith("packets") for t in admin.describe_topics() if empty_site.prefix in t["name"]
+    ):
+        assert time.monotonic() < ends
+        time.sleep(0.1)
+    admin.close()
+    empty_site.make_topics()
+    new = empty_site.topic_id()
+    assert new != old
+    refused(empty_site, "second", f"a snapshot of topic id {old}, but the topic was made anew and has {new}")
+
+
+def test_another_number_of_partitions_is_noticed_at_the_start(empty_site: Site) -> None:
+    empty_site.replay()
+    empty_site.finish("first")
+    admin = KafkaAdminClient(bootstrap_servers=empty_site.address)
+    admin.create_partitions({f"{empty_site.prefix}packets": 6})
+    admin.close()
+    wait_for(lambda: partitions(empty_site) == 6, "six partitions")
+    refused(empty_site, "second", "a snapshot of a topic with 4 partitions, which now has 6")
+
+
+def partitions(site: Site) -> int:
+    with Admin(site.kafka) as admin:
+        return admin.packets().partitions
+
+
+def test_another_number_of_partitions_is_noticed_while_running(empty_site: Site) -> None:
+    consumer = {"session_timeout_ms": 3000, "heartbeat_interval_ms": 500, "metadata_max_age_ms": 1000}
+    bus = {
+        "url": f"kafka://{empty_site.address}",
+        "kafka": {"prefix": empty_site.prefix, "block_packets": 64, "consumer": consumer},
+    }
+    empty_site.configure(bus=bus)
+    empty_site.replay()
+    running = empty_site.detect("running")
+    wait_for(empty_site.snapshots, "a snapshot")
+    admin = KafkaAdminClient(bootstrap_servers=empty_site.address)
+    admin.create_partitions({f"{empty_site.prefix}packets": 6})
+    admin.close()
+    text = running.ended(1)
+    assert "the topic has 6 partitions now and had 4" in text
+
+
+def test_another_configuration_is_noticed(site: Site) -> None:
+    site.finish("first", group="configured")
+    site.configure(connections={"capacity": 4096, "udp_timeout": 30.0})
+    refused(site, "second", "a snapshot of another configuration")
+
+
+def test_a_capture_published_twice_is_recognised(empty_site: Site, wanted: Merged) -> None:
+    empty_site.replay()
+    empty_site.replay()
+    out = empty_site.finish("both")
+    log = (empty_site.folder / "both.log").read_text()
+    assert "packets published again, skipped 22,124" in log
+    got, once = final_rows(merge([out])), final_rows(wanted)
+    columns = [c for c in once.column_names if c not in ("offset", "row", "partition")]
+    order = [("uid", "ascending"), ("ts", "ascending")]
+    assert got.select(columns).sort_by(order).equals(once.select(columns).sort_by(order))
+
+
+def test_a_replay_that_was_cut_off_can_be_given_again(empty_site: Site, wanted: Merged) -> None:
+    first = empty_site.start(
+        empty_site.command("replay", DEMO, "--labels", LABELS, "--speed", "20x"),
+        empty_site.folder / "replay.log",
+    )
+    wait_for(lambda: sum(empty_site.offsets().values()) > 20, "some messages")
+    first.kill()
+    first.wait()
+    empty_site.replay()
+    out = empty_site.finish("whole")
+    got, once = final_rows(merge([out])), final_rows(wanted)
+    columns = [c for c in once.column_names if c not in ("offset", "row", "partition")]
+    order = [("uid", "ascending"), ("ts", "ascending")]
+    assert got.select(columns).sort_by(order).equals(once.select(columns).sort_by(order))
+
+
+def test_a_looped_replay_is_new_traffic_each_time(empty_site: Site) -> None:
+    done = empty_site.replay("--loop", 3)
+    assert f"published    {3 * 22124:,} packets" in done.stdout
+    out = empty_site.finish("looped")
+    assert "packets published again" not in (empty_site.folder / "looped.log").read_text()
+    rows = final_rows(merge([out]))
+    packets = sum(rows["orig_pkts"].to_pylist()) + sum(rows["resp_pkts"].to_pylist())
+    assert packets > 2 * 22124
+    assert len(set(rows["uid"].to_pylist())) == rows.num_rows
+
+
+def send(site: Site, partition: int, value: bytes) -> None:
+    producer = KafkaProducer(bootstrap_servers=site.address)
+    producer.send(f"{site.prefix}packets", value, partition=partition)
+    producer.flush()
+    producer.close()
+
+
+def read_all(site: Site, topic: str) -> list[object]:
+    """Everything in a topic."""
+    consumer = KafkaConsumer(
+        f"{site.prefix}{topic}",
+        bootstrap_servers=site.address,
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=3000,
+    )
+    try:
+        return list(consumer)
+    finally:
+        consumer.close()
+
+
+def test_a_poison_message_goes_to_the_dead_letters_and_processing_goes_on(empty_site: Site) -> None:
+    empty_site.replay()
+    at = empty_site.offsets()[1]
+    send(empty_site, 1, b"\x00not arrow")
+    empty_site.replay("--epoch", 2)
+    out = empty_site.finish("past")
+    letters = read_all(empty_site, "dead-letter")
+    assert [letter.value for letter in letters] == [b"\x00not arrow"]  # type: ignore[attr-defined]
+    headers = dict(letters[0].headers)  # type: ignore[attr-defined]
+    assert headers["partition"] == b"1"
+    assert headers["offset"] == str(at).encode()
+    assert b"not an Arrow message" in headers["reason"]
+    merged = merge([out])
+    assert merged.spans[1] == [(0, empty_site.offsets()[1])]
+    assert max(merged.table.filter(pa.compute.equal(merged.table["partition"], 1))["offset"].to_pylist()) > at
+
+
+def test_a_message_of_a_newer_schema_stops_and_is_not_skipped(
+    empty_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codec, "FORMAT", codec.FORMAT + 1)
+    newer = codec.encode({}, {})
+    empty_site.replay()
+    at = empty_site.offsets()[0]
+    send(empty_site, 0, newer)
+    refused(empty_site, "older", f"partition=0 offset={at}: message format 2; this version reads up to 1")
+    assert read_all(empty_site, "dead-letter") == []
+
+
+def test_scores_and_alerts_of_the_topics_are_those_of_the_files(empty_site: Site) -> None:
+    empty_site.replay()
+    out = empty_site.finish("topics")
+    merged = merge([out])
+    tables = [pa.ipc.open_stream(m.value).read_all() for m in read_all(empty_site, "scores")]  # type: ignore[attr-defined]
+    table = pa.concat_tables(tables, promote_options="default").replace_schema_metadata(None)
+    order = [("partition", "ascending"), ("offset", "ascending"), ("row", "ascending")]
+    assert table.num_rows == merged.table.num_rows
+    for name in merged.table.column_names:
+        if not name.startswith("label."):
+            a, b = (t.sort_by(order)[name].combine_chunks() for t in (table, merged.table))
+            assert a.equals(b), name
+    lines = [json.loads(line) for line in (out / "alerts.jsonl").read_text().splitlines()]
+    alerts = [json.loads(m.value) for m in read_all(empty_site, "alerts")]  # type: ignore[attr-defined]
+    assert sorted(a["event"]["id"] for a in alerts) == sorted(a["event"]["id"] for a in lines)
+    assert {a["labels"]["task"] for a in alerts} <= {"scan", "ssh", "http", "dns", "ping"}
+    assert all({"partition", "offset", "row"} <= a["wiresonde"].keys() for a in alerts)
+    tagged = table.filter(pa.compute.not_equal(table["probe"], 0))
+    assert tagged.num_rows > 0
+    assert None not in tagged["label.task"].to_pylist()
+
+
+def test_a_detector_refuses_a_topic_whose_settings_break_recovery(
+    kafka_address: str, empty_site: Site
+) -> None:
+    bad = dataclasses.replace(empty_site, prefix=empty_site.prefix + "bad.", folder=empty_site.folder / "bad")
+    with Admin(bad.kafka) as admin:
+        admin._client.create_topics(
+            {
+                f"{bad.prefix}packets": {
+                    "num_partitions": 2,
+                    "replication_factor": 1,
+                    "configs": {"cleanup.policy": "compact"},
+                }
+            },
+            wait_for_metadata=True,
+        )
+    refused(bad, "refusing", "cleanup.policy is compact, must be delete")
+    done = bad.run("topics", "describe", code=1)
+    assert "breaks recovery: cleanup.policy is compact" in done.stdout
+    done = bad.replay(code=1)
+    assert "cleanup.policy is compact" in done.stderr
+    assert kafka_address in bad.config.read_text()
