@@ -186,6 +186,12 @@ class Site:
         finally:
             consumer.close()
 
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         for process in self.processes:
             if process.poll() is None:
