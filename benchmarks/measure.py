@@ -14,7 +14,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("wiresonde", "numpy", "numba", "llvmlite", "pyarrow", "dpkt", "scapy", "nfstream")
+PACKAGES = (
+    "wiresonde", "numpy", "numba", "llvmlite", "pyarrow", "dpkt", "scapy", "nfstream", "kafka-python",
+    "confluent-kafka",
+)  # fmt: skip
 
 
 def one_core() -> int:
@@ -47,10 +50,16 @@ def timed(n: int, run: Callable[[], Any]) -> float:
     return n / (time.perf_counter() - began)
 
 
-def report(runs: dict[str, list[float]], unit: str, path: Path | None, **more: Any) -> dict[str, Any]:
-    """The JSON document of a benchmark; written to ``path`` and printed."""
+def report(
+    runs: dict[str, list[float]], unit: str | dict[str, str], path: Path | None, **more: Any
+) -> dict[str, Any]:
+    """The JSON document of a benchmark; written to ``path`` and printed. ``unit``: of all figures, or by name."""
     figures = {
-        name: {"value": statistics.median(rates), "unit": unit, "runs": rates}
+        name: {
+            "value": statistics.median(rates),
+            "unit": unit if isinstance(unit, str) else unit[name],
+            "runs": rates,
+        }
         for name, rates in runs.items()
         if rates
     }

@@ -15,10 +15,20 @@ ECS_VERSION = "8.11.0"
 WITH_PORTS = ("tcp", "udp")  # Zeek keeps type and code of ICMP in the ports' place
 
 
+OURS = (
+    "uid", "model", "version", "score", "threshold", "mean_score", "scored_pkts", "conn_state", "history", "probe",
+    "final", "partition", "offset", "row",
+)  # fmt: skip
+COLUMNS = (
+    *OURS, "ts", "duration", "peak_at", "proto", "ip_proto", "community_id", "id.orig_h", "id.orig_p", "id.resp_h",
+    "id.resp_p", "orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes",
+)  # fmt: skip  # what a document is made of, beside the columns label.NAME
+
+
 def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
-    """The ECS document of one scored connection, given its columns under Zeek's and our names."""
+    """The ECS document of one scored connection, given COLUMNS and its labels."""
     start, duration = int(row["ts"]), row.get("duration") or 0.0
-    labels = {k.removeprefix("label."): v for k, v in row.items() if k.startswith("label.") and v is not None}
+    labels = {k[6:]: v for k, v in row.items() if v is not None and k[:6] == "label."}
     document: dict[str, Any] = {
         "@timestamp": _iso(int(row["peak_at"])),
         "ecs": {"version": ECS_VERSION},
@@ -46,13 +56,7 @@ def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
             "bytes": row["orig_ip_bytes"] + row["resp_ip_bytes"],
         },
         "rule": {"name": f"{row['model']} score above threshold", "category": "anomaly"},
-        "wiresonde": {
-            name: row[name]
-            for name in (
-                "uid", "model", "version", "score", "threshold", "mean_score", "scored_pkts", "conn_state",
-                "history", "probe", "final", "partition", "offset", "row",
-            )
-        },
+        "wiresonde": {name: row[name] for name in OURS},
     }  # fmt: skip
     if labels:
         document["labels"] = labels
@@ -68,7 +72,7 @@ def _endpoint(row: Mapping[str, Any], side: str) -> dict[str, Any]:
 
 def _iso(ns: int) -> str:
     seconds, rest = divmod(ns, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:09d}Z"
 
 
 def whole_lines(path: Path) -> int:

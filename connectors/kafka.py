@@ -47,10 +47,17 @@ class UndeliveredError(KafkaBusError):
 class KafkaPublisher:
     """Appends messages to the partitions of one topic; each once and in order, or UndeliveredError."""
 
-    def __init__(self, settings: KafkaSettings, topic: str, in_flight_bytes: int = IN_FLIGHT_BYTES) -> None:
-        """Raises KafkaBusError when the cluster or the topic cannot be reached."""
+    def __init__(
+        self, settings: KafkaSettings, topic: str, in_flight_bytes: int = IN_FLIGHT_BYTES, linger: float = 0.0
+    ) -> None:
+        """``linger``: seconds that small messages may wait to be sent together.
+
+        Raises KafkaBusError when the cluster or the topic cannot be reached.
+        """
         self.topic = settings.topic(topic)
         ours = {
+            "linger_ms": round(linger * 1000),
+            "batch_size": 1 << 18 if linger else 16384,
             "acks": "all",
             "enable_idempotence": True,
             "compression_type": "lz4",
@@ -241,7 +248,7 @@ class KafkaSubscriber:
                 return []
             raise KafkaBusError(f"topic {self.topic}: {explain(error)}") from None
         return [
-            Message(at.partition, record.offset, record.value or b"")
+            Message(at.partition, record.offset, record.value or b"", record.timestamp * 1e-3)
             for at in sorted(records)
             for record in records[at]
         ]

@@ -24,6 +24,7 @@ class Message:
     partition: int
     offset: int
     value: bytes
+    time: float | None = None  # seconds since the epoch, when it was published; None: not known
 
 
 class MemoryBus:

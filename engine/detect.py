@@ -33,6 +33,7 @@ from engine.sinks import AlertFile, Top
 from engine.snapshot import SnapshotStore, Stamp, digest_of
 from engine.topic_sinks import AlertTopic, DeadLetter, ScoreTopic
 
+LINGER = 0.02  # seconds; one alert a request would cost a scan's thousands of alerts a second of the CPU
 LAYOUTS = {"connection": CONNECTION, "side": SIDE, "link": LINK, "sum": SUM, "flow": FLOW, "key": KEY}
 
 
@@ -85,7 +86,7 @@ class Detect:
             in_flight = config.bus.kafka.in_flight_bytes
             self._topics = {}
             for name in (SCORES, ALERTS, DEAD_LETTER):
-                self._topics[name] = KafkaPublisher(settings, name, in_flight)
+                self._topics[name] = KafkaPublisher(settings, name, in_flight, LINGER)
                 stack.callback(self._topics[name].close)
             sinks: list[Sink] = [
                 self.top,

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 from connectors.memory import Message
 from engine.detector import Detector
 from engine.errors import OutputError, StateError
@@ -101,12 +103,14 @@ class Member:
         self, bus: GroupBus, store: SnapshotStore, stamp: Stamp, build: Callable[[int], Detector],
         intake: Intake, outlet: Outlet, metrics: Metrics, config: MemberConfig | None = None,
         busy: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
         """``build``: an empty detector of a partition. ``busy``: whether sinks want a pause."""
         self._bus, self._store, self._stamp, self._build = bus, store, stamp, build
         self._intake, self._outlet, self._metrics = intake, outlet, metrics
         self._config = config or MemberConfig()
-        self._busy, self._clock = busy, clock
+        self._busy, self._clock, self._wall = busy, clock, wall
+        self._published: list[float] = []  # when the messages taken since the last round were published
         self._held: dict[int, _Held] = {}
         self._writer = _Writer(store, stamp, clock)
         self._flushed_at = clock()
@@ -241,6 +245,8 @@ class Member:
             )
         held.next += 1
         self._outlet.keep(message.partition, message.offset, self._intake.take(message))
+        if message.time is not None:
+            self._published.append(self._wall() - message.time)
 
     def _flush(self) -> None:
         self._outlet.flush()
@@ -299,7 +305,9 @@ class Member:
         self._intake.measure()
         now = self._clock()
         m = self._metrics
+        delays, self._published = np.array(self._published), []
         with m.collector.lock:
+            m.delay.observe((), delays)
             for series in (m.lag, m.snapshot_age, m.next_offset):
                 series.values.clear()
             for partition, held in self._held.items():

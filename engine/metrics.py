@@ -15,6 +15,7 @@ from engine.types import Reason
 SCORE_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 26), 6))
 
 
+DELAY_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 51), 6))
 REASONS = tuple(reason.name.lower() for reason in Reason if reason)
 
 
@@ -74,6 +75,13 @@ class Metrics:
             "counter", "wiresonde_unknown_probes", "Rows whose probe id no label dictionary explains."
         )
         partition = ("partition",)
+        self.delay = Series(
+            "histogram",
+            "wiresonde_delay_seconds",
+            "Time from a message's publishing to its rows.",
+            (),
+            DELAY_BOUNDS,
+        )
         self.lag = Series(
             "gauge", "wiresonde_lag_messages", "Messages in the log and not yet taken.", partition
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from connectors.alerts import JsonLines, to_ecs
+from connectors.alerts import COLUMNS, JsonLines, to_ecs
 from connectors.parquet import ParquetFile
 from engine.connections.layout import CONNECTION, SIDE
 from engine.errors import OutputError
@@ -15,6 +15,14 @@ from engine.labels import Probes
 from engine.outlet import Spans
 from engine.scores import as_dicts, score_table
 from engine.types import SCORE, ScoreBatch, choose
+
+
+def alert_documents(begun: ScoreBatch, probes: Probes, observer: str) -> list[dict[str, Any]]:
+    """ECS documents of alarms."""
+    table = score_table(begun, probes)
+    wanted = [name for name in table.column_names if name in COLUMNS or name.startswith("label.")]
+    return [to_ecs(row, observer) for row in as_dicts(table.select(wanted))]
+
 
 NO_SCORES = ScoreBatch("", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros(0, SCORE))
 
@@ -75,9 +83,8 @@ class AlertFile:
         begun = choose(batch, batch.scores["begins"])
         if not len(begun):
             return
-        rows = as_dicts(score_table(begun, self._probes))
         try:
-            self._file.write(to_ecs(row, self._observer) for row in rows)
+            self._file.write(alert_documents(begun, self._probes, self._observer))
         except OSError as error:
             raise _failed(self.path, error) from error
         self.alerts += len(begun)

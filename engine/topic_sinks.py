@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from connectors.alerts import to_ecs
 from connectors.kafka_client import KafkaBusError
 from connectors.memory import Message
 from engine.errors import OutputError
 from engine.labels import Probes
 from engine.outlet import Spans
-from engine.scores import as_dicts, score_table
+from engine.scores import score_table
+from engine.sinks import alert_documents
 from engine.types import ScoreBatch, choose
 
 ROWS = 2048  # of a message, about a megabyte at most
@@ -89,11 +89,16 @@ class AlertTopic:
     def write(self, batch: ScoreBatch) -> None:
         """Publish the alarms that begin in a batch."""
         begun = choose(batch, batch.scores["begins"])
+        if not len(begun):
+            return
+        encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
         try:
-            for row in as_dicts(score_table(begun, self._probes)) if len(begun) else ():
-                data = json.dumps(to_ecs(row, self._observer), separators=(",", ":")).encode()
-                to = row["partition"] % self._topic.partitions
-                self._topic.publish(to, data, row["uid"].encode(), about=f"alert of connection {row['uid']}")
+            for document in alert_documents(begun, self._probes, self._observer):
+                own = document["wiresonde"]
+                to, key = own["partition"] % self._topic.partitions, own["uid"]
+                self._topic.publish(
+                    to, encode(document).encode(), key.encode(), about=f"alert of connection {key}"
+                )
         except KafkaBusError as error:
             raise OutputError(str(error)) from error
 

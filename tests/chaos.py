@@ -3,8 +3,8 @@
     python -m tests.chaos [--seeds 3] [--first 1] [--seconds 40]
 
 A broker, four partitions, three detectors that share a state folder on a small disk, one long replay. At random
-moments: SIGKILL, SIGSTOP past the session timeout and SIGCONT, a member added or sent away, the broker killed and started
-again, the newest snapshot cut short, the disk filled. In the end every offset must be covered and every row
+moments: SIGKILL, SIGSTOP past the session timeout and SIGCONT, a member added or sent away, the broker killed and
+started again, the newest snapshot cut short, the disk filled. In the end every offset must be covered and every row
 equal to the last bit. Prints a line a seed.
 """
 

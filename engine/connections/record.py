@@ -6,7 +6,7 @@ after ``community_id`` are our own and come once for each side (``orig_``, ``res
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import json
 import re
@@ -102,21 +102,38 @@ def uids(rows: Rows) -> list[str]:
 
 def community_ids(rows: Rows, seed: int = 0) -> list[str]:
     """Community ID, version 1 (github.com/corelight/community-id-spec)."""
+    v4 = (rows["a_hi"] == 0) & (rows["b_hi"] == 0)
+    v4 &= (rows["a_lo"] >> np.uint64(32) == V4_PREFIX) & (rows["b_lo"] >> np.uint64(32) == V4_PREFIX)
+    a, b = (
+        np.stack([rows[f"{side}_{part}"].astype(np.uint64) for part in ("hi", "lo", "port")], axis=1)
+        for side in "ab"
+    )
+    icmp = (rows["proto"] == ICMP) | (rows["proto"] == ICMP6)
+    one_way = np.zeros(len(rows), bool)
+    for k in np.flatnonzero(icmp).tolist():
+        one_way[k] = not _has_counterpart(int(rows["proto"][k]), int(rows["a_port"][k]))
+    swap = ~one_way & _is_greater(a, b)
+    a[swap], b[swap] = b[swap], a[swap].copy()
+    with_ports = np.isin(rows["proto"], (TCP, UDP, ICMP, ICMP6, 132)).tolist()
+    first, second = a.astype(">u8").tobytes(), b.astype(">u8").tobytes()
+    prefix, tails = seed.to_bytes(2, "big"), {p: bytes((p, 0)) for p in set(rows["proto"].tolist())}
     out = []
-    columns = (rows[f] for f in ("a_hi", "a_lo", "b_hi", "b_lo", "a_port", "b_port", "proto"))
-    for a_hi, a_lo, b_hi, b_lo, a_port, b_port, proto in zip(*(c.tolist() for c in columns)):
-        v4 = a_hi == 0 and a_lo >> 32 == 0xFFFF and b_hi == 0 and b_lo >> 32 == 0xFFFF
-        a, b = (a_hi << 64 | a_lo).to_bytes(16, "big"), (b_hi << 64 | b_lo).to_bytes(16, "big")
-        if v4:
-            a, b = a[12:], b[12:]
-        one_way = proto in (ICMP, ICMP6) and not _has_counterpart(proto, a_port)
-        if not one_way and (a, a_port) > (b, b_port):
-            a, b, a_port, b_port = b, a, b_port, a_port
-        data = seed.to_bytes(2, "big") + a + b + bytes((proto, 0))
-        if proto in (TCP, UDP, ICMP, ICMP6, 132):
-            data += a_port.to_bytes(2, "big") + b_port.to_bytes(2, "big")
-        out.append("1:" + base64.b64encode(hashlib.sha1(data, usedforsecurity=False).digest()).decode())
+    for k, (is_v4, proto, ports) in enumerate(zip(v4.tolist(), rows["proto"].tolist(), with_ports)):
+        at, begin = 24 * k, 12 if is_v4 else 0
+        data = prefix + first[at + begin : at + 16] + second[at + begin : at + 16] + tails[proto]
+        if ports:
+            data += first[at + 22 : at + 24] + second[at + 22 : at + 24]
+        digest = hashlib.sha1(data, usedforsecurity=False).digest()
+        out.append("1:" + binascii.b2a_base64(digest, newline=False).decode())
     return out
+
+
+def _is_greater(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Whether each row of a, (n, 3), comes after that of b."""
+    greater = np.zeros(len(a), bool)
+    for column in (2, 1, 0):
+        greater = np.where(a[:, column] == b[:, column], greater, a[:, column] > b[:, column])
+    return greater
 
 
 def _has_counterpart(proto: int, kind: int) -> bool:
