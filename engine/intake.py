@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
 from connectors.codec import CodecError, NewerFormatError
 from connectors.memory import Message
+from connectors.prometheus import Series
 from engine import wire
 from engine.detector import Detector
 from engine.errors import StateError
@@ -26,6 +28,8 @@ class Intake:
     def __init__(self, metrics: Metrics, dead_letter: DeadLetter | None = None) -> None:
         """``dead_letter``: takes messages that hold no block, with the reason."""
         self.detectors: dict[int, Detector] = {}
+        self._before: dict[int, Counter[tuple[str, str]]] = {}  # counted before a detector came here
+        self._gone: Counter[tuple[str, str]] = Counter()  # counted here by detectors that left
         self._metrics = metrics
         self._dead_letter = dead_letter
 
@@ -55,29 +59,48 @@ class Intake:
                 self._metrics.unread.add((reason,), n)
         return rows
 
+    def adopt(self, detector: Detector) -> None:
+        """Take a partition on. What its detector has counted before is another process's to show."""
+        self.detectors[detector.partition] = detector
+        self._before[detector.partition] = _counts(detector)
+
+    def drop(self, partition: int) -> None:
+        """Let a partition go; what was counted here stays counted."""
+        detector = self.detectors.pop(partition, None)
+        if detector is not None:
+            self._gone.update(_counts(detector))
+            self._gone.subtract(self._before.pop(partition))
+
     def measure(self) -> None:
         """Bring the metrics of the detectors' state up to date."""
-        measure(self._metrics, self.detectors.values())
+        totals = Counter(self._gone)
+        for partition, detector in self.detectors.items():
+            totals.update(_counts(detector))
+            totals.subtract(self._before[partition])
+        m, detectors = self._metrics, list(self.detectors.values())
+        with m.collector.lock:
+            m.live.set((), sum(d.tracker.counters["live"] for d in detectors))
+            for (name, model), n in totals.items():
+                series: Series = getattr(m, name)
+                series.set((model,) if model else (), n)
+            scorers = [s for d in detectors for s in d.scorers]
+            for name in {s.name for s in scorers}:
+                mine = [s for s in scorers if s.name == name]
+                for phase in PHASES:
+                    m.phase.set((name, phase), sum(s.phase == phase for s in mine))
+                values = [s.threshold_value for s in mine]
+                m.threshold.set((name,), float(np.nanmax(values)) if not np.isnan(values).all() else np.nan)
 
 
-def measure(m: Metrics, some: Iterable[Detector]) -> None:
-    """Set the metrics that detectors count themselves."""
-    detectors = list(some)
-    with m.collector.lock:
-        tables = [d.tracker.counters for d in detectors]
-        for series, name in (
-            (m.live, "live"), (m.opened, "opened"), (m.evicted, "evicted"), (m.late, "late_packets"),
-        ):  # fmt: skip
-            series.set((), sum(t[name] for t in tables))
-        m.lost_packets.set((), sum(d.lost_packets for d in detectors))
-        m.repeated_packets.set((), sum(d.repeated_packets for d in detectors))
-        scorers = [s for d in detectors for s in d.scorers]
-        for name in {s.name for s in scorers}:
-            mine = [s for s in scorers if s.name == name]
-            counters = [s.counters() for s in mine]
-            m.flows_evicted.set((name,), sum(c.get("flows_evicted", 0) for c in counters))
-            m.out_of_range.set((name,), sum(c.get("out_of_range", 0) for c in counters))
-            for phase in PHASES:
-                m.phase.set((name, phase), sum(s.phase == phase for s in mine))
-            values = [s.threshold_value for s in mine]
-            m.threshold.set((name,), float(np.nanmax(values)) if not np.isnan(values).all() else np.nan)
+def _counts(detector: Detector) -> Counter[tuple[str, str]]:
+    """What a detector counts since its partition's beginning, by name of the metric and model."""
+    table = detector.tracker.counters
+    found = {
+        ("opened", ""): table["opened"], ("evicted", ""): table["evicted"], ("late", ""): table["late_packets"],
+        ("lost_packets", ""): detector.lost_packets, ("repeated_packets", ""): detector.repeated_packets,
+    }  # fmt: skip
+    for scorer in detector.scorers:
+        counters = scorer.counters()
+        found["flows_evicted", scorer.name] = counters.get("flows_evicted", 0)
+        found["out_of_range", scorer.name] = counters.get("out_of_range", 0)
+    return Counter(found)

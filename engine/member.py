@@ -93,7 +93,8 @@ class _Held:
     detector: Detector
     next: int  # offset of the next message
     saved: int  # offset of the last snapshot
-    saved_at: float
+    saved_at: float  # when it was written, or the partition came
+    tried_at: float  # when the last one was begun
 
 
 class Member:
@@ -150,9 +151,9 @@ class Member:
             self._flush()
         self._committed()
         if not self._writer.busy:
-            due = [p for p, h in self._held.items() if now - h.saved_at >= self._config.snapshot_seconds]
+            due = [p for p, h in self._held.items() if now - h.tried_at >= self._config.snapshot_seconds]
             if due:
-                self._snapshot(min(due, key=lambda p: self._held[p].saved_at))
+                self._snapshot(min(due, key=lambda p: self._held[p].tried_at))
         if self._busy():
             self._bus.pause()
         else:
@@ -177,7 +178,11 @@ class Member:
 
     def _drop(self, partition: int) -> None:
         self._held.pop(partition, None)
-        self._intake.detectors.pop(partition, None)
+        self._intake.drop(partition)
+        m, label = self._metrics, (str(partition),)
+        with m.collector.lock:
+            for series in (m.restored_offset, m.restore_seconds, m.snapshot_seconds, m.snapshot_bytes):
+                series.values.pop(label, None)
 
     def _restore(self, partition: int) -> None:
         if self._bus.partitions != self._stamp.partitions:
@@ -196,8 +201,9 @@ class Member:
             at = found.offset
         else:
             at = self._start(detector, partition, first)
-        self._held[partition] = _Held(detector, at, at if found else -1, self._clock())
-        self._intake.detectors[partition] = detector
+        now = self._clock()
+        self._held[partition] = _Held(detector, at, at if found else -1, now, now)
+        self._intake.adopt(detector)
         self._bus.seek(partition, at)
         with self._metrics.collector.lock:
             self._metrics.snapshots_unreadable.add((), self._store.unreadable - unreadable)
@@ -255,8 +261,9 @@ class Member:
     def _snapshot(self, partition: int) -> None:
         """Flush, make durable, and hand a copy of the state to the snapshot thread."""
         held = self._held[partition]
-        held.saved_at = self._clock()
+        held.tried_at = self._clock()
         if held.next == held.saved:
+            held.saved_at = held.tried_at  # nothing has come since
             return
         self._flush()
         self._outlet.sync(partition)
@@ -275,7 +282,8 @@ class Member:
             if done.problem is not None:
                 logger.warning("snapshot failed: partition=%d error=%s", done.partition, done.problem)
             elif done.partition in self._held:
-                self._held[done.partition].saved = done.offset
+                held = self._held[done.partition]
+                held.saved, held.saved_at = done.offset, self._clock()
                 self._bus.commit(done.partition, done.offset)
 
     def _finish(self) -> None:

@@ -130,6 +130,8 @@ class Metrics:
         for series in self.series:  # a counter that begins with its first event hides it from rate()
             if series.kind == "counter" and not series.labels:
                 series.add((), 0)
+        for kind in ("assigned", "revoked", "lost"):
+            self.rebalances.add((kind,), 0)
         for reason in REASONS:
             self.unread.add((reason,), 0)
         for name in slices:

@@ -34,7 +34,8 @@ class Worker:
         self._bus = bus
         self._intake = intake
         self._outlet = outlet
-        intake.detectors.update({d.partition: d for d in detectors})
+        for detector in detectors:
+            intake.adopt(detector)
         self._flush_rows, self._flush_messages = flush_after
         self._next: dict[int, int] = {}  # partition -> offset after the last message taken
 
