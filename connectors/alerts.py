@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from connectors.whole import WholeFile
 
@@ -108,7 +109,7 @@ class JsonLines:
 
     def write(self, objects: Iterable[Mapping[str, Any]]) -> None:
         """Append objects. Raises OSError, leaving the lines written before."""
-        data = memoryview(b"".join(json.dumps(o, separators=(",", ":")).encode() + b"\n" for o in objects))
+        data = memoryview(b"".join(orjson.dumps(o, option=orjson.OPT_APPEND_NEWLINE) for o in objects))
         if self._good < 0:
             self._begin(data)
             return

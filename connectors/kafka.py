@@ -57,7 +57,7 @@ class KafkaPublisher:
         self.topic = settings.topic(topic)
         ours = {
             "linger_ms": round(linger * 1000),
-            "batch_size": 1 << 18 if linger else 16384,
+            "batch_size": 1 << 20 if linger else 16384,
             "acks": "all",
             "enable_idempotence": True,
             "compression_type": "lz4",

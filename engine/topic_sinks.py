@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
+import orjson
 import pyarrow as pa
 
 from connectors.kafka_client import KafkaBusError
@@ -91,13 +92,12 @@ class AlertTopic:
         begun = choose(batch, batch.scores["begins"])
         if not len(begun):
             return
-        encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
         try:
             for document in alert_documents(begun, self._probes, self._observer):
                 own = document["wiresonde"]
                 to, key = own["partition"] % self._topic.partitions, own["uid"]
                 self._topic.publish(
-                    to, encode(document).encode(), key.encode(), about=f"alert of connection {key}"
+                    to, orjson.dumps(document), key.encode(), about=f"alert of connection {key}"
                 )
         except KafkaBusError as error:
             raise OutputError(str(error)) from error

@@ -174,7 +174,9 @@ def test_commands_have_the_options_that_are_given(name: str, words: list[str]) -
     while isinstance(command, click.Group):
         command = command.commands[words[0]]
         words = words[1:]
-    names = main.context_settings["help_option_names"]  # click keeps the option it makes for the first context
+    names = main.context_settings[
+        "help_option_names"
+    ]  # click keeps the option it makes for the first context
     command.make_context(name, list(words), help_option_names=names)
 
 
