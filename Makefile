@@ -1,10 +1,12 @@
-# make setup demo test check bench
+# make setup demo test check bench broker chaos
 PYTHON ?= python3
 BIN := .venv/bin
 TRACE ?=
 KITSUNE_PY ?=
 
-.PHONY: setup demo test check bench
+N ?= 3
+
+.PHONY: setup demo test check bench broker chaos
 .SILENT:
 .DEFAULT_GOAL := demo
 
@@ -42,7 +44,18 @@ check: .venv/.installed-test
 
 bench: .venv/.installed-test
 	test -n "$(TRACE)" || { echo "make bench TRACE=FILE.pcap [KITSUNE_PY=DIR]" >&2; exit 2; }
-	echo "+ $(BIN)/python -m benchmarks.bench_offline --trace $(TRACE) --json docs/figures/bench_offline.json"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	echo "+ $(BIN)/python -m benchmarks.bench_offline --trace $(TRACE) --json docs/figures/bench_offline.json"
 	$(BIN)/python -m benchmarks.bench_offline --trace "$(TRACE)" --json docs/figures/bench_offline.json $(if $(KITSUNE_PY),--kitsune-py $(KITSUNE_PY)) > /dev/null
-	$(BIN)/python -m benchmarks.tables docs/figures/bench_offline.json docs/performance.md
+	echo "+ $(BIN)/python -m benchmarks.bench_kafka --trace $(TRACE) --json docs/figures/bench_kafka.json"
+	$(BIN)/python -m benchmarks.bench_kafka --trace "$(TRACE)" --json docs/figures/bench_kafka.json > /dev/null
+	$(BIN)/python -m benchmarks.tables
+
+broker:
+	echo "+ deploy/kafka/broker.sh start"
+	deploy/kafka/broker.sh start
+
+chaos: .venv/.installed-test
+	echo "+ $(BIN)/python -m tests.chaos --seeds $(N) --json docs/figures/chaos.json"
+	$(BIN)/python -m tests.chaos --seeds $(N) --json docs/figures/chaos.json
+	$(BIN)/python -m benchmarks.tables

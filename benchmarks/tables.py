@@ -1,6 +1,6 @@
-"""Writes the tables of docs/performance.md from a benchmark's JSON; nobody types a figure.
+"""Writes the tables of figures in the docs from the JSON in docs/figures; nobody types one.
 
-    python -m benchmarks.tables JSON MARKDOWN
+    python -m benchmarks.tables
 
 Replaces what stands between ``<!-- table NAME -->`` and ``<!-- end -->``.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,15 +51,96 @@ def offline(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Fill the table in."""
-    document = json.loads(Path(sys.argv[1]).read_text())
-    page = Path(sys.argv[2])
-    text = page.read_text()
-    pattern = re.compile(r"(<!-- table offline -->\n).*?(<!-- end -->)", re.DOTALL)
+KAFKA = {
+    "publish": "encode and publish",
+    "consume": "fetch and decode",
+    "pipeline_1": "**capture file → Kafka → scored connections, one detector**",
+    "pipeline_2": "the same, two detectors",
+    "pipeline_without_snapshots": "one detector, without snapshots",
+    "confluent_publish": "confluent-kafka: the same blocks published",
+}
+
+
+def kafka(document: dict[str, Any]) -> str:
+    """The table of bench_kafka."""
+    figures, machine = document["figures"], document["machine"]
+    value = {name: figures[name]["value"] for name in figures}
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, kafka-python "
+        f"{machine['packages']['kafka-python']}, commit {document['commit']}; medians of "
+        f"{len(figures['pipeline_1']['runs'])} interleaved runs over {document['trace']['packets']:,} packets "
+        f"({document['trace']['name']}, {document['trace']['loop']} times for the whole path).",
+        "",
+        "| work | packets/s |",
+        "|---|---:|",
+    ]
+    lines += [f"| {text} | {value[name]:,.0f} |" for name, text in KAFKA.items() if name in value]
+    lines += ["", "| | |", "|---|---:|"]
+    rows = [
+        (
+            f"delay from publishing to scoring at half load ({value['half_load']:,.0f} packets/s): half of the "
+            "messages, 99 %",
+            f"{value['delay_p50'] * 1e3:,.0f} ms, {value['delay_p99'] * 1e3:,.0f} ms",
+        ),
+        ("a message, a packet", f"{value['message']:.1f} bytes"),
+        ("on the broker's disk and the wire (lz4), a packet", f"{value['wire']:.1f} bytes"),
+        ("CPU to publish a block of 4,096 packets", f"{value['publish_cpu']:.2f} ms"),
+        ("CPU to fetch and decode it", f"{value['consume_cpu']:.2f} ms"),
+    ]
+    if "confluent_cpu" in value:
+        rows.append(("CPU to publish it with confluent-kafka", f"{value['confluent_cpu']:.2f} ms"))
+    size, seconds = value["snapshot_bytes"] / 1e6, value["snapshot"] * 1e3
+    rows.append(
+        ("a snapshot of a partition, written beside the processing", f"{size:.1f} MB in {seconds:.0f} ms")
+    )
+    return "\n".join([*lines, *(f"| {name} | {text} |" for name, text in rows)])
+
+
+def chaos(document: dict[str, Any]) -> str:
+    """The table of tests/chaos.py."""
+    reports = document["reports"]
+    events: dict[str, int] = {}
+    for report in reports:
+        for name, n in report["events"].items():
+            events[name] = events.get(name, 0) + n
+    rows = [
+        (
+            "runs, each with every row equal to the last bit and every offset covered",
+            f"{len(reports)} of {len(reports)}",
+        ),
+        ("messages, rows", f"{sum(r['messages'] for r in reports):,}, {sum(r['rows'] for r in reports):,}"),
+        ("rows that came again after a crash, recognised", f"{sum(r['repeated'] for r in reports):,}"),
+        *((f"{name.replace('_', ' ')}", f"{n:,}") for name, n in sorted(events.items())),
+        ("memory of a detector, at most", f"{max(r['resident'] for r in reports) >> 20} MiB"),
+    ]
+    head = (
+        f"`make chaos N={len(reports)}` at commit {document['commit']}, {document['seconds']:,.0f} s in all:"
+    )
+    return "\n".join([head, "", "| | |", "|---|---:|", *(f"| {name} | {text} |" for name, text in rows)])
+
+
+TABLES = {
+    "bench_offline.json": ("performance.md", "offline", offline),
+    "bench_kafka.json": ("kafka.md", "kafka", kafka),
+    "chaos.json": ("kafka.md", "chaos", chaos),
+}
+
+
+def filled(text: str, name: str, table: str) -> str:
+    """The page with a table put in. ValueError when it has no place for it."""
+    pattern = re.compile(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", re.DOTALL)
     if not pattern.search(text):
-        sys.exit(f"{page}: no <!-- table offline --> … <!-- end -->")
-    page.write_text(pattern.sub(lambda m: m[1] + offline(document) + "\n" + m[2], text))
+        raise ValueError(f"no <!-- table {name} --> … <!-- end -->")
+    return pattern.sub(lambda m: f"{m[1]}{table}\n{m[2]}", text)
+
+
+def main() -> None:
+    """Fill the tables in."""
+    docs = Path(__file__).parents[1] / "docs"
+    for source, (page, name, table) in TABLES.items():
+        figures, path = docs / "figures" / source, docs / page
+        if figures.exists():
+            path.write_text(filled(path.read_text(), name, table(json.loads(figures.read_text()))))
 
 
 if __name__ == "__main__":

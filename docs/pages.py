@@ -7,11 +7,15 @@ Each stands between ``<!-- table NAME -->`` and ``<!-- end -->``; a test compare
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import click
+from pydantic import BaseModel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -37,6 +41,32 @@ def config_block() -> str:
     return f"```yaml\n{show(Config())}```"
 
 
+def config_table() -> str:
+    """What each key means: descriptions of the sections, comments of the dataclasses of kernels and models."""
+    rows = []
+
+    def walk(kind: Any, prefix: str) -> None:
+        if is_dataclass(kind):
+            told = _comments(kind)
+            rows.extend(f"| `{prefix}{f.name}` | {told.get(f.name, '')} |" for f in fields(kind))
+            return
+        for name, info in kind.model_fields.items():
+            below = info.annotation
+            if isinstance(below, type) and (is_dataclass(below) or issubclass(below, BaseModel)):
+                walk(below, f"{prefix}{name}.")
+            else:
+                rows.append(f"| `{prefix}{name}` | {info.description or ''} |")
+
+    walk(Config, "")
+    return "\n".join(rows)
+
+
+def _comments(kind: type) -> dict[str, str]:
+    """The comment behind each field in a dataclass' source."""
+    source = inspect.getsource(kind)
+    return {m[1]: m[2] for m in re.finditer(r"^    (\w+): [^#\n]*#\s*(.*)$", source, re.MULTILINE)}
+
+
 def cli_blocks() -> str:
     """The help of every command."""
     blocks = []
@@ -58,6 +88,7 @@ def cli_blocks() -> str:
 PARTS = {
     ("metrics.md", "metrics"): metrics_table,
     ("configure.md", "config"): config_block,
+    ("configure.md", "keys"): config_table,
     ("cli.md", "cli"): cli_blocks,
 }
 

@@ -50,8 +50,8 @@ class DecodeConfig:
 
     tunnels: tuple[
         str, ...
-    ] = ()  # of gre (ERSPAN too), ipip, 6in4 (any IPv6 in IP), vxlan, gtp (user data), geneve
-    vxlan_port: int = 4789
+    ] = ()  # to look into: gre (ERSPAN too), ipip, 6in4, vxlan, gtp (user data), geneve
+    vxlan_port: int = 4789  # UDP port of VXLAN
     max_depth: int = 8  # VLAN tags, label stacks and tunnels of one frame
 
     def __post_init__(self) -> None:

@@ -41,7 +41,7 @@ class ScorerConfig:
     """From packet scores to connection scores."""
 
     aggregate: str = "max"  # a connection's score: max or mean of its packets' scores
-    calibrate_packets: int = 20_000  # after learning; their connections' scores give the threshold
+    calibrate_packets: int = 20_000  # packets after learning; their connections' scores give the threshold
 
     def __post_init__(self) -> None:
         if self.aggregate not in ("max", "mean"):

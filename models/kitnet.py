@@ -48,12 +48,14 @@ class Phase(Enum):
 class KitNETConfig:
     """What makes two KitNETs equal, given the same samples."""
 
-    features: int = 100
+    features: int = 100  # inputs: 20 for each of the lambdas
     max_cluster: int = 10  # features of one autoencoder at most
-    map_samples: int = 5_000  # 0 only with a map handed over
-    learn_samples: int = 50_000
+    map_samples: int = 5_000  # packets from which the feature map is made; 0 only with a map handed over
+    learn_samples: int = 50_000  # packets learned from after that
     hidden_ratio: float = 0.75  # hidden units by inputs, rounded up
-    learning_rate: float = 0.2  # published: 0.1, which the short learning of a stream does not finish with
+    learning_rate: float = (
+        0.2  # of the gradient steps; published: 0.1, too little for the short learning of a stream
+    )
     seed: int = 1234  # of the initial weights, the same for every autoencoder
     clip: tuple[float, float] = (-1.0, 2.0)  # band of normalised inputs in scoring; learned ones are in 0..1
     precision: Literal["float32", "float64"] = "float32"  # of scoring; learning is in float64

@@ -1,6 +1,6 @@
 """Breaks a detector group at random and compares what comes out with what an undisturbed process makes of the log.
 
-    python -m tests.chaos [--seeds 3] [--first 1] [--seconds 40]
+    python -m tests.chaos [--seeds 3] [--first 1] [--seconds 40] [--json OUT]
 
 A broker, four partitions, three detectors that share a state folder on a small disk, one long replay. At random
 moments: SIGKILL, SIGSTOP past the session timeout and SIGCONT, a member added or sent away, the broker killed and
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import random
 import shutil
 import signal
@@ -20,9 +21,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.measure import commit
 from engine.segments import merge
 from tests import broker as brokers
 from tests.disks import small_disk
@@ -208,16 +210,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=40.0)
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    began, reports = time.monotonic(), []
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
         try:
-            sys.stdout.write(f"{run(seed, folder, arguments.seconds)}\n")
+            reports.append(run(seed, folder, arguments.seconds))
+            sys.stdout.write(f"{reports[-1]}\n")
             sys.stdout.flush()
         except BaseException:
             sys.stderr.write(f"seed {seed} failed; its logs are in {folder}\n")
             raise
         shutil.rmtree(folder, ignore_errors=True)
+        if arguments.json is not None:
+            document = {
+                "commit": commit(), "seconds": time.monotonic() - began, "reports": [asdict(r) for r in reports],
+            }  # fmt: skip
+            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -26,16 +26,18 @@ UDP_SERVER_PORTS = (
 class TrackerConfig:
     """Bounds of the connection table. Timeouts in seconds of event time."""
 
-    capacity: int = 1 << 18  # live connections; the least recently seen is evicted beyond
-    holes: int = 8  # unseen ranges kept per side
+    capacity: int = 1 << 18  # live connections of a partition; the least recently seen is evicted beyond
+    holes: int = 8  # unseen ranges of sequence numbers kept per side
     attempt_timeout: float = 5.0  # a SYN without an answer, from the SYN
     closing_delay: float = 5.0  # after both FINs or a RST, from the close
-    tcp_timeout: float = 300.0  # these three from the last packet
-    udp_timeout: float = 60.0
-    icmp_timeout: float = 60.0
-    other_timeout: float = 60.0
-    tcp_server_ports: tuple[int, ...] = TCP_SERVER_PORTS
-    udp_server_ports: tuple[int, ...] = UDP_SERVER_PORTS
+    tcp_timeout: float = 300.0  # of TCP, from the last packet
+    udp_timeout: float = 60.0  # of UDP, from the last packet
+    icmp_timeout: float = 60.0  # of ICMP, from the last packet
+    other_timeout: float = 60.0  # of other protocols, from the last packet
+    tcp_server_ports: tuple[int, ...] = (
+        TCP_SERVER_PORTS  # they tell who is the originator of what began before
+    )
+    udp_server_ports: tuple[int, ...] = UDP_SERVER_PORTS  # the same for UDP
 
     def __post_init__(self) -> None:
         for name, low, high in (("capacity", 1, 1 << 28), ("holes", 1, 255)):

@@ -87,15 +87,19 @@ def feature_names(lambdas: tuple[float, ...]) -> tuple[str, ...]:
 class AfterImageConfig:
     """Decay rates per second, and how much may be remembered.
 
-    flows: connections (both directions count as one) kept at most; about 790 bytes each when all are in use,
-    0.2 GiB for the default. Traffic in which every packet has new hosts fills the records' tables sooner,
-    at about a third of the flows. hash_seed: changes no feature; a secret one keeps a sender from choosing
-    addresses that collide.
+    A flow takes about 790 bytes when all are in use, 0.2 GiB for the default. Traffic in which every packet has
+    new hosts fills the records' tables sooner, at about a third of the flows.
     """
 
-    lambdas: tuple[float, ...] = (5.0, 3.0, 1.0, 0.1, 0.01)
-    flows: int = 1 << 18
-    hash_seed: int = 0
+    lambdas: tuple[float, ...] = (
+        5.0,
+        3.0,
+        1.0,
+        0.1,
+        0.01,
+    )  # decay rates, 1/s: a weight halves in 1/λ seconds
+    flows: int = 1 << 18  # connections (both directions count as one) remembered at most, by partition
+    hash_seed: int = 0  # changes no feature; a secret one keeps a sender from choosing addresses that collide
 
     def __post_init__(self) -> None:
         if len(self.lambdas) != LANES:
