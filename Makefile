@@ -5,6 +5,7 @@ TRACE ?=
 KITSUNE_PY ?=
 
 N ?= 3
+JOBS ?= 2
 
 .PHONY: setup demo test check bench broker chaos
 .SILENT:
@@ -56,6 +57,6 @@ broker:
 	deploy/kafka/broker.sh start
 
 chaos: .venv/.installed-test
-	echo "+ $(BIN)/python -m tests.chaos --seeds $(N) --json docs/figures/chaos.json"
-	$(BIN)/python -m tests.chaos --seeds $(N) --json docs/figures/chaos.json
+	echo "+ $(BIN)/python -m tests.chaos --seeds $(N) --jobs $(JOBS) --json docs/figures/chaos.json"
+	$(BIN)/python -m tests.chaos --seeds $(N) --jobs $(JOBS) --json docs/figures/chaos.json
 	$(BIN)/python -m benchmarks.tables

@@ -1,6 +1,6 @@
 """Breaks a detector group at random and compares what comes out with what an undisturbed process makes of the log.
 
-    python -m tests.chaos [--seeds 3] [--first 1] [--seconds 40] [--json OUT]
+    python -m tests.chaos [--seeds 3] [--first 1] [--seconds 40] [--jobs 1] [--json OUT]
 
 A broker, four partitions, three detectors that share a state folder on a small disk, one long replay. At random
 moments: SIGKILL, SIGSTOP past the session timeout and SIGCONT, a member added or sent away, the broker killed and
@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -203,31 +204,39 @@ def run(seed: int, folder: Path, seconds: float = 40.0) -> Report:
 
 
 def main() -> None:
-    """Run seeds one after the other; exit 1 at the first that fails, keeping its folder."""
+    """Run seeds, some at a time; exit 1 when one fails, keeping its folder."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=40.0)
+    parser.add_argument("--jobs", type=int, default=1, help="Runs at a time, each with a broker of its own.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     began, reports = time.monotonic(), []
-    for seed in range(arguments.first, arguments.first + arguments.seeds):
+
+    def one(seed: int) -> Report:
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
         try:
-            reports.append(run(seed, folder, arguments.seconds))
-            sys.stdout.write(f"{reports[-1]}\n")
-            sys.stdout.flush()
+            report = run(seed, folder, arguments.seconds)
         except BaseException:
             sys.stderr.write(f"seed {seed} failed; its logs are in {folder}\n")
             raise
         shutil.rmtree(folder, ignore_errors=True)
-        if arguments.json is not None:
-            document = {
-                "commit": commit(), "seconds": time.monotonic() - began, "reports": [asdict(r) for r in reports],
-            }  # fmt: skip
-            arguments.json.write_text(json.dumps(document, indent=1) + "\n")
+        return report
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for report in pool.map(one, range(arguments.first, arguments.first + arguments.seeds)):
+            reports.append(report)
+            sys.stdout.write(f"{report}\n")
+            sys.stdout.flush()
+    if arguments.json is not None:
+        document = {
+            "commit": commit(), "jobs": arguments.jobs, "seconds": time.monotonic() - began,
+            "reports": [asdict(r) for r in reports],
+        }  # fmt: skip
+        arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 if __name__ == "__main__":
