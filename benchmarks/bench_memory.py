@@ -83,19 +83,21 @@ def main() -> None:
         return Detector(0, config, [scorer])
 
     warm = detector(1000)
-    for seq, p in enumerate(flows(0, 100_000, 1_000, answered=True)):
+    seq = 0
+    for p in flows(0, 100_000, 1_000, answered=True):
         warm.process(PacketBlock("warm", 0, seq, p, int(p.ts[-1])), seq)
+        seq += p.ts.size
     del warm, p
     before = resident()
     d, seq = detector(arguments.live), 0
     for p in flows(0, arguments.live, 1_000, answered=True):
         d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])), seq)
-        seq += 1
+        seq += p.ts.size
     figures = {"live_connections": [float(d.tracker.counters["live"])], "live": [float(resident() - before)]}
     began, at = time.perf_counter(), []
     for k, p in enumerate(flows(arguments.live, arguments.scan, 1_000, answered=False)):
         d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])), seq)
-        seq += 1
+        seq += p.ts.size
         if k % 100 == 99:
             at.append(float(resident() - before))
     figures["scan"] = [max(at)]

@@ -557,8 +557,9 @@ def config_show(config_file: Path | None) -> None:
 
 
 @contextlib.contextmanager
-def _progress(what: str, stream: IO[str] = sys.stderr) -> Iterator[Progress | None]:
+def _progress(what: str, stream: IO[str] | None = None) -> Iterator[Progress | None]:
     """A progress bar with time left, on a terminal only."""
+    stream = stream or sys.stderr
     if not stream.isatty():
         yield None
         return

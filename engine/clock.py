@@ -43,8 +43,9 @@ def step(clock: NDArray[np.int64], ts: Int) -> Int:
         clock[NOW] = ts
         return 0
     if clock[SEEN] == 2 and now > NEVER + LEAP and ts < now - LEAP:
-        clock[NOW] = ts
-        return 1
+        clock[NOW], clock[LEAPT] = ts, now
+        clock[LEAPS] += 1
+        return 0
     if now >= LATEST - LEAP or ts <= now + LEAP:
         clock[NOW] = max(now, ts)
         clock[LEAPT] = NEVER
@@ -52,9 +53,9 @@ def step(clock: NDArray[np.int64], ts: Int) -> Int:
     clock[LEAPT] = ts
     if leapt == NEVER or ts < leapt - LEAP:
         clock[LEAPS] += 1
-        return 0
+        return 0 if leapt == NEVER else 1
     clock[NOW] = min(ts, leapt)
-    if ts - clock[NOW] <= LEAP:
+    if clock[NOW] >= LATEST - LEAP or ts <= clock[NOW] + LEAP:
         clock[NOW] = max(ts, leapt)
         clock[LEAPT] = NEVER
     return 0

@@ -48,9 +48,7 @@ from engine.types import Packets, empty_packets, freeze
 class DecodeConfig:
     """What to look into. A tunnel that is not named is reported by its outer packet."""
 
-    tunnels: tuple[
-        str, ...
-    ] = ()  # to look into: gre (ERSPAN too), ipip, 6in4, vxlan, gtp (user data), geneve
+    tunnels: tuple[str, ...] = ()  # to look into: gre (and ERSPAN), ipip, 6in4, vxlan, gtp, geneve
     vxlan_port: int = 4789  # UDP port of VXLAN
     max_depth: int = 8  # VLAN tags, label stacks and tunnels of one frame
 

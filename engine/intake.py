@@ -50,12 +50,14 @@ class Intake:
             if self._dead_letter is not None:
                 self._dead_letter(message, str(error))
             return []
-        rows = self.detectors[message.partition].process(block, message.offset)
+        detector = self.detectors[message.partition]
+        dropped, unread = detector.dropped, detector.unread.copy()
+        rows = detector.process(block, message.offset)
         with self._metrics.collector.lock:
             self._metrics.packets.add((block.sensor,), len(block))
             self._metrics.blocks.add((block.sensor,), 1)
-            self._metrics.dropped.add((block.sensor, "sensor"), block.dropped)
-            for reason, n in block.unread.items():
+            self._metrics.dropped.add((block.sensor, "sensor"), detector.dropped - dropped)
+            for reason, n in (detector.unread - unread).items():
                 self._metrics.unread.add((reason,), n)
         return rows
 

@@ -100,7 +100,7 @@ class Publisher:
 
     def add(self, frames: FrameBlock) -> None:
         """Publish what is full; the rest waits for more."""
-        if len(frames):
+        if len(frames) or frames.dropped:
             with self._lock:
                 self._add(frames)
 
@@ -114,8 +114,11 @@ class Publisher:
         first = self.packets  # number of p's first packet in the stream
         self.packets += len(frames)
         if frames.dropped:
+            self.flush()  # what was read before the loss is told apart from what comes after it
             self._dropped += frames.dropped
             self._loss = [True] * self._bus.partitions
+        if not len(frames):
+            return
         if not self._clock[SEEN]:
             self._began = int(p.ts[0])
         run_clock(self._clock, p.ts)
@@ -193,6 +196,8 @@ def replay(blocks: Iterable[FrameBlock], publisher: Publisher, pace: Pace) -> No
             publisher.add(frames)
             if problem:
                 raise problem[0]
+    if problem:
+        raise problem[0]
     publisher.finish()
 
 

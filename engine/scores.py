@@ -14,7 +14,17 @@ from engine.types import PHASES, ScoreBatch
 
 
 def score_table(batch: ScoreBatch, probes: Probes = NO_PROBES) -> pa.Table:
-    """One row a connection. ``probes``: the labels of each probe id; each label is a column ``label.NAME``."""
+    """One row a connection. ``probes``: the labels of each probe id; each label is a column ``label.NAME``.
+
+    Made once for a batch, which must not be changed any more.
+    """
+    key = id(probes)
+    if key not in batch.tables:
+        batch.tables[key] = _table(batch, probes)
+    return batch.tables[key]
+
+
+def _table(batch: ScoreBatch, probes: Probes) -> pa.Table:
     table = connection_table(batch.rows, batch.sides)
     n, scores = len(batch), batch.scores
     columns: dict[str, Any] = {

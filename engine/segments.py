@@ -24,7 +24,7 @@ from engine.labels import Probes
 from engine.outlet import FLUSHED_ROW, Spans
 from engine.scores import score_table
 from engine.sinks import NO_SCORES
-from engine.types import ScoreBatch, choose
+from engine.types import ScoreBatch
 
 MOST_ROWS = 1 << 18  # rows of a partition kept in memory, about 0.1 GB
 _NAME = re.compile(r"scores-(\d{5})-(\d{20})-(\d{20})\.parquet")
@@ -39,9 +39,9 @@ class ScoreSegments:
         self.directory = directory
         self._probes = probes
         self._most_rows = most_rows
-        self._batches: dict[int, list[ScoreBatch]] = {}
+        self._tables: dict[int, list[pa.Table]] = {}
         self._spans: dict[int, tuple[int, int]] = {}
-        self._arrived: dict[int, list[ScoreBatch]] = {}  # since the last flush
+        self._arrived: dict[int, list[pa.Table]] = {}  # since the last flush
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -50,7 +50,7 @@ class ScoreSegments:
     def write(self, batch: ScoreBatch) -> None:
         """Keep a batch until the flush that says which messages it is of."""
         for partition in np.unique(batch.scores["partition"]).tolist():
-            mine = choose(batch, batch.scores["partition"] == partition)
+            mine = score_table(batch, self._probes).filter(pa.array(batch.scores["partition"] == partition))
             self._arrived.setdefault(partition, []).append(mine)
 
     def flush(self, spans: Spans) -> None:
@@ -61,8 +61,8 @@ class ScoreSegments:
                 self.sync(partition)
                 begun = None
             self._spans[partition] = (begun[0] if begun else first, after)
-            self._batches.setdefault(partition, []).extend(self._arrived.pop(partition, []))
-            if sum(map(len, self._batches[partition])) >= self._most_rows:
+            self._tables.setdefault(partition, []).extend(self._arrived.pop(partition, []))
+            if sum(table.num_rows for table in self._tables[partition]) >= self._most_rows:
                 self.sync(partition)
 
     def sync(self, partition: int) -> None:
@@ -70,7 +70,7 @@ class ScoreSegments:
         if partition not in self._spans:
             return
         first, after = self._spans[partition]
-        tables = [score_table(batch, self._probes) for batch in self._batches.get(partition, [])]
+        tables = self._tables.get(partition, [])
         table = (
             pa.concat_tables(tables, promote_options="default")
             if tables
@@ -88,7 +88,7 @@ class ScoreSegments:
         except OSError as error:
             raise OutputError(f"{path}: {error.strerror or error}") from error
         del self._spans[partition]
-        self._batches.pop(partition, None)
+        self._tables.pop(partition, None)
 
 
 @dataclass

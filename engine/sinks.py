@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from connectors.alerts import COLUMNS, JsonLines, to_ecs
 from connectors.parquet import ParquetFile
@@ -17,9 +18,12 @@ from engine.scores import as_dicts, score_table
 from engine.types import SCORE, ScoreBatch, choose
 
 
-def alert_documents(begun: ScoreBatch, probes: Probes, observer: str) -> list[dict[str, Any]]:
-    """ECS documents of alarms."""
-    table = score_table(begun, probes)
+def alert_documents(batch: ScoreBatch, probes: Probes, observer: str) -> list[dict[str, Any]]:
+    """ECS documents of the alarms that begin in a batch."""
+    begins = batch.scores["begins"]
+    if not begins.any():
+        return []
+    table = score_table(batch, probes).filter(pa.array(begins.copy()))
     wanted = [name for name in table.column_names if name in COLUMNS or name.startswith("label.")]
     return [to_ecs(row, observer) for row in as_dicts(table.select(wanted))]
 
@@ -80,14 +84,14 @@ class AlertFile:
 
     def write(self, batch: ScoreBatch) -> None:
         """Write the alarms of a batch that begin in it."""
-        begun = choose(batch, batch.scores["begins"])
-        if not len(begun):
+        documents = alert_documents(batch, self._probes, self._observer)
+        if not documents:
             return
         try:
-            self._file.write(alert_documents(begun, self._probes, self._observer))
+            self._file.write(documents)
         except OSError as error:
             raise _failed(self.path, error) from error
-        self.alerts += len(begun)
+        self.alerts += len(documents)
 
     def flush(self, spans: Spans) -> None:
         """Nothing: lines are written at once."""

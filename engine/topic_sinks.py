@@ -21,7 +21,7 @@ from engine.labels import Probes
 from engine.outlet import Spans
 from engine.scores import score_table
 from engine.sinks import alert_documents
-from engine.types import ScoreBatch, choose
+from engine.types import ScoreBatch
 
 ROWS = 2048  # of a message, about a megabyte at most
 FORMAT = 1
@@ -63,7 +63,9 @@ class ScoreTopic:
         """Publish a batch, a message for each partition and 2,048 rows."""
         try:
             for partition in np.unique(batch.scores["partition"]).tolist():
-                table = score_table(choose(batch, batch.scores["partition"] == partition), self._probes)
+                table = score_table(batch, self._probes).filter(
+                    pa.array(batch.scores["partition"] == partition)
+                )
                 for begin in range(0, table.num_rows, ROWS):
                     data = encode_scores(table.slice(begin, ROWS).combine_chunks())
                     to = partition % self._topic.partitions
@@ -89,11 +91,8 @@ class AlertTopic:
 
     def write(self, batch: ScoreBatch) -> None:
         """Publish the alarms that begin in a batch."""
-        begun = choose(batch, batch.scores["begins"])
-        if not len(begun):
-            return
         try:
-            for document in alert_documents(begun, self._probes, self._observer):
+            for document in alert_documents(batch, self._probes, self._observer):
                 own = document["wiresonde"]
                 to, key = own["partition"] % self._topic.partitions, own["uid"]
                 self._topic.publish(

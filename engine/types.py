@@ -13,7 +13,7 @@ The laws of blocks (each one a property test in tests/property/test_laws.py):
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -180,7 +180,7 @@ PHASES = ("map", "learn", "calibrate", "score")
 class ScoreBatch:
     """What a detector says of n connections: rows of state as they were, and one model's scores of them.
 
-    Kept raw, since most are only counted; engine/scores.py makes columns with names of it.
+    Kept raw, since most are only counted; engine/scores.py makes columns with names of it, once for all sinks.
     """
 
     model: str
@@ -188,6 +188,7 @@ class ScoreBatch:
     rows: Rows  # (n,) CONNECTION
     sides: Rows  # (n, 2) SIDE
     scores: Rows  # (n,) SCORE
+    tables: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)  # what was made of it
 
     def __len__(self) -> int:
         return int(self.rows.size)
@@ -199,7 +200,8 @@ def join(batches: list[ScoreBatch]) -> ScoreBatch:
     if len(batches) == 1:
         return first
     parts = ([getattr(b, name) for b in batches] for name in ("rows", "sides", "scores"))
-    return ScoreBatch(first.model, first.version, *(join_rows(part) for part in parts))
+    rows, sides, scores = (join_rows(part) for part in parts)
+    return ScoreBatch(first.model, first.version, rows, sides, scores)
 
 
 def join_rows(parts: list[Rows]) -> Rows:

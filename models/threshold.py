@@ -21,9 +21,7 @@ class ThresholdConfig:
     lognormal: the scores' logarithms as normal, the law fitted to their upper part; for rates below 1 / n.
     """
 
-    method: Literal["quantile", "lognormal"] = (
-        "quantile"  # of the calibration scores, or of their log-normal tail
-    )
+    method: Literal["quantile", "lognormal"] = "quantile"  # of the scores, or of their fitted tail
     false_positive_rate: float = 0.001  # share of benign scores above the threshold
     tail: float = 0.5  # share of the scores, the largest, that the log-normal is fitted to
     least_tail: int = 10  # scores that must lie beyond the threshold (quantile) or in the tail (lognormal)

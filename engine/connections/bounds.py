@@ -34,9 +34,7 @@ class TrackerConfig:
     udp_timeout: float = 60.0  # of UDP, from the last packet
     icmp_timeout: float = 60.0  # of ICMP, from the last packet
     other_timeout: float = 60.0  # of other protocols, from the last packet
-    tcp_server_ports: tuple[int, ...] = (
-        TCP_SERVER_PORTS  # they tell who is the originator of what began before
-    )
+    tcp_server_ports: tuple[int, ...] = TCP_SERVER_PORTS  # they tell who began what began before
     udp_server_ports: tuple[int, ...] = UDP_SERVER_PORTS  # the same for UDP
 
     def __post_init__(self) -> None:

@@ -91,13 +91,7 @@ class AfterImageConfig:
     new hosts fills the records' tables sooner, at about a third of the flows.
     """
 
-    lambdas: tuple[float, ...] = (
-        5.0,
-        3.0,
-        1.0,
-        0.1,
-        0.01,
-    )  # decay rates, 1/s: a weight halves in 1/λ seconds
+    lambdas: tuple[float, ...] = (5.0, 3.0, 1.0, 0.1, 0.01)  # 1/s: a weight halves in 1/λ seconds
     flows: int = 1 << 18  # connections (both directions count as one) remembered at most, by partition
     hash_seed: int = 0  # changes no feature; a secret one keeps a sender from choosing addresses that collide
 

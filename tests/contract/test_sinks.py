@@ -20,7 +20,7 @@ from engine.labels import Probes
 from engine.sinks import AlertFile, ScoreFile, Top
 from engine.types import ScoreBatch, choose
 from tests.batches import batch
-from tests.disks import listing, small_disk
+from tests.disks import listing, open_folder, small_disk, unprivileged
 
 PROBES: Probes = {0: {}, 1: {"task": "http"}, 2: {"task": "dns", "attack": "1"}}
 
@@ -144,13 +144,16 @@ def test_a_directory_in_the_place_of_the_file_is_named(new: NewSink, tmp_path: P
     assert listing(tmp_path) == ["out"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 @every_sink
-def test_a_directory_that_may_not_be_written_is_named(new: NewSink, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(OutputError, match=r"out: Permission denied"):
-        new(tmp_path / "out")
-    assert listing(tmp_path) == []
+def test_a_directory_that_may_not_be_written_is_named(new: NewSink) -> None:
+    with open_folder() as folder:
+        with unprivileged():
+            new(folder / "allowed").abort()
+            before = listing(folder)
+            folder.chmod(0o500)
+            with pytest.raises(OutputError, match=r"out: Permission denied"):
+                new(folder / "out")
+        assert listing(folder) == before
 
 
 @every_sink

@@ -6,19 +6,23 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from connectors.memory import MemoryBus
 from engine import wire
 from engine.connections.bounds import TrackerConfig
 from engine.connections.tracker import Tracker
+from engine.decode import DecodeConfig
 from engine.detector import Detector, slots_needed
 from engine.features.afterimage import AfterImageConfig
 from engine.partition import partitions
+from engine.publisher import Publisher, Sensor
 from engine.scorers import ScorerConfig, new_kitsune
 from engine.types import PacketBlock, Packets, Rows, ScoreBatch, empty_packets, join_rows, take
 from models.kitnet import KitNETConfig
 from models.threshold import ThresholdConfig
+from tests.frames import frames_of
 from tests.streams import stream
 
 SMALL = TrackerConfig(capacity=6)
@@ -181,3 +185,52 @@ def test_a_tracker_that_hands_over_few_at_a_time_says_the_same(seed: int) -> Non
         return out + [bits(rows) for slots in tracker.flush() for rows in tracker.rows(slots)[1]]
 
     assert ended(8) == ended(4096)
+
+
+def published(p: Packets, config: TrackerConfig, count: int, block: int, read: int) -> list[list[ScoreBatch]]:
+    """What the detectors of all partitions say of a stream that came through publisher and bus, ``read`` packets at
+    a time, in blocks of at least ``block``."""
+    bus = MemoryBus(count, 2 * p.ts.size + 10)
+    publisher = Publisher(Sensor("s", 0, block, DecodeConfig()), bus)
+    for begin in range(0, p.ts.size, read):
+        publisher.add(frames_of(take(p, slice(begin, begin + read))))
+    publisher.finish()
+    bus.end()
+    detectors = [detector(config, k) for k in range(count)]
+    said: list[list[ScoreBatch]] = [[] for _ in detectors]
+    while (messages := bus.poll()) is not None:
+        for m in messages:
+            said[m.partition] += detectors[m.partition].process(wire.decode(m.value), 0)
+    assert sum(d.packets for d in detectors) == p.ts.size
+    assert not any(d.lost_packets or d.repeated_packets for d in detectors)
+    return [some + d.flush(0) for some, d in zip(said, detectors)]
+
+
+cutting = st.tuples(
+    st.sampled_from([1, 7, 64, 150, 1000]), st.sampled_from([1, 7, 20, 100, 400])
+)  # block, read
+
+
+@pytest.mark.compiled
+@given(seed=seeds, count=st.integers(1, 4), one=cutting, other=cutting)
+@example(seed=22, count=3, one=(1, 7), other=(64, 20))  # differs where a block's time is the sensor's
+@settings(max_examples=25, deadline=None)
+def test_blocks_of_any_size_through_publisher_and_bus_give_equal_rows_on_as_many_partitions(
+    seed: int, count: int, one: tuple[int, int], other: tuple[int, int]
+) -> None:
+    p = stream(seed, 400, ordered=True)
+    first, second = published(p, SMALL, count, *one), published(p, SMALL, count, *other)
+    assert sum(len(batch) for said in first for batch in said) > 0
+    assert [flat(said) if said else b"" for said in first] == [flat(said) if said else b"" for said in second]
+
+
+@pytest.mark.compiled
+@given(seed=seeds, count=st.integers(2, 4), one=cutting, other=cutting)
+@example(seed=1, count=4, one=(64, 20), other=(64, 20))  # differs without a last heartbeat
+@settings(max_examples=25, deadline=None)
+def test_one_partition_or_several_behind_a_publisher_give_the_same_connections(
+    seed: int, count: int, one: tuple[int, int], other: tuple[int, int]
+) -> None:
+    p = stream(seed, 400, ordered=True)
+    single, several = published(p, ROOMY, 1, *one), published(p, ROOMY, count, *other)
+    assert connection_rows(single[0]) == connection_rows([batch for said in several for batch in said])

@@ -6,10 +6,14 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,11 +24,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from engine import __version__
-from engine.cli import main
+from engine.cli import _find_cache, main
+from engine.types import concatenate
 from models import bundle
 from models.kitnet import KitNET, KitNETConfig
+from tests.capture_bytes import pcap
+from tests.datagrams import udp
 from tests.demo import ROOT, command, piece, run
-from tests.disks import listing, small_disk
+from tests.disks import NOBODY, listing, open_folder, small_disk, unprivileged
+from tests.frames import frames_of
 
 pytestmark = pytest.mark.compiled
 
@@ -223,13 +231,15 @@ def test_captures_that_cannot_be_read_are_named_and_leave_nothing(line: Line, tm
     assert all(files == [] for _, _, files in os.walk(out))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("line", READERS)
-def test_a_capture_that_may_not_be_read_is_named(line: Line, capture: Path, tmp_path: Path) -> None:
-    mine = tmp_path / "mine.pcap"
-    mine.write_bytes(capture.read_bytes())
-    mine.chmod(0)
-    refused(called(*line(mine, tmp_path)), 1, "mine.pcap: Permission denied")
+def test_a_capture_that_may_not_be_read_is_named(line: Line, tmp_path: Path) -> None:
+    called(*line(piece(tmp_path / "mine.pcap", 100), tmp_path))  # loads the kernels it needs
+    with open_folder() as folder:
+        mine = piece(folder / "mine.pcap", 100)
+        mine.chmod(0)
+        with unprivileged():
+            refused(called(*line(mine, folder)), 1, "mine.pcap: Permission denied")
+        assert all(files == [] for _, _, files in os.walk(folder / "d"))
 
 
 @pytest.mark.parametrize("line", READERS)
@@ -251,13 +261,23 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(
         assert all(files == [] for _, _, files in os.walk(disk))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 @pytest.mark.parametrize("line", READERS)
-def test_a_directory_that_may_not_be_written_is_named(line: Line, capture: Path, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    refused(called(*line(capture, tmp_path)), 1, "Permission denied")
-    tmp_path.chmod(0o700)
-    assert listing(tmp_path) == []
+def test_a_directory_that_may_not_be_written_is_named(line: Line, tmp_path: Path) -> None:
+    called(*line(piece(tmp_path / "mine.pcap", 100), tmp_path))  # loads the kernels it needs
+    with open_folder() as folder:
+        mine = piece(folder / "mine.pcap", 100)
+        folder.chmod(0o500)
+        with unprivileged():
+            refused(called(*line(mine, folder)), 1, "Permission denied")
+        assert listing(folder) == ["mine.pcap"]
+
+
+def test_the_place_of_a_bundle_is_looked_at_before_captures_are_read() -> None:
+    with open_folder() as folder:
+        folder.chmod(0o500)
+        with unprivileged():
+            result = called("train", "kitsune", folder / "missing.pcap", "-o", folder / "b")
+        refused(result, 1, f"{folder}: Permission denied")
 
 
 def test_an_output_of_an_earlier_run_stays_when_a_run_fails(capture: Path, tmp_path: Path) -> None:
@@ -604,3 +624,199 @@ def test_a_terminal_sees_progress_on_stderr_and_data_on_stdout_alone(capture: Pa
     assert process.wait(60) == 0
     assert b"reading" in shown
     assert (tmp_path / "out").read_text() == called("packets", capture).stdout
+
+
+# ------------------------------------------------------------------------------------- signals and closed streams
+
+
+def many_flows(path: Path) -> Path:
+    """A capture of more connections than wait to be written at a time, and packets by whose time they have ended."""
+    n = 12_000
+    p = udp([1_700_000_000_000_000_000 + 1000 * k for k in range(n)], [1024 + k for k in range(n)])
+    later = udp([1_700_000_100_000_000_000 + k for k in range(2)], [1, 2])
+    frames = frames_of(concatenate([p, later]))
+    starts, sizes = frames.start.tolist(), frames.captured.tolist()
+    records = zip((frames.ts // 1000).tolist(), starts, sizes, frames.wire.tolist())
+    path.write_bytes(pcap((ts, frames.buffer[a : a + size].tobytes(), wire) for ts, a, size, wire in records))
+    return path
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for a condition; fail when it does not come true in time."""
+    deadline, never = time.monotonic() + seconds, threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        never.wait(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    ("what", "kind"), [("packets", "jsonl"), ("packets", "parquet"), ("connections", "jsonl")]
+)
+def test_a_signal_while_a_file_is_written_leaves_neither_it_nor_a_hidden_one(
+    number: signal.Signals, what: str, kind: str, tmp_path: Path
+) -> None:
+    data = many_flows(tmp_path / "flows.pcap").read_bytes()
+    place = tmp_path / "out"
+    place.mkdir()
+    process = command(what, "-", "--format", kind, "-o", place / "new", stdin=subprocess.PIPE)
+    with process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(data)
+        process.stdin.flush()  # and it waits for more
+        until(lambda: listing(place) != [])
+        assert listing(place) == [f".new.{process.pid}.tmp"]
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+        assert process.stderr.read() == b"wiresonde: terminated\n"
+    assert listing(place) == []
+
+
+def test_a_signal_while_a_file_is_written_leaves_the_one_of_an_earlier_run(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("earlier")
+    process = command("packets", "-", "-o", tmp_path / "out", stdin=subprocess.PIPE)
+    with process:
+        assert process.stdin is not None
+        process.stdin.write(piece(tmp_path / "c.pcap", 50).read_bytes())
+        process.stdin.flush()
+        until(lambda: len(listing(tmp_path)) == 3)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert listing(tmp_path) == ["c.pcap", "out"]
+    assert (tmp_path / "out").read_text() == "earlier"
+
+
+def redirected(redirection: str, *arguments: object) -> tuple[int, str, str]:
+    """Run wiresonde from a shell that closes a stream of it: exit code, stdout, stderr."""
+    line = [
+        "sh",
+        "-c",
+        f'exec "$@" {redirection}',
+        "sh",
+        sys.executable,
+        "-m",
+        "engine.cli",
+        *map(str, arguments),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("line", READERS)
+def test_a_stdin_that_is_closed_is_named(line: Line, tmp_path: Path) -> None:
+    learn = ("--learn", 100) if line(tmp_path, tmp_path)[0] == "train" else ()
+    code, out, err = redirected("<&-", *line(Path("-"), tmp_path), *learn)
+    assert (code, out, err) == (1, "", "wiresonde: -: stdin is closed\n")
+    assert all(files == [] for _, _, files in os.walk(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "line", [("packets",), ("connections",), ("score", "--json"), ("packets", "-o", "f")]
+)
+def test_a_stdout_that_is_closed_is_named(
+    line: tuple[str, ...], capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert redirected(">&-", *line, capture) == (1, "", "wiresonde: stdout is closed\n")
+    assert redirected(">&-", "config", "show") == (1, "", "wiresonde: stdout is closed\n")
+    assert listing(tmp_path) == []
+
+
+def test_a_stderr_that_is_closed_changes_no_exit_code(tmp_path: Path) -> None:
+    assert redirected("2>&-", "config", "show") == (0, called("config", "show").stdout, "")
+    assert redirected("2>&-", "config", "check", tmp_path / "missing") == (1, "", "")
+    assert redirected("2>&-", "nonsense") == (2, "", "")
+
+
+def test_a_stderr_that_is_closed_keeps_no_capture_from_being_read(capture: Path) -> None:
+    assert redirected("2>&-", "packets", capture) == (0, called("packets", capture).stdout, "")
+
+
+# ------------------------------------------------------------------------------------------ a place for the kernels
+
+
+@pytest.fixture
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Places that may be written: none at first. The folder for temporary files is tmp_path."""
+    places: set[Path] = set()
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place) in places)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("HOME", "/home/nobody")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "to be put back")
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    return places
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.parametrize("home", ["/home/nobody", None])
+def test_kernels_get_a_private_folder_where_nothing_else_can_be_written(
+    home: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if home is None:
+        monkeypatch.delenv("HOME")
+    for _ in range(2):  # the second time it is there
+        _find_cache()
+        place = Path(os.environ.pop("NUMBA_CACHE_DIR"))
+        assert place == tmp_path / f"wiresonde-{os.getuid()}"
+        assert place.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("place", [ROOT / "engine", ROOT / "engine" / "__pycache__", Path("/home/nobody")])
+def test_kernels_stay_where_numba_keeps_them_where_that_can_be_written(
+    place: Path, nowhere: set[Path], tmp_path: Path
+) -> None:
+    nowhere.add(place)
+    _find_cache()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_place_for_kernels_that_is_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/given")
+    _find_cache()
+    assert os.environ["NUMBA_CACHE_DIR"] == "/given"
+    assert listing(tmp_path) == []
+
+
+@pytest.mark.usefixtures("nowhere")
+def test_a_folder_for_kernels_that_leads_elsewhere_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"wiresonde-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    _find_cache()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.usefixtures("nowhere")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder of somebody else")
+def test_a_folder_for_kernels_of_another_user_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / f"wiresonde-{os.getuid()}").mkdir()
+    os.chown(tmp_path / f"wiresonde-{os.getuid()}", NOBODY, NOBODY)
+    _find_cache()
+    assert "NUMBA_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user who may write nowhere")
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="no setpriv")
+@pytest.mark.parametrize("user", [NOBODY, 54321], ids=["nobody", "a user without a name"])
+def test_an_installation_that_cannot_be_written_runs_for_a_user_without_a_home(user: int) -> None:
+    program = (
+        "from engine.cli import _find_cache; _find_cache(); import engine.clock; print(engine.clock.__file__)"
+    )
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    with open_folder() as folder:
+        for room in ("engine", "connectors"):
+            shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+        (folder / "tmp").mkdir()
+        os.chown(folder / "tmp", user, user)
+        os.chown(folder, 0, 0)
+        environment = {"PYTHONPATH": str(folder), "TMPDIR": str(folder / "tmp"), "PATH": os.environ["PATH"]}
+        if subprocess.run([*become, sys.executable, "-c", ""], env=environment, check=False).returncode:
+            pytest.skip(f"another user cannot run {sys.executable}")
+        line = [*become, sys.executable, "-c", program]
+        done = subprocess.run(line, env=environment, cwd="/", capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout == f"{folder}/engine/clock.py\n"
+        assert listing(folder / "tmp") == [f"wiresonde-{user}"]

@@ -51,8 +51,11 @@ def at(data: Any, path: tuple[str, ...]) -> Any:
 
 
 DEFAULTS = yaml.safe_load(show(Config()))
-SECTIONS = [(), *(p for p in paths(DEFAULTS) if isinstance(at(DEFAULTS, p), dict))]
-LEAVES = [p for p in paths(DEFAULTS) if p not in SECTIONS]
+FREE = [
+    ("bus", "kafka", name) for name in ("client", "producer", "consumer", "secrets")
+]  # keys of kafka-python
+SECTIONS = [(), *(p for p in paths(DEFAULTS) if isinstance(at(DEFAULTS, p), dict) and p not in FREE)]
+LEAVES = [p for p in paths(DEFAULTS) if p not in SECTIONS and p not in FREE]
 
 
 def test_no_file_and_an_empty_file_are_all_defaults(tmp_path: Path) -> None:
@@ -90,6 +93,30 @@ def test_every_value_that_differs_from_its_default_is_shown_and_read_back(tmp_pa
 def test_an_unknown_key_is_named_at_every_level(tmp_path: Path, section: tuple[str, ...]) -> None:
     text = yaml.safe_dump(nested((*section, "nonsense"), 1))
     assert problem(tmp_path, text) == f"{'.'.join((*section, 'nonsense'))}: unknown key"
+
+
+@pytest.mark.parametrize(
+    ("kafka", "said"),
+    [
+        ({"client": {"nonsense": 1}}, "client.nonsense: kafka-python has no such setting"),
+        ({"producer": {"group_id": "g"}}, "producer.group_id: kafka-python has no such setting"),
+        ({"consumer": {"session_timeout_ms": [1]}}, "bus.kafka.consumer.session_timeout_ms"),
+        ({"client": {"bootstrap_servers": "x"}}, "client.bootstrap_servers: set otherwise"),
+        ({"client": {"ssl_password": "x"}}, "client.ssl_password: a secret does not belong here"),
+        ({"secrets": {"password": {"env": "X"}}}, "secrets.password: not one of sasl_plain_password"),
+        ({"secrets": {"token": {}}}, "bus.kafka.secrets.token: give one of env and file"),
+        ({"secrets": {"token": {"env": "X", "file": "y"}}}, "bus.kafka.secrets.token: give one of env and file"),
+    ],
+)  # fmt: skip
+def test_settings_of_kafka_that_cannot_be_are_named(
+    tmp_path: Path, kafka: dict[str, object], said: str
+) -> None:
+    assert said in problem(tmp_path, yaml.safe_dump({"bus": {"kafka": kafka}}))
+
+
+@pytest.mark.parametrize("url", ["kafka://", "127.0.0.1:9092", "kafka://a b", "kafka://a,", "http://a"])
+def test_an_address_that_is_none_of_kafka_is_named(tmp_path: Path, url: str) -> None:
+    assert "bus.url" in problem(tmp_path, yaml.safe_dump({"bus": {"url": url}}))
 
 
 @pytest.mark.parametrize("leaf", LEAVES, ids=".".join)

@@ -93,6 +93,29 @@ def test_lengths_stand_the_other_way_round_before_version_2_3(tmp_path: Path) ->
     assert read(tmp_path, swapped) == ([(10**9, b"x" * 60, 100, 1)], "")
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("version", "first", "second", "captured", "wire"),
+    [
+        ((2, 3), 60, 100, 60, 100),  # written as in 2.4
+        ((2, 3), 100, 60, 60, 100),  # written as in 2.2
+        ((2, 3), 60, 60, 60, 60),
+        ((543, 0), 100, 60, 60, 100),
+        ((2, 0), 100, 60, 60, 100),
+        ((2, 4), 60, 100, 60, 100),
+        ((2, 4), 100, 60, 100, 100),  # no longer taken for the other way round
+        ((543, 0), 60, 100, 100, 100),
+        ((2, 2), 60, 100, 100, 100),
+    ],
+)
+def test_which_length_is_the_captured_one_is_told_by_the_version_and_in_2_3_by_the_smaller(
+    tmp_path: Path, order: str, version: tuple[int, int], first: int, second: int, captured: int, wire: int
+) -> None:
+    record = struct.pack(order + "IIII", 1, 0, first, second) + b"x" * captured
+    data = pcap([], order=order, version=version) + 2 * record
+    assert read(tmp_path, data) == ([(10**9, b"x" * captured, wire, 1)] * 2, "")
+
+
 def test_the_frame_check_sequence_beside_the_link_type_is_not_part_of_it(tmp_path: Path) -> None:
     assert read(tmp_path, pcap(RECORDS, link_type=0x24000001)) == (expected(RECORDS), "")
 
@@ -329,6 +352,19 @@ def test_compressed_files_give_the_same_frames_in_one_or_several_members(tmp_pat
     assert read(tmp_path, pack(data) + b"\0" * 64) == (expected(RECORDS), "")
 
 
+@pytest.mark.parametrize("magic", [0x50, 0x5A, 0x5F])
+def test_a_zstd_file_may_hold_skippable_frames_also_at_its_beginning(tmp_path: Path, magic: int) -> None:
+    data, pack = pcap(RECORDS), PACKERS["zstd"]
+    skipped = struct.pack("<BBBBI", magic, 0x2A, 0x4D, 0x18, 300) + b"\x28\xb5\x2f\xfd" * 75
+    empty = struct.pack("<BBBBI", magic, 0x2A, 0x4D, 0x18, 0)
+    assert read(tmp_path, skipped + pack(data)) == (expected(RECORDS), "")
+    assert read(tmp_path, empty + skipped + pack(data[:100]) + skipped + pack(data[100:]) + empty) == (
+        expected(RECORDS), "",
+    )  # fmt: skip
+    head = struct.pack("<BBBBI", magic ^ 0x10, 0x2A, 0x4D, 0x18, 300)
+    assert read(tmp_path, head + pack(data))[1].startswith("byte 0: not a pcap or pcapng file: begins with 4")
+
+
 @pytest.mark.parametrize("name", PACKERS)
 def test_a_cut_compressed_file_gives_its_frames_then_says_it_ends_early(tmp_path: Path, name: str) -> None:
     rng = np.random.default_rng(1)
@@ -395,6 +431,32 @@ def test_a_pipe_gives_frames_as_soon_as_they_are_whole(
         assert capture.position == len(data)
     writer.join()
     assert rows(blocks) == expected(RECORDS)
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no /proc")
+def test_a_file_that_says_it_is_empty_and_is_not_is_read_as_a_stream() -> None:
+    data = pcap(RECORDS) + b"\0"  # the command line of a process is its arguments, a zero byte behind each
+    with subprocess.Popen(data[:-1].split(b"\0"), executable="yes", stdout=subprocess.PIPE) as process:
+        path = Path(f"/proc/{process.pid}/cmdline")
+        try:
+            assert process.stdout is not None
+            assert process.stdout.read(1)  # it runs, and will say more than anybody reads
+            assert path.stat().st_size == 0
+            assert path.read_bytes() == data
+            with CaptureFile(path) as capture:
+                frames = iter(capture)
+                assert rows([next(frames)]) == expected(RECORDS)
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_a_file_that_says_it_is_empty_and_holds_no_capture_is_named_by_its_first_bytes() -> None:
+    with (
+        CaptureFile("/proc/self/status") as capture,
+        pytest.raises(CaptureError, match=r"begins with 4e 61 6d 65"),
+    ):
+        list(capture)
 
 
 def test_the_first_frames_of_a_pipe_do_not_wait_for_the_next(tmp_path: Path) -> None:

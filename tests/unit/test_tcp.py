@@ -272,3 +272,127 @@ def test_repetitions_are_written_at_the_first_tenth_and_hundredth(times: int, le
     for _ in range(times):
         c.send("a", "PA", 1, 1, 100, after=300)
     assert only(c)["history"].count("T") == letters
+
+
+# ------------------------------------------------------------------------------------------- recovery, losses, limits
+
+
+def sides_of(c: Conversation) -> Any:
+    """(2,) SIDE of the one connection while it lives, a's first."""
+    tracker = Tracker(TrackerConfig(capacity=4))
+    (step,) = tracker.track(c.packets())
+    _, sides = tracker.rows(step.slot[:1])
+    return sides[0]
+
+
+def test_an_episode_that_still_runs_at_the_end_lasts_until_the_last_packet() -> None:
+    c = Conversation().open().send("a", "A", 1, 1, 100).send("a", "A", 1, 1, 100, after=300)
+    c.send("a", "A", 101, 1, 100, after=40).send("a", "A", 201, 1, 100, after=60)
+    _, recovery, records = tracked(c)
+    assert recovery == [False] * 4 + [True] * 3
+    assert records[0]["orig_recovery_episodes"] == 1
+    assert records[0]["recovery_seconds"] == pytest.approx(0.100)
+
+
+def test_a_spurious_segments_episode_ends_at_once() -> None:
+    c = Conversation().open().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101)
+    c.send("a", "PA", 1, 1, 100, after=200).send("a", "A", 101, 1, 100, after=50).send(
+        "b", "A", 1, 201, after=50
+    )
+    segments, recovery, records = tracked(c)
+    assert segments[5] is Segment.SPURIOUS
+    assert recovery == [False] * 8
+    assert records[0]["orig_recovery_episodes"] == 1
+    assert records[0]["recovery_seconds"] == 0
+
+
+def test_one_capture_loss_is_one_episode() -> None:
+    c = (
+        Conversation().open().send("a", "A", 1, 1, 100).send("a", "A", 201, 1, 100)
+    )  # 101..200 is not captured
+    c.send("b", "A", 1, 301, after=0.3).send("a", "A", 301, 1, 100, after=0.2).send(
+        "b", "A", 1, 401, after=0.2
+    )
+    for k in range(4):
+        c.send("a", "A", 401 + 100 * k, 1, 100, after=5).send("b", "A", 1, 501 + 100 * k, after=5)
+    _, recovery, records = tracked(c)
+    assert [i for i, during in enumerate(recovery) if during] == [4]
+    assert records[0]["orig_recovery_episodes"] == 1
+    assert records[0]["recovery_seconds"] == pytest.approx(0.0003)
+    assert records[0]["orig_missed_bytes"] == 100
+
+
+def test_a_hole_that_stays_open_is_one_episode_however_much_is_sent_behind_it() -> None:
+    c = Conversation().open().send("a", "A", 101, 1, 100)
+    for k in range(5):
+        c.send("a", "A", 201 + 100 * k, 1, 100)
+    c.send("a", "A", 1, 1, 100, after=300).send("b", "A", 1, 701, after=20)
+    assert only(c)["orig_recovery_episodes"] == 1
+    assert only(c)["recovery_seconds"] == pytest.approx(0.325)
+
+
+def test_packets_older_than_the_connections_last_are_noted() -> None:
+    assert not only(Conversation().open().send("a", "PA", 1, 1, 100))["late_packets"]
+    same = Conversation().open().send("a", "PA", 1, 1, 100, after=0)
+    assert not only(same)["late_packets"]
+    late = Conversation().open().send("a", "PA", 1, 1, 100, after=-2)
+    record = only(late)
+    assert record["late_packets"]
+    assert record["duration"] == pytest.approx(0.010)
+
+
+@pytest.mark.parametrize(
+    ("resets", "history"), [(23, "S" + 23 * "R"), (24, "S" + 23 * "R" + "+"), (60, "S" + 23 * "R" + "+")]
+)
+def test_a_history_that_is_full_ends_in_a_plus(resets: int, history: str) -> None:
+    c = Conversation().send("a", "S", 0)
+    for k in range(resets):
+        c.send("a", "R", 1 + k)
+    assert only(c)["history"] == history
+
+
+@pytest.mark.parametrize("size", [1_000_000_000, 2**31 - 2, 2**31, 3_000_000_000, 2**32 - 3])
+def test_the_size_of_a_connection_of_which_only_syn_and_fin_were_captured_is_told_by_its_fin(
+    size: int,
+) -> None:
+    record = only(Conversation().open().send("a", "FA", 1 + size, 1, after=60_000))
+    assert record["orig_bytes"] == size
+
+
+@pytest.mark.parametrize(
+    ("jump", "believed"), [(1000, True), (2**20, True), (2**20 + 1, False), (2_000_000, False)]
+)
+def test_an_acknowledgement_of_number_zero_far_ahead_is_none(jump: int, believed: bool) -> None:
+    # a stack that sends the flag without a number writes 0; so does one whose numbers wrap just there
+    c = Conversation(isn_b=2**32 - 1 - jump).open().send("b", "PA", 1, 1, 0).send("a", "A", 1, jump + 1)
+    assert c.rows[-1]["ack"] == 0
+    sides = sides_of(c)
+    assert sides["acked"][1] == (jump + 1 if believed else 1)
+    assert only(c)["resp_bytes"] == (jump if believed else 0)
+
+
+@pytest.mark.parametrize(("jump", "believed"), [(1000, True), (2_000_000, False)])
+def test_so_it_is_for_a_side_that_is_not_in_the_capture(jump: int, believed: bool) -> None:
+    c = Conversation(isn_b=2**32 - 1 - jump).send("a", "PA", 1, 1, 10).send("a", "PA", 11, 50, 10)
+    c.send("a", "A", 21, jump + 1)
+    assert c.rows[-1]["ack"] == 0
+    assert sides_of(c)["acked"][1] == (jump + 1 if believed else 50)
+
+
+@pytest.mark.parametrize(("late", "kind"), [(65.0, Segment.REORDERED), (75.0, Segment.RETRANSMITTED)])
+def test_without_a_handshake_the_round_trips_of_acknowledgements_tell_reordering(
+    late: float, kind: Segment
+) -> None:
+    c = Conversation().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101, after=90).send("b", "PA", 1, 101, 50)
+    c.send("a", "PA", 101, 51, 100, after=30).send(
+        "b", "A", 51, 201, after=40
+    )  # 40 ms beyond the tap, 30 before it
+    c.send("a", "A", 301, 51, 100).send("a", "A", 201, 51, 100, after=late)
+    assert kinds(c)[-2:] == [Segment.NEW, kind]
+
+
+@pytest.mark.parametrize(("late", "kind"), [(2.5, Segment.REORDERED), (3.5, Segment.RETRANSMITTED)])
+def test_without_any_round_trip_three_milliseconds_tell_reordering(late: float, kind: Segment) -> None:
+    c = Conversation().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101, after=90)  # of one side alone
+    c.send("a", "A", 201, 1, 100).send("a", "A", 101, 1, 100, after=late)
+    assert kinds(c)[-2:] == [Segment.NEW, kind]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from engine.connections.bounds import TrackerConfig
@@ -13,26 +14,16 @@ from engine.errors import ConfigError
 from engine.types import (
     KIND_FIRST_FRAGMENT,
     KIND_FRAGMENT,
-    KIND_TRANSPORT,
     Kind,
     Packets,
-    empty_packets,
+    concatenate,
     join_rows,
     take,
 )
 from tests.conversation import MS, T0, A, B, Conversation
+from tests.datagrams import udp
 
 SECOND = 1000 * MS
-
-
-def udp(times: list[int], ports: list[int]) -> Packets:
-    """One datagram from A:port to B:9 at each time."""
-    p = empty_packets(len(times))
-    p.ts[:], p.sport[:], p.dport[:] = times, ports, 9
-    p.src_lo[:], p.dst_lo[:] = A, B
-    p.proto[:], p.kind[:] = 17, Kind.IPV4 | KIND_TRANSPORT
-    p.size[:], p.ip_size[:], p.payload[:] = 100, 86, 58
-    return p
 
 
 def ended(tracker: Tracker, p: Packets, *, flush: bool = True) -> list[dict[str, Any]]:
@@ -221,3 +212,141 @@ def test_the_least_recently_seen_goes_first_whatever_list_it_waits_in() -> None:
     q.proto[0], q.tcp_flags[0] = 6, 16
     second = ended(Tracker(TrackerConfig(capacity=2)), q, flush=False)
     assert [(r["id.orig_p"], r["proto"]) for r in second] == [(1, "tcp")]
+
+
+HOUR = 3600 * SECOND
+YEAR = 365 * 24 * HOUR
+ODD = 9999  # port of a packet whose time stamp is wrong
+
+
+def traffic() -> Packets:
+    """Four minutes in which connections end in every way, the first three packets from flows of their own."""
+    c = Conversation().open().send("a", "PA", 1, 1, 100).close(101, 1).send("a", "S", 0, port=40001)
+    first = udp([T0 - 3, T0 - 2, T0 - 1, T0 + 30 * SECOND, T0 + 31 * SECOND], [5001, 5002, 5003, 5001, 5002])
+    flows = udp(
+        [T0 + k * 9 * SECOND for k in range(30)], [k % 7 if k % 7 != 3 else 100 * k for k in range(30)]
+    )
+    p = concatenate([first, c.packets(), flows])
+    return take(p, np.argsort(p.ts, kind="stable"))
+
+
+def with_one_odd_time(at: int, ts: int) -> list[dict[str, Any]]:
+    """Records of that traffic, an odd packet put in before packet ``at``, whose own record is left out."""
+    p = traffic()
+    p = concatenate([take(p, slice(0, at)), udp([ts], [ODD]), take(p, slice(at, None))])
+    records = ended(Tracker(TrackerConfig(capacity=64), spare=64), p)
+    assert len([r for r in records if r["id.orig_p"] == ODD]) == 1
+    return sorted((r for r in records if r["id.orig_p"] != ODD), key=lambda r: str(r["uid"]))
+
+
+ODD_TIMES = [
+    pytest.param(T0 + 10 * YEAR, id="in ten years"),
+    pytest.param(T0 + 2 * HOUR, id="in two hours"),
+    pytest.param((1 << 63) - 1, id="at the greatest time"),
+    pytest.param(T0 - 10 * YEAR, id="ten years ago"),
+    pytest.param(T0 - 2 * HOUR, id="two hours ago"),
+    pytest.param(-(1 << 63) + 1, id="at the least time"),
+]
+
+
+@pytest.mark.parametrize("ts", ODD_TIMES)
+@pytest.mark.parametrize("at", [0, 2, 6, 20, -2, -1], ids=lambda k: f"before packet {k}")
+def test_one_odd_time_stamp_changes_no_other_connection(at: int, ts: int) -> None:
+    expected = sorted(
+        ended(Tracker(TrackerConfig(capacity=64), spare=64), traffic()), key=lambda r: str(r["uid"])
+    )
+    assert {r["ending"] for r in expected} == {"timeout", "closed", "flushed"}
+    n = traffic().ts.size
+    assert with_one_odd_time(at % (n + 1), ts) == expected
+
+
+def test_a_first_packet_from_the_future_delays_no_end() -> None:
+    times = [T0 + 10 * YEAR, T0, T0 + SECOND, T0 + 62 * SECOND]
+    tracker = Tracker(TrackerConfig(capacity=8, udp_timeout=60))
+    records = ended(tracker, udp(times, [ODD, 1, 2, 3]), flush=False)
+    assert [r["id.orig_p"] for r in records] == [ODD, 1, 2]
+
+
+@pytest.mark.parametrize("ts", ODD_TIMES[:3])
+def test_a_second_packet_from_the_future_changes_no_other_connection(ts: int) -> None:
+    assert with_one_odd_time(1, ts) == with_one_odd_time(20, ts)
+
+
+@pytest.mark.parametrize("ts", ODD_TIMES[3:])
+def test_a_second_packet_from_the_past_changes_no_other_connection(ts: int) -> None:
+    assert with_one_odd_time(1, ts) == with_one_odd_time(20, ts)
+
+
+@pytest.mark.parametrize("pause", [2 * HOUR, 30 * 24 * HOUR, 3 * YEAR], ids=["hours", "a month", "years"])
+def test_a_pause_between_packets_ends_what_waited_and_nothing_of_what_follows(pause: int) -> None:
+    before = udp([T0 + k * SECOND for k in range(5)], [1, 2, 3, 1, 2])
+    after = udp([T0 + pause + k * SECOND for k in range(6)], [7, 8, 1, 2, 7, 8])
+    tracker = Tracker(TrackerConfig(capacity=8))
+    assert ended(tracker, before, flush=False) == []
+    records = ended(tracker, take(after, slice(0, 2)), flush=False)
+    assert [(r["id.orig_p"], r["orig_pkts"], r["ending"]) for r in records] == [
+        (3, 1, "timeout"), (1, 2, "timeout"), (2, 2, "timeout"),
+    ]  # fmt: skip
+    records = ended(tracker, take(after, slice(2, None)))
+    assert sorted((r["id.orig_p"], r["orig_pkts"], r["ending"]) for r in records) == [
+        (1, 1, "flushed"), (2, 1, "flushed"), (7, 2, "flushed"), (8, 2, "flushed"),
+    ]  # fmt: skip
+    assert tracker.counters["late_packets"] == 0
+
+
+def test_nothing_ends_before_a_pause_is_confirmed_and_all_of_it_when_it_is() -> None:
+    tracker = Tracker(TrackerConfig(capacity=8))
+    p = udp([T0, T0 + SECOND, T0 + 5 * HOUR, T0 + 5 * HOUR + SECOND], [1, 2, 3, 4])
+    assert ended(tracker, take(p, slice(0, 3)), flush=False) == []
+    assert [r["id.orig_p"] for r in ended(tracker, take(p, slice(3, 4)), flush=False)] == [1, 2]
+
+
+@pytest.mark.parametrize("ts", [T0 + 10 * YEAR, (1 << 63) - 1])
+def test_one_odd_time_stamp_right_before_a_pause_keeps_nothing_from_ending(ts: int) -> None:
+    times = [T0, T0 + SECOND, ts, T0 + 2 * HOUR, T0 + 2 * HOUR + SECOND, T0 + 2 * HOUR + 90 * SECOND]
+    tracker = Tracker(TrackerConfig(capacity=8, udp_timeout=60))
+    records = ended(tracker, udp(times, [1, 2, ODD, 3, 4, 5]), flush=False)
+    assert [r["id.orig_p"] for r in records if r["id.orig_p"] != ODD] == [1, 2, 3, 4]
+
+
+LEAST, GREATEST = -(1 << 63) + 1, (1 << 63) - 1
+
+
+@pytest.mark.parametrize("begin", [LEAST, GREATEST - 200 * SECOND], ids=["least", "greatest"])
+def test_connections_end_in_time_also_at_the_limits_of_int64(begin: int) -> None:
+    p = udp([begin, begin + 59 * SECOND, begin + 61 * SECOND, begin + 150 * SECOND], [1, 2, 3, 2])
+    records = ended(Tracker(TrackerConfig(capacity=8, udp_timeout=60)), p)
+    assert [(r["id.orig_p"], r["ending"]) for r in records] == [
+        (1, "timeout"), (2, "timeout"), (3, "timeout"), (2, "flushed"),
+    ]  # fmt: skip
+
+
+def test_a_timeout_beyond_the_greatest_time_is_never_reached() -> None:
+    p = udp([GREATEST - 20 * SECOND + k * SECOND for k in range(10)], [1, 2] * 5)
+    records = ended(Tracker(TrackerConfig(capacity=8, udp_timeout=60)), p)
+    assert [(r["id.orig_p"], r["orig_pkts"], r["ending"]) for r in records] == [
+        (1, 5, "flushed"),
+        (2, 5, "flushed"),
+    ]
+
+
+@pytest.mark.parametrize("apart", [1, 50, 1000])
+def test_interleaved_fragmented_datagrams_are_one_connection_a_flow(apart: int) -> None:
+    n = 3000  # flows with a datagram of three fragments each; so many first ones come before the second ones follow
+    first = udp([T0 + 1000 * k for k in range(n)], range(30_000, 30_000 + n))
+    first.ip_id[:] = np.arange(n)
+    first.src_lo[:] += np.arange(n).astype("u8") % np.uint64(7)
+    first.kind[:] |= KIND_FIRST_FRAGMENT
+    later = first._replace(
+        kind=np.full_like(first.kind, Kind.IPV4 | KIND_FRAGMENT),
+        sport=np.zeros_like(first.sport), dport=np.zeros_like(first.dport),
+    )  # fmt: skip
+    parts = []
+    for begin in range(0, n, apart):
+        rows = slice(begin, begin + apart)
+        parts += [take(first, rows), take(later, rows), take(later, rows)]
+    p = concatenate(parts)
+    p.ts[:] = T0 + 1000 * np.arange(p.ts.size)
+    records = ended(Tracker(TrackerConfig(capacity=4 * n)), p)
+    assert sorted(r["id.orig_p"] for r in records) == list(range(30_000, 30_000 + n))
+    assert {(r["orig_pkts"], r["orig_bytes"]) for r in records} == {(3, 3 * 58)}

@@ -1,0 +1,125 @@
+"""Event time against a twin that keeps every time stamp it has seen."""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from engine.clock import LEAP, LEAPS, LEAPT, NEVER, NOW, SEEN, new_clock, run, step
+
+HOUR = 3_600_000_000_000
+T0 = 1_700_000_000_000_000_000
+YEAR = 365 * 24 * HOUR
+GREATEST = (1 << 63) - 1
+
+Said = tuple[int, int, int, bool]  # event time, time that waits to be confirmed, leaps, whether one was wrong
+
+leaps = st.sampled_from(
+    [
+        0,
+        1,
+        10**9,
+        HOUR - 1,
+        HOUR,
+        HOUR + 1,
+        2 * HOUR,
+        10 * YEAR,
+        -1,
+        -(10**9),
+        -HOUR,
+        -HOUR - 1,
+        -2 * HOUR,
+        -10 * YEAR,
+    ]
+)
+stamps = st.lists(leaps, max_size=12).map(lambda steps: list(accumulate(steps, initial=T0)))
+anywhere = st.lists(
+    st.sampled_from(
+        [T0, T0 + 1, T0 + 2 * HOUR, T0 + 2 * HOUR + 1, T0 + 4 * HOUR, T0 - 2 * HOUR, T0 + 10 * YEAR]
+    ),
+    max_size=10,
+)
+extremes = st.lists(
+    st.sampled_from(
+        [NEVER + 1, NEVER + HOUR, NEVER + 3 * HOUR, -1, 0, T0, GREATEST - 3 * HOUR, GREATEST - HOUR, GREATEST]
+    )
+    | st.integers(NEVER + 1, GREATEST),
+    max_size=8,
+)
+
+
+def naive(times: list[int]) -> list[Said]:
+    """Event time is the greatest time believed. A packet within an hour of it, or before it, is believed; one beyond
+    waits for another within an hour of it, and then both are, or for one beyond even that. The second packet of all
+    makes a first one more than an hour ahead of it wait likewise."""
+    believed: list[int] = []
+    waiting: int | None = None
+    said, unsure = [], 0
+    for n, t in enumerate(times):
+        wrong = False
+        if n == 1 and t < believed[0] - HOUR:
+            waiting, believed = believed[0], [t]
+            unsure += 1
+        elif not believed or t <= max(believed) + HOUR:
+            believed.append(t)
+            wrong, waiting = waiting is not None, None
+        elif waiting is not None and abs(t - waiting) <= HOUR:
+            believed += [waiting, t]
+            waiting = None
+        elif waiting is not None and t > waiting:
+            believed.append(waiting)
+            waiting = t
+        else:
+            wrong, waiting = waiting is not None, t
+            unsure += 1
+        said.append((max(believed), NEVER if waiting is None else waiting, unsure, wrong))
+    return said
+
+
+def kernel(times: list[int]) -> list[Said]:
+    clock = new_clock()
+    said = []
+    for n, t in enumerate(np.array(times, np.int64)):
+        wrong = bool(step(clock, t))
+        assert clock[SEEN] == n + 1
+        said.append((int(clock[NOW]), int(clock[LEAPT]), int(clock[LEAPS]), wrong))
+    return said
+
+
+def test_a_leap_is_more_than_an_hour() -> None:
+    assert LEAP == HOUR
+
+
+@given(times=stamps | anywhere)
+def test_event_time_is_that_of_the_naive_twin(times: list[int]) -> None:
+    assert kernel(times) == naive(times)
+
+
+@given(times=extremes)
+def test_time_stamps_at_the_limits_of_int64_do_not_overflow(times: list[int]) -> None:
+    assume(max(times, default=0) - min(times, default=0) < 1 << 63)  # else the next test
+    assert kernel(times) == naive(times)
+
+
+def test_leaps_from_one_limit_of_int64_to_the_other_do_not_overflow() -> None:
+    times = [NEVER + 1, NEVER + 3 * HOUR, GREATEST]
+    assert kernel(times) == naive(times)
+
+
+@pytest.mark.parametrize("first", [NEVER + 1, T0, GREATEST - HOUR, GREATEST - 1])
+@pytest.mark.parametrize("second", [NEVER + 1, T0, GREATEST - HOUR, GREATEST])
+def test_two_time_stamps_at_the_limits_do_not_overflow(first: int, second: int) -> None:
+    assert kernel([first, second]) == naive([first, second])
+
+
+@given(times=stamps)
+def test_a_block_of_time_stamps_moves_the_clock_as_one_at_a_time(times: list[int]) -> None:
+    whole, single = new_clock(), new_clock()
+    run(whole, np.array(times, np.int64))
+    for t in np.array(times, np.int64):
+        step(single, t)
+    assert whole.tolist() == single.tolist()

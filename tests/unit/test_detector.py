@@ -1,0 +1,48 @@
+"""What a block says of losses, and what the records of the connections open then say."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.connections.layout import FLAG_DROPPED
+from engine.types import PacketBlock, Packets, empty_packets
+from tests.conversation import T0
+from tests.datagrams import udp
+from tests.detectors import detector
+
+SECOND = 10**9
+
+
+def lost(p: Packets, dropped: int, loss: bool, *, beats: bool) -> dict[int, bool]:
+    """By originator port, whether a record says that packets were lost: of one flow before the block, others in it."""
+    d = detector()
+    d.process(PacketBlock("s", 0, 0, udp([T0], [1]), T0), 0)
+    d.process(PacketBlock("s", 0, 1, empty_packets() if beats else p, T0, dropped, loss), 1)
+    if beats:
+        d.process(PacketBlock("s", 0, 1, p, T0), 2)
+    (said,) = d.flush(2)
+    assert d.dropped == dropped
+    ports, flags = said.rows["a_port"].tolist(), said.rows["flags"].tolist()
+    return {port: bool(flag & FLAG_DROPPED) for port, flag in zip(ports, flags)}
+
+
+@pytest.mark.parametrize("beats", [False, True], ids=["with packets", "a heartbeat"])
+@pytest.mark.parametrize(("dropped", "loss"), [(3, False), (0, True), (3, True)])
+def test_a_block_that_tells_of_a_loss_marks_what_is_open_and_nothing_that_begins_later(
+    dropped: int, loss: bool, beats: bool
+) -> None:
+    later = udp([T0 + SECOND, T0 + 2 * SECOND], [1, 2])
+    assert lost(later, dropped, loss, beats=beats) == {1: True, 2: False}
+
+
+@pytest.mark.parametrize("beats", [False, True], ids=["with packets", "a heartbeat"])
+def test_without_a_loss_nothing_is_marked(beats: bool) -> None:
+    assert lost(udp([T0 + SECOND, T0 + 2 * SECOND], [1, 2]), 0, False, beats=beats) == {1: False, 2: False}
+
+
+def test_a_block_that_comes_again_loses_nothing_again() -> None:
+    d = detector()
+    block = PacketBlock("s", 0, 0, udp([T0, T0 + 1], [1, 2]), T0 + 1, dropped=5, loss=True)
+    for _ in range(3):
+        d.process(block, 0)
+    assert (d.dropped, d.repeated_packets) == (5, 4)
