@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import time
 from collections.abc import Callable
@@ -152,6 +153,11 @@ class Detect:
     def run(self) -> DetectReport:
         """Work until stopped, or to the end of the log. Raises StateError, OutputError or InputError."""
         began = self._clock()
+        # Rows and alerts are trees that reference counting frees. The collector would walk a million objects of the
+        # compiled kernels for nothing, again and again: a tenth of a detector's time.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
         try:
             with kafka_errors():
                 self.member.run()

@@ -53,9 +53,7 @@ class KitNETConfig:
     map_samples: int = 5_000  # packets from which the feature map is made; 0 only with a map handed over
     learn_samples: int = 50_000  # packets learned from after that
     hidden_ratio: float = 0.75  # hidden units by inputs, rounded up
-    learning_rate: float = (
-        0.2  # of the gradient steps; published: 0.1, too little for the short learning of a stream
-    )
+    learning_rate: float = 0.2  # published: 0.1, too little for the short learning of a stream
     seed: int = 1234  # of the initial weights, the same for every autoencoder
     clip: tuple[float, float] = (-1.0, 2.0)  # band of normalised inputs in scoring; learned ones are in 0..1
     precision: Literal["float32", "float64"] = "float32"  # of scoring; learning is in float64
