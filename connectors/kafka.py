@@ -202,6 +202,9 @@ class KafkaSubscriber:
         self._paused = False
         self.rebalances = 0
         self.joined = False
+        if not self.partitions:  # asks, so that whoever leads the group knows them before it divides them
+            self._consumer.close(autocommit=False)
+            raise KafkaBusError(f"topic {self.topic}: no such topic; make it with: wiresonde topics create")
         self._consumer.subscribe([self.topic], listener=_Listener(self))
 
     def _at(self, partition: int) -> TopicPartition:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import urllib.error
 import urllib.request
 from typing import Any
 
@@ -180,3 +181,19 @@ def test_a_scrape_sees_whole_batches() -> None:
     finally:
         done.set()
         thread.join()
+
+
+@pytest.mark.parametrize(("healthy", "ready"), [(True, False), (False, True)])
+def test_health_and_readiness_are_asked_at_each_request(healthy: bool, ready: bool) -> None:
+    server = MetricsServer(Metrics().collector, "127.0.0.1", 0, lambda: healthy, lambda: ready)
+    try:
+        for path, good in (("healthz", healthy), ("readyz", ready), ("metrics", True)):
+            url = server.url.replace("metrics", path)
+            try:
+                with urllib.request.urlopen(url, timeout=5) as answer:
+                    assert (answer.status, good) == (200, True), path
+            except urllib.error.HTTPError as error:
+                assert (error.code, good) == (503, False), path  # noqa: PT017 -- what is asked for
+                error.close()
+    finally:
+        server.close()

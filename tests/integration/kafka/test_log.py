@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import time
+import urllib.error
+import urllib.request
 
 import pyarrow as pa
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from connectors import codec
+from connectors.kafka import KafkaPublisher, KafkaSubscriber
 from connectors.kafka_topics import Admin
 from engine.segments import Merged, merge
 from tests.integration.kafka.site import DEMO, LABELS, Site, assert_equal, final_rows, wait_for
@@ -250,3 +254,96 @@ def test_a_detector_refuses_a_topic_whose_settings_break_recovery(
     done = bad.replay(code=1)
     assert "cleanup.policy is compact" in done.stderr
     assert kafka_address in bad.config.read_text()
+
+
+def test_a_paced_replay_keeps_the_times_and_says_how_late_it_was(empty_site: Site) -> None:
+    began = time.monotonic()
+    done = empty_site.replay("--speed", "40x")
+    assert time.monotonic() - began > 85.0 / 40
+    found = re.search(r"pacing       late by ([\d.]+) ms on average, ([\d.]+) at worst", done.stdout)
+    assert found, done.stdout
+    assert 0 <= float(found[1]) <= float(found[2]) < 2000
+    assert "pacing" not in empty_site.replay().stdout
+
+
+def test_a_detector_says_when_it_is_ready_and_what_it_is_behind(empty_site: Site) -> None:
+    empty_site.replay()
+    detector = empty_site.detect("served", "--metrics-port", 0)
+    address = wait_for(lambda: re.search(r"metrics at (\S+)/metrics", detector.said()), "an address")[1]
+    wait_for(lambda: status(f"{address}/readyz") == 200, "ready")
+    assert status(f"{address}/healthz") == 200
+    ends = empty_site.offsets()
+
+    def value(name: str) -> float | None:
+        found = re.search(rf"^{re.escape(name)} (\S+)$", get(f"{address}/metrics"), re.MULTILINE)
+        return float(found[1]) if found else None
+
+    labels = {partition: f'{{partition="{partition}"}}' for partition in ends}
+    wait_for(
+        lambda: {p: value(f"wiresonde_next_offset{label}") for p, label in labels.items()} == ends,
+        "all messages",
+    )
+    wait_for(lambda: all(value(f"wiresonde_lag_messages{at}") == 0 for at in labels.values()), "no lag")
+    wait_for(
+        lambda: all((value(f"wiresonde_snapshot_bytes{at}") or 0) > 1000 for at in labels.values()),
+        "snapshots",
+    )
+    for at in labels.values():
+        assert value(f"wiresonde_restored_offset{at}") == 0
+        assert (value(f"wiresonde_snapshot_age_seconds{at}") or 0) < 60
+    assert value("wiresonde_packets_total") is None  # it has a label
+    assert value('wiresonde_packets_total{sensor="wiresonde"}') == 22124
+    assert value('wiresonde_partition_changes_total{kind="assigned"}') == 4
+    assert value('wiresonde_in_flight_bytes{topic="scores"}') is not None
+    assert value("wiresonde_delay_seconds_count") == sum(ends.values())
+    tasks = set(re.findall(r'wiresonde_connections_total\{.*task="(\w*)"', get(f"{address}/metrics")))
+    assert {"http", "dns", "scan"} <= tasks
+    detector.stop()
+
+
+def status(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+def test_a_subscriber_that_pauses_stays_in_the_group_and_goes_on_where_it_was(empty_site: Site) -> None:
+    publisher = KafkaPublisher(empty_site.kafka, "packets")
+    subscriber = KafkaSubscriber(empty_site.kafka, "packets", "pausing", most=2)
+    try:
+        got: list[int] = []
+
+        def read(seconds: float) -> int:
+            before, ends = len(got), time.monotonic() + seconds
+            while time.monotonic() < ends:
+                got.extend(m.offset for m in subscriber.poll(0.1) or () if m.partition == 0)
+                for change in subscriber.changes():
+                    assert change.kind == "assigned"
+                    subscriber.seek(change.partition, 0)
+            return len(got) - before
+
+        for k in range(10):
+            publisher.publish(0, bytes([k]))
+        publisher.flush()
+        wait_for(lambda: read(0.1) or got, "messages")
+        subscriber.pause()
+        read(0.5)
+        for k in range(10):
+            publisher.publish(0, bytes([k]))
+        publisher.flush()
+        assert read(1.5) == 0
+        subscriber.resume()
+        wait_for(lambda: read(0.1) is not None and len(got) >= 20, "the rest")
+        assert got == list(range(20))
+        assert subscriber.rebalances == 1
+    finally:
+        subscriber.close()
+        publisher.close()
