@@ -1,6 +1,6 @@
 """Breaks a detector group at random and compares what comes out with what an undisturbed process makes of the log.
 
-    python -m tests.chaos [--seeds 3] [--first 1] [--seconds 40] [--jobs 1] [--json OUT]
+    python -m tests.chaos [--seeds 3] [--first 1] [--seconds 30] [--jobs 1] [--json OUT]
 
 A broker, four partitions, three detectors that share a state folder on a small disk, one long replay. At random
 moments: SIGKILL, SIGSTOP past the session timeout and SIGCONT, a member added or sent away, the broker killed and
@@ -199,7 +199,7 @@ class Chaos:
             self.end(member)
 
 
-def run(seed: int, folder: Path, seconds: float = 40.0) -> Report:
+def run(seed: int, folder: Path, seconds: float = 30.0) -> Report:
     """One seed, in a folder of its own. AssertionError when a row is lost, doubled or different."""
     folder.mkdir(parents=True, exist_ok=True)
     with small_disk(folder / "disk", DISK) as disk, brokers.running(folder / "broker") as broker:
@@ -217,7 +217,7 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=40.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--jobs", type=int, default=1, help="Runs at a time, each with a broker of its own.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
