@@ -23,7 +23,7 @@ from engine.detector import Detector
 from engine.errors import OutputError, StateError
 from engine.intake import Intake
 from engine.metrics import Metrics
-from engine.outlet import FLUSHED_ROW, Outlet
+from engine.outlet import Outlet
 from engine.snapshot import Snapshot, SnapshotStore, Stamp
 
 logger = logging.getLogger(__name__)
@@ -298,8 +298,7 @@ class Member:
             self._snapshot(partition)
             self._writer.wait()
             if ended and self._config.end_connections:
-                last = max(0, held.next - 1)
-                self._outlet.keep(partition, last, held.detector.flush(last), FLUSHED_ROW)
+                self._outlet.end(partition, held.next, held.detector.flush(held.next))
         self._committed()
         self._flush()
         for partition in self._held:

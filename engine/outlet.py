@@ -56,16 +56,30 @@ class Outlet:
         self.rows = 0  # waiting
         self.messages = 0  # waiting to be flushed
 
-    def keep(self, partition: int, offset: int, batches: Sequence[ScoreBatch], first_row: int = 0) -> None:
+    def keep(self, partition: int, offset: int, batches: Sequence[ScoreBatch]) -> None:
         """Take the rows that a message gave, and give them their numbers."""
+        self._take(partition, offset, batches, 0)
+        self._cover(partition, offset, offset + 1)
+
+    def end(self, partition: int, after: int, batches: Sequence[ScoreBatch]) -> None:
+        """Take rows of connections that the end of the log, at offset ``after``, ended.
+
+        They count as the last message's, behind its own, but cover no message: that one is covered already, perhaps in
+        a file that is written.
+        """
+        self._take(partition, max(0, after - 1), batches, FLUSHED_ROW)
+        self._cover(partition, after, after)
+
+    def _take(self, partition: int, offset: int, batches: Sequence[ScoreBatch], first_row: int) -> None:
         for batch in batches:
             batch.scores["partition"], batch.scores["offset"] = partition, offset
             batch.scores["row"] = np.arange(first_row, first_row + len(batch))
             first_row += len(batch)
             self._waiting.setdefault((batch.model, batch.version), []).append(batch)
             self.rows += len(batch)
-        first, _ = self._spans.get(partition, (offset, offset))
-        self._spans[partition] = first, offset + 1
+
+    def _cover(self, partition: int, first: int, after: int) -> None:
+        self._spans[partition] = self._spans.get(partition, (first, first))[0], after
         self.messages += 1
 
     def flush(self) -> None:

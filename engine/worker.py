@@ -8,7 +8,7 @@ from typing import Protocol
 from connectors.memory import Message
 from engine.detector import Detector
 from engine.intake import Intake
-from engine.outlet import FLUSHED_ROW, Outlet
+from engine.outlet import Outlet
 
 
 class Consumer(Protocol):
@@ -59,8 +59,8 @@ class Worker:
     def close(self) -> None:
         """End all connections, flush and commit."""
         for partition, detector in self._intake.detectors.items():
-            last = max(0, self._next.get(partition, 0) - 1)
-            self._outlet.keep(partition, last, detector.flush(last), FLUSHED_ROW)
+            after = self._next.get(partition, 0)
+            self._outlet.end(partition, after, detector.flush(after))
         self._flush()
         self._intake.measure()
 

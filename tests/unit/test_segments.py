@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from engine.errors import InputError, OutputError
-from engine.labels import NO_PROBES
-from engine.outlet import FLUSHED_ROW
+from engine.labels import NO_PROBES, Slices
+from engine.metrics import Metrics
+from engine.outlet import FLUSHED_ROW, Outlet
 from engine.segments import ScoreSegments, merge
 from engine.types import ScoreBatch
 from tests.batches import batch
@@ -116,3 +117,18 @@ def test_a_folder_without_segments_and_a_damaged_one_are_named(tmp_path: Path) -
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(InputError, match=path.name):
         merge([tmp_path])
+
+
+def test_rows_of_the_end_of_the_log_do_not_replace_those_of_its_last_message(tmp_path: Path) -> None:
+    outlet = Outlet([ScoreSegments(tmp_path, NO_PROBES)], Metrics(), NO_PROBES, Slices())
+    for offset in (312, 313):  # the last message has a segment of its own
+        outlet.keep(1, offset, [batch(2, offset)])
+        outlet.flush()
+        outlet.sync(1)
+    outlet.end(1, 314, [batch(5, 9)])
+    outlet.flush()
+    outlet.sync(1)
+    merged = merge([tmp_path])
+    assert merged.table["offset"].to_pylist() == [312] * 2 + [313] * 7
+    assert merged.table["row"].to_pylist() == [0, 1, 0, 1, *(FLUSHED_ROW + k for k in range(5))]
+    assert (merged.spans, merged.superseded) == ({1: [(312, 314)]}, 0)
