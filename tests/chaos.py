@@ -170,6 +170,7 @@ class Chaos:
             site.command("replay", DEMO, "--labels", LABELS, "--speed", "4x", "--loop", loops),
             site.folder / "replay.log",
         )
+        wait_for(lambda: replay.poll() is not None or sum(site.offsets().values()) > 0, "the first packets")
         weights, actions = zip(*self.events())
         while replay.poll() is None:
             pause = time.monotonic() + self.random.uniform(0.3, 2.0)
