@@ -29,7 +29,7 @@ from benchmarks.measure import commit
 from engine.segments import merge
 from tests import broker as brokers
 from tests.disks import small_disk
-from tests.integration.kafka.site import DEMO, LABELS, Detector, Site, assert_equal
+from tests.integration.kafka.site import DEMO, LABELS, Detector, Site, assert_equal, wait_for
 
 DISK = 48 << 20  # bytes for snapshots
 MEMBERS = (1, 4)  # fewest and most at a time
