@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -104,6 +105,13 @@ class JsonLines:
         self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0)
         self._good = -1  # bytes of whole lines; -1: not begun
         if append and self._file.seekable():
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self._file.close()
+                raise OSError(
+                    error.errno, "another process writes it; give each its own directory"
+                ) from error
             self._good = whole_lines(path)
             self._cut(self._good)
 

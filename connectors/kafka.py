@@ -17,6 +17,7 @@ from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, OffsetAndMetadata, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.base import MemberState
 from kafka.errors import (
     CommitFailedError,
     IllegalStateError,
@@ -32,6 +33,8 @@ from connectors.memory import Message
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT_BYTES = 32 << 20
+TOPIC_SECONDS = 10.0  # until a topic that cannot be seen is taken for gone
+EMPTY_SECONDS = 10.0  # after which a member without a share is done, where it should stop at the end
 FETCH_BYTES = 16 << 20  # of one answer; a block has up to half a megabyte
 STALE = (IllegalStateError, AssertionError, KeyError, ValueError)  # a partition that was taken away meanwhile
 
@@ -67,7 +70,7 @@ class KafkaPublisher:
         self._producer = connect(KafkaProducer, settings, **given)
         self._bound = in_flight_bytes
         self._changed = threading.Condition()
-        self._failed: list[tuple[str, str]] = []  # what was not delivered, and why
+        self._failed: list[tuple[int, str, str]] = []  # what was not delivered: number, name, reason
         self.in_flight = 0  # bytes
         self.messages = 0  # handed over
         self.undelivered = 0
@@ -103,31 +106,32 @@ class KafkaPublisher:
             self.check()
             self.in_flight += size
             self.messages += 1
+            number = self.messages
         try:
             future = self._producer.send(self.topic, value, key, list(headers), partition)
         except (KafkaError, AssertionError) as error:
-            self._lost(size, about, error)
+            self._lost(size, number, about, error)
             self.check()
             return
         future.add_callback(lambda _: self._done(size))
-        future.add_errback(lambda error: self._lost(size, about, error))
+        future.add_errback(lambda error: self._lost(size, number, about, error))
 
     def _done(self, size: int) -> None:
         with self._changed:
             self.in_flight -= size
             self._changed.notify_all()
 
-    def _lost(self, size: int, about: str, error: BaseException) -> None:
+    def _lost(self, size: int, number: int, about: str, error: BaseException) -> None:
         with self._changed:
             self.in_flight -= size
             self.undelivered += 1
-            self._failed.append((about, explain(error)))
+            self._failed.append((number, about, explain(error)))
             self._changed.notify_all()
 
     def check(self) -> None:
         """Raise UndeliveredError if a message could not be delivered."""
         if self._failed:
-            about, reason = self._failed[0]
+            _, about, reason = min(self._failed)
             raise UndeliveredError(about, self.undelivered, reason)
 
     @property
@@ -200,11 +204,13 @@ class KafkaSubscriber:
         self._ends: dict[int, int] = {}  # where to stop
         self._sought: set[int] = set()  # partitions that are held and whose place is known
         self._paused = False
+        self._empty_since: float | None = None  # since when a member without partitions
         self.rebalances = 0
-        self.joined = False
-        if not self.partitions:  # asks, so that whoever leads the group knows them before it divides them
+        try:
+            _ = self.partitions  # asks, so that whoever leads the group knows them before it divides them
+        except KafkaBusError:
             self._consumer.close(autocommit=False)
-            raise KafkaBusError(f"topic {self.topic}: no such topic; make it with: wiresonde topics create")
+            raise
         self._consumer.subscribe([self.topic], listener=_Listener(self))
 
     def _at(self, partition: int) -> TopicPartition:
@@ -217,7 +223,6 @@ class KafkaSubscriber:
             self._consumer.pause(at)
             self._consumer.seek(at, 0)  # any position: without one the client would look for a committed one
         self.note("assigned", assigned)
-        self.joined = True
 
     def note(self, kind: str, partitions: Any) -> None:
         """Remember a change. Called by the client."""
@@ -234,7 +239,9 @@ class KafkaSubscriber:
         With ``stop_at_end``, None once every partition held has given what its log held when it came.
         Raises KafkaBusError, also when an offset is no longer in the log.
         """
-        if self._stop_at_end and self.joined and not self._changes and self._all_read():
+        if self._stop_at_end and not self.joined:
+            self._empty_since = None
+        elif self._stop_at_end and not self._changes and self._all_read():
             return None
         try:
             records = self._consumer.poll(
@@ -256,8 +263,19 @@ class KafkaSubscriber:
             for record in records[at]
         ]
 
+    @property
+    def joined(self) -> bool:
+        """Whether this is a member now, perhaps one without a share; not while a rebalance runs or after a loss."""
+        group = self._consumer.group_metadata()
+        return group.state is MemberState.STABLE and group.generation_id >= 0
+
     def _all_read(self) -> bool:
         held = [at.partition for at in self._consumer.assignment()]
+        if not held:  # a share may come with the second round of a cooperative rebalance
+            now = time.monotonic()
+            self._empty_since = self._empty_since or now
+            return now - self._empty_since > EMPTY_SECONDS
+        self._empty_since = None
         return all(p in self._ends and (self.position(p) or 0) >= self._ends[p] for p in held)
 
     def position(self, partition: int) -> int | None:
@@ -336,7 +354,14 @@ class KafkaSubscriber:
     @property
     def partitions(self) -> int:
         """Partitions of the topic."""
-        return len(self._consumer.partitions_for_topic(self.topic) or ())
+        ends = time.monotonic() + TOPIC_SECONDS
+        while not (found := self._ask(lambda: self._consumer.partitions_for_topic(self.topic))):
+            if time.monotonic() > ends:  # between two leaders a client may know of none for a moment
+                raise KafkaBusError(
+                    f"topic {self.topic}: no such topic; make it with: wiresonde topics create"
+                )
+            time.sleep(0.2)
+        return len(found)
 
     def close(self) -> None:
         """Leave; a static member keeps its partitions until the session times out."""

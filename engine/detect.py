@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -12,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from connectors.kafka import KafkaPublisher, KafkaSubscriber
+from connectors.kafka_client import KafkaBusError, KafkaSettings
 from connectors.kafka_table import KafkaTable
-from connectors.kafka_topics import ALERTS, DEAD_LETTER, PACKETS, PROBES, SCORES, Admin
+from connectors.kafka_topics import ALERTS, DEAD_LETTER, PACKETS, PROBES, SCORES, Admin, Topic
 from connectors.prometheus import MetricsServer
 from engine.app import build_detector, model_digest
 from engine.config import Config
 from engine.connections.layout import CONNECTION, LINK, SIDE
 from engine.detector import Detector
-from engine.errors import OutputError
+from engine.errors import OutputError, StateError
 from engine.features.streams import FLOW, KEY
 from engine.intake import Intake
 from engine.labels import Probes, Slices
@@ -35,6 +37,8 @@ from engine.snapshot import SnapshotStore, Stamp, digest_of
 from engine.topic_sinks import AlertTopic, DeadLetter, ScoreTopic
 
 LINGER = 0.02  # seconds; one alert a request would cost a scan's thousands of alerts a second of the CPU
+logger = logging.getLogger(__name__)
+
 LAYOUTS = {"connection": CONNECTION, "side": SIDE, "link": LINK, "sum": SUM, "flow": FLOW, "key": KEY}
 
 
@@ -97,7 +101,7 @@ class Detect:
             ]
             slices = Slices(config.labels.slice, config.labels.max_values)
             self._probes = book.probes
-            outlet = Outlet(sinks, self.metrics, book.probes, slices, book.resolve)
+            outlet = Outlet(sinks, self.metrics, book.probes, slices, lambda ids: _look_up(book, ids))
             intake = Intake(self.metrics, DeadLetter(self._topics[DEAD_LETTER]))
             self._bus = KafkaSubscriber(
                 settings, PACKETS, job.group, instance=job.instance, stop_at_end=job.stop_at_end
@@ -109,7 +113,7 @@ class Detect:
                     config.detect.snapshot_seconds, config.detect.flush_seconds, config.output.flush_connections,
                     end_connections=job.stop_at_end,
                 ),
-                self._busy, clock,
+                self._busy, clock, identify=lambda: _same_topic(settings, topic),
             )  # fmt: skip
             self.server = self._serve()
             self._close = stack.pop_all()
@@ -184,6 +188,27 @@ class Detect:
                 "evicted connections": int(m.evicted.values[()]),
                 "cold starts": int(m.cold_starts.values[()]),
             },
+        )
+
+
+def _look_up(book: ProbeBook, ids: set[int]) -> None:
+    try:
+        book.resolve(ids)
+    except KafkaBusError as error:  # labels are no reason to stop detecting
+        logger.warning("probes not looked up: %s", error)
+
+
+def _same_topic(settings: KafkaSettings, topic: Topic) -> None:
+    """Raise StateError when the topic was made anew while we ran. While the cluster does not answer, nobody knows."""
+    try:
+        with Admin(settings) as admin:
+            now = admin.packets()
+    except KafkaBusError as error:
+        logger.warning("topic not looked at: %s", error)
+        return
+    if now.id != topic.id:
+        raise StateError(
+            f"topic {topic.name} was made anew: its id is {now.id} now and was {topic.id}; start again"
         )
 
 

@@ -41,8 +41,9 @@ class Change(Protocol):
 class GroupBus(Protocol):
     """Where messages come from, shared with the other members of a group."""
 
-    rebalances: int
-    joined: bool
+    @property
+    def joined(self) -> bool:
+        """Whether this process is a member of the group now."""
 
     def poll(self, timeout: float | None = None) -> list[Message] | None:
         """The next messages of the partitions sought, [] after the timeout, None at the end wanted."""
@@ -104,9 +105,12 @@ class Member:
         self, bus: GroupBus, store: SnapshotStore, stamp: Stamp, build: Callable[[int], Detector],
         intake: Intake, outlet: Outlet, metrics: Metrics, config: MemberConfig | None = None,
         busy: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = time.time, identify: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """``build``: an empty detector of a partition. ``busy``: whether sinks want a pause."""
+        """``build``: an empty detector of a partition. ``busy``: whether sinks want a pause.
+
+        ``identify``: raises StateError when the topic is no longer that of the stamp.
+        """
         self._bus, self._store, self._stamp, self._build = bus, store, stamp, build
         self._intake, self._outlet, self._metrics = intake, outlet, metrics
         self._config = config or MemberConfig()
@@ -114,6 +118,7 @@ class Member:
         self._published: list[float] = []  # when the messages taken since the last round were published
         self._held: dict[int, _Held] = {}
         self._writer = _Writer(store, stamp, clock)
+        self._identify = identify
         self._flushed_at = clock()
         self._stopped = threading.Event()
         self.progress = clock()  # when the loop last came round
@@ -167,14 +172,20 @@ class Member:
             self._metrics.rebalances.add((change.kind,), 1)
         logger.info("partition=%d %s", partition, change.kind)
         if change.kind == "assigned":
-            self._drop(partition)  # back before its going was noticed: the state may be behind another's
+            self._give_up(partition)  # back before its going was noticed: the state may be behind another's
             self._restore(partition)
         elif change.kind == "revoked" and partition in self._held:
             self._flush()
             self._snapshot(partition)  # spares the next owner work; it may start before this is written
             self._drop(partition)
         else:
-            self._drop(partition)
+            self._give_up(partition)
+
+    def _give_up(self, partition: int) -> None:
+        """Let go of a partition that is another's already; its rows up to here are good."""
+        if partition in self._held:
+            self._flush()
+        self._drop(partition)
 
     def _drop(self, partition: int) -> None:
         self._held.pop(partition, None)
@@ -190,6 +201,7 @@ class Member:
                 f"the topic has {self._bus.partitions} partitions now and had {self._stamp.partitions}: host pairs "
                 f"are divided otherwise; let all detectors end, move {self._store.place} away and start anew"
             )
+        self._identify()
         began = self._clock()
         unreadable = self._store.unreadable
         found = self._store.newest(partition, self._stamp)
@@ -200,7 +212,7 @@ class Member:
             detector.restore(found.state)
             at = found.offset
         else:
-            at = self._start(detector, partition, first)
+            at = self._start(detector, partition, first, end)
         now = self._clock()
         self._held[partition] = _Held(detector, at, at if found else -1, now, now)
         self._intake.adopt(detector)
@@ -210,6 +222,8 @@ class Member:
             self._metrics.restored_offset.set((str(partition),), at)
             self._metrics.restore_seconds.set((str(partition),), self._clock() - began)
         logger.info("partition=%d restored offset=%d log=%d..%d", partition, at, first, end)
+        if found is None and at > 0:  # whoever comes next shall begin at the same place
+            self._snapshot(partition)
 
     def _check(self, found: Snapshot, first: int, end: int) -> None:
         where = f"partition {found.partition}: the snapshot goes on at offset {found.offset}"
@@ -224,12 +238,12 @@ class Member:
                 f"{where}, but the log ends at {end}: it has lost messages that were processed; {repair}"
             )
 
-    def _start(self, detector: Detector, partition: int, first: int) -> int:
+    def _start(self, detector: Detector, partition: int, first: int, end: int) -> int:
         """Where to begin without a snapshot: at the log's start, or cold where that is not the stream's."""
         if first == 0:
             logger.warning("partition=%d no snapshot, reading the log from its start", partition)
             return 0
-        at = max(first, self._bus.committed(partition) or 0)
+        at = min(end, max(first, self._bus.committed(partition) or 0))
         detector.start_cold()
         logger.warning(
             "partition=%d no snapshot and the log begins at %d: starting cold at %d, connections are marked midstream",

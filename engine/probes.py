@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -16,6 +17,9 @@ import numpy as np
 from engine.labels import Labels, new_probe_id
 
 logger = logging.getLogger(__name__)
+
+
+AGAIN = 60.0  # seconds until an id that was not there is looked up again
 
 
 class Table(Protocol):
@@ -28,17 +32,22 @@ class Table(Protocol):
 class ProbeBook:
     """Labels by probe id, grown from a table on demand."""
 
-    def __init__(self, table: Table) -> None:
-        self._table = table
+    def __init__(self, table: Table, clock: Callable[[], float] = time.monotonic) -> None:
+        self._table, self._clock = table, clock
+        self._asked: dict[int, float] = {}  # ids that were not there, and when they were asked for
         self.probes: dict[int, dict[str, str]] = {0: {}}
 
     def resolve(self, wanted: set[int]) -> None:
         """Look probe ids up that are not known yet; what the table does not have stays unknown."""
+        now = self._clock()
+        if wanted and all(now - self._asked.get(probe, -AGAIN) < AGAIN for probe in wanted):
+            return
         known = len(self.probes)
         for key, value in self._table.refresh().items():
             entry = _entry(key, value)
             if entry is not None:
                 self.probes.setdefault(*entry)
+        self._asked = {probe: now for probe in wanted if probe not in self.probes}
         logger.info(
             "probes looked up: wanted=%d known=%d new=%d", len(wanted), known, len(self.probes) - known
         )

@@ -246,7 +246,7 @@ def _in_time(blocks: Iterable[FrameBlock], pace: Pace) -> Iterator[FrameBlock]:
             due = began[0] + (last - began[1]) * 1e-9 / pace.factor
             while (wait := due - pace.clock()) > 0 and not pace.sleep(min(wait, LONGEST_SLEEP)):
                 pass
-            pace.drift.note(pace.clock() - due)
+            pace.drift.note(max(0.0, pace.clock() - due))
             yield piece
 
 

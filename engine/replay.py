@@ -78,7 +78,7 @@ def epoch_of(captures: Sequence[Path], config: Config) -> int:
 
     From the size and both ends of each file; the whole would take a minute for each 20 GB.
     """
-    digest = hashlib.sha256(repr((config.decode, config.bus.url)).encode())
+    digest = hashlib.sha256(repr(config.decode).encode())
     for path in captures:
         if not path.is_file():
             raise ConfigError(f"{path}: what it holds is not known beforehand; give sensor.epoch or --epoch")
@@ -150,7 +150,8 @@ class Replay:
         finally:
             report.seconds = clock() - began
             report.interrupted = self._stopped.is_set()
-            self._bus.close()
+            # after a failure nothing more may reach the log: it would stand behind the hole, and hide it from a repeat
+            self._bus.close(0.0 if self._bus.undelivered else 5.0)
         return report
 
     def _publisher(self, turn: int, shift: int) -> Publisher:

@@ -1,7 +1,7 @@
 """Scores of a detector that never ends: Parquet files of a range of offsets each, and how to read them as one table.
 
 ``scores-PARTITION-FIRST-NEXT.parquet`` has the rows of the messages FIRST..NEXT-1 of a partition, also when there are
-none, so that what is missing shows. Processes may share a folder. After a crash ranges overlap; their rows are equal
+none, so that what is missing shows. After a crash ranges overlap; their rows are equal
 and carry the same (partition, offset, row).
 """
 

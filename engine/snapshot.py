@@ -14,6 +14,8 @@ import logging
 import os
 import posixpath
 import re
+import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,7 +35,8 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1  # of what detectors keep; raise it when the meaning of a field changes
 KEPT = 2
 _NAME = re.compile(r"(\d{20})\.safetensors")
-_STRAY = re.compile(r"\.\d{20}\.\d+\.tmp")
+_STRAY = re.compile(r"\.\d{20}\.[0-9a-f]{32}\.tmp")
+OLD = 3600.0  # seconds after which a temporary file was left by a crash
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,9 @@ class SnapshotStore:
 
     def _forget(self, partition: int) -> None:
         for offset in self.offsets(partition)[KEPT:]:
-            with contextlib.suppress(FileNotFoundError):  # another process was first
+            with contextlib.suppress(
+                OSError
+            ):  # another process was first, or we may not: then there are more
                 self._files.rm_file(posixpath.join(self._folder(partition), f"{offset:020d}.safetensors"))
 
     def newest(self, partition: int, stamp: Stamp) -> Snapshot | None:
@@ -111,11 +116,19 @@ class SnapshotStore:
         for offset in self.offsets(partition):
             path = posixpath.join(self._folder(partition), f"{offset:020d}.safetensors")
             try:
-                arrays, header = _unpacked(self._files.cat_file(path))
+                data = self._files.cat_file(path)
+            except FileNotFoundError:  # another process has newer ones already
+                continue
+            except (
+                Exception
+            ) as error:  # what object stores raise is their own; none of it means "no snapshot"
+                raise StateError(f"{path}: cannot be read: {error}") from error
+            try:
+                arrays, header = _unpacked(data)
                 found = Stamp(**header["stamp"])
                 state = arrays, header["values"]
                 whole = header["partition"] == partition and header["offset"] == offset
-            except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            except (KeyError, TypeError, ValueError, SafetensorError) as error:
                 whole, problem = False, str(error)
             else:
                 problem = "it is of another partition or offset"
@@ -188,10 +201,11 @@ def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 def _write_whole(folder: str, name: str, data: bytes) -> None:
     for stray in os.listdir(folder):  # what a crash left of an earlier one
-        if _STRAY.fullmatch(stray) and not _alive(int(stray.split(".")[2])):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(posixpath.join(folder, stray))
-    temporary = posixpath.join(folder, f".{name.removesuffix('.safetensors')}.{os.getpid()}.tmp")
+        left = posixpath.join(folder, stray)
+        with contextlib.suppress(OSError):
+            if _STRAY.fullmatch(stray) and time.time() - os.stat(left).st_mtime > OLD:
+                os.unlink(left)
+    temporary = posixpath.join(folder, f".{name.removesuffix('.safetensors')}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(data)
@@ -207,13 +221,3 @@ def _write_whole(folder: str, name: str, data: bytes) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return pid != os.getpid()

@@ -24,6 +24,7 @@ from engine.sinks import alert_documents
 from engine.types import ScoreBatch
 
 ROWS = 2048  # of a message, about a megabyte at most
+KEPT_BYTES = 1 << 19  # of a message that cannot be read; a larger one might be refused, again and again
 FORMAT = 1
 
 
@@ -120,11 +121,11 @@ class DeadLetter:
         where = f"{message.partition}/{message.offset}"
         headers = [
             ("reason", reason.encode()), ("partition", str(message.partition).encode()),
-            ("offset", str(message.offset).encode()),
+            ("offset", str(message.offset).encode()), ("size", str(len(message.value)).encode()),
         ]  # fmt: skip
         try:
             self._topic.publish(
-                0, message.value, where.encode(), about=f"dead letter {where}", headers=headers
+                0, message.value[:KEPT_BYTES], where.encode(), about=f"dead letter {where}", headers=headers
             )
         except KafkaBusError as error:
             raise OutputError(str(error)) from error

@@ -29,6 +29,8 @@ def decode(data: bytes) -> PacketBlock:
     sensor = header.get("sensor")
     if not isinstance(sensor, str):
         raise CodecError(f"header without the name of a sensor: {sensor!r:.80}")
+    if not sensor.isprintable() or len(sensor) > 200:  # it becomes a label of metrics
+        raise CodecError(f"a name of a sensor that is none: {sensor!a:.80}")
     epoch, seq, dropped = (_number(header, name, 0) for name in ("epoch", "seq", "dropped"))
     now = _number(header, "now", -(1 << 63))
     loss = header.get("loss", False)

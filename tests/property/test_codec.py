@@ -31,7 +31,9 @@ def blocks(draw: st.DrawFn) -> PacketBlock:
     columns = (draw(hnp.arrays(dtype, n)) for dtype in PACKET_DTYPES.values())
     numbers = draw(st.tuples(counts, counts, int64s, counts))
     epoch, seq, now, dropped = numbers
-    return PacketBlock(draw(st.text(max_size=20)), epoch, seq, Packets(*columns), now, dropped)
+    return PacketBlock(
+        draw(st.text(max_size=20).filter(str.isprintable)), epoch, seq, Packets(*columns), now, dropped
+    )
 
 
 def fields(block: PacketBlock) -> tuple[Any, ...]:

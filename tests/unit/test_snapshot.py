@@ -116,9 +116,10 @@ def test_what_a_crash_left_is_cleared_away_but_not_what_another_process_writes(t
     store = SnapshotStore(str(tmp_path), "packets")
     store.save(snapshot(1), STAMP)
     folder = tmp_path / "packets" / "0"
-    dead, alive = f".{5:020d}.{2**22 + 1}.tmp", f".{5:020d}.1.tmp"  # no such process; init
+    dead, alive = (f".{5:020d}.{k:032x}.tmp" for k in (1, 2))
     for name in (dead, alive):
         (folder / name).write_bytes(b"half")
+    os.utime(folder / dead, (0, 0))
     store.save(snapshot(2), STAMP)
     assert dead not in files(tmp_path)
     assert alive in files(tmp_path)
@@ -151,3 +152,13 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "packets").write_text("a file")
     with pytest.raises(OutputError, match=os.strerror(20)):
         SnapshotStore(str(tmp_path), "packets").save(snapshot(1), STAMP)
+
+
+def test_a_place_that_cannot_be_read_is_not_taken_for_one_without_snapshots(tmp_path: Path) -> None:
+    store = SnapshotStore(str(tmp_path), "packets")
+    store.save(snapshot(2), STAMP)
+    path = tmp_path / "packets" / "0" / f"{2:020d}.safetensors"
+    path.unlink()
+    path.mkdir()  # reading it fails, and not for want of a file
+    with pytest.raises(StateError, match="cannot be read"):
+        store.newest(0, STAMP)
