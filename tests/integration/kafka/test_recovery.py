@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from pathlib import Path
 
@@ -20,6 +21,17 @@ def fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(1 << 12))
+
+
+def held(said: str) -> set[int]:
+    """Partitions that a detector has, by its log."""
+    mine: set[int] = set()
+    for number, change in re.findall(r"partition=(\d+) (assigned|revoked|lost)", said):
+        if change == "assigned":
+            mine.add(int(number))
+        else:
+            mine.discard(int(number))
+    return mine
 
 
 def restored(site: Site, name: str) -> dict[int, int]:
@@ -103,11 +115,18 @@ def test_a_stopped_member_loses_its_partitions_and_takes_none_back_wrongly(
 ) -> None:
     first = site.detect("first", group="lost")
     second = site.detect("second", group="lost")
-    wait_for(lambda: "restored" in first.said() and "restored" in second.said(), "partitions for both")
+    everything = set(range(site.partitions))
+
+    def shared() -> bool:
+        one, other = held(first.said()), held(second.said())
+        return bool(one and other) and one | other == everything and not one & other
+
+    wait_for(shared, "partitions for both")
     first.process.send_signal(signal.SIGSTOP)
-    wait_for(lambda: second.said().count("assigned") >= 4, "the other takes them over")
+    wait_for(lambda: held(second.said()) == everything, "the other takes them over")
+    before = len(first.said())
     first.process.send_signal(signal.SIGCONT)
-    wait_for(lambda: "lost" in first.said(), "the loss is noticed")
+    wait_for(lambda: re.search(r"partition=\d (lost|revoked)", first.said()[before:]), "the loss is noticed")
     first.stop()
     second.stop()
     last = site.finish("last", group="lost")
