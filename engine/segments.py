@@ -22,7 +22,7 @@ from connectors.parquet import ParquetFile
 from engine.errors import InputError, OutputError
 from engine.labels import Probes
 from engine.outlet import FLUSHED_ROW, Spans
-from engine.scores import score_table
+from engine.scores import as_dicts, score_table
 from engine.sinks import NO_SCORES
 from engine.types import ScoreBatch
 
@@ -168,7 +168,7 @@ def _without_repeats(table: pa.Table) -> tuple[pa.Table, int]:
     one, other = table.take(pa.array(at)), table.take(pa.array(at + 1))
     if at.size and not one.combine_chunks().equals(other.combine_chunks()):
         for k in range(at.size):
-            a, b = one.slice(k, 1).to_pylist()[0], other.slice(k, 1).to_pylist()[0]
+            a, b = as_dicts(one.slice(k, 1))[0], as_dicts(other.slice(k, 1))[0]
             differ = [n for n in a if a[n] != b[n] and not (a[n] != a[n] and b[n] != b[n])]
             if differ:
                 where = ", ".join(f"{name} {a[name]}" for name in IDENTITY)

@@ -157,21 +157,21 @@ def test_processing_that_takes_longer_than_max_poll_interval_loses_nothing(
 
 def test_a_damaged_newest_snapshot_falls_back_to_the_one_before(site: Site, wanted: Merged) -> None:
     first = site.detect("first", group="damaged")
-    wait_for(lambda: len(site.snapshots(0)) == 2, "two snapshots of a partition")
+    wait_for(lambda: site.snapshots(0), "a snapshot of a partition")
     first.kill()
-    before, newest = site.snapshots(0)
+    *older, newest = site.snapshots(0)  # a fast machine makes only one: then it is the log's start
     data = newest.read_bytes()
     newest.write_bytes(data[: len(data) * 2 // 3])
     second = site.finish("second", group="damaged")
     said = (site.folder / "second.log").read_text()
     assert f"snapshot passed over: path={newest}" in said
-    assert restored(site, "second")[0] == int(before.stem)
+    assert restored(site, "second")[0] == (int(older[-1].stem) if older else 0)
     assert_equal(merge([first.out, second]), wanted)
 
 
 def test_a_flipped_bit_in_a_snapshot_is_noticed(site: Site, wanted: Merged) -> None:
     first = site.detect("first", group="flipped")
-    wait_for(lambda: len(site.snapshots(1)) == 2, "two snapshots of a partition")
+    wait_for(lambda: site.snapshots(1), "a snapshot of a partition")
     first.kill()
     newest = site.snapshots(1)[-1]
     data = bytearray(newest.read_bytes())
