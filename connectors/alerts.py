@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from connectors.whole import WholeFile
+from connectors.whole import write_whole
 
 ECS_VERSION = "8.11.0"
 WITH_PORTS = ("tcp", "udp")  # Zeek keeps type and code of ICMP in the ports' place
@@ -135,13 +135,7 @@ class JsonLines:
         if not self._file.seekable():
             self._good = self._file.write(data)
             return
-        whole = WholeFile(self.path)
-        try:
-            whole.file.write(data)
-            whole.commit()
-        except BaseException:
-            whole.abort()
-            raise
+        write_whole(self.path, data)
         self._file.close()
         self._file = os.fdopen(os.open(self.path, os.O_WRONLY), "wb", buffering=0)
         self._good = self._file.seek(0, os.SEEK_END)

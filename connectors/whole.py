@@ -49,7 +49,7 @@ class WholeFile:
             self._written.unlink(missing_ok=True)
 
 
-def write_whole(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file at once. Raises OSError, leaving what was there before."""
     whole = WholeFile(path)
     try:

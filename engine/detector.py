@@ -93,9 +93,7 @@ class Detector:
                 begun, at = scorer.absorb(tracked.slot, p.ts[rows], values[rows])
                 if begun.size:
                     out.append(self._batch(scorer, begun, at, offset))
-                    out[-1].rows["ending"] = (
-                        0  # provisional, also where the connection ends in the same block
-                    )
+                    out[-1].rows["ending"] = 0  # provisional, even if the block also ends it
                 if tracked.closed.size:
                     out.append(self._batch(scorer, tracked.closed, scorer.finish(tracked.closed), offset))
 

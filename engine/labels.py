@@ -314,6 +314,8 @@ class Slices:
 
     def meet(self, probes: Probes) -> None:
         """Give the probes that are new their values."""
+        if len(probes) == len(self._values):  # probes are never taken back
+            return
         for probe, labels in probes.items():
             if probe not in self._values:
                 self._meet(probe, labels)

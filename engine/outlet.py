@@ -11,9 +11,7 @@ from engine.labels import Probes, Slices
 from engine.metrics import Metrics
 from engine.types import ScoreBatch, join
 
-FLUSHED_ROW = (
-    1 << 31
-)  # first row number of connections that the end of the log ends: behind all of the message
+FLUSHED_ROW = 1 << 31  # first row number of connections that the end of the log ends
 
 Spans = Mapping[int, tuple[int, int]]  # partition -> offsets first..next
 
@@ -117,8 +115,12 @@ class Outlet:
             batch.scores["alarm"][ended],
         )
         with self._metrics.collector.lock:
-            for k in np.unique(probe).tolist():
-                mine = probe == k
-                self._metrics.scores((batch.model, *self._slices.values(k)), score[mine], alarm[mine])
+            met, which, counts = np.unique(probe, return_inverse=True, return_counts=True)
+            values = [self._slices.values(k) for k in met.tolist()]
+            slices = list(dict.fromkeys(values))  # far fewer than probes
+            of = np.array([slices.index(v) for v in values], np.int64)[which]
+            for k, slice_values in enumerate(slices):
+                self._metrics.scores((batch.model, *slice_values), score[of == k], alarm[of == k])
+            for k, n in zip(met.tolist(), counts.tolist()):
                 for name in self._slices.folded(k):
-                    self._metrics.folded.add((name,), int(mine.sum()))
+                    self._metrics.folded.add((name,), n)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from connectors.frames import FrameBlock
-from connectors.kafka import KafkaPublisher, UndeliveredError
+from connectors.kafka import KafkaPublisher
 from connectors.kafka_client import KafkaBusError, KafkaSettings, Secret
 from connectors.kafka_table import KafkaTable
 from connectors.kafka_topics import PACKETS, PROBES, Admin
@@ -43,7 +43,6 @@ class ReplayReport:
 
     packets: int = 0
     messages: int = 0
-    undelivered: int = 0  # messages
     seconds: float = 0.0
     interrupted: bool = False
     drift: Drift = field(default_factory=Drift)
@@ -143,10 +142,6 @@ class Replay:
                         break
                     shift += publisher.span + PAUSE
                 self._bus.flush()
-        except OutputError as error:
-            if isinstance(error.__cause__, UndeliveredError):
-                report.undelivered = error.__cause__.count
-            raise
         finally:
             report.seconds = clock() - began
             report.interrupted = self._stopped.is_set()
@@ -157,8 +152,8 @@ class Replay:
     def _publisher(self, turn: int, shift: int) -> Publisher:
         config = self._job.config
         assert self._epoch is not None
-        block = min(config.bus.kafka.block_packets, 8192)
-        sensor = Sensor(config.sensor.name, self._epoch + turn, block, config.decode, self._labels, shift)
+        block, name = config.bus.kafka.block_packets, config.sensor.name
+        sensor = Sensor(name, self._epoch + turn, block, config.decode, self._labels, shift)
         return Publisher(sensor, self._bus)
 
     def _round(self, publisher: Publisher, pace: Pace) -> None:
@@ -191,9 +186,3 @@ def _introduced(labels: Labels, settings: KafkaSettings) -> Labels:
     finally:
         table.close()
     return known
-
-
-def speed_of(report: ReplayReport) -> str:
-    """A line for people."""
-    rate = report.packets / report.seconds if report.seconds > 0 else 0.0
-    return f"{report.packets:,} packets in {report.messages:,} messages, {report.seconds:.2f} s ({rate:,.0f} a second)"

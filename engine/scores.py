@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,10 +19,17 @@ def score_table(batch: ScoreBatch, probes: Probes = NO_PROBES) -> pa.Table:
 
     Made once for a batch, which must not be changed any more.
     """
-    key = id(probes)
-    if key not in batch.tables:
-        batch.tables[key] = _table(batch, probes)
-    return batch.tables[key]
+    made = batch.tables.get(id(probes))
+    if made is None:
+        made = batch.tables[id(probes)] = probes, _table(batch, probes)  # held, so that the id stays theirs
+    return made[1]
+
+
+def by_partition(batch: ScoreBatch, probes: Probes) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each partition in a batch."""
+    of = batch.scores["partition"]
+    for partition in np.unique(of).tolist():
+        yield partition, score_table(batch, probes).filter(pa.array(of == partition))
 
 
 def _table(batch: ScoreBatch, probes: Probes) -> pa.Table:

@@ -1,8 +1,8 @@
 """Scores of a detector that never ends: Parquet files of a range of offsets each, and how to read them as one table.
 
 ``scores-PARTITION-FIRST-NEXT.parquet`` has the rows of the messages FIRST..NEXT-1 of a partition, also when there are
-none, so that what is missing shows. After a crash ranges overlap; their rows are equal
-and carry the same (partition, offset, row).
+none, so that what is missing shows. After a crash ranges overlap; their rows are equal and carry the same
+(partition, offset, row).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from connectors.parquet import ParquetFile
 from engine.errors import InputError, OutputError
 from engine.labels import Probes
 from engine.outlet import FLUSHED_ROW, Spans
-from engine.scores import as_dicts, score_table
-from engine.sinks import NO_SCORES
+from engine.scores import as_dicts, by_partition, score_table
+from engine.sinks import no_scores
 from engine.types import ScoreBatch
 
 MOST_ROWS = 1 << 18  # rows of a partition kept in memory, about 0.1 GB
@@ -49,8 +49,7 @@ class ScoreSegments:
 
     def write(self, batch: ScoreBatch) -> None:
         """Keep a batch until the flush that says which messages it is of."""
-        for partition in np.unique(batch.scores["partition"]).tolist():
-            mine = score_table(batch, self._probes).filter(pa.array(batch.scores["partition"] == partition))
+        for partition, mine in by_partition(batch, self._probes):
             self._arrived.setdefault(partition, []).append(mine)
 
     def flush(self, spans: Spans) -> None:
@@ -74,7 +73,7 @@ class ScoreSegments:
         table = (
             pa.concat_tables(tables, promote_options="default")
             if tables
-            else score_table(NO_SCORES, self._probes)
+            else score_table(no_scores(), self._probes)
         )
         path = self.directory / f"scores-{partition:05d}-{first:020d}-{after:020d}.parquet"
         try:

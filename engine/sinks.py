@@ -28,7 +28,9 @@ def alert_documents(batch: ScoreBatch, probes: Probes, observer: str) -> list[di
     return [to_ecs(row, observer) for row in as_dicts(table.select(wanted))]
 
 
-NO_SCORES = ScoreBatch("", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros(0, SCORE))
+def no_scores() -> ScoreBatch:
+    """A batch without rows, for a schema."""
+    return ScoreBatch("", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros(0, SCORE))
 
 
 class ScoreFile:
@@ -39,7 +41,7 @@ class ScoreFile:
         self.path = path
         self._probes = probes
         try:
-            self._file = ParquetFile(path, score_table(NO_SCORES, probes).schema)
+            self._file = ParquetFile(path, score_table(no_scores(), probes).schema)
         except OSError as error:
             raise _failed(path, error) from error
 

@@ -10,7 +10,6 @@ import json
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
 import orjson
 import pyarrow as pa
 
@@ -19,7 +18,7 @@ from connectors.memory import Message
 from engine.errors import OutputError
 from engine.labels import Probes
 from engine.outlet import Spans
-from engine.scores import score_table
+from engine.scores import by_partition
 from engine.sinks import alert_documents
 from engine.types import ScoreBatch
 
@@ -63,10 +62,7 @@ class ScoreTopic:
     def write(self, batch: ScoreBatch) -> None:
         """Publish a batch, a message for each partition and 2,048 rows."""
         try:
-            for partition in np.unique(batch.scores["partition"]).tolist():
-                table = score_table(batch, self._probes).filter(
-                    pa.array(batch.scores["partition"] == partition)
-                )
+            for partition, table in by_partition(batch, self._probes):
                 for begin in range(0, table.num_rows, ROWS):
                     data = encode_scores(table.slice(begin, ROWS).combine_chunks())
                     to = partition % self._topic.partitions

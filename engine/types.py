@@ -188,7 +188,9 @@ class ScoreBatch:
     rows: Rows  # (n,) CONNECTION
     sides: Rows  # (n, 2) SIDE
     scores: Rows  # (n,) SCORE
-    tables: dict[int, Any] = field(default_factory=dict, compare=False, repr=False)  # what was made of it
+    tables: dict[int, tuple[Any, Any]] = field(
+        default_factory=dict, compare=False, repr=False
+    )  # what was made of it
 
     def __len__(self) -> int:
         return int(self.rows.size)

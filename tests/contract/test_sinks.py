@@ -244,3 +244,12 @@ def test_what_is_no_regular_file_is_written_to_and_not_replaced(tmp_path: Path) 
     out, _ = reader.communicate(timeout=20)
     assert pipe.is_fifo()
     assert out.count(b"\n") > 0
+
+
+def test_each_sink_has_the_columns_of_its_own_labels(tmp_path: Path) -> None:
+    for k in range(20):  # labels that are let go leave their place in memory to the next
+        sink = ScoreFile(tmp_path / "out", {0: {}, 1: {f"label{k}": "x"}})
+        sink.write(batch(5))
+        sink.close()
+        names = [name for name in pq.read_schema(tmp_path / "out").names if name.startswith("label.")]
+        assert names == [f"label.label{k}"]
