@@ -27,7 +27,7 @@ from kafka.errors import (
     RebalanceInProgressError,
 )
 
-from connectors.kafka_client import KafkaBusError, KafkaSettings, connect, explain
+from connectors.kafka_client import NO_TOPIC, KafkaBusError, KafkaSettings, connect, explain
 from connectors.memory import Message
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class KafkaPublisher:
         except KafkaError as error:
             found, reason = None, explain(error)
         else:
-            reason = "no such topic; make it with: wiresonde topics create"
+            reason = NO_TOPIC
         if not found:
             self.close(0)
             raise KafkaBusError(f"topic {self.topic}: {reason}")
@@ -357,9 +357,7 @@ class KafkaSubscriber:
         ends = time.monotonic() + TOPIC_SECONDS
         while not (found := self._ask(lambda: self._consumer.partitions_for_topic(self.topic))):
             if time.monotonic() > ends:  # between two leaders a client may know of none for a moment
-                raise KafkaBusError(
-                    f"topic {self.topic}: no such topic; make it with: wiresonde topics create"
-                )
+                raise KafkaBusError(f"topic {self.topic}: {NO_TOPIC}")
             time.sleep(0.2)
         return len(found)
 

@@ -18,6 +18,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
+NO_TOPIC = "no such topic; make it with: wiresonde topics create"
 CONNECT_SECONDS = 6.0  # until a broker must have answered for the first time
 SECRET_SETTINGS = ("sasl_plain_password", "ssl_password", "token")
 OURS = ("bootstrap_servers", "bootstrap_timeout_ms", "sasl_oauth_token_provider", *SECRET_SETTINGS)

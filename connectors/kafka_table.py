@@ -7,7 +7,7 @@ import time
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from connectors.kafka_client import KafkaBusError, KafkaSettings, connect, explain
+from connectors.kafka_client import NO_TOPIC, KafkaBusError, KafkaSettings, connect, explain
 
 SECONDS = 30.0  # until a refresh must have reached the end
 
@@ -27,7 +27,7 @@ class KafkaTable:
         partitions = self._consumer.partitions_for_topic(self.topic)
         if not partitions:
             self._consumer.close()
-            raise KafkaBusError(f"topic {self.topic}: no such topic; make it with: wiresonde topics create")
+            raise KafkaBusError(f"topic {self.topic}: {NO_TOPIC}")
         self._at = [TopicPartition(self.topic, p) for p in sorted(partitions)]
         self._consumer.assign(self._at)
         for at in self._at:

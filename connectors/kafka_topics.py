@@ -10,7 +10,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
-from connectors.kafka_client import KafkaBusError, KafkaSettings, connect, explain
+from connectors.kafka_client import NO_TOPIC, KafkaBusError, KafkaSettings, connect, explain
 
 PACKETS, PROBES, SCORES, ALERTS, DEAD_LETTER = "packets", "probes", "scores", "alerts", "dead-letter"
 TOPICS = (PACKETS, PROBES, SCORES, ALERTS, DEAD_LETTER)
@@ -89,7 +89,7 @@ class Admin:
         found = self.describe((PACKETS,))
         if not found:
             name = self._settings.topic(PACKETS)
-            raise KafkaBusError(f"topic {name}: no such topic; make it with: wiresonde topics create")
+            raise KafkaBusError(f"topic {name}: {NO_TOPIC}")
         problems = [p for p in problems_of(PACKETS, found[0]) if p.stops]
         if problems:
             raise KafkaBusError(f"topic {found[0].name}: {problems[0].text}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import uuid
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +24,7 @@ class WholeFile:
         self._target = self._written = path
         if not in_place:
             self._target = Path(os.path.realpath(path))  # a link stays a link
-            self._written = self._target.with_name(f".{self._target.name}.{os.getpid()}.tmp")
+            self._written = self._target.with_name(f".{self._target.name}.{uuid.uuid4().hex}.tmp")
         self.file: BinaryIO = self._written.open("wb")
 
     def commit(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from engine.connections.bounds import TrackerConfig
 from engine.connections.tracker import Tracker
 from engine.errors import StateError
 from engine.scorers import Scorer, State
-from engine.types import PacketBlock, Packets, Rows, ScoreBatch, count_unread, take
+from engine.types import PacketBlock, Packets, Rows, ScoreBatch, count_unread, take, under
 
 SPARE = 8192  # connections that may end in one step of the tracker
 SENSORS = 4096  # runs of sensors whose numbers are remembered
@@ -132,16 +132,12 @@ class Detector:
         """Take over a state. StateError when it is not of this configuration; the detector is spoilt then."""
         arrays, values = state
         try:
-            self.tracker.restore(_under(arrays, "tracker."))
+            self.tracker.restore(under(arrays, "tracker."))
             for scorer in self.scorers:
-                scorer.restore((_under(arrays, f"{scorer.name}."), values[scorer.name]))
+                scorer.restore((under(arrays, f"{scorer.name}."), values[scorer.name]))
             self.packets, self.dropped = values["packets"], values["dropped"]
             self.lost_packets, self.repeated_packets = values["lost_packets"], values["repeated_packets"]
             self.unread, self._cold = Counter(values["unread"]), values["cold"]
             self._next = {(sensor, epoch): seq for sensor, epoch, seq in values["next"]}
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise StateError(f"state of partition {self.partition} does not fit: {error}") from error
-
-
-def _under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -18,7 +18,19 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError
 from engine.features.afterimage import AfterImage, AfterImageConfig
-from engine.types import KIND_MASK, PHASES, SCORE, Floats, Kind, Packets, Rows, as_bytes, from_bytes, take
+from engine.types import (
+    KIND_MASK,
+    PHASES,
+    SCORE,
+    Floats,
+    Kind,
+    Packets,
+    Rows,
+    as_bytes,
+    from_bytes,
+    take,
+    under,
+)
 from models.kitnet import KitNET, KitNETConfig, Phase
 from models.threshold import Threshold, ThresholdConfig
 from models.threshold import fit as fit_threshold
@@ -284,13 +296,8 @@ class KitsuneScorer:
     def restore(self, state: State) -> None:
         """Take over what ``state`` gave; errors as in Scorer."""
         arrays, values = state
-        parts: dict[str, dict[str, NDArray[Any]]] = {"features": {}, "kitnet": {}}
-        for name, array in arrays.items():
-            part, _, rest = name.partition(".")
-            if rest:
-                parts[part][rest] = array
-        self.features = AfterImage.from_state(self.features.config, parts["features"])
-        self.kitnet = KitNET.from_state(self.kitnet.config, parts["kitnet"])
+        self.features = AfterImage.from_state(self.features.config, under(arrays, "features."))
+        self.kitnet = KitNET.from_state(self.kitnet.config, under(arrays, "kitnet."))
         self._sums[arrays["slots"]] = from_bytes(arrays["sums"], SUM)
         self._sample = [arrays["sample"]] if arrays["sample"].size else []
         self._calibrated = values["calibrated"]

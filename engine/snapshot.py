@@ -15,9 +15,9 @@ import os
 import posixpath
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
+from connectors.whole import write_whole
 from engine.errors import ConfigError, OutputError, StateError
 from engine.scorers import State
 
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 SCHEMA = 1  # of what detectors keep; raise it when the meaning of a field changes
 KEPT = 2
 _NAME = re.compile(r"(\d{20})\.safetensors")
-_STRAY = re.compile(r"\.\d{20}\.[0-9a-f]{32}\.tmp")
+_STRAY = re.compile(r"\.\d{20}\.safetensors\.[0-9a-f]{32}\.tmp")
 OLD = 3600.0  # seconds after which a temporary file was left by a crash
 
 
@@ -103,9 +104,7 @@ class SnapshotStore:
 
     def _forget(self, partition: int) -> None:
         for offset in self.offsets(partition)[KEPT:]:
-            with contextlib.suppress(
-                OSError
-            ):  # another process was first, or we may not: then there are more
+            with contextlib.suppress(OSError):  # another process was first, or we may not
                 self._files.rm_file(posixpath.join(self._folder(partition), f"{offset:020d}.safetensors"))
 
     def newest(self, partition: int, stamp: Stamp) -> Snapshot | None:
@@ -205,19 +204,4 @@ def _write_whole(folder: str, name: str, data: bytes) -> None:
         with contextlib.suppress(OSError):
             if _STRAY.fullmatch(stray) and time.time() - os.stat(left).st_mtime > OLD:
                 os.unlink(left)
-    temporary = posixpath.join(folder, f".{name.removesuffix('.safetensors')}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, posixpath.join(folder, name))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_whole(Path(folder) / name, data)

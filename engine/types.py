@@ -13,6 +13,7 @@ The laws of blocks (each one a property test in tests/property/test_laws.py):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -214,6 +215,11 @@ def join_rows(parts: list[Rows]) -> Rows:
         out[begin : begin + len(part)] = part
         begin += len(part)
     return out
+
+
+def under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
+    """The arrays whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def as_bytes(rows: Rows) -> NDArray[np.uint8]:

@@ -116,7 +116,7 @@ def test_what_a_crash_left_is_cleared_away_but_not_what_another_process_writes(t
     store = SnapshotStore(str(tmp_path), "packets")
     store.save(snapshot(1), STAMP)
     folder = tmp_path / "packets" / "0"
-    dead, alive = (f".{5:020d}.{k:032x}.tmp" for k in (1, 2))
+    dead, alive = (f".{5:020d}.safetensors.{k:032x}.tmp" for k in (1, 2))
     for name in (dead, alive):
         (folder / name).write_bytes(b"half")
     os.utime(folder / dead, (0, 0))

@@ -67,7 +67,7 @@ def install(where: str, nth: int) -> None:
 
         def half(folder: str, name: str, data: bytes) -> None:
             if counted():
-                temporary = Path(folder) / f".{name.removesuffix('.safetensors')}.{0:032x}.tmp"
+                temporary = Path(folder) / f".{name}.{0:032x}.tmp"
                 temporary.write_bytes(data[: len(data) // 2])
                 die()
             written(folder, name, data)
