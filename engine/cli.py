@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
 import logging
-import os
-import signal
 import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
-from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engine import __version__
-from engine.errors import ConfigError, InputError, OutputError, WiresondeError
+from engine.console import Group, interrupts, progress_bar, whole, write_tables
+from engine.errors import ConfigError, InputError, OutputError
 
 if TYPE_CHECKING:
-    from engine.app import Progress
     from engine.config import Config
 
 FILE = click.Path(path_type=Path, readable=False)  # click's own check would not say why
@@ -31,99 +23,6 @@ CAPTURES = click.argument("captures", nargs=-1, required=True, type=FILE, metava
 CONFIG = click.option("--config", "-c", "config_file", type=FILE, help="YAML configuration.")
 
 LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
-
-
-class Group(click.Group):
-    """Ends with one line, not a traceback, on anything the user can do something about."""
-
-    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Run, and end the process."""
-        _open_streams()
-        _find_cache()
-        try:
-            code = super().main(*args, **{**kwargs, "standalone_mode": False, "prog_name": "wiresonde"})
-        except click.exceptions.NoArgsIsHelpError as error:
-            error.show()
-            sys.exit(2)
-        except click.UsageError as error:
-            where = error.ctx.command_path if error.ctx else "wiresonde"
-            _end(f"{error.format_message()} (see {where} --help)", 2)
-        except click.ClickException as error:
-            _end(error.format_message(), error.exit_code)
-        except (click.Abort, KeyboardInterrupt):
-            _end("interrupted", 130)
-        sys.exit(code if isinstance(code, int) else 0)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command."""
-        try:
-            with _terminated():
-                result = super().invoke(ctx)
-            sys.stdout.flush()
-        except ConfigError as error:
-            _end(error, 2)
-        except WiresondeError as error:
-            _end(error, 1)
-        except BrokenPipeError:  # the reader of stdout has seen enough
-            _drop_stdout()
-            sys.exit(0)
-        except OSError as error:
-            _drop_stdout()
-            _end(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
-        except MemoryError as error:
-            size = f" ({error})" if str(error) else ""
-            _end(f"not enough memory{size}: lower connections.capacity and kitsune.features.flows", 1)
-        return result
-
-
-def _find_cache() -> None:
-    """Give compiled kernels a place where neither the installation nor the home can be written (a service)."""
-    installed = Path(__file__).parent
-    places = (installed / "__pycache__", installed, Path.home() if "HOME" in os.environ else installed)
-    if "NUMBA_CACHE_DIR" in os.environ or any(os.access(place, os.W_OK) for place in places):
-        return
-    own = Path(tempfile.gettempdir()) / f"wiresonde-{os.getuid()}"
-    with contextlib.suppress(OSError):
-        own.mkdir(mode=0o700, exist_ok=True)
-        if own.stat().st_uid == os.getuid() and not own.is_symlink():
-            os.environ["NUMBA_CACHE_DIR"] = str(own)
-
-
-def _open_streams() -> None:
-    """Give a stream that the caller closed somewhere to go: nothing is said on stderr, stdout is refused."""
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for the life of the process
-    if sys.stdout is None:
-        _end("stdout is closed", 1)
-
-
-@contextlib.contextmanager
-def _terminated() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack, so that nothing half written stays."""
-
-    def handle(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-        _end("terminated", 128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _drop_stdout() -> None:
-    """Throw away what waits to be printed, which Python would try again at its end."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _end(error: object, code: int) -> NoReturn:
-    click.echo("wiresonde: " + " ".join(str(error).split()), err=True)
-    sys.exit(code)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -211,9 +110,9 @@ def score(
     from engine.summary import print_summary, shown_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
-    with _progress("scoring") as progress:
+    with progress_bar("scoring") as progress:
         scoring = app.Scoring(app.Job(captures, config, known, model, speed, progress, linger))
-        with _interrupts(scoring.stop):
+        with interrupts(scoring.stop):
             if scoring.server is not None:
                 click.echo(f"metrics at {scoring.server.url}", err=True)
             summary = scoring.run()
@@ -225,27 +124,6 @@ def score(
         click.echo("interrupted: the captures were not read to their end", err=True)
     if summary.problem is not None:
         raise InputError(summary.problem)
-
-
-@contextlib.contextmanager
-def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` on the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process at once."""
-
-    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {
-        number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _learning(n: int | None) -> dict[str, Any]:
@@ -271,8 +149,8 @@ def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str,
     from engine import app
     from engine.connections.record import json_lines
 
-    with _progress("reading") as progress:
-        _write(app.read_connection_tables(captures, config, progress), kind, output, json_lines)
+    with progress_bar("reading") as progress:
+        write_tables(app.read_connection_tables(captures, config, progress), kind, output, json_lines)
 
 
 @main.command()
@@ -287,68 +165,11 @@ def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, out
     from engine.packets import packet_lines, packet_table
     from engine.types import empty_packets
 
-    with _progress("reading") as progress:
+    with progress_bar("reading") as progress:
         blocks = chain(
             [empty_packets()], app.read_packets(captures, config, progress)
         )  # columns, even of no packet
-        _write((packet_table(p) for p in blocks), kind, output, packet_lines)
-
-
-def _write(
-    tables: Iterator[Any], kind: str, output: Path | None, lines: Callable[[Any], Iterator[str]]
-) -> None:
-    """Write tables to a file, which appears whole or not at all, or to stdout.
-
-    Of a damaged capture, what came before the damage is written before InputError is raised.
-    """
-    if kind == "parquet" and output is None:
-        raise ConfigError("--format parquet needs a file: give -o")
-    if output is None or (str(output) == "-" and kind == "jsonl"):
-        for table in tables:
-            sys.stdout.writelines(line + "\n" for line in lines(table))
-        return
-    rows = 0
-    problem: InputError | None = None
-    first = next(tables)
-    with _whole(output, functools.partial(_begin, output, kind, first.schema)) as file:
-        try:
-            for table in chain([first], tables):
-                file.write(table if kind == "parquet" else lines(table))
-                rows += table.num_rows
-        except InputError as error:
-            if not rows:
-                raise
-            problem = error
-    if problem is not None:
-        raise problem
-
-
-def _begin(path: Path, kind: str, schema: Any) -> Any:
-    if kind == "parquet":
-        from connectors.parquet import ParquetFile
-
-        return ParquetFile(path, schema)
-    from connectors.text import TextFile
-
-    return TextFile(path)
-
-
-@contextlib.contextmanager
-def _whole(path: Path, begin: Callable[[], Any]) -> Iterator[Any]:
-    """A file that is closed on success and leaves nothing behind on failure."""
-    file = None
-    try:
-        file = begin()
-        yield file
-        file.close()
-    except OSError as error:
-        if file is not None:
-            file.abort()
-        raise OutputError(f"{path}: {error.strerror or error}") from error
-    except BaseException:
-        if file is not None:
-            file.abort()
-        raise
+        write_tables((packet_table(p) for p in blocks), kind, output, packet_lines)
 
 
 BUS = click.option(
@@ -380,9 +201,9 @@ def replay(
     from engine.replay import Replay, ReplayJob
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
-    with _progress("publishing") as progress:
+    with progress_bar("publishing") as progress:
         job = Replay(ReplayJob(captures, config, known, speed, loop, progress))
-        with _interrupts(job.stop):
+        with interrupts(job.stop):
             report = job.run()
     rate = report.packets / report.seconds if report.seconds else 0.0
     click.echo(
@@ -424,7 +245,7 @@ def detect(
     process = Detect(DetectJob(config, group, state, model, instance, stop_at_end))
     if process.server is not None:
         click.echo(f"metrics at {process.server.url}", err=True)
-    with _interrupts(process.stop):
+    with interrupts(process.stop):
         report = process.run()
     print_report(report, config.labels.slice, as_json)
 
@@ -488,7 +309,7 @@ def scores(directories: tuple[Path, ...], output: Path) -> None:
     from engine.segments import merge
 
     merged = merge(directories)
-    with _whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
+    with whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
         file.write(merged.table)
     click.echo(
         f"{merged.table.num_rows:,} rows; {merged.repeated:,} came again and were equal, "
@@ -529,7 +350,7 @@ def train_kitsune(
         if learn < LEAST_LEARN:
             raise InputError(f"{captures[0]}: {learn} packets in all; at least {LEAST_LEARN} are needed")
     config = _load(config_file, **_learning(learn))
-    with _progress("learning") as progress:
+    with progress_bar("learning") as progress:
         summary = app.train_kitsune(captures, config, output, progress)
     print_summary(summary)
 
@@ -554,25 +375,6 @@ def config_show(config_file: Path | None) -> None:
     from engine.config import show
 
     click.echo(show(_load(config_file)), nl=False)
-
-
-@contextlib.contextmanager
-def _progress(what: str, stream: IO[str] | None = None) -> Iterator[Progress | None]:
-    """A progress bar with time left, on a terminal only."""
-    stream = stream or sys.stderr
-    if not stream.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = Console(file=stream)
-    with Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
-    ) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 if __name__ == "__main__":
