@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import KafkaError
 from kafka.net.sasl.oauth import AbstractTokenProvider
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 NO_TOPIC = "no such topic; make it with: wiresonde topics create"
 CONNECT_SECONDS = 6.0  # until a broker must have answered for the first time
@@ -30,6 +31,27 @@ KINDS = {
 }
 
 Client = TypeVar("Client", KafkaAdminClient, KafkaConsumer, KafkaProducer)
+
+
+Receive = Callable[[KafkaTCPTransport], tuple[bytes, Exception | None]]
+
+
+def _last_words(receive: Receive) -> Receive:
+    """Deliver what a broker sent before it closed the connection; the next read meets the end again.
+
+    kafka-python 3.0 throws such bytes away when both come at once, and a broker that refuses a password does just
+    that: answers, and closes.
+    """
+
+    def received(transport: KafkaTCPTransport) -> tuple[bytes, Exception | None]:
+        data, error = receive(transport)
+        return data, None if data else error
+
+    return received
+
+
+for _transport in (KafkaTCPTransport, KafkaSSLTransport):
+    _transport._sock_recv = _last_words(_transport._sock_recv)
 
 
 class KafkaBusError(Exception):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaConnectionError, KafkaTimeoutError
+from kafka.net.transport import KafkaTCPTransport
 
 from connectors.kafka_client import KafkaBusError, KafkaSettings, Secret, explain
 from connectors.kafka_topics import Topic, problems_of
@@ -45,6 +47,21 @@ def test_a_token_is_read_anew_at_each_connection(tmp_path: Path) -> None:
 def test_errors_are_one_line_with_their_name_once() -> None:
     assert explain(KafkaTimeoutError("no answer\nafter 3 s")) == "KafkaTimeoutError: no answer after 3 s"
     assert explain(KafkaTimeoutError()) == "KafkaTimeoutError"
+
+
+def test_what_a_broker_says_before_it_hangs_up_is_heard() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _ = server.accept()
+    theirs.sendall(b"wrong password")
+    theirs.close()
+    with ours:
+        ours.setblocking(False)
+        transport = KafkaTCPTransport(None, ours)
+        assert transport._sock_recv() == (b"wrong password", None)
+        heard, error = transport._sock_recv()
+    assert heard == b""
+    assert isinstance(error, KafkaConnectionError)
 
 
 def topic(replicas: int = 3, **settings: object) -> Topic:

@@ -146,6 +146,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Pat
         f"ssl.truststore.location={folder}/cert.pem", "sasl.enabled.mechanisms=SCRAM-SHA-512",
         "sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512",
         f"listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={jaas}",
+        "connection.failed.authentication.delay.ms=0",  # refusal and end of the connection come at once
     )  # fmt: skip
     scram = ("--add-scram", f"SCRAM-SHA-512=[name=u,password={SECRET}]")
     with brokers.running(
