@@ -35,6 +35,7 @@ from engine.segments import ScoreSegments
 from engine.sinks import AlertFile, Top
 from engine.snapshot import SnapshotStore, Stamp, digest_of
 from engine.topic_sinks import AlertTopic, DeadLetter, ScoreTopic
+from engine.warm import warm_up
 
 LINGER = 0.02  # seconds; one alert a request would cost a scan's thousands of alerts a second of the CPU
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Detect:
                 topic = admin.packets()
             store = SnapshotStore(job.state, topic.name)
             stamp = Stamp(topic.id, topic.partitions, _state_digest(job))
+            warm_up(config)  # within the group it would last longer than members may be silent
             table = KafkaTable(settings, PROBES)
             stack.callback(table.close)
             book = ProbeBook(table)

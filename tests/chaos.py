@@ -26,7 +26,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from benchmarks.measure import commit
+from engine.config import Config
 from engine.segments import merge
+from engine.warm import warm_up
 from tests import broker as brokers
 from tests.disks import small_disk
 from tests.integration.kafka.site import DEMO, LABELS, Detector, Site, assert_equal, wait_for
@@ -224,6 +226,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="Runs at a time, each with a broker of its own.")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    brokers.jars()  # fetched, and kernels compiled, once and not by all at a time
+    warm_up(Config())
     began, reports = time.monotonic(), []
 
     def one(seed: int) -> Report:

@@ -25,11 +25,13 @@ def die() -> None:
 
 def install(where: str, nth: int) -> None:
     """Put the bomb in its place."""
+    import engine.detect
     import engine.snapshot
     from engine.detector import Detector
     from engine.member import Member
     from engine.outlet import Outlet
 
+    engine.detect.warm_up = lambda *_: None  # type: ignore[assignment]  # it passes the same places
     reached = 0
 
     def counted() -> bool:
