@@ -24,10 +24,13 @@ class KafkaTable:
             "allow_auto_create_topics": False,
         }  # fmt: skip
         self._consumer = connect(KafkaConsumer, settings, **{**settings.consumer, **fixed})
-        partitions = self._consumer.partitions_for_topic(self.topic)
+        try:
+            partitions, problem = self._consumer.partitions_for_topic(self.topic), NO_TOPIC
+        except KafkaError as error:  # the broker went away between two questions
+            partitions, problem = None, explain(error)
         if not partitions:
             self._consumer.close()
-            raise KafkaBusError(f"topic {self.topic}: {NO_TOPIC}")
+            raise KafkaBusError(f"topic {self.topic}: {problem}")
         self._at = [TopicPartition(self.topic, p) for p in sorted(partitions)]
         self._consumer.assign(self._at)
         for at in self._at:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from connectors.frames import FrameBlock
 from connectors.kafka import KafkaPublisher
-from connectors.kafka_client import KafkaBusError, KafkaSettings, Secret
+from connectors.kafka_client import KafkaBusError, KafkaError, KafkaSettings, Secret, explain
 from connectors.kafka_table import KafkaTable
 from connectors.kafka_topics import PACKETS, PROBES, Admin
 from engine.app import LATENCY, Progress, frames
@@ -70,6 +70,8 @@ def kafka_errors() -> Iterator[None]:
         yield
     except KafkaBusError as error:
         raise OutputError(str(error)) from error
+    except KafkaError as error:  # what no call expected
+        raise OutputError(f"kafka: {explain(error)}") from error
 
 
 def epoch_of(captures: Sequence[Path], config: Config) -> int:

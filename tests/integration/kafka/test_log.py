@@ -12,10 +12,13 @@ import urllib.request
 import pyarrow as pa
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import KafkaConnectionError
 
 from connectors import codec
 from connectors.kafka import KafkaPublisher, KafkaSubscriber
-from connectors.kafka_topics import Admin
+from connectors.kafka_client import KafkaBusError
+from connectors.kafka_table import KafkaTable
+from connectors.kafka_topics import PROBES, Admin
 from engine.segments import Merged, merge
 from tests.integration.kafka.site import DEMO, LABELS, Site, assert_equal, final_rows, wait_for
 
@@ -347,3 +350,14 @@ def test_a_subscriber_that_pauses_stays_in_the_group_and_goes_on_where_it_was(em
     finally:
         subscriber.close()
         publisher.close()
+
+
+def test_a_broker_that_goes_away_between_two_questions_is_an_error_in_one_line(
+    empty_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> set[int]:
+        raise KafkaConnectionError("111 ECONNREFUSED")
+
+    monkeypatch.setattr(KafkaConsumer, "partitions_for_topic", gone)
+    with pytest.raises(KafkaBusError, match=rf"^topic {empty_site.prefix}probes: .*ECONNREFUSED"):
+        KafkaTable(empty_site.kafka, PROBES)
