@@ -9,9 +9,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kafka.errors import KafkaError
+
 from connectors.frames import FrameBlock
 from connectors.kafka import KafkaPublisher
-from connectors.kafka_client import KafkaBusError, KafkaError, KafkaSettings, Secret, explain
+from connectors.kafka_client import KafkaBusError, KafkaSettings, Secret, explain
 from connectors.kafka_table import KafkaTable
 from connectors.kafka_topics import PACKETS, PROBES, Admin
 from engine.app import LATENCY, Progress, frames
