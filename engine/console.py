@@ -87,13 +87,20 @@ def _open_streams() -> None:
         _end("stdout is closed", 1)
 
 
-def _terminated() -> contextlib.AbstractContextManager[None]:
+_signals: list[int] = []  # that asked this command to end
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
     """Let SIGTERM and SIGHUP unwind the stack, so that nothing half written stays."""
 
     def handle(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        _signals.append(number)
         _end("terminated", 128 + number)
 
-    return _handled(handle, signal.SIGTERM, signal.SIGHUP)
+    _signals.clear()
+    with _handled(handle, signal.SIGTERM, signal.SIGHUP):
+        yield
 
 
 def _drop_stdout() -> None:
@@ -107,14 +114,25 @@ def _end(error: object, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def interrupts(stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-    """Call ``stop`` on the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process at once."""
+@contextlib.contextmanager
+def interrupts(stop: Callable[[], None], reload: Callable[[], None] | None = None) -> Iterator[None]:
+    """Call ``stop`` on the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process at once.
+
+    SIGHUP calls ``reload`` where there is one, else it stops too.
+    """
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if number == signal.SIGHUP and reload is not None:
+            reload()
+            return
         signal.signal(signal.SIGINT, signal.default_int_handler)
         stop()
 
-    return _handled(handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    with _handled(handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # what was raised in a destructor or a callback, where nothing can be raised, would be forgotten
+        if _signals:
+            _end("terminated", 128 + _signals[0])
+        yield
 
 
 @contextlib.contextmanager

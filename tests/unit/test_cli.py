@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
-from engine import __version__
+from engine import __version__, console
 from engine.cli import main
 from engine.types import concatenate
 from models import bundle
@@ -732,3 +732,24 @@ def test_a_stderr_that_is_closed_changes_no_exit_code(tmp_path: Path) -> None:
 
 def test_a_stderr_that_is_closed_keeps_no_capture_from_being_read(capture: Path) -> None:
     assert redirected("2>&-", "packets", capture) == (0, called("packets", capture).stdout, "")
+
+
+def test_a_signal_that_was_raised_where_nothing_can_be_raised_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Python prints and forgets what a destructor or a callback raises."""
+
+    class Forgetful:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    forgotten: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", forgotten.append)
+    with console._terminated():
+        thing = Forgetful()
+        del thing
+        assert len(forgotten) == 1
+        with pytest.raises(SystemExit) as ended, console.interrupts(lambda: None):
+            raise AssertionError("the command went on")
+    assert ended.value.code == 128 + signal.SIGTERM
