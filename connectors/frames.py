@@ -13,7 +13,8 @@ class FrameBlock:
     """n frames in capture order; frame i is ``buffer[start[i] : start[i] + captured[i]]``.
 
     The buffer may be a mapped file or a kernel ring with record headers between the frames, so nothing is
-    copied; its bytes are read-only and stay valid as long as the block lives.
+    copied; its bytes are read-only and stay valid as long as the block lives, those of a live capture until its
+    next block is asked for.
     """
 
     buffer: NDArray[np.uint8]  # (m,) bytes
@@ -23,6 +24,7 @@ class FrameBlock:
     ts: NDArray[np.int64]  # (n,) ns since the epoch, UTC
     link_type: NDArray[np.uint16]  # (n,) LINKTYPE_ value of the interface the frame came from
     dropped: int = 0  # frames lost by the source since the last block
+    now: int | None = None  # ns; of a live source: no frame before that is still to come
 
     def __len__(self) -> int:
         return int(self.ts.size)

@@ -36,15 +36,22 @@ IN_FLIGHT_BYTES = 32 << 20
 TOPIC_SECONDS = 10.0  # until a topic that cannot be seen is taken for gone
 EMPTY_SECONDS = 10.0  # after which a member without a share is done, where it should stop at the end
 FETCH_BYTES = 16 << 20  # of one answer; a block has up to half a megabyte
+REFUSALS = ("MessageSizeTooLarge", "RecordTooLarge", "RecordListTooLarge", "InvalidRecord", "CorruptRecord")
 STALE = (IllegalStateError, AssertionError, KeyError, ValueError)  # a partition that was taken away meanwhile
 
 
 class UndeliveredError(KafkaBusError):
     """Messages did not reach the log. ``about``: what the caller called the first of them."""
 
-    def __init__(self, about: str, count: int, reason: str) -> None:
+    def __init__(self, about: str, count: int, reason: str, number: int) -> None:
         super().__init__(f"{about} was not published ({count} messages in all): {reason}")
         self.about, self.count, self.reason = about, count, reason
+        self.number = number  # of the first, counted from 1
+
+    @property
+    def refused(self) -> bool:
+        """Whether the cluster will never take that message, however often it is tried."""
+        return self.reason.startswith(REFUSALS)
 
 
 class KafkaPublisher:
@@ -71,6 +78,7 @@ class KafkaPublisher:
         self._bound = in_flight_bytes
         self._changed = threading.Condition()
         self._failed: list[tuple[int, str, str]] = []  # what was not delivered: number, name, reason
+        self._open: dict[int, None] = {}  # numbers of what is not in the log, in order
         self.in_flight = 0  # bytes
         self.messages = 0  # handed over
         self.undelivered = 0
@@ -91,6 +99,7 @@ class KafkaPublisher:
     def publish(
         self, partition: int, value: bytes | None, key: bytes | None = None, *,
         about: str = "a message", headers: Sequence[tuple[str, bytes]] = (),
+        packets: int = 0,  # noqa: ARG002 -- for buses that count them
     ) -> None:  # fmt: skip
         """Append a message; blocks while too many bytes are on their way. ``about``: its name in an error.
 
@@ -107,18 +116,20 @@ class KafkaPublisher:
             self.in_flight += size
             self.messages += 1
             number = self.messages
+            self._open[number] = None
         try:
             future = self._producer.send(self.topic, value, key, list(headers), partition)
         except (KafkaError, AssertionError) as error:
             self._lost(size, number, about, error)
             self.check()
             return
-        future.add_callback(lambda _: self._done(size))
+        future.add_callback(lambda _: self._done(size, number))
         future.add_errback(lambda error: self._lost(size, number, about, error))
 
-    def _done(self, size: int) -> None:
+    def _done(self, size: int, number: int) -> None:
         with self._changed:
             self.in_flight -= size
+            del self._open[number]
             self._changed.notify_all()
 
     def _lost(self, size: int, number: int, about: str, error: BaseException) -> None:
@@ -131,8 +142,14 @@ class KafkaPublisher:
     def check(self) -> None:
         """Raise UndeliveredError if a message could not be delivered."""
         if self._failed:
-            _, about, reason = min(self._failed)
-            raise UndeliveredError(about, self.undelivered, reason)
+            number, about, reason = min(self._failed)
+            raise UndeliveredError(about, self.undelivered, reason, number)
+
+    @property
+    def acknowledged(self) -> int:
+        """Messages that are in the log together with all before them."""
+        with self._changed:
+            return next(iter(self._open), self.messages + 1) - 1
 
     @property
     def behind(self) -> bool:

@@ -44,7 +44,7 @@ class MemoryBus:
         self._error: BaseException | None = None
         self._changed = threading.Condition()
 
-    def publish(self, partition: int, value: bytes, *, about: str = "") -> int:  # noqa: ARG002 -- nothing fails
+    def publish(self, partition: int, value: bytes, *, about: str = "", packets: int = 0) -> int:  # noqa: ARG002
         """Append a message and return its offset; blocks while the partition is full."""
         if not 0 <= partition < self.partitions:
             raise ValueError(f"partition {partition} is not one of {self.partitions}")

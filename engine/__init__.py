@@ -15,6 +15,8 @@ snapshot.py     that state on disk
 labels.py       probe labels: which packets belong to which probe
 scores.py       ScoreBatch -> columns; packets.py the same for packets
 publisher.py    the sensor's half: frames -> blocks on the bus
+live.py         an interface -> blocks on a bus, with heartbeats and every loss counted
+pseudonyms.py   addresses hidden, their prefixes kept
 probes.py       probe labels on the bus
 intake.py       the consumer's half: messages -> detectors; outlet.py the rest of the way: rows -> sinks
 worker.py       the loop over the embedded bus; member.py that of a member of a Kafka consumer group
@@ -23,7 +25,9 @@ segments.py     Parquet files by range of offsets, and how to read them as one
 summary.py      the table a command prints
 metrics.py      every metric, with type, unit and help
 config.py       the YAML file, checked
-app.py          where the parts are put together
+warm.py         compiles the kernels before the first packet
+app.py          where the parts are put together; replay.py, capture.py, detect.py and watch.py are other commands
+console.py      what commands share with the terminal
 cli.py          the command line
 """
 

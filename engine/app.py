@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -37,9 +37,10 @@ from engine.outlet import Outlet
 from engine.publisher import Pace, Publisher, Sensor, replay
 from engine.scorers import KitsuneScorer, new_kitsune
 from engine.scores import label_names
+from engine.segments import ScoreSegments
 from engine.sinks import AlertFile, ScoreFile, Top
 from engine.types import PHASES, Packets, Rows, join_rows
-from engine.worker import Worker
+from engine.worker import Every, Worker
 from models.bundle import BundleError, load, require, save
 from models.kitnet import KitNET, KitNETConfig, Phase
 from models.threshold import Threshold
@@ -129,6 +130,18 @@ def read_connections(paths: Sequence[Path], config: Config | None = None) -> pa.
 # ---------------------------------------------------------------------------------------------------- scoring
 
 
+class Live(Protocol):
+    """Publishes what passes an interface; engine/watch.py has it."""
+
+    name: str  # of this run, for a folder
+
+    def publish(self, bus: MemoryBus) -> None:
+        """Publish until stopped. Raises InputError when the interface is gone, after what it gave."""
+
+    def stop(self) -> None:
+        """Take no more packets, and end."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One scoring run over captures through the embedded bus."""
@@ -140,6 +153,7 @@ class Job:
     speed: float = 0.0  # times real time; 0 = as fast as it goes
     progress: Progress | None = None
     linger: float = 0.0  # seconds the metrics endpoint stays up after the last packet
+    live: Live | None = None  # an interface instead of captures
 
 
 @dataclass
@@ -189,6 +203,7 @@ class Scoring:
         self.detectors = [build_detector(config, k, job.model) for k in range(config.bus.partitions)]
         self.top = Top()
         self.files: list[ScoreFile | AlertFile] = []
+        self.segments: list[ScoreSegments] = []
         self.server: MetricsServer | None = None
         self._stopped = threading.Event()
         self._publisher: Publisher | None = None
@@ -221,8 +236,12 @@ class Scoring:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{directory}: {error.strerror}") from error
-        self.files.append(ScoreFile(directory / "scores.parquet", self.probes))
-        self.files.append(AlertFile(directory / "alerts.jsonl", self.probes, self.job.config.sensor.name))
+        live, name = self.job.live, self.job.config.sensor.name
+        if live is not None:
+            self.segments.append(ScoreSegments(directory / live.name, self.probes))
+        else:
+            self.files.append(ScoreFile(directory / "scores.parquet", self.probes))
+        self.files.append(AlertFile(directory / "alerts.jsonl", self.probes, name, append=live is not None))
 
     def _serve(self) -> MetricsServer | None:
         host, port = self.job.config.metrics.host, self.job.config.metrics.port
@@ -243,7 +262,10 @@ class Scoring:
     def stop(self) -> None:
         """End the captures early; what was published is still scored. A signal handler may call it."""
         self._stopped.set()
-        self.bus.end()
+        if self.job.live is not None:
+            self.job.live.stop()
+        else:
+            self.bus.end()
 
     def run(self) -> Summary:
         """Score everything, up to ``stop``. A damaged capture that gave packets is told of in the summary."""
@@ -253,8 +275,9 @@ class Scoring:
             self.bus,
             self.detectors,
             Intake(self.metrics),
-            Outlet([self.top, *self.files], self.metrics, self.probes, slices),
+            Outlet([self.top, *self.segments, *self.files], self.metrics, self.probes, slices),
             (config.output.flush_connections, max(1, config.bus.queue_blocks // 2)),
+            Every(config.detect.flush_seconds, config.detect.snapshot_seconds) if self.job.live else None,
         )
         thread = threading.Thread(target=self._publish, name="publisher", daemon=True)
         began = time.perf_counter()
@@ -268,22 +291,35 @@ class Scoring:
                     raise
                 summary.problem = str(error)
                 worker.close()
-            summary.interrupted = self._stopped.is_set()
+            summary.interrupted = self._stopped.is_set() and self.job.live is None
             summary.seconds = time.perf_counter() - began
             self._fill(summary)
             self._finish(summary)
         except BaseException:
             self.stop()
+            self.bus.end()  # releases a publisher that waits for room
             self.abort()
             raise
         finally:
-            thread.join(timeout=1)  # it may wait for a pipe
+            thread.join(timeout=1 if self.job.live is None else None)  # it may wait for a pipe
         if self.server is not None:
             self._stopped.wait(self.job.linger)
             self.server.close()
         return summary
 
     def _publish(self) -> None:
+        try:
+            if self.job.live is not None:
+                self.job.live.publish(self.bus)
+            else:
+                self._publish_captures()
+            self.bus.end()
+        except BusClosedError:
+            return
+        except BaseException as error:
+            self.bus.end(error)
+
+    def _publish_captures(self) -> None:
         config = self.job.config
         sensor = Sensor(
             config.sensor.name,
@@ -293,21 +329,15 @@ class Scoring:
             self.job.labels,
         )
         publisher = self._publisher = Publisher(sensor, self.bus)
+        blocks = frames(self.job.captures, config.bus.block_packets, self.job.progress)
+        live = self.job.speed > 0 or any(str(path) == "-" for path in self.job.captures)
         try:
-            blocks = frames(self.job.captures, config.bus.block_packets, self.job.progress)
-            live = self.job.speed > 0 or any(str(path) == "-" for path in self.job.captures)
-            pace = Pace(self.job.speed, LATENCY if live else None, sleep=self._stopped.wait)
-            try:
-                replay(blocks, publisher, pace)
-            except InputError as error:  # what came before the damage is still scored
-                publisher.finish()
-                self.bus.end(error)
-                return
-            self.bus.end()
-        except BusClosedError:
-            return
-        except BaseException as error:
-            self.bus.end(error)
+            replay(
+                blocks, publisher, Pace(self.job.speed, LATENCY if live else None, sleep=self._stopped.wait)
+            )
+        except InputError:  # what came before the damage is still scored
+            publisher.finish()
+            raise
 
     def _fill(self, summary: Summary) -> None:
         detectors = self.detectors
@@ -351,13 +381,14 @@ class Scoring:
             notes.append(
                 f"{late:,} packets are older than ones before them: are the captures in order of time?"
             )
-        if self.job.labels is not None:
+        if self.job.labels is not None and self.job.live is None:
             n = self._publisher.labelled if self._publisher else 0
             what = f"{n:,} of {summary.packets:,} packets match a label"
             notes.append(what if n else f"{what}: are its addresses and times those of the captures?")
         return notes
 
     def _finish(self, summary: Summary) -> None:
+        summary.files += [str(segment.directory) for segment in self.segments]
         for file in self.files:
             file.close()
             summary.files.append(str(file.path))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import sys
+from contextlib import nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -216,6 +218,107 @@ def replay(
         )
     if report.interrupted:
         click.echo("interrupted: the captures were not published to their end", err=True)
+
+
+INTERFACE = click.option("--interface", "-i", required=True, help="Network interface to capture from.")
+DURATION = click.option("--duration", type=click.FloatRange(0, 1e9, min_open=True), help="Seconds, then end.")
+FILTER = click.option("--filter", "expression", help="Capture filter, as tcpdump takes it.")
+
+
+@main.command()
+@INTERFACE
+@BUS
+@CONFIG
+@DURATION
+@FILTER
+@click.option("--fanout", type=int, help="Number that several processes give to share the packets.")
+@click.option("--metrics-port", type=int, help="Serve /metrics, /healthz and /readyz on this port (0: any).")
+def capture(
+    interface: str, bus: str | None, config_file: Path | None, duration: float | None, expression: str | None,
+    fanout: int | None, metrics_port: int | None,
+) -> None:  # fmt: skip
+    """Publish what passes an interface to Kafka.
+
+    While Kafka does not take packets they wait in memory, then on disk, then the oldest are dropped; whatever is lost,
+    anywhere, is counted. Ends with the counters as JSON. SIGHUP reads the configuration again.
+    """
+    from connectors.privileges import stay_single
+
+    stay_single()  # before libraries start threads, which would keep privileges
+    read = functools.partial(
+        _load,
+        config_file,
+        bus__url=bus,
+        metrics__port=metrics_port,
+        capture__filter=expression,
+        capture__fanout=fanout,
+    )
+    from engine.capture import Capture, CaptureJob
+
+    sensor = Capture(CaptureJob(interface, read(), duration, read))
+    if sensor.server is not None:
+        click.echo(f"metrics at {sensor.server.url}", err=True)
+    with interrupts(sensor.stop, sensor.reload if config_file else None):
+        report = sensor.run()
+    click.echo(json.dumps(report.as_json()))
+    if report.problem is not None:
+        raise InputError(report.problem)
+
+
+@main.command()
+@INTERFACE
+@CONFIG
+@DURATION
+@FILTER
+@click.option(
+    "--out",
+    type=click.Path(readable=False),
+    help="Directory for alerts.jsonl, and a folder of scores of this run.",
+)
+@click.option("--labels", type=FILE, help="Probe labels, CSV or Parquet.")
+@click.option("--metrics-port", type=int, help="Serve /metrics on this port (0: any).")
+@click.option(
+    "--learn",
+    type=int,
+    help="Learn from the first N packets (of each partition): map 10 %, learn 70 %, calibrate 20 %.",
+)
+@click.option("--model", type=FILE, help="Score with this bundle, learn nothing.")
+def watch(
+    interface: str, config_file: Path | None, duration: float | None, expression: str | None, out: str | None,
+    labels: Path | None, metrics_port: int | None, learn: int | None, model: Path | None,
+) -> None:  # fmt: skip
+    """Score what passes an interface, in one process, with a view of it on a terminal.
+
+    Ends with the counters as JSON.
+    """
+    from connectors.privileges import stay_single
+
+    stay_single()  # before libraries start threads, which would keep privileges
+    if learn is not None and model is not None:
+        raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
+    config = _load(
+        config_file,
+        capture__filter=expression,
+        metrics__port=metrics_port,
+        output__directory=out,
+        **_learning(learn),
+    )
+    from rich.console import Console
+
+    from engine.labels import read_labels
+    from engine.watch import Watch, WatchJob, view
+
+    known = read_labels(labels, config.labels.max_probes) if labels else None
+    process = Watch(WatchJob(interface, config, known, model, duration))
+    console = Console(stderr=True)
+    with interrupts(process.stop):
+        if process.scoring.server is not None:
+            click.echo(f"metrics at {process.scoring.server.url}", err=True)
+        with view(process, console) if console.is_terminal else nullcontext():
+            report, summary = process.run()
+    click.echo(json.dumps({**summary.as_json(), **report.as_json()}, default=str))
+    if report.problem is not None:
+        raise InputError(report.problem)
 
 
 @main.command()

@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from connectors.capture_settings import CaptureSettings
 from engine.connections.bounds import TrackerConfig
 from engine.decode import DecodeConfig
 from engine.errors import ConfigError, InputError
@@ -34,7 +35,9 @@ from models.threshold import ThresholdConfig
 
 MAX_FILE = 1 << 20  # bytes; a configuration is small
 
-for _section in (TrackerConfig, DecodeConfig, AfterImageConfig, KitNETConfig, ThresholdConfig, ScorerConfig):
+for _section in (
+    CaptureSettings, TrackerConfig, DecodeConfig, AfterImageConfig, KitNETConfig, ThresholdConfig, ScorerConfig,
+):  # fmt: skip
     # Unknown keys are errors in the dataclasses of the leaves too, without these importing pydantic.
     setattr(_section, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
 
@@ -81,6 +84,34 @@ class SecretSection(Section):
         if (self.env is None) == (self.file is None):
             raise ValueError("give one of env and file")
         return self
+
+
+class SpillSection(Section):
+    """Where packets of a live capture wait while Kafka does not take them; then the oldest are dropped."""
+
+    memory_bytes: int = Field(64 << 20, ge=1 << 20, le=1 << 36, description="that may wait in memory")
+    directory: FilePath | None = Field(
+        None, description="where more may wait, over a restart too; none: nowhere"
+    )
+    disk_bytes: int = Field(1 << 30, ge=1 << 20, le=1 << 44, description="that may wait there")
+    stop_seconds: float = Field(
+        10.0,
+        ge=0,
+        le=3600,
+        description="to publish what waits at the end; what is left stays in the directory",
+    )
+
+
+class PrivacySection(Section):
+    """What a sensor keeps to itself."""
+
+    pseudonym_key: SecretSection | None = Field(
+        None,
+        description="key of 32 bytes (64 hex digits) that hides addresses, prefixes kept (Crypto-PAn): env or file",
+    )
+    user: str | None = Field(
+        None, min_length=1, description="whom a live capture started as root becomes once it is open"
+    )
 
 
 ClientValue = str | int | float | bool | None
@@ -195,6 +226,9 @@ class Config(Section):
     """The whole file."""
 
     sensor: SensorSection = SensorSection()
+    capture: CaptureSettings = CaptureSettings()
+    spill: SpillSection = SpillSection()
+    privacy: PrivacySection = PrivacySection()
     decode: DecodeConfig = DecodeConfig()
     connections: TrackerConfig = TrackerConfig()
     kitsune: KitsuneSection = KitsuneSection()

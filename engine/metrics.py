@@ -142,3 +142,49 @@ class Metrics:
         self.connections.add(labels, int(score.size))
         self.alarms.add(labels, int(alarm.sum()))
         self.score.observe(labels, score)
+
+
+class SensorMetrics:
+    """Metrics of a live capture, brought up to date once a second."""
+
+    def __init__(self) -> None:
+        """All series, at first without values."""
+        where = ("sensor", "interface")
+        self.received = Series(
+            "counter", "wiresonde_sensor_received_packets", "Packets that the kernel handed over.", where
+        )
+        self.published = Series(
+            "counter", "wiresonde_sensor_published_packets", "Packets that the bus has.", where
+        )
+        self.dropped = Series(
+            "counter",
+            "wiresonde_sensor_dropped_packets",
+            "Packets lost before the ring (kernel), for want of room in the ring or the spill (queue), or by the bus.",
+            (*where, "where"),
+        )
+        self.waiting = Series(
+            "gauge", "wiresonde_sensor_waiting_packets", "Packets that wait for the bus.", where
+        )
+        self.spill = Series(
+            "gauge", "wiresonde_sensor_spill_bytes", "What waits for the bus.", (*where, "where")
+        )
+        self.bus_up = Series("gauge", "wiresonde_sensor_bus_up", "Whether the bus takes messages.", where)
+        self.skipped = Series(
+            "counter", "wiresonde_sensor_skipped_packets", "Packets of a direction that is not wanted.", where
+        )
+        self.unstamped = Series(
+            "counter", "wiresonde_sensor_unstamped_packets", "Packets without the hardware's time.", where
+        )
+        self.softnet = Series(
+            "counter",
+            "wiresonde_sensor_softnet_dropped_packets",
+            "Packets of all interfaces that found a CPU's backlog full.",
+        )
+        self.clock_steps = Series(
+            "counter", "wiresonde_sensor_clock_steps", "Times the clock was set.", where
+        )
+        self.correction = Series(
+            "gauge", "wiresonde_sensor_clock_correction_seconds", "What is added to the clock since.", where
+        )
+        self.series = [s for s in vars(self).values() if isinstance(s, Series)]
+        self.collector = BatchCollector(self.series)

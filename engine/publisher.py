@@ -26,8 +26,11 @@ class Producer(Protocol):
 
     partitions: int
 
-    def publish(self, partition: int, value: bytes, *, about: str) -> object:
-        """Append a message; blocks while there is no room. ``about``: what to call it in an error."""
+    def publish(self, partition: int, value: bytes, *, about: str, packets: int) -> object:
+        """Append a message; may block while there is no room.
+
+        ``about``: what to call it in an error. ``packets``: how many it holds, for buses that count them.
+        """
 
 
 HEARTBEAT = 1.0  # seconds between heartbeats of a live or paced source
@@ -77,6 +80,9 @@ class Sensor:
     block_packets: int
     decode: DecodeConfig
     labels: Labels | None = None
+    hide: Callable[[Packets], Packets] | None = (
+        None  # gives pseudonyms to addresses, after labels were looked up
+    )
     shift: int = 0  # ns added to every time, after labels have been looked up: for a capture published again
 
 
@@ -109,6 +115,8 @@ class Publisher:
         if self._sensor.labels is not None:
             p = self._sensor.labels.tag(p)
             self.labelled += int(np.count_nonzero(p.probe))
+        if self._sensor.hide is not None:
+            p = self._sensor.hide(p)
         if self._sensor.shift:
             p = p._replace(ts=p.ts + self._sensor.shift)
         first = self.packets  # number of p's first packet in the stream
@@ -159,7 +167,7 @@ class Publisher:
             if parts
             else "a heartbeat"
         )
-        self._bus.publish(partition, wire.encode(block), about=about)
+        self._bus.publish(partition, wire.encode(block), about=about, packets=len(block))
         self._seq[partition] += len(block)
 
     @property
@@ -179,9 +187,15 @@ class Publisher:
         self.flush()
         self.heartbeat()
 
-    def heartbeat(self) -> None:
-        """Publish an empty block to every partition, so that event time goes on where no packet comes."""
+    def heartbeat(self, now: int | None = None) -> None:
+        """Publish what waits and an empty block to every partition, so that event time goes on where no packet comes.
+
+        ``now``: ns, before which no packet is still to come; else the time of the latest packet.
+        """
         with self._lock:
+            if now is not None:
+                self.flush()
+                run_clock(self._clock, np.array([now], np.int64))
             for partition in range(self._bus.partitions):
                 if self._clock[SEEN]:
                     self._send(partition)

@@ -157,7 +157,7 @@ class Replay:
         config = self._job.config
         assert self._epoch is not None
         block, name = config.bus.kafka.block_packets, config.sensor.name
-        sensor = Sensor(name, self._epoch + turn, block, config.decode, self._labels, shift)
+        sensor = Sensor(name, self._epoch + turn, block, config.decode, self._labels, shift=shift)
         return Publisher(sensor, self._bus)
 
     def _round(self, publisher: Publisher, pace: Pace) -> None:

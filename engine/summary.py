@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -79,25 +79,37 @@ def _facts(summary: Summary) -> list[tuple[str, str]]:
 
 def _top(summary: Summary, shown: Sequence[str]) -> Table:
     table = Table(title="Most anomalous connections", title_justify="left", title_style="bold", box=None)
-    for name in ("", "score", "originator", "responder", "proto", "state", "packets"):
-        table.add_column(name, justify="right" if name in ("score", "packets") else "left", no_wrap=True)
+    add_connection_columns(table)
     for name in shown:
         table.add_column(name, no_wrap=True)
     table.add_column("community id", no_wrap=True)
     for row in summary.top:
         cells = [
-            "[red]ALARM[/]" if row["alarm"] else "",
-            f"{row['score']:.4f}",
-            _endpoint(row["id.orig_h"], row["id.orig_p"]),
-            _endpoint(row["id.resp_h"], row["id.resp_p"]),
-            row["proto"],
-            row["conn_state"],
-            str(row["orig_pkts"] + row["resp_pkts"]),
+            *connection_cells(row),
             *(escape(row[f"label.{name}"] or "") for name in shown),
             row["community_id"],
         ]
         table.add_row(*cells)
     return table
+
+
+def add_connection_columns(table: Table) -> None:
+    """The columns that ``connection_cells`` fills."""
+    for name in ("", "score", "originator", "responder", "proto", "state", "packets"):
+        table.add_column(name, justify="right" if name in ("score", "packets") else "left", no_wrap=True)
+
+
+def connection_cells(row: dict[str, Any]) -> list[str]:
+    """What a connection's row says first, in rich's markup."""
+    return [
+        "[red]ALARM[/]" if row["alarm"] else "",
+        f"{row['score']:.4f}",
+        _endpoint(row["id.orig_h"], row["id.orig_p"]),
+        _endpoint(row["id.resp_h"], row["id.resp_p"]),
+        row["proto"],
+        row["conn_state"],
+        str(row["orig_pkts"] + row["resp_pkts"]),
+    ]
 
 
 def _endpoint(host: str, port: int) -> str:

@@ -15,7 +15,9 @@ from engine.app import build_detector
 from engine.config import Config
 from engine.intake import Intake
 from engine.metrics import Metrics
+from engine.pseudonyms import Pseudonymiser
 from engine.publisher import Publisher, Sensor
+from engine.types import empty_packets
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +29,11 @@ def warm_up(config: Config, clock: Callable[[], float] = time.monotonic) -> None
     """Run all kernels between frames and rows once, on made-up packets: about a minute the first time."""
     began = clock()
     small = _small(config)
-    bus = MemoryBus(2, 1 << 10)
+    bus = warm_up_sensor(config)
     detectors = [build_detector(small, partition) for partition in range(bus.partitions)]
     intake = Intake(Metrics())
     for detector in detectors:
         intake.adopt(detector)
-    publisher = Publisher(Sensor("warm-up", 0, 64, config.decode), bus)
-    for frames in _frames():
-        publisher.add(frames)
-    publisher.finish()
     for message in bus.poll(0.0, 1 << 10) or []:
         intake.take(message)
     for detector in detectors:
@@ -43,6 +41,18 @@ def warm_up(config: Config, clock: Callable[[], float] = time.monotonic) -> None
         detector.restore(detector.state())
     if (took := clock() - began) > NOTABLE:
         logger.info("kernels compiled seconds=%.0f", took)
+
+
+def warm_up_sensor(config: Config) -> MemoryBus:
+    """Run the kernels between frames and messages once; the bus that has the messages."""
+    bus = MemoryBus(2, 1 << 10)
+    publisher = Publisher(Sensor("warm-up", 0, 64, config.decode), bus)
+    for frames in _frames():
+        publisher.add(frames)
+    publisher.finish()
+    if config.privacy.pseudonym_key is not None:
+        Pseudonymiser(bytes(32), 256).apply(empty_packets(1))
+    return bus
 
 
 def _small(config: Config) -> Config:

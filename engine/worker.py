@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from connectors.memory import Message
@@ -21,15 +23,25 @@ class Consumer(Protocol):
         """Messages before ``offset`` will not be asked for again."""
 
 
+@dataclass(frozen=True)
+class Every:
+    """How long, in seconds, rows wait at most for the sinks, and to be made durable."""
+
+    flush: float
+    sync: float
+
+
 class Worker:
     """Feeds the detectors of some partitions from a bus, and sinks and metrics from the detectors."""
 
     def __init__(
         self, bus: Consumer, detectors: Sequence[Detector], intake: Intake, outlet: Outlet,
-        flush_after: tuple[int, int] = (8192, 16),
+        flush_after: tuple[int, int] = (8192, 16), every: Every | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """``flush_after``: so many connections or messages may wait before sinks are flushed and offsets
-        committed; not more messages than the bus holds, or publishing would wait for ever.
+        committed; not more messages than the bus holds, or publishing would wait for ever. ``every``: and no longer
+        than that, for a source that never ends.
         """
         self._bus = bus
         self._intake = intake
@@ -37,6 +49,8 @@ class Worker:
         for detector in detectors:
             intake.adopt(detector)
         self._flush_rows, self._flush_messages = flush_after
+        self._every, self._clock = every, clock
+        self._flushed = self._synced = clock()
         self._next: dict[int, int] = {}  # partition -> offset after the last message taken
 
     def run(self) -> None:
@@ -51,7 +65,7 @@ class Worker:
                 self._outlet.keep(message.partition, message.offset, self._intake.take(message))
                 if self._outlet.rows >= self._flush_rows or self._outlet.messages >= self._flush_messages:
                     self._flush()
-            if not messages and self._outlet.messages:
+            if self._outlet.messages and (not messages or self._is_due()):
                 self._flush()
             self._intake.measure()
         self.close()
@@ -62,9 +76,21 @@ class Worker:
             after = self._next.get(partition, 0)
             self._outlet.end(partition, after, detector.flush(after))
         self._flush()
+        self._sync()
         self._intake.measure()
+
+    def _is_due(self) -> bool:
+        return self._every is not None and self._clock() - self._flushed >= self._every.flush
+
+    def _sync(self) -> None:
+        for partition in self._next:
+            self._outlet.sync(partition)
+        self._synced = self._clock()
 
     def _flush(self) -> None:
         self._outlet.flush()
+        self._flushed = self._clock()
+        if self._every is not None and self._flushed - self._synced >= self._every.sync:
+            self._sync()
         for partition, offset in self._next.items():
             self._bus.commit(partition, offset)

@@ -240,7 +240,7 @@ class Refusing:
         self.refused = threading.Event()
         self.taken: list[bytes] = []
 
-    def publish(self, partition: int, value: bytes, *, about: str) -> object:
+    def publish(self, partition: int, value: bytes, *, about: str, packets: int) -> object:  # noqa: ARG002
         if not self.refused.is_set():
             self.refused.set()
             raise OSError(f"no room for {about} in {partition}")

@@ -1,0 +1,95 @@
+"""Classic BPF programs for packet sockets: capture filters, and which of several processes gets a packet."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import socket
+import struct
+from collections.abc import Sequence
+
+SO_ATTACH_FILTER, SOL_PACKET, PACKET_FANOUT_DATA = 26, 263, 22
+
+RETURN = 0x06  # ret #k
+_LD_W, _LD_H, _LD_MEM = 0x20, 0x28, 0x60  # ld [k], ldh [k], ld M[k]
+_TAX, _ST = 0x07, 0x02
+_XOR_X, _XOR_K, _MUL_K, _RSH_K, _RET_A = 0xAC, 0xA4, 0x24, 0x74, 0x16
+_JEQ = 0x15
+_NETWORK = 0xFFF00000  # SKF_NET_OFF: offsets from the network header on
+_PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
+
+Program = Sequence[tuple[int, int, int, int]]  # code, jt, jf, k
+
+NOTHING: Program = ((RETURN, 0, 0, 0),)
+
+
+class FilterError(Exception):
+    """A capture filter that cannot be compiled; the message says why."""
+
+
+def everything(snaplen: int) -> Program:
+    """Take the first ``snaplen`` bytes of every packet."""
+    return ((RETURN, 0, 0, snaplen),)
+
+
+def compiled(expression: str, link_type: int, snaplen: int) -> Program:
+    """A filter in tcpdump's language, compiled by libpcap. Raises FilterError."""
+    if not expression.strip():
+        return everything(snaplen)
+    if re.search(r"\bvlan\b", expression):
+        raise FilterError(f"filter {expression!r}: vlan: the kernel takes tags off before it filters")
+    try:
+        from scapy.arch.common import compile_filter
+        from scapy.error import Scapy_Exception
+    except ImportError as error:
+        raise FilterError(f"filter {expression!r}: {error}") from None
+    try:
+        program = compile_filter(expression, linktype=link_type)
+    except (Scapy_Exception, ImportError, OSError) as error:
+        reason = " ".join(str(error).split()).removeprefix("Failed to compile filter expression ")
+        raise FilterError(f"filter {expression!r}: {reason}") from None
+    found = [program.bf_insns[i] for i in range(program.bf_len)]
+    return tuple((i.code, i.jt, i.jf, min(i.k, snaplen) if i.code == RETURN else i.k) for i in found)
+
+
+def by_hosts() -> Program:
+    """A number that both directions of a host pair share; the kernel takes it modulo the processes of a group.
+
+    So a connection stays whole in one process, its fragments too, and so do all connections between two hosts. What is
+    not IP gives 0.
+    """
+    load4 = [(_LD_W, 0, 0, _NETWORK + 12), (_TAX, 0, 0, 0), (_LD_W, 0, 0, _NETWORK + 16), (_XOR_X, 0, 0, 0)]
+    load6: list[tuple[int, int, int, int]] = [(_LD_W, 0, 0, _NETWORK + 8)]
+    for at in range(12, 40, 4):
+        load6 += [(_TAX, 0, 0, 0), (_LD_W, 0, 0, _NETWORK + at), (_XOR_X, 0, 0, 0)]
+    mix = [
+        (_ST, 0, 0, 0), (_RSH_K, 0, 0, 16), (_TAX, 0, 0, 0), (_LD_MEM, 0, 0, 0), (_XOR_X, 0, 0, 0),
+        (_MUL_K, 0, 0, 0x045D9F3B), (_ST, 0, 0, 0), (_RSH_K, 0, 0, 16), (_TAX, 0, 0, 0), (_LD_MEM, 0, 0, 0),
+        (_XOR_X, 0, 0, 0), (_RET_A, 0, 0, 0),
+    ]  # fmt: skip
+    return (
+        (_LD_H, 0, 0, _PROTOCOL),
+        (_JEQ, 2, 0, 0x0800),
+        (_JEQ, 1 + len(load4) + len(mix), 0, 0x86DD),
+        (RETURN, 0, 0, 0),
+        *load4,
+        *mix,
+        *load6,
+        *mix,
+    )
+
+
+def attach(sock: socket.socket, program: Program) -> None:
+    """Filter what a socket gets from now on. OSError when the kernel refuses."""
+    _give(sock, socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+def attach_fanout(sock: socket.socket, program: Program) -> None:
+    """Choose the process of a fanout group by a program. OSError when the kernel refuses."""
+    _give(sock, SOL_PACKET, PACKET_FANOUT_DATA, program)
+
+
+def _give(sock: socket.socket, level: int, option: int, program: Program) -> None:
+    code = b"".join(struct.pack("@HBBI", *instruction) for instruction in program)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    sock.setsockopt(level, option, struct.pack("@HP", len(program), ctypes.addressof(buffer)))

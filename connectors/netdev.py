@@ -1,0 +1,87 @@
+"""What the kernel says of network interfaces: kind of link, state, and packets it lost before any capture."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+SIOCGIFFLAGS, SIOCGIFHWADDR, SIOCSHWTSTAMP = 0x8913, 0x8927, 0x89B0
+IFF_LOOPBACK = 8
+
+ETHERNET, RAW_IP = 1, 101  # LINKTYPE_ values
+LINK_TYPES = {1: ETHERNET, 772: ETHERNET, 65534: RAW_IP, 768: RAW_IP, 776: RAW_IP}  # of ARPHRD_ numbers
+
+
+class InterfaceError(Exception):
+    """An interface that is not there, or not one to capture from; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """An interface as it was when it was looked at."""
+
+    name: str
+    index: int
+    link_type: int  # LINKTYPE_ value of its frames
+    loopback: bool
+
+
+def look_up(name: str) -> Interface:
+    """Facts of an interface. Raises InterfaceError."""
+    try:
+        index = socket.if_nametoindex(name)
+    except OSError:
+        known = ", ".join(n for _, n in socket.if_nameindex())
+        raise InterfaceError(f"{name}: no such interface; there are {known}") from None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        answer = _ask(any_socket, SIOCGIFHWADDR, name)
+        flags = struct.unpack_from("@H", _ask(any_socket, SIOCGIFFLAGS, name), 16)[0]
+    kind = struct.unpack_from("@H", answer, 16)[0]
+    if kind not in LINK_TYPES:
+        raise InterfaceError(f"{name}: frames of hardware type {kind} are not known here")
+    return Interface(name, index, LINK_TYPES[kind], bool(flags & IFF_LOOPBACK))
+
+
+def _ask(sock: socket.socket, question: int, name: str) -> bytes:
+    try:
+        return fcntl.ioctl(sock, question, struct.pack("@16s24x", name.encode()))
+    except OSError as error:
+        raise InterfaceError(f"{name}: {error.strerror}") from None
+
+
+def stamp_in_hardware(name: str) -> None:
+    """Have the interface stamp all packets it receives (needs CAP_NET_ADMIN). Raises InterfaceError."""
+    wanted = ctypes.create_string_buffer(
+        struct.pack("@iii", 0, 0, 1), 12
+    )  # struct hwtstamp_config: HWTSTAMP_FILTER_ALL
+    request = struct.pack("@16sP", name.encode(), ctypes.addressof(wanted)) + bytes(16)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+            fcntl.ioctl(any_socket, SIOCSHWTSTAMP, request)
+    except OSError as error:
+        raise InterfaceError(f"{name}: no time stamps by the hardware: {error.strerror}") from None
+
+
+def interface_drops(name: str, net: Path = Path("/proc/net/dev")) -> int:
+    """Received packets that the interface lost before any capture saw them; 0 when it is gone.
+
+    The columns drop and fifo of /proc/net/dev, which belongs to the network namespace of the process.
+    """
+    for line in net.read_text().splitlines()[2:]:
+        found, _, counts = line.partition(":")
+        if found.strip() == name:
+            numbers = counts.split()
+            return int(numbers[3]) + int(numbers[4])
+    return 0
+
+
+def softnet_drops(path: Path = Path("/proc/net/softnet_stat")) -> int:
+    """Packets of all interfaces of the machine that found a CPU's backlog full; those of ours are in its drops too."""
+    try:
+        return sum(int(line.split()[1], 16) for line in path.read_text().splitlines())
+    except (OSError, IndexError, ValueError):
+        return 0

@@ -1,0 +1,73 @@
+"""Tells systemd how a service is: its sd_notify protocol.
+
+Written here, since of the packages for it sdnotify rests since 2017, and systemd-python, cysystemd and pystemd bind
+libsystemd.
+
+One datagram a message, to the socket that NOTIFY_SOCKET names. Without it nothing is sent; what cannot be sent is
+logged, and the service goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+
+SECONDS = 1.0  # to wait for systemd at most: its queue is full while it reloads
+logger = logging.getLogger(__name__)
+
+
+def ready(text: str = "") -> None:
+    """The service has started, or has done with a reload; ``text``: one line for ``systemctl status``."""
+    _send("READY=1", *_status(text))
+
+
+def reloading() -> None:
+    """The configuration is read anew; ``ready`` must follow."""
+    _send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def stopping(text: str = "") -> None:
+    """The service flushes and ends."""
+    _send("STOPPING=1", *_status(text))
+
+
+def alive() -> None:
+    """The service makes progress; due every half of ``watchdog_seconds``."""
+    _send("WATCHDOG=1")
+
+
+def status(text: str) -> None:
+    """One line for ``systemctl status``."""
+    _send(*_status(text))
+
+
+def watchdog_seconds() -> float | None:
+    """Silence after which systemd kills this process; None when it does not watch it. Call ``alive`` twice as often."""
+    try:
+        limit = int(os.environ["WATCHDOG_USEC"]) / 1e6
+        mine = int(os.environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()
+    except (KeyError, ValueError):
+        return None
+    return limit if mine and limit > 0 else None
+
+
+def _status(text: str) -> list[str]:
+    return [f"STATUS={' '.join(text.split())}"] if text else []
+
+
+def _send(*lines: str) -> None:
+    """One datagram of a line for each assignment."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not lines or not address.startswith(("/", "@")):
+        return
+    if address.startswith("@"):  # abstract: no file
+        address = "\0" + address[1:]
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.settimeout(SECONDS)
+            sock.connect(address)  # without, a full queue is polled without a pause
+            sock.send("\n".join(lines).encode(errors="replace"))
+    except OSError as error:
+        logger.warning("systemd was not told %s: %s", lines[0], error)
