@@ -72,6 +72,7 @@ class KafkaPublisher:
             "enable_idempotence": True,
             "compression_type": "lz4",
             "max_request_size": 8 << 20,
+            "reconnect_backoff_max_ms": 2000,  # by default half a minute, in which a live capture's packets pile up
         }
         given = {**ours, **settings.producer, "allow_auto_create_topics": False}
         self._producer = connect(KafkaProducer, settings, **given)
