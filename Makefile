@@ -1,4 +1,4 @@
-# make setup demo test check bench broker chaos
+# make setup demo test check bench bench-capture soak broker chaos
 PYTHON ?= python3
 BIN := .venv/bin
 TRACE ?=
@@ -7,7 +7,7 @@ KITSUNE_PY ?=
 N ?= 3
 JOBS ?= 2
 
-.PHONY: setup demo test check bench broker chaos
+.PHONY: setup demo test check bench bench-capture soak broker chaos
 .SILENT:
 .DEFAULT_GOAL := demo
 
@@ -50,6 +50,19 @@ bench: .venv/.installed-test
 	$(BIN)/python -m benchmarks.bench_offline --trace "$(TRACE)" --json docs/figures/bench_offline.json $(if $(KITSUNE_PY),--kitsune-py $(KITSUNE_PY)) > /dev/null
 	echo "+ $(BIN)/python -m benchmarks.bench_kafka --trace $(TRACE) --json docs/figures/bench_kafka.json"
 	$(BIN)/python -m benchmarks.bench_kafka --trace "$(TRACE)" --json docs/figures/bench_kafka.json > /dev/null
+	$(BIN)/python -m benchmarks.tables
+
+bench-capture: .venv/.installed-test
+	test -n "$(TRACE)" || { echo "make bench-capture TRACE=FILE.pcap" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	echo "+ $(BIN)/python -m benchmarks.bench_capture --trace $(TRACE) --json docs/figures/bench_capture.json"
+	$(BIN)/python -m benchmarks.bench_capture --trace "$(TRACE)" --json docs/figures/bench_capture.json > /dev/null
+	$(BIN)/python -m benchmarks.tables
+
+soak: .venv/.installed-test
+	test -n "$(TRACE)" || { echo "make soak TRACE=FILE.pcap" >&2; exit 2; }
+	echo "+ $(BIN)/python -m benchmarks.soak --trace $(TRACE) --json docs/figures/soak.json"
+	$(BIN)/python -m benchmarks.soak --trace "$(TRACE)" --json docs/figures/soak.json > /dev/null
 	$(BIN)/python -m benchmarks.tables
 
 broker:

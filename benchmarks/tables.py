@@ -119,7 +119,54 @@ def chaos(document: dict[str, Any]) -> str:
     return "\n".join([head, "", "| | |", "|---|---:|", *(f"| {name} | {text} |" for name, text in rows)])
 
 
+CAPTURE = {
+    "ring": "**`capture` without Kafka: ring, decode, blocks, Arrow**",
+    "watch": "**`watch`: the same, scored by Kitsune**, two cores with the sender",
+    "pcapy": "pcapy-ng: count, look at nothing",
+    "scapy": "scapy: sniff",
+    "nfstream": "nfstream: flows with statistics",
+}
+
+
+def capture(document: dict[str, Any]) -> str:
+    """The table of bench_capture."""
+    figures, machine = document["figures"], document["machine"]
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, commit "
+        f"{document['commit']}; {document['trace']['name']}, {document['trace']['packets']:,} packets.",
+        "",
+        "| receiver | packets/s without a drop | CPU a packet |",
+        "|---|---:|---:|",
+    ]
+    for name, text in CAPTURE.items():
+        if name in figures:
+            lines.append(f"| {text} | {figures[name]['rate']:,.0f} | {figures[name]['cpu'] * 1e6:,.2f} µs |")
+    return "\n".join(lines)
+
+
+def soak(document: dict[str, Any]) -> str:
+    """The table of soak."""
+    samples = document["samples"]
+    shown = [samples[round(k * (len(samples) - 1) / 6)] for k in range(7)]
+    dropped = ", ".join(f"{name} {n:,}" for name, n in document["dropped"].items())
+    lines = [
+        f"{document['machine']['cpu']}, {document['machine']['cores']} cores, commit {document['commit']}: "
+        f"{document['sent']:,} packets sent, {document['scored']:,} scored, lost {dropped}; neither of both "
+        f"{document['unaccounted']:,}. {document['connections']:,} connections ended.",
+        "",
+        "| after | packets scored | live connections | memory |",
+        "|---:|---:|---:|---:|",
+    ]
+    for s in shown:
+        lines.append(
+            f"| {s['seconds'] / 60:,.0f} min | {s['packets']:,.0f} | {s['live']:,.0f} | {s['resident'] / 1e6:,.0f} MB |"
+        )
+    return "\n".join(lines)
+
+
 TABLES = {
+    "bench_capture.json": ("capture.md", "capture", capture),
+    "soak.json": ("capture.md", "soak", soak),
     "bench_offline.json": ("performance.md", "offline", offline),
     "bench_kafka.json": ("kafka.md", "kafka", kafka),
     "chaos.json": ("kafka.md", "chaos", chaos),

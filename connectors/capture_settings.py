@@ -9,9 +9,7 @@ from dataclasses import dataclass
 class CaptureSettings:
     """How packets are taken from an interface."""
 
-    method: str = (
-        "auto"  # ring (Linux), scapy (slow, portable), or auto: scapy with a warning where there is no ring
-    )
+    method: str = "auto"  # ring (Linux), scapy (slow, portable), or auto: scapy where there is no ring
     filter: str = ""  # in tcpdump's language; empty: everything
     snaplen: int = 256  # bytes of a packet that are looked at; headers are all that leaves the sensor
     promiscuous: bool = True  # also take packets that are for others
@@ -19,9 +17,7 @@ class CaptureSettings:
     timestamps: str = "kernel"  # kernel or hardware (which needs CAP_NET_ADMIN)
     ring_bytes: int = 64 << 20  # memory that the kernel fills while the sensor is busy
     block_bytes: int = 1 << 20  # of the ring: what is handed over at a time
-    fanout: int | None = (
-        None  # number that several processes give, which then share the packets of an interface
-    )
+    fanout: int | None = None  # number that processes give to share the packets of an interface
     fanout_by: str = "hosts"  # hosts: all packets of two hosts to one process; hash: by addresses and ports
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from engine.cli import main as cli
 from engine.config import Config, show
-from engine.metrics import Metrics
+from engine.metrics import Metrics, SensorMetrics
 
 HERE = Path(__file__).parent
 
@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 def metrics_table() -> str:
     """One row a metric."""
     rows = []
-    for series in Metrics(("SLICE",)).series:
+    for series in (*Metrics(("SLICE",)).series, *SensorMetrics().series):
         name = series.name + ("_total" if series.kind == "counter" else "")
         labels = ", ".join("*slices*" if label == "SLICE" else f"`{label}`" for label in series.labels)
         rows.append(f"| `{name}` | {series.kind} | {labels} | {series.help} |")

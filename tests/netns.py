@@ -6,19 +6,27 @@ import contextlib
 import ctypes
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pytest
 
 CLONE_NEWNET = 0x40000000
 NUMBER = itertools.count()
 Value = TypeVar("Value")
+
+
+class Sent(NamedTuple):
+    """What tcpreplay sent."""
+
+    packets: int
+    rate: float  # a second
 
 
 @dataclass(frozen=True)
@@ -37,15 +45,23 @@ class Wire:
         """ip, inside."""
         subprocess.run(["ip", "-n", self.name, *words], check=True, capture_output=True, timeout=20)
 
-    def send(self, capture: Path, *options: str, seconds: float = 120.0) -> int:
-        """Replay a pcap file into the wire; the packets that were sent."""
+    def replay(
+        self, capture: Path, *options: str, seconds: float = 120.0, before: tuple[str, ...] = ()
+    ) -> Sent:
+        """Replay a pcap file into the wire. ``before``: words before the command."""
         done = subprocess.run(
-            self.command("tcpreplay", "-K", "-i", self.sender, *options, capture),
+            self.command(*before, "tcpreplay", "-K", "-i", self.sender, *options, capture),
             capture_output=True, text=True, timeout=seconds, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
-        line = next(line for line in done.stdout.splitlines() if "Successful packets:" in line)
-        return int(line.split()[-1])
+        packets = re.search(r"Successful packets:\s+(\d+)", done.stdout)
+        rate = re.search(r"Rated: .* ([\d.]+) pps", done.stdout)
+        assert packets is not None, done.stdout
+        return Sent(int(packets[1]), float(rate[1]) if rate else 0.0)
+
+    def send(self, capture: Path, *options: str, seconds: float = 120.0) -> int:
+        """Replay a pcap file into the wire; the packets that were sent."""
+        return self.replay(capture, *options, seconds=seconds).packets
 
     def inside(self, work: Callable[[], Value]) -> Value:
         """Run a function in a thread that lives in the namespace, as all do that it starts."""
@@ -70,14 +86,14 @@ class Wire:
 
 
 @contextlib.contextmanager
-def wire(*, mtu: int = 9000) -> Iterator[Wire]:
+def wire(*, mtu: int = 9000, receiver: str = "tap0") -> Iterator[Wire]:
     """A fresh wire. Skips the test where namespaces cannot be made."""
     if os.getuid() != 0:
         pytest.skip("only root may make network namespaces")
     for tool in ("ip", "tcpreplay"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    made = Wire(f"wsonde-{os.getpid()}-{next(NUMBER)}")
+    made = Wire(f"wsonde-{os.getpid()}-{next(NUMBER)}", receiver=receiver)
     if subprocess.run(
         ["ip", "netns", "add", made.name], capture_output=True, timeout=20, check=False
     ).returncode:

@@ -23,7 +23,8 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "demo" / "README.md",
 ]
-WITH_BROKER = "kafka.md"  # tests/integration/kafka/test_page.py runs its commands
+# tests/integration/kafka/test_page.py and tests/integration/live/test_page.py run their commands
+ELSEWHERE = ("kafka.md", "capture.md")
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
@@ -48,7 +49,7 @@ def commands(page: Path) -> list[str]:
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     "page",
-    [p for p in PAGES if commands(p) and p.name != WITH_BROKER],
+    [p for p in PAGES if commands(p) and p.name not in ELSEWHERE],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_every_command_on_a_page_works(page: Path, tmp_path: Path) -> None:

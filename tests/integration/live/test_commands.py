@@ -26,6 +26,7 @@ from tests.capture_bytes import pcap
 from tests.integration.kafka.site import Site, assert_equal, wait_for
 from tests.netns import Wire
 
+pytestmark = [pytest.mark.live, pytest.mark.compiled]
 LOSSLESS = {"kernel": 0, "ring": 0, "queue": 0, "bus": 0}
 
 

@@ -24,6 +24,7 @@ from engine.types import Packets, concatenate
 from tests.capture_bytes import pcap
 from tests.netns import Wire
 
+pytestmark = [pytest.mark.live, pytest.mark.compiled]
 Capture = RingCapture | SniffedCapture
 SECONDS = 60.0  # after which a test that waits has failed
 
