@@ -114,7 +114,8 @@ def chaos(document: dict[str, Any]) -> str:
         ("memory of a detector, at most", f"{max(r['resident'] for r in reports) >> 20} MiB"),
     ]
     head = (
-        f"`make chaos N={len(reports)}` at commit {document['commit']}, {document['seconds']:,.0f} s in all:"
+        f"`make chaos N={len(reports)}` at commit {document['commit']}, runs of "
+        f"{sum(r['seconds'] for r in reports):,.0f} s in all, {document['jobs']} at a time:"
     )
     return "\n".join([head, "", "| | |", "|---|---:|", *(f"| {name} | {text} |" for name, text in rows)])
 

@@ -190,18 +190,16 @@ class RingCapture:
         if self._settings.timestamps == "hardware":
             self.counters.unstamped += walked.software
         made = block(self._data, rows, walked.rows)
-        return replace(made, ts=self.clock.corrected(made.ts), dropped=self._lost(bool(walked.losing)))
+        return replace(made, ts=self.clock.corrected(made.ts), dropped=self._lost())
 
     def _silence(self, now: int) -> FrameBlock:
         made = block(self._data, columns(0), 0)
-        return replace(made, dropped=self._lost(True), now=now - QUIET)
+        return replace(made, dropped=self._lost(), now=now - QUIET)
 
-    def _lost(self, ask: bool) -> int:
+    def _lost(self) -> int:
         """Packets lost since the last call."""
-        lost = 0
-        if ask:
-            _, lost, _ = struct.unpack("@3I", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12))
-            self.counters.ring += lost
+        lost: int = struct.unpack("@3I", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12))[1]
+        self.counters.ring += lost
         now = time.monotonic()
         if now - self._looked >= COUNTERS:
             self._looked = now

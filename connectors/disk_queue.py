@@ -95,7 +95,7 @@ class DiskQueue:
         return self._insert(self._next, message)
 
     def put_first(self, message: Held) -> bool:
-        """Put before all others, none of which may have been taken since it was opened anew."""
+        """Put before all others; for the next process, this one does not take it any more."""
         first = self._file.execute("SELECT min(row) FROM message").fetchone()[0]
         return self._insert((self._next if first is None else first) - 1, message)
 
@@ -108,7 +108,6 @@ class DiskQueue:
             self._limit(self._pages("page_count"))  # what room there still is, the journal needs
             return False
         self._next = max(self._next, row + 1)
-        self._taken = min(self._taken, row - 1)
         self.messages += 1
         self.packets += message.packets
         return True

@@ -18,7 +18,6 @@ from connectors.window import Bytes, Columns
 Words = NDArray[np.uint32]
 
 KERNEL, USER = 0, 1  # who a block belongs to
-LOSING = 4  # packets were lost since the statistics were last read
 STATUS, COUNT, FIRST = 8, 12, 16  # bytes into a block: status, packets, offset of the first packet
 RESERVED = 8  # bytes kept free before each frame: room for a VLAN tag, and alignment
 
@@ -57,7 +56,6 @@ class Walked(NamedTuple):
     rows: int
     skipped: int  # of the other direction
     software: int  # whose time is not the hardware's
-    losing: int  # 1 when the kernel lost packets since the statistics were read
 
 
 @njit(cache=True, nogil=True)
@@ -90,17 +88,13 @@ def walk(
 
     data, words: the same ring as bytes and as words of 4. rows: as many as ``ready`` counted.
     """
-    n = skipped = software = losing = 0
+    n = skipped = software = 0
     for k in range(blocks):
         base = (first + k) % geometry.blocks * geometry.block
-        if words[(base + STATUS) // 4] & LOSING:
-            losing = 1
         at = base + int(np.int64(words[(base + FIRST) // 4]))
         for _ in range(int(np.int64(words[(base + COUNT) // 4]))):
             word = at // 4
             status = int(np.int64(words[word + _STAT // 4]))
-            if status & LOSING:
-                losing = 1
             out = data[at + _TYPE] == OUTGOING
             ts = int(np.int64(words[word + _SEC // 4])) * 1_000_000_000
             ts += int(np.int64(words[word + _NSEC // 4]))
@@ -128,7 +122,7 @@ def walk(
                 rows.link_type[n] = wanted.link_type
                 n += 1
             at += int(np.int64(words[word + _NEXT // 4]))
-    return Walked(n, skipped, software, losing)
+    return Walked(n, skipped, software)
 
 
 def release(words: Words, first: int, blocks: int, geometry: Geometry) -> None:

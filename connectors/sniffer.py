@@ -22,6 +22,7 @@ from connectors.window import block, columns
 logger = logging.getLogger(__name__)
 
 MOST = 256  # packets of a block
+DRAIN = 1.0  # seconds in which what the socket holds at the end is read
 QUIET = 200_000_000  # ns; after a silence no packet older than that is still on its way
 LINK_TYPES = {"Ether": 1, "IP": 101, "IPv6": 101, "CookedLinux": 113, "Loopback": 0}  # by scapy's layer
 
@@ -82,17 +83,20 @@ class SniffedCapture:
         """
         while not self._stopped:
             now = self.clock.now()
-            found: list[tuple[int, bytes, int]] = []
-            ends = time.monotonic() + wait
-            while len(found) < MOST and (left := ends - time.monotonic()) > 0:
-                if not select.select([self._socket], [], [], left)[0]:
-                    break
-                if (packet := self._receive()) is not None:
-                    found.append(packet)
-            if found:
-                yield self._block(found)
-            else:
-                yield replace(self._block([]), now=now - QUIET)
+            found = self._gather(wait)
+            yield self._block(found) if found else replace(self._block([]), now=now - QUIET)
+        ends = time.monotonic() + DRAIN
+        while time.monotonic() < ends and (found := self._gather(0.0)):
+            yield self._block(found)
+
+    def _gather(self, wait: float) -> list[tuple[int, bytes, int]]:
+        """Packets that come within ``wait`` seconds of each other, up to a block."""
+        found: list[tuple[int, bytes, int]] = []
+        while len(found) < MOST and select.select([self._socket], [], [], wait)[0]:
+            if (packet := self._receive()) is not None:
+                found.append(packet)
+                wait = 0.0
+        return found
 
     def _receive(self) -> tuple[int, bytes, int] | None:
         """Link type, bytes and time of one packet, None when it is not wanted."""

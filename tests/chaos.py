@@ -24,7 +24,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -233,7 +233,7 @@ def main() -> None:
     arguments = parser.parse_args()
     brokers.jars()  # fetched, and kernels compiled, once and not by all at a time
     warm_up(Config())
-    began, reports = time.monotonic(), []
+    reports = []
 
     def one(seed: int) -> Report | str:
         folder = Path(tempfile.mkdtemp(prefix=f"chaos-{seed}-"))
@@ -257,8 +257,8 @@ def main() -> None:
         sys.exit(f"{failed} of {arguments.seeds} seeds failed")
     if arguments.json is not None:
         document = {
-            "commit": commit(), "jobs": arguments.jobs, "seconds": time.monotonic() - began,
-            "reports": [asdict(r) for r in reports],
+            "commit": commit(), "jobs": arguments.jobs,
+            "reports": [{**vars(r), "events": dict(r.events)} for r in reports],
         }  # fmt: skip
         arguments.json.write_text(json.dumps(document, indent=1) + "\n")
 

@@ -78,3 +78,13 @@ def test_steps_add_up() -> None:
     machine.go(10 * SECOND)
     assert clock.now() == machine.day == T0 + 50 * SECOND
     assert (clock.steps, clock.correction) == (4, 0)
+
+
+def test_long_after_a_step_an_old_packet_counts_as_stamped_since() -> None:
+    machine = Machine()
+    clock = steps(machine)
+    machine.day += 6 * SECOND // 10
+    clock.now()
+    machine.go(10 * SECOND)
+    old = machine.day - 4 * SECOND // 10  # nearer to what the clock would show without the step
+    assert clock.corrected(np.array([old], np.int64)).tolist() == [old - 6 * SECOND // 10]

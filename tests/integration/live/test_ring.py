@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from connectors.bpf import FilterError
 from connectors.capture import RingCapture
 from connectors.capture_settings import CaptureLostError, CaptureSettings, Counters
+from connectors.frames import FrameBlock
 from connectors.netdev import InterfaceError
 from connectors.pcap import CaptureFile
 from connectors.sniffer import SniffedCapture
@@ -34,6 +35,14 @@ def of_file(path: Path) -> Packets:
         return concatenate([decode(frames) for frames in capture])
 
 
+raw: list[bytes] = []  # frames of the last capture
+
+
+def bytes_of(frames: FrameBlock) -> list[bytes]:
+    spans = zip(frames.start.tolist(), frames.captured.tolist())
+    return [frames.buffer[start : start + size].tobytes() for start, size in spans]
+
+
 def captured(
     line: Wire, capture: Path, settings: CaptureSettings | None = None, *options: str,
     kind: Callable[..., Capture] = RingCapture, pause: float = 0.0, interface: str = "tap0",
@@ -48,14 +57,15 @@ def captured(
             try:
                 sent.append(line.send(capture, *(options or ("--topspeed",))))
             finally:
-                time.sleep(0.3)
                 source.stop()
 
         sender = threading.Thread(target=send)
         sender.start()
         parts, dropped = [], 0
+        raw.clear()
         for frames in source.frames():
             parts.append(decode(frames))
+            raw.extend(bytes_of(frames))
             dropped += frames.dropped
             if len(frames):
                 time.sleep(pause)
@@ -102,6 +112,7 @@ def test_vlan_tags_that_the_kernel_took_off_are_put_back(line: Wire, tmp_path: P
     assert_same(got, of_file(path))
     assert set(got.dport.tolist()) == {53}
     assert got.size.tolist() == [len(frame) for frame in frames]
+    assert raw == frames
 
 
 def test_at_overload_what_was_sent_is_what_came_and_what_was_counted_as_lost(line: Wire, mixed: Path) -> None:
@@ -139,6 +150,7 @@ def test_a_filter_a_snaplen_and_a_direction_are_the_kernels_to_keep(line: Wire, 
     chosen = (wanted.proto == 6) & ((wanted.sport == 22) | (wanted.dport == 22))
     assert 0 < got.ts.size == int(chosen.sum())
     assert np.array_equal(got.size, wanted.size[chosen])
+    assert max(len(frame) for frame in raw) == 64 < wanted.size[chosen].max()
     got, _, counters, _ = captured(
         line, mixed, CaptureSettings(direction="out"), "--topspeed", "--limit", "100"
     )
@@ -216,29 +228,26 @@ def test_two_workers_see_each_packet_once_and_each_connection_whole(line: Wire, 
     assert any((b, a) in both_ways for a, b in both_ways if a != b)  # the traffic is two-way
 
 
-def test_fragments_stay_with_their_connection(line: Wire, tmp_path: Path) -> None:
-    """Those behind the first have no ports: a hash of ports would send them elsewhere."""
+def test_fragments_stay_with_the_other_packets_of_their_connection(line: Wire, tmp_path: Path) -> None:
+    """They have no ports: a hash of ports would send them elsewhere."""
     frames = []
+    ethernet = bytes.fromhex("0200000000020200000000010800")
     for host in range(1, 65):
-        address = bytes([10, 1, 0, host])
-        for offset in (0x2000, 0x0001):
-            ip = (
-                struct.pack(">BBHHHBBH", 0x45, 0, 28, host, offset, 64, 17, 0)
-                + address
-                + bytes([10, 2, 0, 1])
-            )
+        for offset in (0, 0x2000, 0x0001):  # a whole datagram, and another in two fragments
+            ip = struct.pack(">BBHHHBBH", 0x45, 0, 28, host, offset, 64, 17, 0)
+            ip += bytes([10, 1, 0, host, 10, 2, 0, 1])
             frames.append(
-                bytes.fromhex("0200000000020200000000010800")
-                + ip
-                + struct.pack(">HHHH", 99, 53, 16, 0)
-                + bytes(18)
+                ethernet + ip + struct.pack(">HHHH", 99, 53, 8 if not offset else 16, 0) + bytes(18)
             )
     path = tmp_path / "fragments.pcap"
     path.write_bytes(pcap([(k, frame, len(frame)) for k, frame in enumerate(frames)]))
-    first, second = shared(line, path, "hosts")
-    assert first.ts.size + second.ts.size == 128
-    assert min(first.ts.size, second.ts.size) > 0
-    assert not keys(first, ports=False) & keys(second, ports=False)
+    torn = []
+    for by in ("hosts", "hash"):
+        first, second = shared(line, path, by)
+        assert first.ts.size + second.ts.size == 192
+        assert min(first.ts.size, second.ts.size) > 0
+        torn.append(len(keys(first, ports=False) & keys(second, ports=False)))
+    assert torn[0] == 0 < torn[1]
 
 
 def test_an_interface_that_goes_down_and_comes_back_goes_on(line: Wire, mixed: Path) -> None:
