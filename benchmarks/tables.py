@@ -136,12 +136,13 @@ def capture(document: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, commit "
         f"{document['commit']}; {document['trace']['name']}, {document['trace']['packets']:,} packets.",
         "",
-        "| receiver | packets/s without a drop | CPU a packet |",
-        "|---|---:|---:|",
+        "| receiver | packets/s without a drop | of packets sent | CPU a packet |",
+        "|---|---:|---:|---:|",
     ]
     for name, text in CAPTURE.items():
         if name in figures:
-            lines.append(f"| {text} | {figures[name]['rate']:,.0f} | {figures[name]['cpu'] * 1e6:,.2f} µs |")
+            f = figures[name]
+            lines.append(f"| {text} | {f['rate']:,.0f} | {f['sent']:,} | {f['cpu'] * 1e6:,.2f} µs |")
     return "\n".join(lines)
 
 
