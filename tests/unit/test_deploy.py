@@ -12,9 +12,10 @@ import click
 import pytest
 import yaml
 
+from connectors.prometheus import Series
 from engine.cli import main
 from engine.config import Config, load, parse
-from engine.metrics import Metrics
+from engine.metrics import Metrics, SensorMetrics
 from tests.demo import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -42,7 +43,12 @@ def manifests(kind: str) -> list[dict[str, Any]]:
 
 def samples() -> dict[str, str]:
     """Names that /metrics shows, with the type of their metric."""
-    return {s.name + end: s.kind for s in Metrics(("task",)).series for end in SUFFIXES[s.kind]}
+    return {s.name + end: s.kind for s in series() for end in SUFFIXES[s.kind]}
+
+
+def series() -> list[Series]:
+    """All metrics of detectors and sensors."""
+    return [*Metrics(("task",)).series, *SensorMetrics().series]
 
 
 def leaves(value: Any) -> Iterator[str]:
@@ -111,8 +117,8 @@ def test_rates_are_taken_of_counters_only(path: Path) -> None:
 
 def test_every_metric_stands_on_a_dashboard() -> None:
     named = {name for path in DASHBOARDS for text in expressions(path) for name in METRIC.findall(text)}
-    shown = {s.name for s in Metrics(("task",)).series if any(s.name + e in named for e in SUFFIXES[s.kind])}
-    assert {s.name for s in Metrics(("task",)).series} == shown
+    shown = {s.name for s in series() if any(s.name + e in named for e in SUFFIXES[s.kind])}
+    assert {s.name for s in series()} == shown
 
 
 @pytest.mark.parametrize("path", DASHBOARDS, ids=lambda p: p.name)
