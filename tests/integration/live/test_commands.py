@@ -376,3 +376,22 @@ def test_without_the_privilege_the_way_to_it_is_said(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("wiresonde: lo: not allowed to capture: CAP_NET_RAW is needed")
+
+
+@pytest.mark.kafka
+def test_capture_loses_its_interface_says_so_and_publishes_what_came(
+    line: Wire, mixed: Path, tmp_path: Path
+) -> None:
+    def work() -> None:
+        with cluster(tmp_path) as (_, site):
+            sensor = Sensor(site, "capture", "-i", "tap0")
+            sensor.ready()
+            line.send(mixed, "--topspeed", "--limit", "700")
+            time.sleep(0.3)
+            line.ip("link", "del", "tap0")
+            report = sensor.ended(None, code=1)
+            assert (report["received"], report["published"]) == (700, 700)
+            assert report["problem"] == "tap0: the interface is gone"
+            assert sensor.said().splitlines()[-1] == "wiresonde: tap0: the interface is gone"
+
+    line.inside(work)
