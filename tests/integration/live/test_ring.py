@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import threading
 import time
@@ -313,6 +314,22 @@ def test_a_silent_interface_tells_the_time(line: Wire) -> None:
     assert len(times) == 5
     assert times == sorted(times)
     assert 0 < time.time_ns() - times[-1] < 10_000_000_000
+
+
+def test_what_came_before_the_stop_is_given(line: Wire) -> None:
+    """The kernel hands a block over when it is full, or 20 ms later."""
+
+    def work() -> int:
+        source = RingCapture("tap0", CaptureSettings())
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind(("wire0", 0))
+            sender.send(tagged())
+        source.stop()
+        n = sum(len(frames) for frames in source.frames())
+        source.close()
+        return n
+
+    assert line.inside(work) == 1
 
 
 def test_a_change_of_the_filter_counts_from_then_on(line: Wire, mixed: Path) -> None:
