@@ -395,3 +395,41 @@ def test_capture_loses_its_interface_says_so_and_publishes_what_came(
             assert sensor.said().splitlines()[-1] == "wiresonde: tap0: the interface is gone"
 
     line.inside(work)
+
+
+def test_the_one_capability_is_enough_and_is_given_back(line: Wire, mixed: Path, tmp_path: Path) -> None:
+    site = alone(tmp_path, "")
+
+    def work() -> tuple[dict[str, Any], set[str]]:
+        only = (
+            "setpriv",
+            "--bounding-set=-all,+net_raw",
+            "--inh-caps=-all,+net_raw",
+            "--ambient-caps=-all,+net_raw",
+        )
+        log = tmp_path / "sensor.log"
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*only, *site.command("watch", "-i", "tap0")], stdout=subprocess.PIPE, stderr=file
+            )
+        site.processes.append(process)
+        wait_for(lambda: process.poll() is not None or "privileges dropped" in log.read_text(), "its start")
+        assert process.poll() is None, log.read_text()
+        line.send(mixed, "--topspeed", "--limit", "500")
+        time.sleep(0.5)
+        held = set()
+        for task in Path(f"/proc/{process.pid}/task").iterdir():
+            lines = dict(
+                text.split(":\t", 1) for text in (task / "status").read_text().splitlines() if ":\t" in text
+            )
+            held |= {lines[name] for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")} | {lines["NoNewPrivs"]}
+        process.terminate()
+        out, _ = process.communicate(timeout=60)
+        return json.loads(out), held
+
+    try:
+        report, held = line.inside(work)
+    finally:
+        site.close()
+    assert report["received"] == report["published"] == 500
+    assert held == {"0" * 16, "1"}
