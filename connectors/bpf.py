@@ -18,6 +18,8 @@ _JEQ = 0x15
 _NETWORK = 0xFFF00000  # SKF_NET_OFF: offsets from the network header on
 _PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
 
+LONGEST = 2048  # characters of a filter
+
 Program = Sequence[tuple[int, int, int, int]]  # code, jt, jf, k
 
 NOTHING: Program = ((RETURN, 0, 0, 0),)
@@ -36,6 +38,8 @@ def compiled(expression: str, link_type: int, snaplen: int) -> Program:
     """A filter in tcpdump's language, compiled by libpcap. Raises FilterError."""
     if not expression.strip():
         return everything(snaplen)
+    if len(expression) > LONGEST:  # libpcap takes minutes for some, and cannot be interrupted
+        raise FilterError(f"filter of {len(expression)} characters: at most {LONGEST} are taken")
     if re.search(r"\bvlan\b", expression):
         raise FilterError(f"filter {expression!r}: vlan: the kernel takes tags off before it filters")
     try:
@@ -80,8 +84,11 @@ def by_hosts() -> Program:
 
 
 def attach(sock: socket.socket, program: Program) -> None:
-    """Filter what a socket gets from now on. OSError when the kernel refuses."""
-    _give(sock, socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    """Filter what a socket gets from now on. FilterError when the kernel refuses."""
+    try:
+        _give(sock, socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+    except (OSError, struct.error) as error:
+        raise FilterError(f"filter of {len(program)} instructions: the kernel refuses it: {error}") from None
 
 
 def attach_fanout(sock: socket.socket, program: Program) -> None:

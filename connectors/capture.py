@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -46,8 +46,17 @@ RAW_HARDWARE = 1 << 6  # SOF_TIMESTAMPING_RAW_HARDWARE
 
 RETIRE = 20  # ms after which the kernel hands over a block that is not full
 QUIET = 200_000_000  # ns; after a silence no packet older than that is still on its way
+DRAINS = 50  # looks at the ring at the end, as long as packets are missing that the kernel put into it
 MOST = 1 << 16  # packets of a block of ours
+EVERYTHING = 1 << 62
 COUNTERS = 1.0  # seconds between looks at the counters of the interface
+
+
+class Loss(NamedTuple):
+    """Packets lost behind blocks that were full then."""
+
+    blocks: int  # still to be given before
+    packets: int
 
 
 def _compile() -> None:
@@ -71,7 +80,12 @@ class RingCapture:
         self._geometry = Geometry(settings.block_bytes, max(2, settings.ring_bytes // settings.block_bytes))
         program = bpf.compiled(settings.filter, self.interface.link_type, settings.snaplen)
         self._stopped = False
-        self._at = 0  # the ring's next block
+        self._at = self._taken = 0  # the ring's next block, and how many from there on are given out
+        self._arrived = 0  # packets that the kernel put into the ring
+        self._pending: list[Loss] = []  # not told yet: blocks that were full before are to be given first
+        self._ahead = (
+            None if settings.timestamps == "hardware" else 0
+        )  # ns of packets' clock before the machine's
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
             bpf.attach(self._socket, bpf.NOTHING)  # until all is set up
@@ -160,27 +174,36 @@ class RingCapture:
             if not ready(self._words, self._at, self._geometry, 1)[0]:
                 yield self._silence(now)
             if gone:
-                yield from self._ready()
+                yield from self._drain()
                 raise CaptureLostError(f"{self.interface.name}: the interface is gone")
         yield from self._drain()
 
     def _ready(self) -> Iterator[FrameBlock]:
-        """What the kernel has handed over."""
-        while True:
-            blocks, packets = ready(self._words, self._at, self._geometry, MOST)
-            if not blocks:
-                return
-            yield self._take(blocks, packets)
-            release(self._words, self._at, blocks, self._geometry)
-            self._at = (self._at + blocks) % self._geometry.blocks
+        """What the kernel has handed over, as long as nobody stops."""
+        while not self._stopped and (found := self._next()) is not None:
+            yield found
+            self._give_back()
 
     def _drain(self) -> Iterator[FrameBlock]:
         """What the ring holds when no more is put into it."""
         bpf.attach(self._socket, bpf.NOTHING)
-        for _ in range(3):
+        for _ in range(DRAINS):
+            while (found := self._next()) is not None:
+                yield found
+                self._give_back()
+            self._pending.append(Loss(0, self._count_lost()))
+            if self.counters.received + self.counters.skipped == self._arrived:
+                break
             time.sleep(RETIRE / 1000)
-            yield from self._ready()
         yield self._silence(self.clock.now())
+
+    def _next(self) -> FrameBlock | None:
+        self._taken, packets = ready(self._words, self._at, self._geometry, MOST)
+        return self._take(self._taken, packets) if self._taken else None
+
+    def _give_back(self) -> None:
+        release(self._words, self._at, self._taken, self._geometry)
+        self._at = (self._at + self._taken) % self._geometry.blocks
 
     def _take(self, blocks: int, packets: int) -> FrameBlock:
         rows = columns(packets)
@@ -190,15 +213,42 @@ class RingCapture:
         if self._settings.timestamps == "hardware":
             self.counters.unstamped += walked.software
         made = block(self._data, rows, walked.rows)
-        return replace(made, ts=self.clock.corrected(made.ts), dropped=self._lost())
+        dropped = self._lost(blocks)
+        if (
+            self._settings.timestamps == "hardware"
+        ):  # a clock of its own, which nobody sets with the machine's
+            if walked.rows:
+                self._ahead = int(made.ts[-1]) - self.clock.now()
+            return replace(made, dropped=dropped)
+        return replace(made, ts=self.clock.corrected(made.ts), dropped=dropped)
 
     def _silence(self, now: int) -> FrameBlock:
         made = block(self._data, columns(0), 0)
-        return replace(made, dropped=self._lost(), now=now - QUIET)
+        told = None if self._ahead is None else now + self._ahead - QUIET
+        return replace(made, dropped=self._lost(0), now=told)
 
-    def _lost(self) -> int:
+    def _lost(self, blocks: int) -> int:
+        """Packets lost before the given number of blocks, which come next.
+
+        The kernel loses packets when every block waits to be read, so what it has lost until now belongs behind those.
+        """
+        lost = self._count_lost()
+        told = sum(loss.packets for loss in self._pending if loss.blocks <= 0)
+        self._pending = [
+            Loss(loss.blocks - blocks, loss.packets) for loss in self._pending if loss.blocks > 0
+        ]
+        if lost:
+            waiting, _ = ready(self._words, self._at, self._geometry, EVERYTHING)
+            if not waiting:
+                told += lost
+            else:
+                self._pending.append(Loss(waiting - blocks, lost))
+        return told
+
+    def _count_lost(self) -> int:
         """Packets lost since the last call."""
-        lost: int = struct.unpack("@3I", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12))[1]
+        packets, lost, _ = struct.unpack("@3I", self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12))
+        self._arrived += packets - lost
         self.counters.ring += lost
         now = time.monotonic()
         if now - self._looked >= COUNTERS:
@@ -209,7 +259,7 @@ class RingCapture:
                 self.counters.kernel += drops - self._interface_drops
             self._interface_drops = drops
             self.counters.softnet = softnet_drops() - self._softnet_drops
-        return lost
+        return int(lost)
 
     def _gone(self) -> bool:
         try:

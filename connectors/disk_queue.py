@@ -28,7 +28,8 @@ class Held:
     packets: int
     value: bytes
     about: str = "a message kept on disk"
-    row: int | None = None  # in the file
+    number: int = 0  # in the order in which messages came
+    stored: bool = False  # in the file
 
 
 class DiskQueue:
@@ -43,7 +44,7 @@ class DiskQueue:
             self._reserve.write_bytes(bytes(JOURNAL))
         row = self._file.execute("SELECT min(row), max(row), count(*), sum(packets) FROM message").fetchone()
         first, last, messages, packets = row
-        self._next = (last or 0) + 1
+        self.next = (last or 0) + 1  # number for the next message
         self._taken = (first or 1) - 1  # row of the last message taken
         self.messages, self.packets = messages, packets or 0  # not taken
         if self.messages:
@@ -91,23 +92,14 @@ class DiskQueue:
         return file
 
     def put(self, message: Held) -> bool:
-        """Append; False when there is no room, or the disk is full."""
-        return self._insert(self._next, message)
-
-    def put_first(self, message: Held) -> bool:
-        """Put before all others; for the next process, this one does not take it any more."""
-        first = self._file.execute("SELECT min(row) FROM message").fetchone()[0]
-        return self._insert((self._next if first is None else first) - 1, message)
-
-    def _insert(self, row: int, message: Held) -> bool:
-        values = (row, message.partition, message.packets, message.value)
+        """Keep a message in its place; False when there is no room, or the disk is full or does not work."""
+        values = (message.number, message.partition, message.packets, message.value)
         try:
             self._file.execute("INSERT INTO message VALUES (?, ?, ?, ?)", values)
-        except sqlite3.Error as error:  # full, or the disk is
+        except sqlite3.Error as error:
             logger.debug("spill: %s: %s", self._path, error)
             self._limit(self._pages("page_count"))  # what room there still is, the journal needs
             return False
-        self._next = max(self._next, row + 1)
         self.messages += 1
         self.packets += message.packets
         return True
@@ -129,7 +121,7 @@ class DiskQueue:
         self._taken = row
         self.messages -= 1
         self.packets -= packets
-        return Held(partition, packets, bytes(value), row=row)
+        return Held(partition, packets, bytes(value), number=row, stored=True)
 
     def release(self, row: int) -> bool:
         """Forget a message that was taken; False when the disk keeps it, to be given again by a restart."""
@@ -138,7 +130,8 @@ class DiskQueue:
                 self._file.execute("DELETE FROM message WHERE row = ?", (row,))
             except sqlite3.Error as error:
                 logger.warning("spill: %s: %s", self._path, error)
-                self._reserve.unlink(missing_ok=True)  # a full disk has no room for the journal, until now
+                with contextlib.suppress(OSError):  # a full disk has no room for the journal, until now
+                    self._reserve.unlink()
             else:
                 return True
         return False
@@ -146,7 +139,11 @@ class DiskQueue:
     def give_up_oldest(self) -> int | None:
         """Drop the oldest message that was not taken; its packets, None without one."""
         query = "SELECT row, packets FROM message WHERE row > ? ORDER BY row LIMIT 1"
-        found = self._file.execute(query, (self._taken,)).fetchone()
+        try:
+            found = self._file.execute(query, (self._taken,)).fetchone()
+        except sqlite3.Error as error:
+            logger.warning("spill: %s: %s", self._path, error)
+            return None
         if found is None:
             return None
         row, packets = found
@@ -162,16 +159,22 @@ class DiskQueue:
         return (self._pages("page_count") - self._pages("freelist_count")) * PAGE
 
     def _pages(self, name: str) -> int:
-        return int(self._file.execute(f"PRAGMA {name}").fetchone()[0])
+        try:
+            return int(self._file.execute(f"PRAGMA {name}").fetchone()[0])
+        except sqlite3.Error:
+            return 0
 
     def _limit(self, pages: int) -> None:
-        self._file.execute(f"PRAGMA max_page_count={pages}")
+        with contextlib.suppress(sqlite3.Error):
+            self._file.execute(f"PRAGMA max_page_count={pages}")
 
     def close(self) -> None:
         """Let go of the file; delete it when nothing is in it."""
-        left = self._file.execute("SELECT count(*) FROM message").fetchone()[0]
-        self._file.close()
-        self._reserve.unlink(missing_ok=True)
-        if not left:
-            for path in self._path.parent.glob(f"{self._path.name}*"):
+        left = 1
+        with contextlib.suppress(sqlite3.Error):
+            left = self._file.execute("SELECT count(*) FROM message").fetchone()[0]
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._reserve.unlink(missing_ok=True)
+            for path in self._path.parent.glob(f"{self._path.name}*") if not left else ():
                 path.unlink()

@@ -23,6 +23,7 @@ class Spill:
         self._taken: deque[Held] = deque()  # not released
         self._again: deque[Held] = deque()  # taken before, to be taken once more
         self.memory_bytes = 0
+        self._next = self._disk.next if self._disk else 1
         self.taken_over = self._disk.packets if self._disk else 0  # packets that a process before left
         self.dropped_packets = 0  # given up, the oldest first
 
@@ -50,9 +51,10 @@ class Spill:
     def put(self, message: Held) -> None:
         """Keep a message; for want of room the oldest that was not taken is given up."""
         size = len(message.value)
+        message.number, self._next = self._next, self._next + 1
         if self._disk is None:
-            while self._memory and self.memory_bytes + size > self._bound:
-                self._give_up(self._memory.popleft())
+            while (oldest := self._again or self._memory) and self.memory_bytes + size > self._bound:
+                self._give_up(oldest.popleft())
         elif self._disk.messages or self.memory_bytes + size > self._bound:  # behind what is there already
             self._to_disk(self._disk, message)
             return
@@ -97,8 +99,8 @@ class Spill:
 
     def _forget(self, message: Held) -> None:
         self.memory_bytes -= len(message.value)
-        if message.row is not None and self._disk:
-            self._disk.release(message.row)
+        if message.stored and self._disk:
+            self._disk.release(message.number)
 
     def rewind(self) -> None:
         """Have all messages taken and not released given once more, first."""
@@ -115,10 +117,10 @@ class Spill:
     def close(self) -> int:
         """Put what waits onto the disk, for the next process; packets for which there was no room."""
         self.rewind()
-        waiting = [m for m in (*self._again, *self._memory) if m.row is None]
+        waiting = [m for m in (*self._again, *self._memory) if not m.stored]
         lost = 0
         for message in reversed(waiting):
-            if self._disk is None or lost or not self._disk.put_first(message):
+            if self._disk is None or lost or not self._disk.put(message):
                 lost += message.packets  # the newest are kept
         if self._disk is not None:
             self._disk.close()

@@ -69,6 +69,7 @@ class SpillingPublisher:
         self._ends: float | None = None  # when to give up
         self._closed: Spilled | None = None  # the counters at the end
         self.up = True
+        self.problem: Exception | None = None  # what ended the thread before its time
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._thread.start()
 
@@ -92,15 +93,19 @@ class SpillingPublisher:
             )
 
     def _run(self) -> None:
-        while not self._is_over():
-            if self._bus is None and not self._reconnect():
-                continue
-            assert self._bus is not None
-            try:
-                self._send(self._bus)
-                self._bus.check()
-            except KafkaBusError as error:
-                self._fail(error)
+        try:
+            while not self._is_over():
+                if self._bus is None:
+                    self._reconnect()
+                    continue
+                try:
+                    self._send(self._bus)
+                    self._bus.check()
+                except KafkaBusError as error:
+                    self._fail(self._bus, error)
+        except Exception as error:  # whatever it is, packets pile up from here on
+            logger.exception("sender ended")
+            self.up, self.problem = False, error
         if self._bus is not None:
             self._bus.close(0.0 if self._spill.unreleased else 5.0)
 
@@ -115,8 +120,13 @@ class SpillingPublisher:
             self._changed.wait_for(lambda: not self._spill.empty or self._ends is not None, LOOK)
             message = self._spill.take()
         if message is not None:
-            bus.publish(message.partition, message.value, about=message.about)
-        elif self._spill.unreleased:
+            try:
+                bus.publish(message.partition, message.value, about=message.about)
+            except ValueError as error:  # kept from before the topic was made anew, with fewer partitions
+                logger.warning("given up: %s: %s", message.about, error)
+                with self._changed:
+                    self._refused += self._spill.give_up(-1)
+        else:
             time.sleep(LOOK / 5)
         self._release(bus)
 
@@ -131,19 +141,18 @@ class SpillingPublisher:
             logger.info("bus is up again")
             self.up = True
 
-    def _fail(self, error: KafkaBusError) -> None:
-        assert self._bus is not None
-        self._release(self._bus)
+    def _fail(self, bus: Bus, error: KafkaBusError) -> None:
+        self._release(bus)
         logger.warning("bus: %s", error)
-        self._bus.close(0.0)
-        self._release(self._bus)
+        bus.close(0.0)
+        self._release(bus)
         self.up, self._bus = False, None
         with self._changed:
             if isinstance(error, UndeliveredError) and error.refused:
                 self._refused += self._spill.give_up(error.number - 1 - self._released)
             self._spill.rewind()
 
-    def _reconnect(self) -> bool:
+    def _reconnect(self) -> None:
         try:
             self._bus, self._released = self._connect(), 0
         except KafkaBusError as error:
@@ -152,8 +161,6 @@ class SpillingPublisher:
             self.up = False
             with self._changed:
                 self._changed.wait_for(self._is_late, PAUSE)
-            return False
-        return True
 
     def _is_late(self) -> bool:
         return self._ends is not None and time.monotonic() > self._ends
@@ -166,8 +173,10 @@ class SpillingPublisher:
             self._ends = time.monotonic() + timeout
             self._changed.notify_all()
         self._thread.join(timeout)
-        if self._thread.is_alive() and self._bus is not None:
-            self._bus.close(0.0)  # releases a publish that waits
+        if self._thread.is_alive():
+            bus = self._bus
+            if bus is not None:
+                bus.close(0.0)  # releases a publish that waits
             self._thread.join()
         before = self.spilled()
         lost = self._spill.close()

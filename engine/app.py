@@ -287,7 +287,7 @@ class Scoring:
             try:
                 worker.run()
             except InputError as error:
-                if not any(d.packets for d in self.detectors):
+                if self.job.live is None and not any(d.packets for d in self.detectors):
                     raise
                 summary.problem = str(error)
                 worker.close()

@@ -123,7 +123,7 @@ class Capture:
         logger.info("capturing interface=%s", job.interface)
         try:
             publish_live(self._source, self._publisher, lambda: self._look(beat), self._clock)
-        except CaptureLostError as error:
+        except (CaptureLostError, OutputError) as error:
             problem = str(error)
         finally:
             timer.cancel()
@@ -140,6 +140,8 @@ class Capture:
         if now - self._looked < beat:
             return
         self._looked = now
+        if self._bus.problem is not None:
+            raise OutputError(f"nothing is published any more: {self._bus.problem}")
         notify.alive()
         self._measure(self._bus.spilled())
         if self._reload.is_set():

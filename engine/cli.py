@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import math
 import sys
 from contextlib import nullcontext
 from itertools import chain
@@ -48,6 +49,17 @@ def _load(path: Path | None, **changes: Any) -> Config:
     )
 
 
+class Seconds(click.FloatRange):
+    """A time, which NaN is not, although it lies in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return seconds
+
+
 class Speed(click.ParamType[float]):
     """max, 1x, 20x …"""
 
@@ -80,7 +92,7 @@ class Speed(click.ParamType[float]):
 @click.option("--metrics-port", type=int, help="Serve /metrics on this port (0: any).")
 @click.option(
     "--linger",
-    type=click.FloatRange(0, 1e6),
+    type=Seconds(0, 1e6),
     default=0.0,
     help="Seconds /metrics stays up after the last packet.",
 )
@@ -99,8 +111,6 @@ def score(
     model: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Score the connections of captures (- is stdin) with an online Kitsune."""
-    if not linger < float("inf"):
-        raise ConfigError(f"--linger {linger} is no number of seconds")
     if learn is not None and model is not None:
         raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
     config = _load(
@@ -221,7 +231,8 @@ def replay(
 
 
 INTERFACE = click.option("--interface", "-i", required=True, help="Network interface to capture from.")
-DURATION = click.option("--duration", type=click.FloatRange(0, 1e9, min_open=True), help="Seconds, then end.")
+
+DURATION = click.option("--duration", type=Seconds(0, 1e9, min_open=True), help="Seconds, then end.")
 FILTER = click.option("--filter", "expression", help="Capture filter, as tcpdump takes it.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,10 +37,10 @@ SHOWN = 8  # connections
 class Tap:
     """A live source that publishes to the embedded bus; while that is full, the kernel's ring takes what comes."""
 
-    def __init__(self, source: Source, config: Config, labels: Labels | None) -> None:
-        """The name is the time of the start, UTC."""
+    def __init__(self, source: Source, interface: str, config: Config, labels: Labels | None) -> None:
+        """The name is the time of the start, UTC, the interface and the process."""
         self.source = source
-        self.name = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        self.name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{interface}-{os.getpid()}"
         self._sensor = live_sensor(config, config.bus.block_packets, labels)
         self.published = 0
 
@@ -79,7 +80,7 @@ class Watch:
         self.source = open_source(job.interface, job.config.capture, logger.warning)
         try:
             give_up_privileges(job.config.privacy.user)
-            self.tap = Tap(self.source, job.config, job.labels)
+            self.tap = Tap(self.source, job.interface, job.config, job.labels)
             self.scoring = Scoring(Job((), job.config, job.labels, job.model, live=self.tap))
         except BaseException:
             self.source.close()

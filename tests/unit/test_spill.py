@@ -20,7 +20,7 @@ KB = 1 << 10
 
 
 def message(number: int, size: int = 100 * KB) -> Held:
-    return Held(number % 4, 10, number.to_bytes(4, "big") * (size // 4), f"message {number}")
+    return Held(number % 4, 10, number.to_bytes(4, "big") * (size // 4), f"message {number}", number + 1)
 
 
 def numbers(spill: Spill | DiskQueue) -> list[int]:
@@ -165,6 +165,51 @@ def test_a_disk_that_is_full_costs_the_oldest_and_says_so(tmp_path: Path) -> Non
         spill.close()
 
 
+def test_at_the_end_what_is_newer_than_the_disk_goes_behind_it(tmp_path: Path) -> None:
+    spill = Spill(600 * KB, tmp_path, 64 << 20)
+    for k in range(10):  # five in memory, five on the disk
+        spill.put(message(k))
+    for _ in range(10):
+        spill.take()
+    spill.release(7)
+    spill.put(message(10))  # in memory again, behind what was taken from the disk
+    spill.close()
+    assert numbers(Spill(600 * KB, tmp_path, 64 << 20)) == [7, 8, 9, 10]
+
+
+def test_the_newest_are_kept_also_of_what_came_back() -> None:
+    spill = Spill(500 * KB)
+    for k in range(5):
+        spill.put(message(k))
+    for _ in range(5):
+        spill.take()
+    spill.rewind()
+    for k in range(5, 12):
+        spill.put(message(k))
+    assert numbers(spill) == [7, 8, 9, 10, 11]
+    assert spill.dropped_packets == 70
+
+
+def test_a_disk_that_takes_no_more_writes_costs_packets_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spill = Spill(0, tmp_path, 64 << 20)
+    for k in range(3):
+        spill.put(message(k))
+    assert spill._disk is not None
+    spill._disk._file.execute("PRAGMA query_only=ON")  # as if mounted read-only
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    spill.put(message(3))
+    assert spill.dropped_packets == 10
+    assert numbers(spill) == [0, 1, 2]
+    assert spill.release(3) == 30
+    spill.close()
+
+
 class Log:
     """A bus that is up, down, or refuses one message."""
 
@@ -191,8 +236,10 @@ class Connection:
         self.acknowledged = self.sent = 0
         self.failed: UndeliveredError | None = None
 
-    def publish(self, partition: int, value: bytes, *, about: str) -> None:  # noqa: ARG002
+    def publish(self, partition: int, value: bytes, *, about: str) -> None:
         self.check()
+        if partition >= self.partitions:
+            raise ValueError(f"partition {partition} is not one of {self.partitions}")
         self.sent += 1
         if self.log.down.is_set():
             self.failed = UndeliveredError(about, 1, "KafkaTimeoutError", self.sent)
@@ -266,6 +313,25 @@ def test_a_bus_that_stays_down_is_waited_for_and_then_its_loss_is_counted(tmp_pa
     log.down.clear()
     after = SpillingPublisher(log.connect, Spill(64 << 20, tmp_path, 1 << 20))
     assert after.close(20.0) == Spilled(published=35)
+
+
+def test_a_message_for_a_partition_that_is_gone_is_given_up_and_counted() -> None:
+    log = Log()
+    publisher = SpillingPublisher(log.connect, Spill(64 << 20))
+    for partition in (0, 7, 1):
+        publisher.publish(partition, bytes([partition]), about="a", packets=5)
+    assert publisher.close(20.0) == Spilled(published=10, bus=5)
+    assert log.taken == [b"\0", b"\1"]
+
+
+def test_a_sender_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    spill = Spill(64 << 20)
+    monkeypatch.setattr(spill, "take", lambda: 1 // 0)
+    publisher = SpillingPublisher(Log().connect, spill)
+    publisher.publish(0, b"x", about="a", packets=5)
+    wait_for(lambda: publisher.problem is not None)
+    assert not publisher.up
+    assert publisher.close(0.1) == Spilled(bus=5)
 
 
 def test_a_publisher_never_waits() -> None:

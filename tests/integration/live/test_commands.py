@@ -330,6 +330,25 @@ def test_watch_loses_its_interface_says_so_and_scores_what_came(
     assert (report["received"], report["published"]) == (500, 500)
 
 
+def test_watch_whose_interface_goes_before_a_packet_came_gives_its_counters(
+    line: Wire, tmp_path: Path
+) -> None:
+    site = alone(tmp_path, "")
+
+    def work() -> dict[str, Any]:
+        sensor = Sensor(site, "watch", "-i", "tap0")
+        sensor.ready("privileges dropped")
+        time.sleep(0.5)
+        line.ip("link", "del", "tap0")
+        return sensor.ended(None, code=1)
+
+    try:
+        report = line.inside(work)
+    finally:
+        site.close()
+    assert (report["received"], report["problem"]) == (0, "tap0: the interface is gone")
+
+
 def test_watch_shows_what_happens_on_a_terminal(line: Wire, mixed: Path, tmp_path: Path) -> None:
     site = alone(tmp_path, "")
     site.verbose = ()

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from connectors import capture as capture_module
 from connectors.bpf import FilterError
 from connectors.capture import RingCapture
 from connectors.capture_settings import CaptureLostError, CaptureSettings, Counters
@@ -125,24 +126,49 @@ def test_at_overload_what_was_sent_is_what_came_and_what_was_counted_as_lost(lin
     assert dropped == counters.ring + counters.kernel
 
 
-def test_the_loss_is_told_with_the_block_behind_it(line: Wire, mixed: Path) -> None:
-    """Blocks that were read before the ring was full say nothing of it."""
+def test_a_loss_is_told_behind_what_came_before_it(
+    line: Wire, mixed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ring was full of packets when the first was lost: those are given first, in several blocks."""
+    monkeypatch.setattr(capture_module, "MOST", 500)
 
-    def work() -> list[int]:
-        source = RingCapture("tap0", CaptureSettings(ring_bytes=1 << 17, block_bytes=1 << 16))
+    def work() -> tuple[int, list[tuple[int, int]]]:
+        source = RingCapture("tap0", CaptureSettings(ring_bytes=1 << 20, block_bytes=1 << 16))
+        sent = line.send(mixed, "--topspeed")  # nobody reads meanwhile
         blocks = source.frames()
-        while len(next(blocks)):
-            pass
-        line.send(mixed, "--topspeed", "--limit", "20")
-        told = [next(b for b in blocks if len(b)).dropped]
-        line.send(mixed, "--topspeed")  # nobody reads meanwhile
-        told += [sum(next(blocks).dropped for _ in range(40))]
+        told = []
+        while len(frames := next(blocks)):
+            told.append((len(frames), frames.dropped))
+        told.append((0, frames.dropped))
+        sent += line.send(mixed, "--topspeed", "--limit", "10")
+        told += [(len(frames), frames.dropped) for frames in (next(blocks) for _ in range(3))]
         source.close()
-        return told
+        return sent, told
 
-    first, later = line.inside(work)
-    assert first == 0
-    assert later > 0
+    sent, told = line.inside(work)
+    before = [n for n, _ in told if n][:-1]
+    assert len(before) > 3
+    assert [dropped for n, dropped in told if n] == [0] * (len(before) + 1)
+    assert sum(n + dropped for n, dropped in told) == sent
+    assert told[len(before)] == (0, sent - sum(before) - 10)
+
+
+def test_a_reader_that_is_too_slow_can_be_stopped_while_packets_keep_coming(line: Wire, mixed: Path) -> None:
+    def work() -> float:
+        source = RingCapture("tap0", CaptureSettings(ring_bytes=1 << 17, block_bytes=1 << 16))
+        sender = threading.Thread(target=lambda: line.send(mixed, "--pps", "4000"))
+        sender.start()
+        stopped = threading.Timer(1.0, source.stop)
+        stopped.start()
+        began = time.monotonic()
+        for frames in source.frames():
+            time.sleep(0.1 if len(frames) else 0.0)
+        took = time.monotonic() - began
+        sender.join()
+        source.close()
+        return took
+
+    assert 0.9 < line.inside(work) < 3.5  # the sender takes 5.5 s
 
 
 def test_a_filter_a_snaplen_and_a_direction_are_the_kernels_to_keep(line: Wire, mixed: Path) -> None:
@@ -365,6 +391,8 @@ def test_what_cannot_be_captured_is_named(line: Wire) -> None:
             RingCapture("eth77", CaptureSettings())
         with pytest.raises(FilterError, match="vlan: the kernel takes tags off"):
             RingCapture("tap0", CaptureSettings(filter="vlan 5 and tcp"))
+        with pytest.raises(FilterError, match="filter of 7700 characters: at most 2048"):
+            RingCapture("tap0", CaptureSettings(filter="tcp or " * 1100))
         with pytest.raises(InterfaceError, match="tap0: no time stamps by the hardware"):
             RingCapture("tap0", CaptureSettings(timestamps="hardware"))
         first = RingCapture("tap0", CaptureSettings(fanout=5))
