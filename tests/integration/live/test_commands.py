@@ -349,6 +349,27 @@ def test_watch_whose_interface_goes_before_a_packet_came_gives_its_counters(
     assert (report["received"], report["problem"]) == (0, "tap0: the interface is gone")
 
 
+def test_two_processes_share_the_packets_of_an_interface(line: Wire, mixed: Path, tmp_path: Path) -> None:
+    sites = [alone(tmp_path / name, "capture: {fanout: 9}\n") for name in ("first", "second")]
+
+    def work() -> tuple[list[dict[str, Any]], int]:
+        sensors = [Sensor(site, "watch", "-i", "tap0") for site in sites]
+        for sensor in sensors:
+            sensor.ready("privileges dropped")
+        sent = line.send(mixed, "--pps", "20000")
+        time.sleep(0.5)
+        return [sensor.ended() for sensor in sensors], sent
+
+    try:
+        reports, sent = line.inside(work)
+    finally:
+        for site in sites:
+            site.close()
+    assert sum(report["received"] for report in reports) == sent
+    assert min(report["received"] for report in reports) > 0
+    assert all(report["published"] == report["received"] for report in reports)
+
+
 def test_watch_shows_what_happens_on_a_terminal(line: Wire, mixed: Path, tmp_path: Path) -> None:
     site = alone(tmp_path, "")
     site.verbose = ()

@@ -18,6 +18,7 @@ from connectors import capture as capture_module
 from connectors.bpf import FilterError
 from connectors.capture import RingCapture
 from connectors.capture_settings import CaptureLostError, CaptureSettings, Counters
+from connectors.clock_steps import ClockSteps
 from connectors.frames import FrameBlock
 from connectors.netdev import InterfaceError
 from connectors.pcap import CaptureFile
@@ -340,6 +341,32 @@ def test_a_silent_interface_tells_the_time(line: Wire) -> None:
     assert len(times) == 5
     assert times == sorted(times)
     assert 0 < time.time_ns() - times[-1] < 10_000_000_000
+
+
+def test_the_clock_of_the_hardware_is_kept_apart_from_the_machines(line: Wire) -> None:
+    """No interface here has one, so the kernel's times stand for it: counted, and taken as they are."""
+
+    def work() -> tuple[list[int | None], int]:
+        source = RingCapture("tap0", CaptureSettings())
+        source._settings, source._ahead = CaptureSettings(timestamps="hardware"), None
+        source.clock = ClockSteps(lambda: time.time_ns() + 37_000_000_000)  # the machine's is ahead
+        blocks = source.frames(wait=0.01)
+        told = [next(blocks).now]
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind(("wire0", 0))
+            sender.send(tagged())
+        while not len(frames := next(blocks)):
+            pass
+        told += [int(frames.ts[0]), next(blocks).now]
+        source.close()
+        return told, source.counters.unstamped
+
+    (before, stamped, after), unstamped = line.inside(work)
+    assert before is None
+    assert unstamped == 1
+    assert stamped is not None
+    assert after is not None
+    assert abs(after - stamped) < 2_000_000_000
 
 
 def test_what_came_before_the_stop_is_given(line: Wire) -> None:
