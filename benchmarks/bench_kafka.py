@@ -33,9 +33,9 @@ from connectors.kafka import KafkaPublisher, KafkaSubscriber
 from connectors.kafka_client import KafkaSettings
 from connectors.kafka_topics import PACKETS, Admin
 from engine import wire
-from engine.app import read_packets
 from engine.config import load
 from engine.partition import partitions
+from engine.reading import read_packets
 from engine.replay import Replay, ReplayJob
 from engine.types import PacketBlock, Packets, concatenate, take
 from tests import broker as brokers

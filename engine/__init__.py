@@ -25,10 +25,11 @@ segments.py     Parquet files by range of offsets, and how to read them as one
 summary.py      the table a command prints
 metrics.py      every metric, with type, unit and help
 config.py       the YAML file, checked
+reading.py      captures -> frames, packets, connections; bundles.py: detectors with the model of a bundle
 warm.py         compiles the kernels before the first packet
 app.py          where the parts are put together; replay.py, capture.py, detect.py and watch.py are other commands
 console.py      what commands share with the terminal
-cli.py          the command line
+cli.py          the command line; cli_kafka.py its commands over Kafka, options.py what they share
 """
 
 __version__ = "0.1.0"

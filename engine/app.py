@@ -2,132 +2,42 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pyarrow as pa
 from prometheus_client import generate_latest
 
 import engine
-from connectors.frames import FrameBlock
 from connectors.memory import BusClosedError, MemoryBus
-from connectors.pcap import CaptureError, CaptureFile
 from connectors.prometheus import MetricsServer, registry_of
 from connectors.whole import write_whole
+from engine.bundles import KIND, build_detector, check_bundle_place, digest_of_file
 from engine.config import BusSection, Config, MetricsSection, OutputSection
-from engine.connections.layout import CONNECTION, SIDE
-from engine.connections.record import connection_table
-from engine.connections.tracker import Tracker
-from engine.decode import decode
-from engine.detector import SPARE, Detector, slots_needed
 from engine.errors import ConfigError, InputError, OutputError
 from engine.intake import Intake
 from engine.labels import NO_PROBES, Labels, Slices
 from engine.metrics import Metrics
 from engine.outlet import Outlet
-from engine.publisher import Pace, Publisher, Sensor, replay
-from engine.scorers import KitsuneScorer, new_kitsune
+from engine.publisher import LATENCY, Pace, Publisher, Sensor, replay
+from engine.reading import Progress, frames
+from engine.scorers import KitsuneScorer
 from engine.scores import label_names
 from engine.segments import ScoreSegments
 from engine.sinks import AlertFile, ScoreFile, Top
-from engine.types import PHASES, Packets, Rows, join_rows
+from engine.types import PHASES
 from engine.worker import Every, Worker
-from models.bundle import BundleError, load, require, save
-from models.kitnet import KitNET, KitNETConfig, Phase
-from models.threshold import Threshold
+from models.bundle import BundleError, save
 
 logger = logging.getLogger(__name__)
 
-Progress = Callable[[int, int | None], None]  # bytes read, bytes in all if known
-
 LATE_SHARE = 0.01  # of packets out of order beyond which a note is made
-LATENCY = 0.05  # seconds that packets of a paced capture or a pipe may wait for their block to fill
-
-
-def frames(paths: Sequence[Path], block: int, progress: Progress | None = None) -> Iterator[FrameBlock]:
-    """All frames of some captures, one capture after the other. Raises InputError naming file and byte."""
-    done = 0
-    sizes = [path.stat().st_size if path.is_file() else None for path in paths]
-    total = sum(s for s in sizes if s is not None) if None not in sizes else None
-    for path in paths:
-        logger.info("reading capture=%s", path)
-        try:
-            with CaptureFile(path, frames_per_block=block) as capture:
-                for frame_block in capture:
-                    yield frame_block
-                    if progress is not None:
-                        progress(done + capture.position, total)
-                done += capture.position
-        except CaptureError as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and error.offset == 0:
-                raise InputError(f"{path}: {cause.strerror or cause}") from error
-            rest = len(paths) - paths.index(path) - 1
-            more = f"; {rest} more captures were not read" if rest else ""
-            raise InputError(f"{error}{more}") from error
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror or error}") from error
-
-
-def read_packets(
-    paths: Sequence[Path], config: Config | None = None, progress: Progress | None = None
-) -> Iterator[Packets]:
-    """Decoded packets of some captures, block by block."""
-    config = config or Config()
-    for frame_block in frames(paths, 4096, progress):
-        yield decode(frame_block, config.decode)
-
-
-def read_connection_tables(
-    paths: Sequence[Path], config: Config | None = None, progress: Progress | None = None
-) -> Iterator[pa.Table]:
-    """Connection records of some captures, in the order in which they ended.
-
-    Raises InputError, after the connections of what came before the damage.
-    """
-    config = config or Config()
-    tracker = Tracker(config.connections, SPARE)
-    waiting: list[tuple[Rows, Rows]] = []
-    count = 0
-    problem: InputError | None = None
-    try:
-        for p in read_packets(paths, config, progress):
-            for tracked in tracker.track(p):
-                if tracked.closed.size:
-                    waiting.append(tracker.rows(tracked.closed))
-                    count += tracked.closed.size
-            if count >= SPARE:
-                yield _records(waiting)
-                waiting, count = [], 0
-    except InputError as error:
-        problem = error
-    waiting.extend(tracker.rows(slots) for slots in tracker.flush())
-    yield _records(waiting)
-    if problem is not None:
-        raise problem
-
-
-def _records(parts: list[tuple[Rows, Rows]]) -> pa.Table:
-    if not parts:
-        return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE))
-    return connection_table(*(join_rows(list(columns)) for columns in zip(*parts)))
-
-
-def read_connections(paths: Sequence[Path], config: Config | None = None) -> pa.Table:
-    """All connection records of some captures as one table."""
-    return pa.concat_tables(list(read_connection_tables(paths, config)))
-
-
-# ---------------------------------------------------------------------------------------------------- scoring
 
 
 class Live(Protocol):
@@ -402,74 +312,9 @@ class Scoring:
             summary.files.append(str(path))
 
 
-def build_detector(config: Config, partition: int, model: Path | None = None) -> Detector:
-    """A detector that has seen nothing. ``model``: a bundle to score with, frozen; InputError when it is none."""
-    slots = slots_needed(config.connections)
-    k = config.kitsune
-    if model is not None:
-        scorer = load_kitsune(model, config, slots)
-    else:
-        scorer = new_kitsune(k.features, k.kitnet, k.threshold, k.scorer, slots)
-    return Detector(partition, config.connections, [scorer])
-
-
-def model_digest(model: Path | None) -> str | None:
-    """What tells a bundle from others, None without one. InputError when it cannot be read."""
-    if model is None:
-        return None
-    try:
-        return _digest(model)
-    except OSError as error:
-        raise InputError(f"{model}: {error.strerror or error}") from error
-
-
 def score(job: Job) -> Summary:
     """Score captures through the embedded bus. Raises WiresondeError; see also ``Summary.problem``."""
     return Scoring(job).run()
-
-
-# ---------------------------------------------------------------------------------------------------- bundles
-
-KIND = "kitsune"
-
-
-def load_kitsune(path: Path, config: Config, slots: int) -> KitsuneScorer:
-    """A frozen Kitsune of a bundle. Raises InputError when the bundle is damaged or does not fit."""
-    try:
-        bundle = load(path, kind=KIND)
-        kitnet_config = KitNETConfig(
-            **{**bundle.config["kitnet"], "clip": tuple(bundle.config["kitnet"]["clip"])}
-        )
-        features = config.kitsune.features
-        if list(features.lambdas) != bundle.config["features"]["lambdas"]:
-            raise InputError(
-                f"{path}: learned with lambdas {bundle.config['features']['lambdas']}, "
-                f"the configuration has {list(features.lambdas)}"
-            )
-        kitnet = KitNET.from_state(kitnet_config, bundle.arrays)
-        if kitnet.phase is not Phase.SCORE:
-            raise InputError(
-                f"{path}: its model has not learned to the end, it is in phase {kitnet.phase.value}"
-            )
-        require(bundle, {name: (a.shape, a.dtype.name) for name, a in kitnet.state().items()})
-        threshold = Threshold(**bundle.config["threshold"])
-        scorer_config = config.kitsune.scorer.__class__(**bundle.config["scorer"])
-    except (BundleError, OSError) as error:
-        raise InputError(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)) from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a whole kitsune bundle: {error}") from error
-    return KitsuneScorer(features, kitnet, config.kitsune.threshold, scorer_config, slots, threshold)
-
-
-def check_bundle_place(path: Path) -> None:
-    """Raise OutputError when no bundle can be written there, before hours are spent on learning one."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: not a directory")
-    if path.is_dir():
-        raise OutputError(f"{path}: Is a directory")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder}: Permission denied")
 
 
 def train_kitsune(
@@ -500,7 +345,9 @@ def train_kitsune(
         "wiresonde": engine.__version__,
         "version": scorer.version,
         "packets": min(summary.packets, learned),
-        "captures": [{"name": path.name, "sha256": _digest(path)} for path in captures if path.is_file()],
+        "captures": [
+            {"name": path.name, "sha256": digest_of_file(path)} for path in captures if path.is_file()
+        ],
     }
     try:
         save(out, scorer.kitnet.state(), sections, provenance, kind=KIND)
@@ -508,8 +355,3 @@ def train_kitsune(
         raise OutputError(f"{out}: {error.strerror}" if isinstance(error, OSError) else str(error)) from error
     summary.files.append(str(out))
     return summary
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
-import math
 import sys
 from contextlib import nullcontext
 from itertools import chain
@@ -15,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine import __version__
-from engine.console import Group, interrupts, progress_bar, whole, write_tables
-from engine.errors import ConfigError, InputError, OutputError
+from engine.cli_kafka import capture, detect, replay, scores, topics
+from engine.console import Group, interrupts, progress_bar, write_tables
+from engine.errors import ConfigError, InputError
+from engine.options import CAPTURES, CONFIG, DURATION, FILE, FILTER, INTERFACE, Seconds, Speed, load_config
 
 if TYPE_CHECKING:
-    from engine.config import Config
-
-FILE = click.Path(path_type=Path, readable=False)  # click's own check would not say why
-CAPTURES = click.argument("captures", nargs=-1, required=True, type=FILE, metavar="PCAP…")
-CONFIG = click.option("--config", "-c", "config_file", type=FILE, help="YAML configuration.")
+    pass
 
 LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
 
@@ -39,45 +35,6 @@ def main(verbose: int) -> None:
     )
     # kafka-python warns of what it retries, and logs passwords when it debugs
     logging.getLogger("kafka").setLevel((logging.CRITICAL, logging.WARNING, logging.INFO)[min(verbose, 2)])
-
-
-def _load(path: Path | None, **changes: Any) -> Config:
-    from engine import config
-
-    return config.replace(
-        config.load(path), "command line", {k.replace("__", "."): v for k, v in changes.items()}
-    )
-
-
-class Seconds(click.FloatRange):
-    """A time, which NaN is not, although it lies in every range."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
-        seconds = float(super().convert(value, param, ctx))
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
-        return seconds
-
-
-class Speed(click.ParamType[float]):
-    """max, 1x, 20x …"""
-
-    name = "max|1x|Nx"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Times real time; 0 is as fast as it goes."""
-        if isinstance(value, float):
-            return value
-        if value == "max":
-            return 0.0
-        try:
-            factor = float(str(value).removesuffix("x"))
-        except ValueError:
-            factor = 0.0
-        if not str(value).endswith("x") or not 1e-6 <= factor <= 1e6:
-            self.fail(f"{value!r} is neither max nor a factor from 1e-6x to 1e6x, such as 20x", param, ctx)
-        return factor
 
 
 @main.command()
@@ -113,7 +70,7 @@ def score(
     """Score the connections of captures (- is stdin) with an online Kitsune."""
     if learn is not None and model is not None:
         raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
-    config = _load(
+    config = load_config(
         config_file, bus__partitions=partitions, metrics__port=metrics_port,
         output__directory=out, **_learning(learn),
     )  # fmt: skip
@@ -157,12 +114,12 @@ def _learning(n: int | None) -> dict[str, Any]:
 @click.option("-o", "--output", type=FILE, help="File instead of stdout.")
 def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
     """Write the connections of captures, with the field names of Zeek's conn.log."""
-    config = _load(config_file)
-    from engine import app
+    config = load_config(config_file)
     from engine.connections.record import json_lines
+    from engine.reading import read_connection_tables
 
     with progress_bar("reading") as progress:
-        write_tables(app.read_connection_tables(captures, config, progress), kind, output, json_lines)
+        write_tables(read_connection_tables(captures, config, progress), kind, output, json_lines)
 
 
 @main.command()
@@ -172,108 +129,16 @@ def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str,
 @click.option("-o", "--output", type=FILE, help="File instead of stdout.")
 def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
     """Write the decoded packets of captures, one row a frame, ts in ns."""
-    config = _load(config_file)
-    from engine import app
+    config = load_config(config_file)
     from engine.packets import packet_lines, packet_table
+    from engine.reading import read_packets
     from engine.types import empty_packets
 
     with progress_bar("reading") as progress:
         blocks = chain(
-            [empty_packets()], app.read_packets(captures, config, progress)
+            [empty_packets()], read_packets(captures, config, progress)
         )  # columns, even of no packet
         write_tables((packet_table(p) for p in blocks), kind, output, packet_lines)
-
-
-BUS = click.option(
-    "--bus", metavar="kafka://HOST:PORT,…", help="Kafka. [default: bus.url of the configuration]"
-)
-
-
-@main.command()
-@CAPTURES
-@BUS
-@CONFIG
-@click.option("--labels", type=FILE, help="Probe labels, CSV or Parquet.")
-@click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
-@click.option(
-    "--loop", type=click.IntRange(1, 1 << 20), default=1, show_default=True, help="Times to publish."
-)
-@click.option("--epoch", type=int, help="Number of this run; by default the same for the same captures.")
-def replay(
-    captures: tuple[Path, ...], bus: str | None, config_file: Path | None, labels: Path | None,
-    speed: float, loop: int, epoch: int | None,
-) -> None:  # fmt: skip
-    """Publish captures (- is stdin) to Kafka.
-
-    A capture that is published again is recognised by the detectors, which skip what they have seen; so a replay that
-    was interrupted can be given again. To have it taken for new traffic, give another --epoch.
-    """
-    config = _load(config_file, bus__url=bus, sensor__epoch=epoch)
-    from engine.labels import read_labels
-    from engine.replay import Replay, ReplayJob
-
-    known = read_labels(labels, config.labels.max_probes) if labels else None
-    with progress_bar("publishing") as progress:
-        job = Replay(ReplayJob(captures, config, known, speed, loop, progress))
-        with interrupts(job.stop):
-            report = job.run()
-    rate = report.packets / report.seconds if report.seconds else 0.0
-    click.echo(
-        f"published    {report.packets:,} packets in {report.messages:,} messages, {report.seconds:.2f} s "
-        f"({rate:,.0f} packets a second)"
-    )
-    if report.drift.pieces:
-        click.echo(
-            f"pacing       late by {report.drift.mean * 1e3:.1f} ms on average, {report.drift.worst * 1e3:.1f} at worst"
-        )
-    if report.interrupted:
-        click.echo("interrupted: the captures were not published to their end", err=True)
-
-
-INTERFACE = click.option("--interface", "-i", required=True, help="Network interface to capture from.")
-
-DURATION = click.option("--duration", type=Seconds(0, 1e9, min_open=True), help="Seconds, then end.")
-FILTER = click.option("--filter", "expression", help="Capture filter, as tcpdump takes it.")
-
-
-@main.command()
-@INTERFACE
-@BUS
-@CONFIG
-@DURATION
-@FILTER
-@click.option("--fanout", type=int, help="Number that several processes give to share the packets.")
-@click.option("--metrics-port", type=int, help="Serve /metrics, /healthz and /readyz on this port (0: any).")
-def capture(
-    interface: str, bus: str | None, config_file: Path | None, duration: float | None, expression: str | None,
-    fanout: int | None, metrics_port: int | None,
-) -> None:  # fmt: skip
-    """Publish what passes an interface to Kafka.
-
-    While Kafka does not take packets they wait in memory, then on disk, then the oldest are dropped; whatever is lost,
-    anywhere, is counted. Ends with the counters as JSON. SIGHUP reads the configuration again.
-    """
-    from connectors.privileges import stay_single
-
-    stay_single()  # before libraries start threads, which would keep privileges
-    read = functools.partial(
-        _load,
-        config_file,
-        bus__url=bus,
-        metrics__port=metrics_port,
-        capture__filter=expression,
-        capture__fanout=fanout,
-    )
-    from engine.capture import Capture, CaptureJob
-
-    sensor = Capture(CaptureJob(interface, read(), duration, read))
-    if sensor.server is not None:
-        click.echo(f"metrics at {sensor.server.url}", err=True)
-    with interrupts(sensor.stop, sensor.reload if config_file else None):
-        report = sensor.run()
-    click.echo(json.dumps(report.as_json()))
-    if report.problem is not None:
-        raise InputError(report.problem)
 
 
 @main.command()
@@ -307,7 +172,7 @@ def watch(
     stay_single()  # before libraries start threads, which would keep privileges
     if learn is not None and model is not None:
         raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
-    config = _load(
+    config = load_config(
         config_file,
         capture__filter=expression,
         metrics__port=metrics_port,
@@ -332,110 +197,6 @@ def watch(
         raise InputError(report.problem)
 
 
-@main.command()
-@BUS
-@click.option("--group", required=True, help="Consumer group; its members share the partitions.")
-@click.option(
-    "--state", required=True, metavar="DIR|URL", help="Snapshots: a folder all members reach, or a URL."
-)
-@CONFIG
-@click.option(
-    "--out", type=click.Path(readable=False), help="Directory for scores-*.parquet and alerts.jsonl."
-)
-@click.option("--metrics-port", type=int, help="Serve /metrics, /healthz and /readyz on this port (0: any).")
-@click.option("--model", type=FILE, help="Score with this bundle, learn nothing.")
-@click.option("--instance", help="Name of this process in the group (static membership).")
-@click.option("--stop-at-end", is_flag=True, help="Process what the topic holds, then end.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def detect(
-    bus: str | None, group: str, state: str, config_file: Path | None, out: str | None, metrics_port: int | None,
-    model: Path | None, instance: str | None, stop_at_end: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Detect from Kafka, as a member of a consumer group whose state survives crashes."""
-    config = _load(config_file, bus__url=bus, metrics__port=metrics_port, output__directory=out)
-    from engine.detect import Detect, DetectJob
-    from engine.summary import print_report
-
-    process = Detect(DetectJob(config, group, state, model, instance, stop_at_end))
-    if process.server is not None:
-        click.echo(f"metrics at {process.server.url}", err=True)
-    with interrupts(process.stop):
-        report = process.run()
-    print_report(report, config.labels.slice, as_json)
-
-
-@main.group()
-def topics() -> None:
-    """Make and describe the topics of a Kafka cluster."""
-
-
-@topics.command("create")
-@BUS
-@CONFIG
-@click.option(
-    "--partitions", type=click.IntRange(1, 1024), default=4, show_default=True, help="Of packets and scores."
-)
-@click.option(
-    "--replication", type=click.IntRange(1, 16), default=1, show_default=True, help="Copies of each."
-)
-@click.option("--retention", type=click.FloatRange(1, 87600), default=24.0, show_default=True, help="Hours.")
-def topics_create(
-    bus: str | None, config_file: Path | None, partitions: int, replication: int, retention: float
-) -> None:
-    """Make the topics that are not there, with the settings that recovery needs."""
-    config = _load(config_file, bus__url=bus)
-    from connectors.kafka_topics import TOPICS, Admin
-    from engine.replay import kafka_errors, settings_of
-
-    with kafka_errors(), Admin(settings_of(config)) as admin:
-        made = admin.create(partitions, replication, retention)
-    for name in TOPICS:
-        full = config.bus.kafka.prefix + name
-        click.echo(f"{full}: {'made' if full in made else 'was there'}")
-
-
-@topics.command("describe")
-@BUS
-@CONFIG
-def topics_describe(bus: str | None, config_file: Path | None) -> None:
-    """Say how the topics are set; exit 1 when something breaks recovery."""
-    config = _load(config_file, bus__url=bus)
-    from connectors.kafka_topics import TOPICS, Admin, describe
-    from engine.replay import kafka_errors, settings_of
-
-    with kafka_errors(), Admin(settings_of(config)) as admin:
-        found = {t.name: t for t in admin.describe()}
-    bad = []
-    for kind in TOPICS:
-        lines, broken = describe(kind, found.get(config.bus.kafka.prefix + kind), config.bus.kafka.prefix)
-        click.echo("\n".join(lines))
-        bad += broken
-    if bad:
-        raise OutputError(bad[0])
-
-
-@main.command()
-@click.argument("directories", nargs=-1, required=True, type=FILE, metavar="DIR…")
-@click.option("-o", "--output", type=FILE, required=True, help="Parquet file.")
-def scores(directories: tuple[Path, ...], output: Path) -> None:
-    """Put the scores-*.parquet of detectors into one file: repeats dropped, what is missing named."""
-    from connectors.parquet import ParquetFile
-    from engine.segments import merge
-
-    merged = merge(directories)
-    with whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
-        file.write(merged.table)
-    click.echo(
-        f"{merged.table.num_rows:,} rows; {merged.repeated:,} came again and were equal, "
-        f"{merged.superseded:,} were provisional ends"
-    )
-    if merged.gaps:
-        where = "; ".join(
-            f"partition {p}: " + ", ".join(f"{a}..{b - 1}" for a, b in g) for p, g in merged.gaps.items()
-        )
-        raise InputError(f"offsets that no file covers: {where}")
-
-
 @main.group()
 def train() -> None:
     """Fit models to captures of normal traffic."""
@@ -452,18 +213,20 @@ def train_kitsune(
     captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None
 ) -> None:
     """Learn a Kitsune from captures without attacks and write it as a bundle."""
-    config = _load(config_file)
+    config = load_config(config_file)
     from engine import app
+    from engine.bundles import check_bundle_place
+    from engine.reading import read_packets
     from engine.summary import print_summary
 
-    app.check_bundle_place(output)
+    check_bundle_place(output)
     if learn is None:
         if Path("-") in captures:
             raise ConfigError("stdin can be read only once: say with --learn N how many packets to use")
-        learn = sum(p.ts.size for p in app.read_packets(captures, config))
+        learn = sum(p.ts.size for p in read_packets(captures, config))
         if learn < LEAST_LEARN:
             raise InputError(f"{captures[0]}: {learn} packets in all; at least {LEAST_LEARN} are needed")
-    config = _load(config_file, **_learning(learn))
+    config = load_config(config_file, **_learning(learn))
     with progress_bar("learning") as progress:
         summary = app.train_kitsune(captures, config, output, progress)
     print_summary(summary)
@@ -478,7 +241,7 @@ def config() -> None:
 @click.argument("file", type=FILE)
 def config_check(file: Path) -> None:
     """Check a configuration file; exit 2 names what is wrong."""
-    _load(file)
+    load_config(file)
     click.echo(f"{file}: ok", err=True)
 
 
@@ -488,7 +251,11 @@ def config_show(config_file: Path | None) -> None:
     """Print the whole configuration as YAML, defaults included."""
     from engine.config import show
 
-    click.echo(show(_load(config_file)), nl=False)
+    click.echo(show(load_config(config_file)), nl=False)
+
+
+for command in (replay, capture, detect, topics, scores):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import click
 from engine.errors import ConfigError, InputError, OutputError, WiresondeError
 
 if TYPE_CHECKING:
-    from engine.app import Progress
+    from engine.reading import Progress
 
 
 class Group(click.Group):

@@ -17,7 +17,7 @@ from connectors.kafka_client import KafkaBusError, KafkaSettings
 from connectors.kafka_table import KafkaTable
 from connectors.kafka_topics import ALERTS, DEAD_LETTER, PACKETS, PROBES, SCORES, Admin, Topic
 from connectors.prometheus import MetricsServer
-from engine.app import build_detector, model_digest
+from engine.bundles import build_detector, model_digest
 from engine.config import Config
 from engine.connections.layout import CONNECTION, LINK, SIDE
 from engine.detector import Detector

@@ -18,12 +18,11 @@ from connectors.kafka_client import KafkaBusError, Secret
 from connectors.netdev import InterfaceError
 from connectors.privileges import PrivilegeError, UnknownUserError, drop
 from connectors.sniffer import SniffedCapture
-from engine.app import LATENCY
 from engine.config import Config
 from engine.errors import ConfigError, InputError, OutputError
 from engine.labels import Labels
 from engine.pseudonyms import Pseudonymiser, read_key
-from engine.publisher import HEARTBEAT, Publisher, Sensor
+from engine.publisher import HEARTBEAT, LATENCY, Publisher, Sensor
 from engine.types import Packets
 
 

@@ -33,6 +33,7 @@ class Producer(Protocol):
         """
 
 
+LATENCY = 0.05  # seconds that packets of a live or paced source may wait for their block to fill
 HEARTBEAT = 1.0  # seconds between heartbeats of a live or paced source
 LONGEST_SLEEP = 3600.0  # seconds; timers cannot take any number
 

@@ -16,12 +16,12 @@ from connectors.kafka import KafkaPublisher
 from connectors.kafka_client import KafkaBusError, KafkaSettings, Secret, explain
 from connectors.kafka_table import KafkaTable
 from connectors.kafka_topics import PACKETS, PROBES, Admin
-from engine.app import LATENCY, Progress, frames
 from engine.config import Config
 from engine.errors import ConfigError, InputError, OutputError
 from engine.labels import Labels
 from engine.probes import introduce
-from engine.publisher import Drift, Pace, Publisher, Sensor, replay
+from engine.publisher import LATENCY, Drift, Pace, Publisher, Sensor, replay
+from engine.reading import Progress, frames
 
 ENDS = 1 << 20  # bytes of a capture's beginning and end that tell it from others
 PAUSE = 1_000_000_000  # ns of capture between two rounds of a loop

@@ -11,7 +11,7 @@ import numpy as np
 
 from connectors.frames import FrameBlock
 from connectors.memory import MemoryBus
-from engine.app import build_detector
+from engine.bundles import build_detector
 from engine.config import Config
 from engine.intake import Intake
 from engine.metrics import Metrics

@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.app import read_packets
 from engine.config import Config
 from engine.connections.bounds import TrackerConfig
 from engine.connections.layout import Segment
 from engine.connections.record import address_text
 from engine.connections.tracker import TCP, Tracker
 from engine.decode import DecodeConfig
+from engine.reading import read_packets
 from engine.types import KIND_FRAGMENT, KIND_TRANSPORT, Packets, concatenate, take
 from tests.captures import CAPTURES, capture_files, needs_captures
 from tests.peers import Direction, TcptraceCounts, read_table, tcptrace_counts, tshark_events, write_table

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from engine import app
 from engine.config import Config, load, replace
 from engine.labels import Labels, read_labels
+from engine.reading import read_packets
 from tests.demo import CAPTURE, CONFIG, LABELS, piece
 
 pytestmark = [
@@ -222,7 +223,7 @@ def test_several_partitions_give_the_same_scores_in_every_run(
 
 def test_a_paced_replay_takes_the_time_of_the_capture(tmp_path: Path) -> None:
     capture = piece(tmp_path / "piece.pcap", 2000)
-    ts = np.concatenate([p.ts for p in app.read_packets([capture])])
+    ts = np.concatenate([p.ts for p in read_packets([capture])])
     seconds = (ts[-1] - ts[0]) * 1e-9
     summary, _ = scored(tmp_path, [capture], speed=10.0, **SHORT)
     assert summary.seconds >= 0.9 * seconds / 10.0

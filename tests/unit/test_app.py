@@ -14,6 +14,7 @@ from engine import app
 from engine.config import Config, replace
 from engine.errors import InputError
 from engine.labels import read_labels
+from engine.reading import read_connection_tables, read_packets
 from engine.types import PacketBlock, Packets, concatenate
 from tests.capture_bytes import Record, pcap
 from tests.conversation import T0
@@ -191,7 +192,7 @@ def test_captures_behind_a_damaged_one_are_named_as_not_read(more: int, tmp_path
     assert summary.problem.endswith(said) if more else "not read" not in summary.problem
     read: list[int] = []
     with pytest.raises(InputError) as caught:
-        read.extend(p.ts.size for p in app.read_packets(captures))
+        read.extend(p.ts.size for p in read_packets(captures))
     assert (sum(read), str(caught.value)) == (19, summary.problem)
 
 
@@ -199,5 +200,5 @@ def test_connections_before_the_damage_are_given_before_it_is_said(tmp_path: Pat
     damaged = cut(capture(tmp_path / "damaged.pcap", flows(10)))
     rows: list[int] = []
     with pytest.raises(InputError, match=r"damaged\.pcap: byte \d+: .*; 1 more captures were not read"):
-        rows.extend(t.num_rows for t in app.read_connection_tables([damaged, damaged]))
+        rows.extend(t.num_rows for t in read_connection_tables([damaged, damaged]))
     assert np.sum(rows) == 9

@@ -460,17 +460,18 @@ def test_a_bundle_scores_as_the_model_it_was_made_of(capture: Path, trained: Pat
 def test_a_bundle_scores_what_comes_after_as_the_process_that_learned_it(tmp_path: Path) -> None:
     """Learned and scored in one process, against learned, saved and scored in another: from the first packet on
     whose features owe nothing to what was learned from, scores are equal to the bit."""
-    from engine import app
+    from engine.bundles import load_kitsune
     from engine.config import Config
     from engine.decode import decode
     from engine.detector import slots_needed
+    from engine.reading import frames
 
     capture = piece(tmp_path / "c.pcap", 1000)
     trained = tmp_path / "m.bundle"
     assert called("train", "kitsune", capture, "-o", trained).exit_code == 0
     config = Config()
-    later = [decode(f, config.decode) for f in app.frames([piece(tmp_path / "l.pcap", 500, 1000)], 4096)]
-    scorers = [app.load_kitsune(trained, config, slots_needed(config.connections)) for _ in range(2)]
+    later = [decode(f, config.decode) for f in frames([piece(tmp_path / "l.pcap", 500, 1000)], 4096)]
+    scorers = [load_kitsune(trained, config, slots_needed(config.connections)) for _ in range(2)]
     frozen = [np.concatenate([s.score(p) for p in later]) for s in scorers]
     assert np.array_equal(frozen[0], frozen[1])
     features = [s.features for s in scorers]
@@ -527,7 +528,7 @@ def test_bundles_that_do_not_fit_are_named(capture: Path, trained: Path, tmp_pat
 
 
 def test_a_bundle_with_any_byte_of_its_header_changed_is_refused_or_used(trained: Path) -> None:
-    from engine.app import load_kitsune
+    from engine.bundles import load_kitsune
     from engine.config import Config
     from engine.errors import InputError
 
