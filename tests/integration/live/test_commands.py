@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -33,12 +34,13 @@ LOSSLESS = {"kernel": 0, "ring": 0, "queue": 0, "bus": 0}
 class Sensor:
     """A capture or watch process and what it says."""
 
-    def __init__(self, site: Site, *words: object) -> None:
+    def __init__(self, site: Site, *words: object, **environment: str) -> None:
         self.log, self.out = site.folder / "sensor.log", site.folder / "sensor.json"
         with self.log.open("ab") as log, self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                site.command(*words), stdout=out, stderr=log, stdin=subprocess.DEVNULL
-            )
+                site.command(*words), stdout=out, stderr=log, stdin=subprocess.DEVNULL,
+                env={**os.environ, **environment},
+            )  # fmt: skip
         site.processes.append(self.process)
 
     def said(self) -> str:
@@ -238,6 +240,37 @@ def test_a_reload_changes_the_filter_and_a_wrong_one_changes_nothing(
             assert sensor.ended()["received"] == 1000 + udp
 
     line.inside(work)
+
+
+@pytest.mark.kafka
+def test_systemd_is_told_of_start_progress_reload_and_stop(line: Wire, tmp_path: Path) -> None:
+    told: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(30)
+
+        def until(sign: bytes) -> None:
+            while not told or sign not in told[-1]:
+                told.append(systemd.recv(1 << 12))
+
+        def work() -> None:
+            with cluster(tmp_path) as (_, site):
+                environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+                sensor = Sensor(site, "capture", "-i", "tap0", **environment)
+                until(b"READY=1")
+                began = time.monotonic()
+                for _ in range(5):
+                    told.clear()
+                    until(b"WATCHDOG=1")
+                assert time.monotonic() - began < 2.0  # every 0.2 s, half of what systemd waits
+                sensor.process.send_signal(signal.SIGHUP)
+                until(b"RELOADING=1\nMONOTONIC_USEC=")
+                until(b"READY=1")
+                sensor.process.send_signal(signal.SIGTERM)
+                until(b"STOPPING=1")
+                sensor.ended(None)
+
+        line.inside(work)
 
 
 def metrics(url: str) -> str:
