@@ -104,7 +104,7 @@ def wire(*, mtu: int = 9000, receiver: str = "tap0") -> Iterator[Wire]:
         for name in (made.sender, made.receiver):
             quiet = f"net.ipv6.conf.{name}.disable_ipv6=1"  # no packets but those of the test
             subprocess.run(made.command("sysctl", "-qw", quiet), check=False, capture_output=True, timeout=20)
-            made.ip("link", "set", name, "mtu", str(mtu), "up")
+            made.ip("link", "set", name, "mtu", str(mtu), "addrgenmode", "none", "up")
         yield made
     finally:
         subprocess.run(["ip", "netns", "del", made.name], check=False, capture_output=True, timeout=20)
