@@ -1,6 +1,6 @@
 """Live packets from an interface: an AF_PACKET ring that the kernel fills and numba walks (Linux).
 
-What the kernel could not put into the ring is counted and told with the next block, so that no loss is silent.
+What the kernel could not put into the ring is counted, and told behind the blocks that were full when it happened.
 connectors/sniffer.py is the portable fallback.
 """
 
@@ -20,7 +20,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from connectors import bpf
-from connectors.capture_settings import CaptureLostError, CaptureSettings, Counters
+from connectors.capture_settings import QUIET, CaptureLostError, CaptureSettings, Counters
 from connectors.clock_steps import ClockSteps
 from connectors.frames import FrameBlock
 from connectors.netdev import (
@@ -45,7 +45,6 @@ FANOUT_HASH, FANOUT_CBPF = 0, 6
 RAW_HARDWARE = 1 << 6  # SOF_TIMESTAMPING_RAW_HARDWARE
 
 RETIRE = 20  # ms after which the kernel hands over a block that is not full
-QUIET = 200_000_000  # ns; after a silence no packet older than that is still on its way
 DRAINS = 50  # looks at the ring at the end, as long as packets are missing that the kernel put into it
 MOST = 1 << 16  # packets of a block of ours
 EVERYTHING = 1 << 62
@@ -83,9 +82,8 @@ class RingCapture:
         self._at = self._taken = 0  # the ring's next block, and how many from there on are given out
         self._arrived = 0  # packets that the kernel put into the ring
         self._pending: list[Loss] = []  # not told yet: blocks that were full before are to be given first
-        self._ahead = (
-            None if settings.timestamps == "hardware" else 0
-        )  # ns of packets' clock before the machine's
+        # ns by which packets' clock is ahead of the machine's; None: not known yet
+        self._ahead = None if settings.timestamps == "hardware" else 0
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
             bpf.attach(self._socket, bpf.NOTHING)  # until all is set up

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+QUIET = 200_000_000  # ns; after a silence no packet older than that is still on its way
+
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from connectors.capture_settings import CaptureLostError, CaptureSettings, Counters
+from connectors.capture_settings import QUIET, CaptureLostError, CaptureSettings, Counters
 from connectors.clock_steps import ClockSteps
 from connectors.frames import FrameBlock
 from connectors.netdev import InterfaceError
@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 MOST = 256  # packets of a block
 DRAIN = 1.0  # seconds in which what the socket holds at the end is read
-QUIET = 200_000_000  # ns; after a silence no packet older than that is still on its way
 LINK_TYPES = {"Ether": 1, "IP": 101, "IPv6": 101, "CookedLinux": 113, "Loopback": 0}  # by scapy's layer
 
 

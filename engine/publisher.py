@@ -81,9 +81,7 @@ class Sensor:
     block_packets: int
     decode: DecodeConfig
     labels: Labels | None = None
-    hide: Callable[[Packets], Packets] | None = (
-        None  # gives pseudonyms to addresses, after labels were looked up
-    )
+    hide: Callable[[Packets], Packets] | None = None  # gives pseudonyms, after labels were looked up
     shift: int = 0  # ns added to every time, after labels have been looked up: for a capture published again
 
 
