@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +12,7 @@ import click
 import pytest
 
 from engine.cli import main
+from tests.pages import commands, works
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -25,7 +23,6 @@ PAGES = [
 ]
 # tests/integration/kafka/test_page.py and tests/integration/live/test_page.py run their commands
 ELSEWHERE = ("kafka.md", "capture.md")
-CONSOLE = re.compile(r"^```console\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def pages() -> ModuleType:
@@ -37,15 +34,6 @@ def pages() -> ModuleType:
     return module
 
 
-def commands(page: Path) -> list[str]:
-    return [
-        line.removeprefix("$ ")
-        for block in CONSOLE.findall(page.read_text())
-        for line in block.splitlines()
-        if line.startswith("$ ")
-    ]
-
-
 @pytest.mark.compiled
 @pytest.mark.parametrize(
     "page",
@@ -54,13 +42,8 @@ def commands(page: Path) -> list[str]:
 )
 def test_every_command_on_a_page_works(page: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "demo", tmp_path / "demo")
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     for command in commands(page):
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", command],
-            cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=240, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        works(command, tmp_path)
 
 
 def test_generated_parts_are_what_the_code_gives() -> None:
