@@ -1,0 +1,154 @@
+"""Scenarios and corpora by name, and a corpus as the list of its runs."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from probing.lab.errors import LabError
+from probing.lab.settings import Corpus, Entry, Link, Load, Parameters, Run, Scenario
+
+HERE = Path(__file__).resolve().parent
+MAX_RUNS = 65_536  # as many as there are address blocks
+TWINS = "abcdefghijklmnopqrstuvwxyz"
+Checked = TypeVar("Checked", bound=BaseModel)
+
+
+def load_file(path: Path, kind: type[Checked]) -> Checked:
+    """A YAML file, checked. Raises LabError with file, key and value."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        data = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except (yaml.YAMLError, RecursionError) as error:
+        raise LabError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    return check(data, kind, str(path))
+
+
+def check(data: Any, kind: type[Checked], where: str) -> Checked:
+    """Data as a model. Raises LabError that names the first wrong key."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        more = f" (and {len(error.errors()) - 1} more)" if len(error.errors()) > 1 else ""
+        value = f" (got {first['input']!r:.80})" if first["type"] != "missing" and first["loc"] else ""
+        raise LabError(f"{where}: {key}: {first['msg'].removeprefix('Value error, ')}{value}{more}") from None
+
+
+@cache
+def scenarios() -> dict[str, Scenario]:
+    """All scenarios, by name."""
+    found = (load_file(path, Scenario) for path in sorted((HERE / "scenarios").glob("*.yaml")))
+    return {scenario.name: scenario for scenario in found}
+
+
+@cache
+def corpora() -> dict[str, Path]:
+    """Files of the corpora that come along, by name."""
+    return {path.stem: path for path in sorted((HERE / "corpora").glob("*.yaml"))}
+
+
+def scenario(name: str) -> Scenario:
+    """A scenario by name."""
+    if name not in scenarios():
+        raise LabError(f"scenario {name!r} is none of {', '.join(scenarios())}")
+    return scenarios()[name]
+
+
+def find(word: str) -> Corpus:
+    """A corpus: by name, from a file, or of a scenario's name, which then is each of its activities once."""
+    if word.endswith((".yaml", ".yml")):
+        return load_file(Path(word), Corpus)
+    if word in corpora():
+        return load_file(corpora()[word], Corpus)
+    if word in scenarios():
+        return Corpus(name=word, about=scenarios()[word].about, runs=(Entry(scenario=word, users=1),))
+    raise LabError(f"{word!r} is no corpus ({', '.join(corpora())}), no scenario ({', '.join(scenarios())}), "
+                   "no .yaml file")  # fmt: skip
+
+
+def expand(corpus: Corpus) -> list[Run]:
+    """All runs of a corpus, in an order that mixes its entries and is always the same."""
+    plans: list[dict[str, Any]] = []
+    for index, entry in enumerate(corpus.runs):
+        where = f"corpus {corpus.name}: runs.{index} ({entry.scenario})"
+        for point, setting in enumerate(_settings(entry, where)):
+            for copy in range(entry.copies):
+                name = f"{corpus.name}/{corpus.seed}/{index}/{point}/{copy}"
+                seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
+                plans.extend(_twins(entry, setting, seed, where))
+    if len(plans) > MAX_RUNS:
+        raise LabError(f"corpus {corpus.name}: {len(plans)} runs; at most {MAX_RUNS}")
+    Random(corpus.seed).shuffle(plans)
+    runs = []
+    for number, plan in enumerate(plans):
+        words = (plan["scenario"], plan["activity"], plan["server"], plan["client"])
+        name = f"{number:05d}-{'-'.join(words)}{plan['twin']}"
+        runs.append(check({"id": name, "number": number, "vantage": corpus.vantage, **plan}, Run, corpus.name))
+    return runs
+
+
+def _twins(entry: Entry, setting: dict[str, Any], seed: int, where: str) -> Iterator[dict[str, Any]]:
+    """A run, or one for each of its twins."""
+    shared = {"seed": seed, "samples": entry.samples, "users": entry.users, "background": entry.background,
+              "group": entry.group, "limit_s": entry.limit_s}  # fmt: skip
+    if not entry.twins:
+        yield {**setting, **shared, "pair": "", "twin": ""}
+        return
+    if not 2 <= len(entry.twins) <= len(TWINS):
+        raise LabError(f"{where}: twins: from 2 to {len(TWINS)} link settings, got {len(entry.twins)}")
+    for letter, link in zip(TWINS, entry.twins):
+        own = check({**setting["link"].model_dump(), **link}, Link, f"{where}: twins")
+        yield {**setting, **shared, "link": own, "pair": f"{seed:012x}", "twin": letter}
+
+
+def _settings(entry: Entry, where: str) -> Iterator[dict[str, Any]]:
+    """Every combination of an entry's lists."""
+    given = scenario(entry.scenario)
+    for activity in _chosen(entry.activity, tuple(given.activities), f"{where}: activity"):
+        servers, clients = given.servers_of(activity), given.clients_of(activity)
+        some_servers = _chosen(entry.server, given.servers, f"{where}: server")
+        some_clients = _chosen(entry.client, given.clients, f"{where}: client")
+        pairs = [(s, c) for s in some_servers if s in servers for c in some_clients if c in clients]
+        if not pairs and "all" not in (entry.activity, entry.server, entry.client):
+            raise LabError(f"{where}: {activity} is done by {', '.join(clients)} at {', '.join(servers)}")
+        defaults = given.parameters | given.activities[activity].parameters
+        for server, client in pairs:
+            for link, load, parameters in itertools.product(
+                _grid(entry.link), _grid(entry.load), _grid(defaults | entry.parameters)
+            ):
+                yield {
+                    "scenario": given.name, "activity": activity, "server": server, "client": client,
+                    "link": check(link, Link, f"{where}: link"), "load": check(load, Load, f"{where}: load"),
+                    "parameters": check(parameters, Parameters, f"{where}: parameters"),
+                }  # fmt: skip
+
+
+def _chosen(value: Any, known: Sequence[str], where: str) -> tuple[str, ...]:
+    """Names that a value of an entry means."""
+    if value == "all":
+        return tuple(known)
+    names = tuple(value) if isinstance(value, list | tuple) else (value,)
+    for name in names:
+        if name not in known:
+            raise LabError(f"{where}: {name!r} is none of {', '.join(known)}")
+    return names
+
+
+def _grid(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of values that are lists."""
+    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    for chosen in itertools.product(*lists):
+        yield dict(zip(values, chosen))

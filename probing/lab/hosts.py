@@ -1,0 +1,158 @@
+"""Hosts of a run: a network namespace each, with one TAP interface whose other end is the link.
+
+They live inside a run's own mount and process namespaces (`isolation`), so that whatever happens they are gone when
+the run is.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from probing.lab.errors import LabError
+
+CLONE_NEWNET = 0x40000000
+_MS_BIND = 4096
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 2, 0x1000
+MTU = 1500
+QUEUE = 10_000  # frames that the interface keeps for the link
+Value = TypeVar("Value")
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def call(function: str, *arguments: object) -> None:
+    """A C library call that must succeed."""
+    if getattr(_libc, function)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), f"{function}: {os.strerror(ctypes.get_errno())}")
+
+
+class Host:
+    """One host. ``fd`` is the link's end of its interface."""
+
+    def __init__(self, name: str, address: str, number: int, folder: Path, *, client: bool) -> None:
+        """Make it. folder: logs of its processes. client: it reaches the network through a link of its own."""
+        self.name, self.address, self.client = name, address, client
+        self.mac = bytes([2, 0x77, *socket.inet_aton(address)[1:], number])
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self._namespace = -1
+        self.fd = -1
+        self.in_thread(self._make)
+
+    def _make(self) -> None:
+        call("unshare", CLONE_NEWNET)
+        self._namespace = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        places = Path("/run/netns")  # so that `ip netns exec NAME` works for people who look
+        places.mkdir(exist_ok=True)
+        (places / self.name).touch()
+        call("mount", b"/proc/thread-self/ns/net", str(places / self.name).encode(), b"", _MS_BIND, None)
+        for setting, value in (
+            ("ipv6/conf/all/disable_ipv6", 1),
+            ("ipv6/conf/default/disable_ipv6", 1),
+            ("ipv4/tcp_no_metrics_save", 1),  # a connection must not learn from the one before
+        ):
+            path = Path("/proc/sys/net") / setting
+            if path.exists():
+                path.write_text(str(value))
+        self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.ioctl(self.fd, _TUNSETIFF, struct.pack("16sH22x", b"eth0", _IFF_TAP | _IFF_NO_PI))
+
+    def connect(self, others: Sequence[Host]) -> None:
+        """Bring the interface up; every host knows all others, so that no ARP is seen."""
+        mac = ":".join(f"{b:02x}" for b in self.mac)
+        lines = ["link set lo up", f"link set eth0 address {mac} mtu {MTU} txqueuelen {QUEUE} up",
+                 f"address add {self.address}/24 dev eth0", "route add default dev eth0"]  # fmt: skip
+        for other in others:
+            if other is not self:
+                theirs = ":".join(f"{b:02x}" for b in other.mac)
+                lines.append(f"neigh replace {other.address} lladdr {theirs} nud permanent dev eth0")
+        done = self.in_thread(
+            lambda: subprocess.run(
+                ["ip", "-batch", "-"], input="\n".join(lines), capture_output=True, text=True, timeout=20, check=False
+            )
+        )
+        if done.returncode:
+            raise LabError(f"host {self.name}: ip: {done.stderr.strip()}")
+
+    def enter(self) -> None:
+        """Move the calling thread here; its sockets and the programs it starts are this host's."""
+        call("setns", self._namespace, CLONE_NEWNET)
+
+    def in_thread(self, work: Callable[[], Value]) -> Value:
+        """Do something in a thread that lives here."""
+        result: list[Value] = []
+        problem: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                if self._namespace >= 0:
+                    self.enter()
+                result.append(work())
+            except BaseException as error:
+                problem.append(error)
+
+        thread = threading.Thread(target=run, name=self.name)
+        thread.start()
+        thread.join()
+        if problem:
+            raise problem[0]
+        return result[0]
+
+    def start(self, argv: Sequence[str | Path], *, log: str, **more: Any) -> subprocess.Popen[bytes]:
+        """Start a program here, in a session of its own; both outputs go to ``log`` in the host's folder."""
+        with self._log(log) as output:
+            process = self.in_thread(
+                lambda: subprocess.Popen(
+                    [str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                    start_new_session=True, **more,
+                )
+            )  # fmt: skip
+        self.processes.append(process)
+        return process
+
+    def _log(self, name: str) -> IO[bytes]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return (self.folder / f"{self.name}.{name}.log").open("ab")
+
+    def wait_for_port(self, port: int, process: subprocess.Popen[bytes], log: str, seconds: float = 20.0) -> None:
+        """Wait until something listens on a TCP port of this host; the check never crosses the link."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                self.in_thread(lambda: socket.create_connection(("127.0.0.1", port), 1).close())
+                return
+            except OSError:
+                self.wait_a_bit(process, log, end, f"nothing listens on port {port}")
+
+    def wait_until(
+        self, ready: Callable[[], bool], process: subprocess.Popen[bytes], log: str, seconds: float = 20.0
+    ) -> None:
+        """Wait until ``ready``, asked in a thread of this host, says so."""
+        end = time.monotonic() + seconds
+        while not self.in_thread(ready):
+            self.wait_a_bit(process, log, end, "not ready")
+
+    def wait_a_bit(self, process: subprocess.Popen[bytes], log: str, end: float, what: str) -> None:
+        """Sleep, or say why waiting is in vain."""
+        code = process.poll()
+        if code not in (None, 0) or time.monotonic() > end:
+            text = (self.folder / f"{self.name}.{log}.log").read_text(errors="replace")[-2000:]
+            how = f"ended with {code}" if code is not None else f"{what} in time"
+            raise LabError(f"host {self.name}: {log} {how}: {text.strip() or 'it said nothing'}")
+        time.sleep(0.005)
+
+    def freeze(self) -> None:
+        """Stop all processes of this host where they are."""
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGSTOP)

@@ -1,0 +1,152 @@
+"""A private machine for one run: namespaces of its own for processes, mounts, networks, names and IPC.
+
+The kernel takes it down as a whole when its first process ends, however that happens: no process, interface, mount
+or user of a run can outlive it, and nothing written to /etc, /var, /home, /root, /run or /srv reaches the machine.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from probing.lab.hosts import call
+
+NEWNS, NEWUTS, NEWIPC, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x20000000, 0x40000000
+_REC, _PRIVATE, _BIND = 16384, 1 << 18, 4096
+_PDEATHSIG = 1
+
+ROOM = Path("/run/lab")  # of the run, in memory: gone with it
+OUT = ROOM / "out"  # the folder of results, outside
+OVERLAID = ("/etc", "/var", "/home", "/root", "/srv", "/opt")
+USER, PASSWORD, UID = "ada", "correct-horse-7", 61001  # exists in runs only
+GUEST = "bob"  # a second user, with the same password
+USERS = {USER: UID, GUEST: UID + 1}
+
+
+class Ended(NamedTuple):
+    """How a private machine came down."""
+
+    code: int  # exit status; minus the signal's number
+    timed_out: bool
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent is, whatever kills it."""
+    call("prctl", _PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def alone(work: Callable[[], None], out: Path, limit_s: float, error: str = "error.txt") -> Ended:
+    """Do ``work`` as the first process of a private machine, in which ``out`` is OUT; wait for its end.
+
+    What it raises is written to the file ``error`` there. Kills it after ``limit_s`` seconds. Fork: to be called while
+    no other thread runs.
+    """
+    here = os.getpid()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            die_with_parent(here)
+            call("unshare", NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET)
+            first = os.fork()
+            if first == 0:
+                code = _first(work, out, error)
+            else:
+                code = os.waitstatus_to_exitcode(os.waitpid(first, 0)[1])
+        except BaseException:
+            (out / error).write_text(traceback.format_exc())
+        finally:
+            os._exit(code if code >= 0 else 128 - code)
+    end, timed_out = time.monotonic() + limit_s, False
+    while True:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return Ended(os.waitstatus_to_exitcode(status), timed_out)
+        if time.monotonic() > end and not timed_out:
+            timed_out = True
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.005)
+
+
+def _first(work: Callable[[], None], out: Path, error: str) -> int:
+    try:
+        # the parent's number is not seen from here; it cannot have died unseen, it waits for us
+        call("prctl", _PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lab itself stops runs
+        _furnish(out)
+        work()
+        sys.stdout.flush()
+        return 0
+    except BaseException:
+        problem = traceback.format_exc()
+        place = OUT if OUT.exists() else out
+        (place / error).write_text(problem)
+        return 1
+
+
+def _furnish(out: Path) -> None:
+    """Private mounts: /proc, /run, and writable copies of what servers write to."""
+    folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    call("mount", b"none", b"/", None, _REC | _PRIVATE, None)
+    call("mount", b"proc", b"/proc", b"proc", 0, None)
+    call("mount", b"tmpfs", b"/run", b"tmpfs", 0, b"mode=755,size=8g")
+    OUT.mkdir(parents=True)
+    call("mount", f"/proc/self/fd/{folder}".encode(), str(OUT).encode(), None, _BIND, None)
+    os.close(folder)
+    for place in OVERLAID:
+        if Path(place).is_dir():
+            upper, work = (ROOM / f"overlay{place}-{part}" for part in ("upper", "work"))
+            upper.mkdir(parents=True)
+            work.mkdir(parents=True)
+            options = f"lowerdir={place},upperdir={upper},workdir={work}"
+            call("mount", b"overlay", place.encode(), b"overlay", 0, options.encode())
+    for path in (ROOM / "tmp", Path("/run/sshd"), Path("/run/lock")):
+        path.mkdir(exist_ok=True)
+    (ROOM / "tmp").chmod(0o1777)
+    os.environ["TMPDIR"] = str(ROOM / "tmp")
+    os.environ["HOME"] = "/root"
+    os.environ["LC_ALL"] = "C.UTF-8"
+    os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    for name in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"):
+        os.environ.pop(name, None)
+        os.environ.pop(name.upper(), None)
+    os.chdir(ROOM)
+    _users()
+
+
+def _users() -> None:
+    """The machine's system accounts without their passwords, and the users of the lab."""
+    etc = Path("/etc")
+    hashed = HASH
+    kept = [line for line in (etc / "passwd").read_text().splitlines() if line.split(":")[0] not in USERS]
+    shadow = [f"{line.split(':')[0]}:*:19000::::::" for line in kept if line]
+    groups = (etc / "group").read_text().rstrip("\n").splitlines()
+    for name, uid in USERS.items():
+        kept.append(f"{name}:x:{uid}:{uid}::/home/{name}:/bin/sh")
+        shadow.append(f"{name}:{hashed}:19000::::::")
+        groups.append(f"{name}:x:{uid}:")
+        home = Path("/home") / name
+        home.mkdir(parents=True, exist_ok=True)
+        os.chown(home, uid, uid)
+        home.chmod(0o755)
+    (etc / "passwd").write_text("\n".join(kept) + "\n")
+    (etc / "group").write_text("\n".join(groups) + "\n")
+    (etc / "shadow").unlink(missing_ok=True)
+    (etc / "shadow").touch(0o600)
+    (etc / "shadow").write_text("\n".join(shadow) + "\n")
+    (etc / "resolv.conf").unlink(missing_ok=True)
+    (etc / "resolv.conf").write_text("")
+    call("sethostname", b"lab", 3)
+
+
+# of PASSWORD, by `openssl passwd -6 -salt wiresonde`: hashing it anew would cost every run 5 ms
+HASH = "$6$wiresonde$shVlA82IUWRBmiHymsxLxI2OKXJY5OM0cQqBwLI.XDVRNk90nSdUkdsczxbWV7x57hFrrRgMaQBbSWjVcqiuh/"

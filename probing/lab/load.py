@@ -1,0 +1,157 @@
+"""Load of the server: a quota of processor time, or busy loops beside it; and what it comes to, measured."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from probing.lab.errors import LabError
+from probing.lab.hosts import Host
+from probing.lab.settings import Load
+
+CGROUPS = Path("/sys/fs/cgroup")
+PREFIX = "wiresonde-lab-"  # of the control groups: then the worker's process id and the run's number
+PERIOD_US = 20_000  # a quota of 1 % lets the server run 0.2 ms in each
+EVERY_S = 0.1
+HOG = "while :; do :; done"
+
+
+def cgroup_root() -> Path | None:
+    """Where groups with a processor quota can be made: version 1's cpu controller or version 2; None: nowhere."""
+    for place, file in ((CGROUPS / "cpu", "cpu.cfs_quota_us"), (CGROUPS, "cgroup.controllers")):
+        if place.is_dir() and os.access(place, os.W_OK):
+            if file == "cgroup.controllers":
+                if not (place / file).exists() or "cpu" not in (place / file).read_text().split():
+                    continue
+                return place
+            return place
+    return None
+
+
+def processes_of(host: Host) -> list[int]:
+    """Ids of the processes in a host's network namespace."""
+    wanted = host.in_thread(lambda: os.stat("/proc/thread-self/ns/net").st_ino)
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if os.stat(entry / "ns/net").st_ino == wanted:
+                    found.append(int(entry.name))
+    return found
+
+
+def group_name(worker: int, number: int) -> str:
+    """Name of a run's control group."""
+    return f"{PREFIX}{worker}-{number}"
+
+
+def apply(load: Load, server: Host, group: str) -> None:
+    """Put the server's processes, and those that they will start, under a load."""
+    if load.quota_pct:
+        _limit(processes_of(server), load.quota_pct, group)
+    if load.hogs:
+        processor = min(os.sched_getaffinity(0))
+        for _ in range(load.hogs):
+            server.start(["sh", "-c", HOG], log="hog")
+        for pid in processes_of(server):
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(pid, {processor})
+
+
+def _limit(pids: list[int], quota_pct: float, group: str) -> None:
+    root = cgroup_root()
+    if root is None:
+        raise LabError("load.quota_pct: no cpu control group can be made here; use load.hogs")
+    place = root / group
+    place.mkdir(exist_ok=True)
+    quota = max(1000, round(PERIOD_US * quota_pct / 100))  # the kernel takes no less than 1 ms
+    period = max(PERIOD_US, round(quota / quota_pct * 100))
+    if (place / "cpu.cfs_quota_us").exists():
+        (place / "cpu.cfs_period_us").write_text(str(period))
+        (place / "cpu.cfs_quota_us").write_text(str(quota))
+    else:
+        with contextlib.suppress(OSError):
+            (root / "cgroup.subtree_control").write_text("+cpu")
+        (place / "cpu.max").write_text(f"{quota} {period}")
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            (place / "cgroup.procs").write_text(str(pid))
+
+
+def sweep(worker: int | None = None) -> None:
+    """Remove the empty control groups of a worker, or of all workers that are gone."""
+    root = cgroup_root()
+    if root is None:
+        return
+    for place in root.glob(f"{PREFIX}*"):
+        owner = place.name.removeprefix(PREFIX).split("-")[0]
+        mine = worker is not None and owner == str(worker)
+        if mine or (worker is None and owner.isdigit() and not Path("/proc", owner).exists()):
+            with contextlib.suppress(OSError):
+                place.rmdir()
+
+
+class Measured(NamedTuple):
+    """Load over a time, in percent."""
+
+    busy: float  # of the machine's processors
+    waiting: float  # share of the time in which the server could run that it waited for a processor
+
+
+class Meter:
+    """Reads the load every 0.1 s while a run goes on."""
+
+    def __init__(self, server: Host) -> None:
+        self._server = server
+        self._rows: list[tuple[int, int, int, int, int]] = []  # ns monotonic, busy, total, ran, waited
+        self._pids: dict[int, tuple[int, int]] = {}
+        self._ran = self._waited = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="load meter", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._read()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End."""
+        self._stop.set()
+        self._thread.join()
+        self._read()
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            self._read()
+
+    def _read(self) -> None:
+        ticks = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+        idle = ticks[3] + ticks[4]
+        for pid in processes_of(self._server):
+            with contextlib.suppress(OSError, ValueError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(HOG.encode()):
+                    continue
+                ran, waited = map(int, Path(f"/proc/{pid}/schedstat").read_text().split()[:2])
+                before = self._pids.get(pid, (0, 0))
+                self._ran += max(0, ran - before[0])
+                self._waited += max(0, waited - before[1])
+                self._pids[pid] = (ran, waited)
+        self._rows.append((time.monotonic_ns(), sum(ticks) - idle, sum(ticks), self._ran, self._waited))
+
+    def between(self, start: int, end: int) -> Measured:
+        """Load from one time to another, widened to the readings before and after."""
+        times = [row[0] for row in self._rows]
+        first = max(0, int(np.searchsorted(times, start, "right")) - 1)
+        last = min(len(times) - 1, int(np.searchsorted(times, end, "left")))
+        a, b = self._rows[first], self._rows[max(last, min(first + 1, len(times) - 1))]
+        total, ran, waited = b[2] - a[2], b[3] - a[3], b[4] - a[4]
+        return Measured(
+            100.0 * (b[1] - a[1]) / total if total > 0 else 0.0,
+            100.0 * waited / (ran + waited) if ran + waited > 0 else 0.0,
+        )

@@ -1,0 +1,304 @@
+"""One run in its private machine: hosts, link, servers, samples; then captures, label rows and an account of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import threading
+import time
+import traceback
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from probing.lab import catalog, labels, load, registry, vantage
+from probing.lab.errors import LabError
+from probing.lab.hosts import Host
+from probing.lab.isolation import OUT, ROOM
+from probing.lab.link import Link, Log
+from probing.lab.session import Session, Site, Span, on_host, phases
+from probing.lab.settings import Activity, Background, Parameters, Run
+from probing.lab.settings import Link as LinkSetting
+
+logger = logging.getLogger(__name__)
+
+FIRST_CLIENT = 10  # last number of the first client's address
+SETTLE_S = 0.05
+FAILED_SHARE = 0.5  # of samples, above which a run has failed
+
+
+@dataclass(frozen=True)
+class Role:
+    """A group of users that do the same: the run's own, or one of its background."""
+
+    scenario: str
+    server: str
+    client: str
+    activity: str
+    parameters: Parameters
+    link: LinkSetting
+    users: int
+    background: Background | None = None
+
+    @property
+    def does(self) -> Activity:
+        """The activity as its scenario describes it."""
+        return catalog.scenario(self.scenario).activities[self.activity]
+
+    @property
+    def hosts(self) -> int:
+        """Client hosts of one user."""
+        return self.parameters.hosts - 1 if catalog.scenario(self.scenario).several_hosts else 1
+
+
+def roles(run: Run) -> list[Role]:
+    """The run's own users first, then the background."""
+    own = Role(run.scenario, run.server, run.client, run.activity, run.parameters, run.link, run.users)
+    others = []
+    for other in run.background:
+        given = catalog.scenario(other.scenario)
+        if other.activity not in given.activities:
+            raise LabError(f"run {run.id}: background: {other.scenario} has no activity {other.activity!r}")
+        values = given.parameters | given.activities[other.activity].parameters | other.parameters
+        parameters = catalog.check(values, Parameters, f"run {run.id}: background")
+        others.append(Role(other.scenario, other.server, other.client, other.activity, parameters, other.link,
+                           other.users, other))  # fmt: skip
+    return [own, *others]
+
+
+class Performance:
+    """A run that is under way, inside its private machine."""
+
+    def __init__(self, run: Run, folder: Path, group: str, snap: int) -> None:
+        """folder: for what comes of it. group: name of a control group. snap: bytes kept of a frame."""
+        self.run, self.folder, self.group, self.snap = run, folder, group, snap
+        self.logs = folder / "logs"
+        self.roles = roles(run)
+        self.spans: list[tuple[Role, Span]] = []
+        self.held: list[Any] = []
+        self.over = threading.Event()
+
+    def go(self) -> None:
+        """Everything."""
+        began = time.time()
+        self._hosts()
+        link = self.link
+        link.start()
+        for server, (host, mine) in self.servers.items():
+            self._serve(server, host, mine)
+        load.apply(self.run.load, next(iter(self.servers.values()))[0], self.group)
+        meter = load.Meter(next(iter(self.servers.values()))[0])
+        meter.start()
+        time.sleep(SETTLE_S)
+        ready = time.time()
+        self._samples()
+        self._wait_for_the_last_packets()
+        log = link.stop()
+        meter.stop()
+        self._write(log, meter, began, ready)
+
+    def _hosts(self) -> None:
+        """Server hosts, one for each service, and the users' hosts."""
+        a, b = divmod(self.run.number, 256)
+        block = f"10.{a}.{b}."
+        self.servers: dict[str, tuple[Host, list[Role]]] = {}
+        self.users: list[tuple[Role, list[Host]]] = []
+        settings: list[LinkSetting] = []
+        hosts: list[Host] = []
+
+        def add(name: str, last: int, link: LinkSetting | None) -> Host:
+            host = Host(name, block + str(last), len(hosts) + 1, self.logs, client=link is not None)
+            hosts.append(host)
+            settings.append(link or LinkSetting())
+            return host
+
+        for role in self.roles:
+            key = f"{role.scenario}/{role.server}"
+            if key not in self.servers:
+                number = len(self.servers) + 1
+                self.servers[key] = add(f"server{number}", number, None), []
+            self.servers[key][1].append(role)
+        last = FIRST_CLIENT
+        for role in self.roles:
+            for _ in range(role.users):
+                group = [add(f"client{last - FIRST_CLIENT + k + 1}", last + k, role.link) for k in range(role.hosts)]
+                last += role.hosts
+                self.users.append((role, group))
+        for host in hosts:
+            host.connect(hosts)
+        for host in hosts:
+            (ROOM / "clients" / host.name).mkdir(parents=True)
+        self.link = Link(hosts, settings, self.run.seed)
+
+    def _serve(self, key: str, host: Host, mine: Sequence[Role]) -> None:
+        folder = ROOM / "services" / host.name
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
+        clients = tuple(c for role, group in self.users if role in mine for c in group)
+        activities = tuple(dict.fromkeys(role.activity for role in mine))
+        site = Site(host, folder, mine[0].parameters, activities, clients, self.run.seed)
+        registry.service(key.split("/")[1]).start(site)
+
+    def _samples(self) -> None:
+        """Let all users work; the background stops when the run's own users are done."""
+        own = [(role, group) for role, group in self.users if role.background is None]
+        others = [(role, group) for role, group in self.users if role.background is not None]
+        behind = [
+            on_host(group[0], lambda r=role, g=group, n=k: self._background(r, g, n), f"background {k}")  # type: ignore[misc]
+            for k, (role, group) in enumerate(others)
+        ]
+        working = [
+            on_host(group[0], lambda r=role, g=group, n=k: self._user(r, g, range(n, self.run.samples, len(own))), f"user {k}")  # type: ignore[misc]
+            for k, (role, group) in enumerate(own)
+        ]  # fmt: skip
+        for thread in working:
+            while thread.is_alive():
+                thread.join(0.5)
+                self.link.check()
+        self.over.set()
+        for thread in behind:
+            thread.join(30)
+
+    def _user(self, role: Role, group: list[Host], samples: Iterable[int]) -> None:
+        for sample in samples:
+            self._perform(role, group, str(self.run.seed), sample)
+
+    def _background(self, role: Role, group: list[Host], number: int) -> None:
+        rng = Random(f"{self.run.seed}/background/{number}")
+        sample = 0
+        assert role.background is not None
+        while not self.over.wait(rng.expovariate(1e3 / max(1.0, role.background.pause_ms))):
+            self._perform(role, group, f"{self.run.seed}/background/{number}", sample)
+            sample += 1
+
+    def _perform(self, role: Role, group: list[Host], seed: str, sample: int) -> None:
+        server = self.servers[f"{role.scenario}/{role.server}"][0]
+        session = Session(group[0], server, role.activity, role.parameters, seed, sample, self.link, group, self.held)
+        session.span.start = time.monotonic_ns()
+        try:
+            registry.client(role.client).perform(session)
+        except Exception as error:
+            session.span.problem = f"{type(error).__name__}: {error}"
+            logger.warning("run=%s sample=%d failed: %s", self.run.id, sample, traceback.format_exc())
+            if session.span.succeeded is None:
+                session.span.succeeded = False
+        session.span.end = time.monotonic_ns()
+        self.spans.append((role, session.span))
+
+    def _wait_for_the_last_packets(self) -> None:
+        """FINs and their acknowledgements cross the slowest link, and may have to be sent again."""
+        slowest = max(role.link.delay_ms + 3 * role.link.jitter_ms for role in self.roles)
+        lossy = any(r.link.loss_pct or r.link.corrupt_pct or r.link.rate_kbit for r in self.roles)
+        time.sleep(0.15 + 3 * slowest / 1e3 + (0.8 + 2 * slowest / 1e3 if lossy else 0.0))
+
+    def _write(self, log: Log, meter: load.Meter, began: float, ready: float) -> None:
+        packets = {
+            name: vantage.write_pcap(self.folder / f"{name}.pcap", log, name, self.snap) for name in self.run.vantage
+        }
+        rows, strays = self._rows(log, meter)
+        problems = [span.problem for role, span in self.spans if span.problem and role.background is None]
+        own = sum(role.background is None for role, _ in self.spans)
+        if own < self.run.samples or len(problems) > FAILED_SHARE * self.run.samples:
+            raise LabError(f"run {self.run.id}: {len(problems)} of {self.run.samples} samples failed, {own} were done; "
+                           f"first: {problems[0] if problems else 'none'}")  # fmt: skip
+        released = log.records[log.records["out_ts"] > 0]
+        late = np.sort(released["out_ts"] - released["due"]) / 1e6
+        account = {
+            "run": self.run.model_dump(mode="json"),
+            "packets": packets,
+            "connections": len(rows),
+            "strays": strays,
+            "samples": own,
+            "problems": problems[:20],
+            "failed_samples": len(problems),
+            "link": {
+                "frames": len(log.records), "unsent": log.unsent, "real_time": log.real_time,
+                "late_ms_p50": _rank(late, 0.5), "late_ms_p99": _rank(late, 0.99), "late_ms_max": _rank(late, 1.0),
+            },
+            "versions": {
+                **{role.client: registry.client(role.client).version() for role in self.roles},
+                **{role.server: registry.service(role.server).version() for role in self.roles},
+            },
+            "began": began,
+            "prepared_s": round(ready - began, 3),
+            "took_s": round(time.time() - began, 3),
+        }  # fmt: skip
+        (self.folder / "rows.json").write_text(json.dumps(rows))
+        (self.folder / "run.json").write_text(json.dumps(account, indent=1))
+
+    def _rows(self, log: Log, meter: load.Meter) -> tuple[list[dict[str, Any]], int]:
+        """Label rows of all connections, and how many connections no session knows."""
+        owner = {h.address: (role, group) for role, group in self.users for h in group}
+        by_host: dict[str, list[tuple[Role, Span]]] = {}
+        for role, span in self.spans:
+            for host in owner[span.address][1]:
+                by_host.setdefault(host.address, []).append((role, span))
+        epoch = self.link.epoch_ns(0)
+        shared = labels.run_labels(self.run)
+        rows, strays = [], 0
+        for flow in log.flows:
+            row = labels.flow_row(flow, epoch, meter)
+            found = self._span_of(row, by_host, epoch)
+            if found is None:
+                strays += 1
+                logger.warning("run=%s nobody knows the connection %s", self.run.id, row)
+                continue
+            rows.append(shared | row | self._labels(flow, row, *found, epoch))
+        return rows, strays
+
+    def _span_of(
+        self, row: dict[str, Any], by_host: dict[str, list[tuple[Role, Span]]], epoch: int
+    ) -> tuple[Role, Span] | None:
+        """The session that a connection is part of: the one that claimed its port, or that was under way."""
+        for address, port in ((row["src"], row["sport"]), (row["dst"], row["dport"])):
+            spans = by_host.get(address, ())
+            during = [s for s in spans if s[1].start + epoch <= row["start"] <= s[1].end + epoch]
+            claimed = [s for s in during if port in s[1].ports]
+            if claimed or during:
+                return (claimed or during)[0]
+            before = [s for s in spans if s[1].start + epoch <= row["start"]]
+            if before:
+                return max(before, key=lambda s: s[1].start)
+        return None
+
+    def _labels(self, flow: Any, row: dict[str, Any], role: Role, span: Span, epoch: int) -> dict[str, Any]:
+        given, does = catalog.scenario(role.scenario), role.does
+        service = registry.service(role.server)
+        from_client = row["src"] in {h.address for r, group in self.users if r is role for h in group}
+        port, own_port = (row["dport"], row["sport"]) if from_client else (row["sport"], row["dport"])
+        part = service.roles.get(port, "data") if port is not None else "main"
+        wanted = role.parameters.termination
+        if wanted not in does.terminations:
+            wanted = does.terminations[0]
+        result = {
+            "scenario": role.scenario, "task": given.task, "activity": role.activity,
+            "role": "background" if role.background and part == "main" else part,
+            "client_impl": role.client, "server_impl": role.server,
+            "attack": int(does.attack), "attack_kind": does.attack_kind if does.attack else "none",
+            "content_kind": role.parameters.content_kind, "cache": role.parameters.cache,
+            **labels.link_labels(role.link),
+            "sample": span.sample, "content_bytes": span.content_bytes, "succeeded": span.succeeded,
+            "phases": phases([(name, at + epoch) for name, at in span.marks]), "sample_start": span.start + epoch,
+            "pair": f"{self.run.pair}-{span.sample}" if self.run.pair and role.background is None else "",
+        }  # fmt: skip
+        own = dict(span.by_port.get(own_port, {})) if own_port is not None else {}
+        result["termination"] = labels.termination(flow, own.pop("termination", wanted))
+        return result | own
+
+
+def _rank(ordered: Any, share: float) -> float:
+    if not len(ordered):
+        return 0.0
+    return round(float(ordered[min(len(ordered) - 1, math.floor(share * len(ordered)))]), 4)
+
+
+def perform(run: Run, folder: str, group: str, snap: int) -> None:
+    """Do a run; to be called as the first process of a private machine. folder: its name in OUT."""
+    logging.basicConfig(level=logging.WARNING, filename=OUT / folder / "lab.log", force=True,
+                        format="%(asctime)s %(levelname)s %(name)s %(message)s")  # fmt: skip
+    Performance(run, OUT / folder, group, snap).go()

@@ -1,0 +1,1 @@
+"""Servers of the lab, a file each: configured and started in a run's private machine, without systemd."""

@@ -1,0 +1,224 @@
+"""One sample: a client does an activity once, and says what of it only it knows.
+
+A session is the thread it runs in: that thread lives on the client's host, so sockets and programs are the host's.
+Everything random comes from ``rng``, which is equal in twins and in repetitions of a run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+from probing.lab.errors import LabError
+from probing.lab.hosts import Host
+from probing.lab.isolation import OUT, ROOM
+from probing.lab.link import Link
+from probing.lab.settings import Parameters
+
+TEXT = b"the quick brown fox jumps over the lazy dog and then it sleeps in the sun until noon "
+COMMAND_S = 60.0  # no program of a client runs longer, unless it says so
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a service is set up. ``clients``: hosts that will come; ``peers``: further hosts that it may use."""
+
+    host: Host
+    folder: Path  # empty, its own
+    parameters: Parameters
+    activities: tuple[str, ...]  # that it will serve
+    clients: tuple[Host, ...]
+    seed: int
+
+    def template(self, name: str, make: Callable[[Path], None]) -> Path:
+        """A folder that is dear to make (a fresh database) and that runs copy: made once for all of them."""
+        place = OUT / ".templates" / name
+        if not place.exists():
+            place.parent.mkdir(exist_ok=True)
+            part = place.with_name(f"{name}.{os.getpid()}-{time.monotonic_ns()}.part")
+            part.mkdir()
+            make(part)
+            try:
+                part.rename(place)
+            except OSError:
+                if not place.exists():
+                    raise
+        return place
+
+
+class Service(Protocol):
+    """A server program. It is started without systemd and is ready when ``start`` returns."""
+
+    programs: tuple[str, ...]  # executables it needs
+    roles: Mapping[int, str]  # server port -> role of its connections; ports of others are ``data``
+
+    def start(self, site: Site) -> None:
+        """Configure and start it on its host; raises LabError when it does not come up."""
+
+    def version(self) -> str:
+        """Its version, as its program says it."""
+
+
+@dataclass
+class Span:
+    """What a session logs. Times are ns, monotonic; ports are the client's own, when it knows them."""
+
+    sample: int
+    address: str
+    start: int
+    end: int = 0
+    ports: set[int] = field(default_factory=set)
+    marks: list[tuple[str, int]] = field(default_factory=list)
+    content_bytes: int | None = None
+    succeeded: bool | None = None
+    problem: str = ""
+    by_port: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+class Session:
+    """What a client has to do, with what, and where it says what it did."""
+
+    def __init__(
+        self, host: Host, server: Host, activity: str, parameters: Parameters, seed: str, sample: int,
+        link: Link, hosts: Sequence[Host] = (), held: list[Any] | None = None,
+    ) -> None:  # fmt: skip
+        self.host, self.activity, self.parameters, self.sample = host, activity, parameters, sample
+        self.server = server.address
+        self.server_host = server
+        self.hosts = tuple(hosts)  # further client hosts of this session (synchronisation), its own first
+        self.rng = Random(f"{seed}/{sample}")
+        self.span = Span(sample, host.address, 0)
+        self.folder = ROOM / "clients" / host.name  # the client's own, kept between samples
+        self._link, self._held = link, held if held is not None else []
+
+    # what a client says
+
+    def mark(self, phase: str) -> None:
+        """A phase begins now."""
+        self.span.marks.append((phase, time.monotonic_ns()))
+
+    def claim(self, port: int, **labels: Any) -> None:
+        """The connection from this local port is mine; with labels of its own where they differ (termination …)."""
+        self.span.ports.add(port)
+        if labels:
+            self.span.by_port.setdefault(port, {}).update(labels)
+
+    def transferred(self, n: int) -> None:
+        """Bytes of content that were (to be) transferred, both directions."""
+        self.span.content_bytes = (self.span.content_bytes or 0) + n
+
+    def outcome(self, succeeded: bool) -> None:
+        """Whether the activity came to what it wanted (a login, a transfer, an answer)."""
+        self.span.succeeded = succeeded
+
+    # what a client needs
+
+    def size(self) -> int:
+        """Bytes of a transfer, drawn log-uniformly from the range of content_bytes."""
+        low, high = self.parameters.size_range
+        if low == high:
+            return low
+        return min(high, max(low, round((low + 1) * ((high + 1) / (low + 1)) ** self.rng.random()) - 1))
+
+    def content(self, n: int) -> bytes:
+        """n bytes of the kind that is asked for."""
+        if self.parameters.content_kind == "binary":
+            return self.rng.randbytes(n)
+        at = self.rng.randrange(len(TEXT))
+        return (TEXT * (n // len(TEXT) + 2))[at : at + n]
+
+    def pause(self) -> None:
+        """Wait for pause_ms."""
+        if self.parameters.pause_ms:
+            time.sleep(self.parameters.pause_ms / 1e3)
+
+    def run(
+        self, *argv: str | Path, ok: tuple[int, ...] = (0,), seconds: float = COMMAND_S, feed: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
+        """Run a program on this host to its end; any other exit code than ``ok`` fails the sample."""
+        process = subprocess.Popen(
+            [str(word) for word in argv], stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=self.folder,
+            env={**os.environ, **(env or {})},
+        )  # fmt: skip
+        try:
+            out, err = process.communicate(feed, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            if 124 not in ok:
+                raise LabError(f"{argv[0]}: still running after {seconds:g} s: {_tail(err)}") from None
+            return subprocess.CompletedProcess(argv, 124, out, err)
+        if process.returncode not in ok:
+            raise LabError(f"{' '.join(map(str, argv))}: exit {process.returncode}: {_tail(err) or _tail(out)}")
+        return subprocess.CompletedProcess(argv, process.returncode, out, err)
+
+    def start(self, *argv: str | Path) -> subprocess.Popen[bytes]:
+        """Start a program on this host that goes on until the run is over."""
+        process = subprocess.Popen(
+            [str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, start_new_session=True, cwd=self.folder,
+        )  # fmt: skip
+        self._held.append(process)
+        return process
+
+    def vanish(self, port: int) -> None:
+        """The network fails: nothing more of the connection of this local port is carried, ever."""
+        if not self._link.cut(self.host.address, port):
+            raise LabError(f"port {port} of {self.host.name}: the link knows no such connection")
+
+    def keep(self, thing: Any) -> None:
+        """Keep a socket (or what holds one) open until the link is down, so that nothing of its end is seen."""
+        self._held.append(thing)
+
+
+class Client(Protocol):
+    """A client implementation."""
+
+    programs: tuple[str, ...]
+
+    def perform(self, session: Session) -> None:
+        """Do ``session.activity`` once. Raises when it cannot; a refused login or page is an outcome, not an error."""
+
+    def version(self) -> str:
+        """Its version, as its program says it."""
+
+
+def _tail(text: bytes) -> str:
+    return text.decode(errors="replace").strip()[-400:]
+
+
+def program_version(*argv: str) -> str:
+    """First line of what a program says of its version, "" when it does not run."""
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return next((line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()), "")[:120]
+
+
+def phases(marks: Sequence[tuple[str, int]]) -> str:
+    """Marks as JSON: [[phase, ns since the epoch], …]."""
+    return json.dumps([list(mark) for mark in marks], separators=(",", ":"))
+
+
+def on_host(host: Host, work: Callable[[], None], name: str) -> threading.Thread:
+    """A thread on a host, started."""
+
+    def run() -> None:
+        host.enter()
+        work()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    return thread

@@ -1,0 +1,55 @@
+"""A worker of the lab: does runs, one after the other, as it is told on stdin, and says on stdout how each ended.
+
+Kept small and free of threads, since every run is a fork of it: kernels are loaded once, and each run starts in
+milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from probing.lab import load
+from probing.lab.isolation import alone, die_with_parent
+from probing.lab.link import warm_up
+from probing.lab.run import perform
+from probing.lab.settings import Run
+
+logger = logging.getLogger(__name__)
+
+
+def serve(work: Path, snap: int) -> None:
+    """Runs as they come, until stdin ends. work: the folder that runs' folders are made in."""
+    warm_up()
+    for line in sys.stdin:
+        run = Run.model_validate_json(line)
+        sys.stdout.write(json.dumps({"id": run.id, "problem": do(run, work, snap)}) + "\n")
+        sys.stdout.flush()
+
+
+def do(run: Run, work: Path, snap: int) -> str:
+    """Do a run; its folder appears whole or not at all. Returns what went wrong, "" if nothing did."""
+    part, whole = work / f"{run.id}.part", work / run.id
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    group = load.group_name(os.getpid(), run.number)
+    ended = alone(lambda: perform(run, part.name, group, snap), work, run.limit_s, f"{part.name}/error.txt")
+    load.sweep(os.getpid())
+    error = part / "error.txt"
+    problem = error.read_text() if error.exists() else ""
+    if ended.code == 0 and (part / "run.json").exists():
+        part.rename(whole)
+        return ""
+    if ended.timed_out:
+        problem = f"not over after {run.limit_s:g} s (limit_s)"
+    return problem.strip() or f"ended with {ended.code}"
+
+
+if __name__ == "__main__":
+    die_with_parent(int(sys.argv[3]))
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    serve(Path(sys.argv[1]), int(sys.argv[2]))

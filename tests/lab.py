@@ -1,0 +1,94 @@
+"""The traffic lab for tests: runs of an entry, done by a real worker, with what came of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import Config
+from engine.connections.record import json_lines
+from engine.reading import read_connection_tables
+from probing.lab import catalog, registry
+from probing.lab.settings import Corpus, Entry, Run
+
+FULL = 262_144
+
+
+def needs(*programs: str) -> None:
+    """Skip the test where the lab, or a program, cannot run."""
+    if os.getuid() != 0:
+        pytest.skip("only root may make private machines")
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("no /dev/net/tun")
+    if missing := [p for p in ("unshare", "ip", *programs) if shutil.which(p, path=PATH) is None]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    if subprocess.run(
+        ["unshare", "--mount", "--pid", "--net", "--fork", "true"], capture_output=True, timeout=20, check=False
+    ).returncode:
+        pytest.skip("namespaces cannot be made here")
+
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of one run."""
+
+    run: Run
+    folder: Path
+    account: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    def capture(self, vantage: str = "client") -> Path:
+        """Its capture."""
+        return self.folder / f"{vantage}.pcap"
+
+    def connections(self, vantage: str = "client") -> list[dict[str, Any]]:
+        """What `wiresonde connections` says of the capture."""
+        tables = read_connection_tables([self.capture(vantage)], Config())
+        return [json.loads(line) for table in tables for line in json_lines(table)]
+
+    def joined(self, vantage: str = "client") -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Label rows with their connections; every connection has exactly one row and the other way round."""
+        found = {
+            (c["id.orig_h"], c["id.orig_p"], c["id.resp_h"], c["id.resp_p"], c["proto"]): c
+            for c in self.connections(vantage)
+        }
+        keys = [(r["src"], r["sport"], r["dst"], r["dport"], r["proto"]) for r in self.rows]
+        assert Counter(keys) == Counter(found.keys()), "connections of the capture and label rows differ"
+        return [(row, found[key]) for row, key in zip(self.rows, keys)]
+
+
+def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, snap: int = FULL) -> list[Done]:
+    """Do all runs of an entry. Skips the test where a program of theirs is missing; fails it when a run fails."""
+    corpus = Corpus(
+        name="test", about="", seed=seed, vantage=("client", "server"), runs=(Entry.model_validate(entry),)
+    )
+    runs = catalog.expand(corpus)
+    programs = {p for r in runs for p in registry.client(r.client).programs + registry.service(r.server).programs}
+    needs(*sorted(programs))
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "probing.lab.worker", str(folder), str(snap), str(os.getpid())],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parent.parent,
+    )  # fmt: skip
+    said, _ = worker.communicate("".join(run.model_dump_json() + "\n" for run in runs), timeout=600)
+    problems = {line["id"]: line["problem"] for line in map(json.loads, said.splitlines())}
+    done = []
+    for run in runs:
+        part = folder / f"{run.id}.part"
+        logs = "".join(f"\n--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in part.glob("**/*.log"))
+        assert problems.get(run.id, "no answer") == "", f"{run.id}: {problems.get(run.id)}{logs}"
+        place = folder / run.id
+        account = json.loads((place / "run.json").read_text())
+        done.append(Done(run, place, account, json.loads((place / "rows.json").read_text())))
+    return done
