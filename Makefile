@@ -20,7 +20,7 @@ JOBS ?= 2
 
 .venv/.installed-test: .venv/.installed
 	echo "+ installing what tests need"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[probing,test]'
 	touch $@
 
 setup: .venv/.installed

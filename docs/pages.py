@@ -78,8 +78,10 @@ def cli_blocks() -> str:
         )
         blocks.append(f"## {name}\n\n```\n{command.get_help(context)}\n```")
         if isinstance(command, click.Group):
-            for sub in sorted(command.commands):
-                walk(command.commands[sub], f"{name} {sub}")
+            for sub in command.list_commands(context):
+                below = command.get_command(context, sub)
+                assert below is not None
+                walk(below, f"{name} {sub}")
 
     walk(cli, "wiresonde")
     return "\n\n".join(blocks)

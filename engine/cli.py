@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from contextlib import nullcontext
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,24 @@ if TYPE_CHECKING:
 LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class Main(Group):
+    """Has ``lab`` where the researcher's half is installed, and imports it when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names, in order."""
+        more = ["lab"] if find_spec("probing") is not None else []
+        return sorted({*super().list_commands(ctx), *more})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """A command by name."""
+        if cmd_name == "lab" and find_spec("probing") is not None:
+            from probing.cli import lab
+
+            return lab
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="wiresonde")
 @click.option("--verbose", "-v", count=True, help="Log what happens (-vv: everything).")
 def main(verbose: int) -> None:

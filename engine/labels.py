@@ -1,9 +1,10 @@
 """Probe labels: which packets belong to which controlled conversation.
 
 A label file has a row a conversation: ``src, sport, dst, dport, proto, start, end`` (the originator first; a
-packet matches in both directions; an empty field matches anything) and any further columns, the labels. Rows
-with equal labels share one probe id, so there are as many ids as combinations of labels, however many rows. An
-id follows from its labels, so that files labelled apart agree on it, and detectors elsewhere can look it up.
+packet matches in both directions; an empty field matches anything) and any further columns, the labels (but those
+that a Parquet file marks as measured). Rows with equal labels share one probe id, so there are as many ids as
+combinations of labels, however many rows. An id follows from its labels, so that files labelled apart agree on it,
+and detectors elsewhere can look it up.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 is no probe
 NO_PROBES: Probes = {0: {}}
 
 KEYS = ("src", "sport", "dst", "dport", "proto", "start", "end")
+KIND = b"wiresonde.kind"  # in a Parquet field's metadata: columns of kind ``measured`` are no labels
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmp6": 58, "ipv6-icmp": 58, "sctp": 132}
 MAX_PATTERNS = 4096  # rows with an empty field: each costs a comparison a packet
 
@@ -155,7 +157,7 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
         raise InputError(f"{path}: no column {', '.join(missing)}; the key columns are {', '.join(KEYS)}")
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise InputError(f"{path}: more than one column {', '.join(twice)}")
-    columns = [n for n in names if n not in KEYS]
+    columns = [n for n in names if n not in KEYS and not _measured(table.schema.field(n))]
     if not columns:
         raise InputError(f"{path}: no label column beside {', '.join(KEYS)}")
     rules = np.zeros(table.num_rows, RULE)
@@ -188,6 +190,11 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
     return Labels(probes, rules[order], patterns)
 
 
+def _measured(field: pa.Field) -> bool:
+    """Whether a Parquet file says of a column that it is no label: it differs from connection to connection."""
+    return bool((field.metadata or {}).get(KIND) == b"measured")
+
+
 def _text(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
@@ -217,7 +224,7 @@ def _times_as_text(table: pa.Table) -> pa.Table:
         if pa.types.is_timestamp(field.type):
             ns = table.column(k).cast(pa.timestamp("ns", tz=field.type.tz)).cast(pa.int64()).to_pylist()
             texts = [None if t is None else seconds(t) for t in ns]
-            table = table.set_column(k, field.name, pa.array(texts, pa.string()))
+            table = table.set_column(k, field.with_type(pa.string()), pa.array(texts, pa.string()))
     return table
 
 

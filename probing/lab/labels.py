@@ -14,11 +14,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from engine.labels import KIND
 from probing.lab.load import Meter
 from probing.lab.settings import DISTRIBUTIONS, TERMINATIONS, Link, Run
 
 Kind = Literal["key", "label", "measured"]
-KIND = b"wiresonde.kind"  # of a Parquet field's metadata; `engine.labels` leaves out what is measured
 ROLES = ("main", "control", "data", "lookup", "background", "scan")
 
 
@@ -90,16 +90,16 @@ COLUMNS: tuple[Label, ...] = (
     Label("load_waiting_pct", "measured", _REAL, "%", "of its running time that the server waited for a processor"),
     Label("handshake_ms", "measured", _REAL, "ms", "SYN into the link to SYN+ACK out of it; empty: none"),
     *_two("packets", "came into the link"),
-    *_two("data", "came into the link with payload"),
+    *_two("data", "came into the link with payload, SYN or FIN"),
     *_two("lost", "dropped by loss"),
-    *_two("lost_data", "with payload dropped by loss"),
+    *_two("lost_data", "of those with payload, SYN or FIN, dropped by loss"),
     *_two("overflow", "dropped by a full queue"),
-    *_two("overflow_data", "with payload dropped by a full queue"),
+    *_two("overflow_data", "of those with payload, SYN or FIN, dropped by a full queue"),
     *_two("cut", "not carried after a sudden termination"),
     *_two("duplicated", "sent twice"),
     *_two("corrupted", "damaged"),
     *_two("reordered", "released behind a later one"),
-    *_two("reordered_data", "with payload released behind a later one with payload"),
+    *_two("reordered_data", "of those with payload, SYN or FIN, released behind a later such one"),
 )  # fmt: skip
 LABELS = tuple(c.name for c in COLUMNS if c.kind == "label")
 _PROTO = {1: "icmp", 6: "tcp", 17: "udp"}

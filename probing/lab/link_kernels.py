@@ -40,7 +40,7 @@ FLOW = np.dtype(
         ("isn", "u4"), ("ordinal", "u4"), ("next", "i4"),
         ("first", "i8"), ("last", "i8"),  # ns, monotonic: when the link met it, when it released the last of it
         ("rng", "u8", 2),
-        # by direction, 0 from the originator: packets, bytes and those with payload that came in ...
+        # by direction, 0 from the originator: packets, bytes, and packets with payload, SYN or FIN (data) that came in ...
         ("packets", "i8", 2), ("bytes", "i8", 2), ("data", "i8", 2),
         # ... and what became of them
         ("lost", "i8", 2), ("lost_data", "i8", 2), ("overflow", "i8", 2), ("overflow_data", "i8", 2),
@@ -221,6 +221,12 @@ def parse(data: Bytes, start: int, n: int) -> Segment:
 
 
 @njit(cache=True, nogil=True)
+def _occupies(g: Segment) -> bool:
+    """Whether a loss is made good by sending again: payload, and the SYN and FIN of TCP; a bare ACK is not."""
+    return g.payload > 0 or (g.proto == 6 and g.flags & 3 != 0)
+
+
+@njit(cache=True, nogil=True)
 def _flow(s: State, g: Segment, origin: int, target: int, now: int) -> tuple[int, int]:
     """Number and direction of a segment's flow, a new one if need be; -1 when there is no room."""
     here, there = np.uint64(g.src << 16 | g.sport), np.uint64(g.dst << 16 | g.dport)
@@ -335,7 +341,7 @@ def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
     access = origin if s.ports[origin]["client"] else target
     up = 0 if access == origin else 1  # 0: towards the server
     p = s.ports[access]
-    data = g.payload > 0
+    data = _occupies(g)
     f["packets"][d] += 1
     f["bytes"][d] += n
     f["last"] = now
@@ -419,7 +425,7 @@ def _release(s: State, base: int, waiting: int, spec: NDArray[np.int64], now: in
         if record < f["newest"][d]:
             f["reordered"][d] += 1
         f["newest"][d] = max(f["newest"][d], record)
-        if g.payload > 0:
+        if _occupies(g):
             if record < f["newest_data"][d]:
                 f["reordered_data"][d] += 1
             f["newest_data"][d] = max(f["newest_data"][d], record)

@@ -210,6 +210,9 @@ class Performance:
         late = np.sort(released["out_ts"] - released["due"]) / 1e6
         account = {
             "run": self.run.model_dump(mode="json"),
+            "snap": self.snap,
+            "first_ns": int(log.records["in_ts"].min(initial=time.time_ns())),
+            "last_ns": int(np.maximum(log.records["in_ts"], log.records["out_ts"]).max(initial=0)),
             "packets": packets,
             "connections": len(rows),
             "strays": strays,

@@ -66,7 +66,10 @@ def test_every_command_has_help_and_stands_on_the_command_line_page() -> None:
         assert command.help, name
         assert f"## {name}\n" in text
         if isinstance(command, click.Group):
-            for sub, below in command.commands.items():
+            context = click.Context(command)
+            for sub in command.list_commands(context):
+                below = command.get_command(context, sub)
+                assert below is not None
                 walk(below, f"{name} {sub}")
 
     walk(main, "wiresonde")

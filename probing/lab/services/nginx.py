@@ -1,21 +1,26 @@
-"""nginx: static files, POST, keep-alive."""
+"""nginx: static files, uploads, streams, with TLS and without."""
 
 from __future__ import annotations
 
+from probing.lab.services import web_site
 from probing.lab.session import Site, program_version
-from probing.lab.isolation import ROOM
 
+# A location that returns at once would answer an upload before it has come; one that passes it on (without the body,
+# to a socket of its own) reads it first. sendfile_max_chunk spreads a limited rate: without it, nginx sends as much
+# as it may in the first second, and waits.
 CONFIGURATION = """
 daemon off;
 user www-data;
 worker_processes 1;
+worker_rlimit_nofile 20000;
 pid {folder}/pid;
 error_log {folder}/error;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 8192; }}
 http {{
     access_log off;
     include /etc/nginx/mime.types;
-    keepalive_timeout {idle};
+    keepalive_timeout {idle}ms;
+    keepalive_requests 100000;
     client_max_body_size 100m;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
@@ -24,8 +29,22 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen 80;
+        listen 443 ssl;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3;
         root {www};
-        location /upload {{ return 200 "thank you\\n"; }}
+        location = /{upload} {{
+            proxy_pass http://unix:{folder}/sink:/;
+            proxy_pass_request_body off;
+            proxy_set_header Content-Length "";
+        }}
+        location /{moved} {{ rewrite ^/{moved}(.*)$ /$1 permanent; }}
+        location /{stream} {{ limit_rate {rate}k; sendfile_max_chunk 16k; }}
+    }}
+    server {{
+        listen unix:{folder}/sink;
+        return 200 "{thanks}";
     }}
 }}
 """
@@ -34,18 +53,23 @@ http {{
 class Nginx:
     """nginx."""
 
-    programs = ("nginx",)
+    programs = ("nginx", "openssl")
     roles = {80: "main", 443: "main"}
 
     def start(self, site: Site) -> None:
-        """Serve /run/lab/www."""
-        www = ROOM / "www"
-        www.mkdir(exist_ok=True)
-        (site.folder / "nginx.conf").write_text(
-            CONFIGURATION.format(folder=site.folder, www=www, idle=65)
-        )
-        process = site.host.start(["nginx", "-e", site.folder / "error", "-c", site.folder / "nginx.conf"], log="nginx")
-        site.host.wait_for_port(80, process, "nginx")
+        """Serve the pages at ports 80 and 443."""
+        certificate = web_site.certificate(site)
+        configuration = site.folder / "nginx.conf"
+        configuration.write_text(
+            CONFIGURATION.format(
+                folder=site.folder, idle=web_site.idle_ms(site), www=web_site.pages(), upload=web_site.UPLOAD,
+                moved=web_site.MOVED, stream=web_site.STREAM, rate=web_site.STREAM_KIB,
+                thanks=web_site.THANKS.replace("\n", "\\n"), **certificate._asdict(),
+            )
+        )  # fmt: skip
+        process = site.host.start(["nginx", "-e", site.folder / "error", "-c", configuration], log="nginx")
+        for port in self.roles:
+            site.host.wait_for_port(port, process, "nginx")
 
     def version(self) -> str:
         """Its version."""

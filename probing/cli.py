@@ -1,0 +1,194 @@
+"""`wiresonde lab`: labelled traffic, made."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from engine.console import interrupts
+from engine.errors import ConfigError
+from engine.options import FILE
+from probing.import_cli import import_labels
+
+if TYPE_CHECKING:
+    from probing.lab.campaign import Campaign, Progress
+    from probing.lab.settings import Run
+
+WORDS = click.argument("what", nargs=-1, required=True, metavar="SCENARIO|CORPUS…")
+
+
+@click.group()
+def lab() -> None:
+    """Make real traffic with controlled, labelled microstructures."""
+    os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+
+
+lab.add_command(import_labels)
+
+
+@lab.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def list_all(as_json: bool) -> None:
+    """List scenarios and corpora."""
+    from probing.lab import catalog
+
+    if as_json:
+        known = {
+            "scenarios": {name: given.model_dump(mode="json") for name, given in catalog.scenarios().items()},
+            "corpora": {name: catalog.find(name).model_dump(mode="json") for name in catalog.corpora()},
+        }
+        click.echo(json.dumps(known))
+        return
+    for name, given in catalog.scenarios().items():
+        click.echo(f"{name}: {given.about}")
+        click.echo(f"  servers     {', '.join(given.servers)}")
+        click.echo(f"  clients     {', '.join(given.clients)}")
+        for activity, does in given.activities.items():
+            attack = f" [attack: {does.attack_kind}]" if does.attack else ""
+            click.echo(f"  {activity:<22}{does.about}{attack}")
+    click.echo("")
+    for name in catalog.corpora():
+        corpus = catalog.find(name)
+        runs = catalog.expand(corpus)
+        click.echo(f"{name}: {corpus.about} ({len(runs):,} runs, {sum(r.samples for r in runs):,} samples)")
+
+
+@lab.command("check")
+@click.argument("what", nargs=-1, metavar="[SCENARIO|CORPUS]…")
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def check_machine(what: tuple[str, ...], as_json: bool) -> None:
+    """Say what is missing here, and what the lab may do. Exit 1 when something that is needed is missing."""
+    from probing.lab import check
+
+    found = check.report(what)
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        for ability in found["abilities"]:
+            state = "yes" if ability["there"] else "NO" if ability["needed"] else "no"
+            click.echo(f"{ability['name']:<12}{state:<5}{ability['says']}".rstrip())
+        for program, there in found["programs"].items():
+            click.echo(f"{program:<12}{'yes' if there else 'NO  for ' + ', '.join(found['missing'][program])}")
+        for name, line in found["install"].items():
+            click.echo(f"on {name}: {line}")
+        click.echo("What a run does to this machine:")
+        for line in found["may"]:
+            click.echo(f"  {line}")
+    if found["missing"] or any(a["needed"] and not a["there"] for a in found["abilities"]):
+        sys.exit(1)
+
+
+@lab.command("run")
+@WORDS
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for captures and labels.")
+@click.option(
+    "--jobs", "-j", type=click.IntRange(1, 64), help="Runs at the same time. [default: processors]"
+)
+@click.option("--seed", type=int, help="Of all choices. [default: the corpus's]")
+@click.option(
+    "--vantage", type=click.Choice(["client", "server", "both"]),
+    help="Where to capture. [default: the corpus's]",
+)  # fmt: skip
+@click.option("--headers", is_flag=True, help="Keep headers only: frames are cut behind TCP, UDP or IP.")
+@click.option("--keep", is_flag=True, help="Keep the folder of runs, with captures, logs and accounts of each.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
+def run_all(
+    what: tuple[str, ...], out: Path, jobs: int | None, seed: int | None, vantage: str | None, headers: bool,
+    keep: bool, dry_run: bool,
+) -> None:  # fmt: skip
+    """Make corpora: a capture, its labels and a manifest each. Goes on where it was stopped."""
+    from probing.lab import catalog, check
+    from probing.lab.campaign import Campaign
+    from probing.lab.vantage import FULL, HEADERS
+
+    changes: dict[str, Any] = {} if seed is None else {"seed": seed}
+    if vantage is not None:
+        changes["vantage"] = ("client", "server") if vantage == "both" else (vantage,)
+    campaigns = []
+    for word in what:
+        corpus = catalog.find(word).model_copy(update=changes)
+        snap = HEADERS if headers else FULL
+        campaigns.append(
+            Campaign(corpus, catalog.expand(corpus), out, jobs or os.cpu_count() or 1, snap)
+        )
+    if len({campaign.corpus.name for campaign in campaigns}) < len(campaigns):
+        raise ConfigError("the same name twice: each corpus is made into files of its name")
+    if dry_run:
+        for campaign in campaigns:
+            _announce(campaign)
+        return
+    if problem := check.require(what):
+        from probing.lab.errors import LabError
+
+        raise LabError(f"{problem}; wiresonde lab check says more")
+    for campaign in campaigns:
+        _make(campaign, keep)
+
+
+def _announce(campaign: Campaign) -> None:
+    """What a campaign would do."""
+    counts: Counter[tuple[str, ...]] = Counter()
+    samples: Counter[tuple[str, ...]] = Counter()
+    for run in campaign.runs:
+        key = run.scenario, run.activity, run.server, run.client
+        counts[key] += 1
+        samples[key] += run.samples
+    click.echo(f"{campaign.corpus.name}: {len(campaign.runs):,} runs, {samples.total():,} samples, into {campaign.out}")
+    for key, n in sorted(counts.items()):
+        click.echo(f"  {' '.join(key):<60}{n:>6,} runs {samples[key]:>8,} samples")
+
+
+def _make(campaign: Campaign, keep: bool) -> None:
+    """Make one corpus, with a word to the user."""
+    import shutil
+
+    from probing.lab.assemble import is_made
+    from probing.lab.errors import LabError
+
+    name = campaign.corpus.name
+    if is_made(campaign.out, campaign.corpus, campaign.snap):
+        click.echo(f"{name}: made already: {campaign.out / name}.manifest.json", err=True)
+        return
+    with _progress(name) as progress, interrupts(campaign.stop):
+        outcome = campaign.make(progress)
+    if outcome.problems:
+        run, problem = next(iter(outcome.problems.items()))
+        raise LabError(f"{name}: {len(outcome.problems)} of {len(campaign.runs)} runs failed; what is done is kept, the "
+                       f"same command tries again; {run}: {problem.splitlines()[-1]} (logs in "
+                       f"{campaign.folder / run}.part)")  # fmt: skip
+    if outcome.interrupted:
+        click.echo(f"interrupted: {outcome.done:,} of {len(campaign.runs):,} runs are done; the same command goes on",
+                   err=True)  # fmt: skip
+        sys.exit(130)
+    manifest = campaign.assemble(shlex.join(["wiresonde", *sys.argv[1:]]), outcome.seconds)
+    if not keep:
+        shutil.rmtree(campaign.folder, ignore_errors=True)
+    packets = next(iter(manifest["captures"].values()))["packets"]
+    click.echo(f"{name}: {manifest['connections']:,} connections, {packets:,} packets in {outcome.seconds:.0f} s: "
+               f"{campaign.out / name}.pcap.zst", err=True)  # fmt: skip
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Progress | None]:
+    """Runs done, on a terminal; with the time left."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

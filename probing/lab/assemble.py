@@ -1,0 +1,218 @@
+"""From the folders of runs to one corpus: NAME.pcap.zst, NAME.labels.parquet, NAME.manifest.json."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import mmap
+import os
+import platform
+import struct
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import zstandard
+
+from connectors.parquet import ParquetFile
+from connectors.whole import WholeFile, write_whole
+from engine import __version__
+from probing.lab import labels
+from probing.lab.settings import Corpus, Run
+from probing.lab.vantage import FULL, HEADERS, PCAP_HEADER
+
+FORMAT = 1
+SILENCE_NS = 2_000_000_000  # a longer one between runs is shortened to it
+LEVEL = 10  # of zstd
+_TIMES = ("start", "end", "sample_start")
+
+
+class Made(NamedTuple):
+    """How a corpus was made."""
+
+    command: str
+    seconds: float
+    jobs: int
+
+
+class Part(NamedTuple):
+    """One run's place in the corpus."""
+
+    run: Run
+    folder: Path
+    account: dict[str, Any]
+    shift: int  # ns that its packets are moved by
+
+
+def parts(runs: Sequence[Run], folder: Path) -> list[Part]:
+    """The runs in order of their first packets, moved together where nothing was sent for long."""
+    accounts = [(run, json.loads((folder / run.id / "run.json").read_text())) for run in runs]
+    accounts.sort(key=lambda pair: (pair[1]["first_ns"], pair[0].number))
+    result, shift, end = [], 0, None
+    for run, account in accounts:
+        first, last = account["first_ns"], account["last_ns"]
+        if end is not None and first + shift > end + SILENCE_NS:
+            shift = end + SILENCE_NS - first
+        end = max(end or 0, last + shift)
+        result.append(Part(run, folder / run.id, account, shift))
+    return result
+
+
+def _packets(path: Path, shift: int) -> Iterator[tuple[int, bytes]]:
+    """Time and record of each packet of a run's capture, moved."""
+    if path.stat().st_size <= len(PCAP_HEADER):
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at, end = len(PCAP_HEADER), len(data)
+        while at < end:
+            seconds, ns, kept, wire = struct.unpack_from("<4I", data, at)
+            ts = seconds * 1_000_000_000 + ns + shift
+            head = struct.pack("<4I", ts // 1_000_000_000, ts % 1_000_000_000, kept, wire)
+            yield ts, head + data[at + 16 : at + 16 + kept]
+            at += 16 + kept
+
+
+def merged(captures: Sequence[tuple[int, Path, int]]) -> Iterator[bytes]:
+    """Packets of captures in order of their times. captures: (start, file, shift), by start; a file is open only
+    while its time lasts."""
+    waiting = deque(captures)
+    heap: list[tuple[int, int, bytes, Iterator[tuple[int, bytes]]]] = []
+    number = 0
+    while heap or waiting:
+        while waiting and (not heap or waiting[0][0] <= heap[0][0]):
+            _, path, shift = waiting.popleft()
+            packets = _packets(path, shift)
+            first = next(packets, None)
+            if first is not None:
+                heapq.heappush(heap, (first[0], number, first[1], packets))
+            number += 1
+        if not heap:
+            continue
+        _, which, record, packets = heap[0]
+        yield record
+        following = next(packets, None)
+        if following is None:
+            heapq.heappop(heap)
+        else:
+            heapq.heapreplace(heap, (following[0], which, following[1], packets))
+
+
+def write_capture(path: Path, found: Sequence[Part], vantage: str) -> dict[str, Any]:
+    """Write a vantage's capture of all runs; returns packets and checksum."""
+    file = WholeFile(path)
+    packets = 0
+    try:
+        with zstandard.ZstdCompressor(level=LEVEL).stream_writer(file.file, closefd=False) as out:
+            out.write(PCAP_HEADER)
+            ordered = sorted((p.account["first_ns"] + p.shift, p.folder / f"{vantage}.pcap", p.shift) for p in found)
+            for record in merged(ordered):
+                out.write(record)
+                packets += 1
+        file.file.flush()
+        with Path(file.file.name).open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256")
+        file.commit()
+    except BaseException:
+        file.abort()
+        raise
+    return {"file": path.name, "packets": packets, "sha256": digest.hexdigest()}
+
+
+def rows(found: Sequence[Part]) -> list[dict[str, Any]]:
+    """Label rows of all runs."""
+    result = []
+    for part in found:
+        for row in json.loads((part.folder / "rows.json").read_text()):
+            for name in _TIMES:
+                row[name] += part.shift
+            if part.shift:
+                row["phases"] = json.dumps(
+                    [[name, at + part.shift] for name, at in json.loads(row["phases"])], separators=(",", ":")
+                )
+            result.append(row)
+    return result
+
+
+def families(labelled: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Connections and packets by scenario and activity."""
+    connections: Counter[tuple[str, str, int]] = Counter()
+    packets: Counter[tuple[str, str, int]] = Counter()
+    for row in labelled:
+        key = row["scenario"], row["activity"], row["attack"]
+        connections[key] += 1
+        packets[key] += row["packets_up"] + row["packets_down"]
+    return [
+        {"scenario": key[0], "activity": key[1], "attack": key[2], "connections": n, "packets": packets[key]}
+        for key, n in sorted(connections.items())
+    ]
+
+
+def machine() -> dict[str, Any]:
+    """What the corpus was made on."""
+    models = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {"kernel": platform.release(), "cpu": models[0] if models else platform.machine(), "cores": os.cpu_count()}
+
+
+def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made: Made) -> dict[str, Any]:
+    """Write the files of a corpus, the manifest last; returns it. Raises OSError."""
+    found = parts(runs, folder)
+    captures = {
+        vantage: write_capture(out / f"{corpus.name}{'' if k == 0 else '.' + vantage}.pcap.zst", found, vantage)
+        for k, vantage in enumerate(corpus.vantage)
+    }
+    labelled = rows(found)
+    file = ParquetFile(out / f"{corpus.name}.labels.parquet", labels.schema())
+    try:
+        file.write(labels.table(labelled))
+        file.close()
+    except BaseException:
+        file.abort()
+        raise
+    versions: dict[str, str] = {}
+    for part in found:
+        versions |= part.account["versions"]
+    snap = found[0].account["snap"]
+    manifest = {
+        "format": FORMAT,
+        "name": corpus.name,
+        "about": corpus.about,
+        "seed": corpus.seed,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": made.command,
+        "seconds": round(made.seconds, 1),
+        "jobs": made.jobs,
+        "snap": "headers" if snap == HEADERS else None if snap == FULL else snap,
+        "captures": captures,
+        "labels": f"{corpus.name}.labels.parquet",
+        "connections": len(labelled),
+        "families": families(labelled),
+        "wiresonde": __version__,
+        "versions": dict(sorted(versions.items())),
+        "machine": machine(),
+        "corpus": corpus.model_dump(mode="json"),
+        "runs": [
+            {**{k: v for k, v in part.account.items() if k not in ("versions", "snap")}, "shift_ns": part.shift}
+            for part in found
+        ],
+    }
+    write_whole(out / f"{corpus.name}.manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    return manifest
+
+
+def is_made(out: Path, corpus: Corpus, snap: int) -> bool:
+    """Whether this very corpus lies there, whole."""
+    try:
+        manifest = json.loads((out / f"{corpus.name}.manifest.json").read_text())
+        wanted = "headers" if snap == HEADERS else None if snap == FULL else snap
+        same = manifest["corpus"] == corpus.model_dump(mode="json") and manifest["snap"] == wanted
+        files = [capture["file"] for capture in manifest["captures"].values()] + [manifest["labels"]]
+    except (OSError, ValueError, KeyError):
+        return False
+    return bool(same) and all((out / name).exists() for name in files)

@@ -1,0 +1,192 @@
+"""A corpus in the making: its runs done by several workers, what is done kept, and in the end one capture.
+
+While it is under way there is a folder ``NAME.runs`` with a folder a run, which appears whole or not at all; so it can
+be stopped in any way at any time, and the same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from probing.lab import assemble, load
+from probing.lab.errors import LabError
+from probing.lab.settings import Corpus, Run
+
+logger = logging.getLogger(__name__)
+
+TRIES = 2  # of a run, before it counts as failed
+Progress = Callable[[int, int], None]  # runs done, runs in all
+
+
+@dataclass
+class Outcome:
+    """How a campaign ended."""
+
+    done: int = 0  # runs, those of earlier times included
+    made: int = 0  # of them, those made now
+    problems: dict[str, str] = field(default_factory=dict)  # run -> what went wrong
+    interrupted: bool = False
+    seconds: float = 0.0
+
+
+class Worker:
+    """A process that does runs (`worker`)."""
+
+    def __init__(self, folder: Path, snap: int) -> None:
+        command = [sys.executable, "-m", "probing.lab.worker", str(folder), str(snap), str(os.getpid())]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            cwd=Path(__file__).resolve().parent.parent.parent,
+        )  # fmt: skip
+
+    def do(self, run: Run) -> str:
+        """Do a run; returns what went wrong, "" if nothing did."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            self._process.stdin.write(run.model_dump_json() + "\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+        except (OSError, ValueError) as error:
+            answer, problem = "", str(error)
+        else:
+            problem = "the worker is gone"
+        return str(json.loads(answer)["problem"]) if answer else problem
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can do another."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End it, and with it the run that it is doing."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                _close(stream)
+        load.sweep(self._process.pid)
+
+
+def _close(stream: IO[str]) -> None:
+    try:
+        stream.close()
+    except OSError:
+        logger.debug("closed already")
+
+
+class Campaign:
+    """A corpus to be made in a folder."""
+
+    def __init__(self, corpus: Corpus, runs: Sequence[Run], out: Path, jobs: int, snap: int) -> None:
+        self.corpus, self.runs, self.out, self.jobs, self.snap = corpus, list(runs), out, jobs, snap
+        self.folder = out / f"{corpus.name}.runs"
+        self._stop = threading.Event()
+        self._workers: list[Worker] = []
+        self._lock = threading.Lock()
+
+    def stop(self) -> None:
+        """End soon; runs under way are given up."""
+        self._stop.set()
+        for worker in list(self._workers):
+            worker.kill()
+
+    def make(self, progress: Progress | None = None) -> Outcome:
+        """Do the runs that are missing."""
+        began = time.monotonic()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / ".lock").open("w")
+        except OSError as error:
+            raise LabError(f"{self.folder}: {error.strerror or error}") from None
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise LabError(f"{self.folder}: another process is making this corpus") from None
+            load.sweep()
+            missing = self._missing()
+            outcome = Outcome(done=len(self.runs) - len(missing))
+            self._work(missing, outcome, progress)
+        outcome.interrupted = self._stop.is_set()
+        outcome.seconds = time.monotonic() - began
+        return outcome
+
+    def _missing(self) -> list[Run]:
+        """Runs that are not done as they are wanted; what is left of others is removed."""
+        missing, known = [], {".lock", ".templates"}
+        for run in self.runs:
+            known.add(run.id)
+            if not self._is_done(run):
+                missing.append(run)
+                shutil.rmtree(self.folder / run.id, ignore_errors=True)
+        for entry in self.folder.iterdir():
+            if entry.name not in known:
+                shutil.rmtree(entry, ignore_errors=True)
+        return missing
+
+    def _is_done(self, run: Run) -> bool:
+        try:
+            account = json.loads((self.folder / run.id / "run.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return bool(account["run"] == run.model_dump(mode="json") and account["snap"] == self.snap)
+
+    def _work(self, missing: Sequence[Run], outcome: Outcome, progress: Progress | None) -> None:
+        todo: queue.SimpleQueue[tuple[Run, int]] = queue.SimpleQueue()
+        for run in missing:
+            todo.put((run, 1))
+        threads = [
+            threading.Thread(target=self._runs, args=(todo, outcome, progress), name=f"job {k}")
+            for k in range(min(self.jobs, len(missing)))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.2)  # so that signals are handled
+
+    def _runs(self, todo: queue.SimpleQueue[tuple[Run, int]], outcome: Outcome, progress: Progress | None) -> None:
+        """What one job does."""
+        worker: Worker | None = None
+        while not self._stop.is_set():
+            try:
+                run, attempt = todo.get_nowait()
+            except queue.Empty:
+                break
+            if worker is None or not worker.alive:
+                worker = Worker(self.folder, self.snap)
+                self._workers.append(worker)
+            problem = worker.do(run)
+            if self._stop.is_set():
+                break
+            if problem and attempt < TRIES:
+                logger.warning("run=%s tried again: %s", run.id, problem)
+                todo.put((run, attempt + 1))
+                continue
+            with self._lock:
+                if problem:
+                    outcome.problems[run.id] = problem
+                else:
+                    outcome.done += 1
+                    outcome.made += 1
+                if progress is not None:
+                    progress(outcome.done + len(outcome.problems), len(self.runs))
+        if worker is not None:
+            worker.kill()
+
+    def assemble(self, command: str, seconds: float) -> dict[str, Any]:
+        """Put the runs together into capture, labels and manifest; returns the manifest."""
+        return assemble.assemble(self.corpus, self.runs, self.folder, self.out, assemble.Made(command, seconds, self.jobs))

@@ -1,0 +1,176 @@
+"""What the lab needs of a machine, what of it is there, and what it may do here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from probing.lab import catalog, load, netem, registry
+from probing.lab.isolation import OVERLAID
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DISTRIBUTIONS = {"debian": "apt-get install", "fedora": "dnf install", "arch": "pacman -S"}
+# program -> package on Debian and Ubuntu, Fedora, Arch; an empty name: not packaged there
+PACKAGES: dict[str, tuple[str, str, str]] = {
+    "ip": ("iproute2", "iproute", "iproute2"),
+    "unshare": ("util-linux", "util-linux", "util-linux"),
+    "nginx": ("nginx-light", "nginx", "nginx"),
+    "apache2": ("apache2", "httpd", "apache"),
+    "php": ("php-cli", "php-cli", "php"),
+    "mariadbd": ("mariadb-server", "mariadb-server", "mariadb"),
+    "vsftpd": ("vsftpd", "vsftpd", "vsftpd"),
+    "sshd": ("openssh-server", "openssh-server", "openssh"),
+    "ssh": ("openssh-client", "openssh-clients", "openssh"),
+    "rsync": ("rsync", "rsync", "rsync"),
+    "unison": ("unison", "unison", "unison"),
+    "dnsmasq": ("dnsmasq", "dnsmasq", "dnsmasq"),
+    "chronyd": ("chrony", "chrony", "chrony"),
+    "curl": ("curl", "curl", "curl"),
+    "wget": ("wget", "wget", "wget"),
+    "lftp": ("lftp", "lftp", "lftp"),
+    "swaks": ("swaks", "swaks", "swaks"),
+    "dig": ("bind9-dnsutils", "bind-utils", "bind"),
+    "ntpdig": ("ntpsec-ntpdig", "ntpsec", "ntpsec"),
+    "nmap": ("nmap", "nmap", "nmap"),
+    "hydra": ("hydra", "hydra", "hydra"),
+    "sqlmap": ("sqlmap", "sqlmap", "sqlmap"),
+    "sshpass": ("sshpass", "sshpass", "sshpass"),
+    "openssl": ("openssl", "openssl", "openssl"),
+}
+
+
+class Ability(NamedTuple):
+    """Something the machine must, or should, let the lab do."""
+
+    name: str
+    there: bool
+    needed: bool  # else only better with it
+    says: str
+
+
+def programs(words: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Programs that corpora or scenarios (all, without words) need, and the scenarios that need them."""
+    needed: dict[str, set[str]] = {"ip": set(), "unshare": set()}
+    for client, server, name in _implementations(tuple(words)):
+        for program in (*registry.client(client).programs, *registry.service(server).programs):
+            needed.setdefault(program, set()).add(name)
+    return {program: sorted(names) for program, names in sorted(needed.items())}
+
+
+def _implementations(words: tuple[str, ...]) -> set[tuple[str, str, str]]:
+    """(client, server, scenario)."""
+    if not words:
+        return {(c, s, n) for n, given in catalog.scenarios().items() for c in given.clients for s in given.servers}
+    found = set()
+    for word in words:
+        for run in catalog.expand(catalog.find(word)):
+            found.add((run.client, run.server, run.scenario))
+            found |= {(other.client, other.server, other.scenario) for other in run.background}
+    return found
+
+
+def missing(words: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Of the programs needed, those that are not installed."""
+    return {p: names for p, names in programs(words).items() if shutil.which(p, path=PATH) is None}
+
+
+def install_line(names: Iterable[str], distribution: str) -> str:
+    """The command that installs what is missing."""
+    column = list(DISTRIBUTIONS).index(distribution)
+    packages = sorted({PACKAGES[name][column] for name in names if name in PACKAGES and PACKAGES[name][column]})
+    return f"{DISTRIBUTIONS[distribution]} {' '.join(packages)}"
+
+
+def distribution() -> str:
+    """The family of this machine's distribution."""
+    try:
+        lines = Path("/etc/os-release").read_text().splitlines()
+    except OSError:
+        return "debian"
+    known = dict(line.split("=", 1) for line in lines if "=" in line)
+    words = f"{known.get('ID', '')} {known.get('ID_LIKE', '')}".replace('"', "").split()
+    return next((name for name in DISTRIBUTIONS if name in words), "fedora" if "rhel" in words else "debian")
+
+
+def abilities() -> list[Ability]:
+    """What this machine lets the lab do."""
+    root = os.geteuid() == 0
+    result = [Ability("root", root, True, "" if root else "run as root: namespaces, TAP devices and mounts need it")]
+    made = _namespaces()
+    result.append(Ability("namespaces", not made, True, made))
+    tun = os.access("/dev/net/tun", os.R_OK | os.W_OK)
+    result.append(Ability("tun", tun, True, "" if tun else "/dev/net/tun cannot be opened (modprobe tun; in a container: "
+                                                           "--device /dev/net/tun)"))  # fmt: skip
+    overlay = "\toverlay\n" in Path("/proc/filesystems").read_text()
+    result.append(Ability("overlay", overlay, True, "" if overlay else "no overlay file system (modprobe overlay)"))
+    real_time = _real_time()
+    result.append(Ability("real time", not real_time, False, real_time))
+    group = load.cgroup_root() is not None
+    result.append(Ability("cpu quota", group, False, "" if group else "no cpu control group: load.quota_pct cannot be "
+                                                                      "set, load.hogs can"))  # fmt: skip
+    has_netem = root and not made and netem.available()
+    result.append(Ability("netem", has_netem, False, "" if has_netem else "the kernel has no sch_netem: only the "
+                                                                          "link of this program"))  # fmt: skip
+    return result
+
+
+def _namespaces() -> str:
+    """Why private machines cannot be made, "" when they can."""
+    try:
+        done = subprocess.run(
+            ["unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "true"],
+            capture_output=True, text=True, timeout=20, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return done.stderr.strip() if done.returncode else ""
+
+
+def _real_time() -> str:
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    refused = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return "no real-time priority: delays will vary more" if refused else ""
+
+
+def may() -> list[str]:
+    """What the lab does to a machine."""
+    return [
+        "each run has process, mount, network, host name and IPC namespaces of its own; the kernel removes them with it",
+        "interfaces are TAP devices inside those namespaces; none leads outside",
+        f"{', '.join(p for p in OVERLAID if Path(p).is_dir())} and /run are private copies in a run",
+        f"control groups {load.PREFIX}* limit the processor where a load is asked for",
+        "one thread a run has real-time priority: the link",
+        "files are written below --out only",
+    ]
+
+
+def report(words: Iterable[str] = ()) -> dict[str, Any]:
+    """All of it."""
+    lacking = missing(words)
+    return {
+        "abilities": [ability._asdict() for ability in abilities()],
+        "programs": {name: name not in lacking for name in programs(words)},
+        "missing": lacking,
+        "install": {name: install_line(lacking, name) for name in DISTRIBUTIONS} if lacking else {},
+        "may": may(),
+    }
+
+
+def require(words: Iterable[str]) -> str:
+    """Why these corpora and scenarios cannot be run here, "" when they can."""
+    lacking = [a for a in abilities() if a.needed and not a.there]
+    if lacking:
+        return f"{lacking[0].name}: {lacking[0].says}"
+    if programs_lacking := missing(words):
+        return f"not installed: {', '.join(programs_lacking)} ({install_line(programs_lacking, distribution())})"
+    return ""

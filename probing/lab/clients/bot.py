@@ -1,0 +1,210 @@
+"""A bot of the command-and-control look-alike: it logs in, keeps in touch and answers. It does nothing else.
+
+Whatever a command asks is answered with text and random bytes of the seed.
+"""
+
+from __future__ import annotations
+
+import platform
+import socket
+import struct
+import time
+
+from probing.lab.errors import LabError
+from probing.lab.services.hive import ORDERS, PORT
+from probing.lab.services.hive_daemon import Orders
+from probing.lab.session import Session
+
+PATIENCE_S = 30.0
+LINGER_S = 0.5  # that a bot goes on after its network has failed: time to send again what nobody acknowledges
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+class _GoneError(Exception):
+    """The bot has left as it was told to: by a reset, or cut off."""
+
+
+class Bot:
+    """Our own client."""
+
+    programs = ()
+
+    def perform(self, session: Session) -> None:
+        """keep-alive, command-1 … command-4."""
+        command = int(session.activity.removeprefix("command-")) if session.activity != "keep-alive" else 0
+        orders, update, name = _orders(session, command)
+        orders.write(ORDERS, name, update)
+        talk = _Talk(session, orders)
+        try:
+            talk.log_in(name)
+            right = talk.live(update)
+            talk.leave()
+            session.outcome(right)
+        except _GoneError:
+            session.outcome(False)
+        finally:
+            for left in ORDERS.glob(f"{name}.*"):
+                left.unlink()
+
+    def version(self) -> str:
+        """Of the interpreter."""
+        return f"python {platform.python_version()}"
+
+
+def _word(session: Session, low: int, high: int) -> str:
+    return "".join(session.rng.choices(LETTERS, k=session.rng.randint(low, high)))
+
+
+def _orders(session: Session, command: int) -> tuple[Orders, bytes, str]:
+    """What the operator will want of this bot, the update and the bot's name."""
+    name, password, text = _word(session, 10, 16), _word(session, 8, 16), _word(session, 20, 160)
+    size = session.size() if command in (3, 4) else 0
+    orders = Orders(
+        password=password, command=command, text=text, size=size,
+        after=session.rng.randint(1, session.parameters.requests),
+        wait_s=session.rng.random() * session.parameters.pause_ms / 1e3, reports=session.rng.randint(6, 16),
+        chunk=session.rng.choice((1024, 2048, 4096, 8192)),
+    )  # fmt: skip
+    return orders, session.content(size) if command == 3 else b"", name
+
+
+def _leaves_at(session: Session, orders: Orders) -> int:
+    """The message at which the bot is gone: one of the command's answers, without a command a keep-alive; 0: none."""
+    if session.parameters.termination not in ("rst", "sudden"):
+        return 0
+    chunks = -(-orders.size // orders.chunk)
+    answers = {0: session.parameters.requests, 1: 1, 2: orders.reports, 3: chunks + 1, 4: chunks}[
+        orders.command
+    ]
+    before = 2 + (orders.after if orders.command else 0)  # login and keep-alives
+    return before + session.rng.randint(1, answers)
+
+
+class _Talk:
+    """The bot's side of the connection."""
+
+    def __init__(self, session: Session, orders: Orders) -> None:
+        self.session, self.orders = session, orders
+        self.gone_at, self.said = _leaves_at(session, orders), 0
+        self.socket = socket.create_connection((session.server, PORT), PATIENCE_S)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.file = self.socket.makefile("rb")
+        self.port: int = self.socket.getsockname()[1]
+        session.claim(self.port)
+
+    def hear(self, end: bytes = b"\n") -> str:
+        """The next line, or what comes up to ``end``."""
+        line = b""
+        while not line.endswith(end):
+            got = self.file.read(1)
+            if not got:
+                raise LabError(f"the hive hung up after {line!r}")
+            line += got
+        return line.decode().strip()
+
+    def say(self, words: str, more: bytes = b"") -> None:
+        """Send a line and what follows it; this is where a bot may be gone."""
+        self.said += 1
+        message = words.encode() + b"\r\n" + more
+        if self.said != self.gone_at:
+            self.socket.sendall(message)
+            return
+        if self.session.parameters.termination == "rst":
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
+        else:
+            self.session.keep((self.socket, self.file))
+            self.session.vanish(self.port)
+            self.socket.sendall(message)
+            time.sleep(LINGER_S)
+        raise _GoneError
+
+    def log_in(self, name: str) -> None:
+        """Name and password."""
+        self.session.mark("login")
+        self.hear(b"login: ")
+        self.say(name)
+        self.hear(b"password: ")
+        self.say(self.orders.password)
+        if (answer := self.hear()) != "welcome":
+            raise LabError(f"the hive answered the login of {name} with {answer!r}")
+
+    def live(self, update: bytes) -> bool:
+        """Keep in touch, and answer the command when it comes; whether all of it came to pass."""
+        self.session.mark("keep-alive")
+        right = True
+        for k in range(1, self.session.parameters.requests + 1):
+            self.session.pause()
+            self.say(f"ping {k}")
+            right &= self.hear() == f"pong {k}"
+            if self.orders.command and k == self.orders.after:
+                right &= self.obey(update)
+                if k < self.session.parameters.requests:
+                    self.session.mark("keep-alive")
+        return right
+
+    def obey(self, update: bytes) -> bool:
+        """The pattern of messages of a command."""
+        word, number, argument = self.hear().split(" ", 2)
+        self.session.mark("command")
+        if word != "command" or int(number) != self.orders.command:
+            raise LabError(f"the hive sent {word} {number} for command {self.orders.command}")
+        return [self.acknowledge, self.give_status, self.take_update, self.give_report][int(number) - 1](
+            argument, update
+        )
+
+    def acknowledge(self, argument: str, _update: bytes) -> bool:
+        """Command 1."""
+        self.session.mark("report")
+        self.session.transferred(len(argument))
+        self.say(f"done {len(argument)}")
+        return argument == self.orders.text
+
+    def give_status(self, argument: str, _update: bytes) -> bool:
+        """Command 2."""
+        self.session.mark("report")
+        for k in range(int(argument)):
+            status = _word(self.session, 10, 60)
+            self.session.transferred(len(status))
+            self.say(f"status {k} {status}")
+            time.sleep(self.session.parameters.pause_ms / 4e3)
+        return self.hear() == "thanks"
+
+    def take_update(self, argument: str, update: bytes) -> bool:
+        """Command 3."""
+        got, size = b"", int(argument)
+        self.session.transferred(size)
+        while len(got) < size:
+            got += self.file.read(int(self.hear().split()[1]))
+            if len(got) < size:
+                self.say(f"have {len(got)}")
+        self.session.mark("report")
+        self.say(f"have {len(got)}")
+        return got == update
+
+    def give_report(self, argument: str, _update: bytes) -> bool:
+        """Command 4."""
+        self.session.mark("report")
+        report, have = self.session.content(int(argument)), "have 0"
+        self.session.transferred(len(report))
+        for at in range(0, len(report), self.orders.chunk):
+            part = report[at : at + self.orders.chunk]
+            self.say(f"chunk {len(part)}", part)
+            have = self.hear()
+        return have == f"have {len(report)}"
+
+    def leave(self) -> None:
+        """Say goodbye and close; wait for the hive to close too."""
+        self.say("bye")
+        self.hear()
+        self.socket.shutdown(socket.SHUT_WR)
+        self.file.read()
+        self.close()
+
+    def close(self) -> None:
+        """Both the socket and the file on it: the descriptor goes with the last of them."""
+        self.file.close()
+        self.socket.close()
+
+
+BOT = Bot()

