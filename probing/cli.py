@@ -100,15 +100,21 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
     help="Where to capture. [default: the corpus's]",
 )  # fmt: skip
 @click.option("--headers", is_flag=True, help="Keep headers only: frames are cut behind TCP, UDP or IP.")
+@click.option(
+    "--link", type=click.Choice(["auto", "user", "netem"]), default="auto", show_default=True,
+    help="Who delays packets: this program, or the kernel's netem. auto: this program, unless it gets no real-time "
+    "priority and the kernel has netem.",
+)  # fmt: skip
 @click.option("--keep", is_flag=True, help="Keep the folder of runs, with captures, logs and accounts of each.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
 def run_all(
     what: tuple[str, ...], out: Path, jobs: int | None, seed: int | None, vantage: str | None, headers: bool,
-    keep: bool, dry_run: bool,
+    link: str, keep: bool, dry_run: bool,
 ) -> None:  # fmt: skip
     """Make corpora: a capture, its labels and a manifest each. Goes on where it was stopped."""
     from probing.lab import catalog, check
     from probing.lab.campaign import Campaign
+    from probing.lab.run import How
     from probing.lab.vantage import FULL, HEADERS
 
     changes: dict[str, Any] = {} if seed is None else {"seed": seed}
@@ -117,10 +123,8 @@ def run_all(
     campaigns = []
     for word in what:
         corpus = catalog.find(word).model_copy(update=changes)
-        snap = HEADERS if headers else FULL
-        campaigns.append(
-            Campaign(corpus, catalog.expand(corpus), out, jobs or os.cpu_count() or 1, snap)
-        )
+        how = How(HEADERS if headers else FULL, check.link(link))
+        campaigns.append(Campaign(corpus, catalog.expand(corpus), out, jobs or os.cpu_count() or 1, how))
     if len({campaign.corpus.name for campaign in campaigns}) < len(campaigns):
         raise ConfigError("the same name twice: each corpus is made into files of its name")
     if dry_run:
@@ -156,7 +160,7 @@ def _make(campaign: Campaign, keep: bool) -> None:
     from probing.lab.errors import LabError
 
     name = campaign.corpus.name
-    if is_made(campaign.out, campaign.corpus, campaign.snap):
+    if is_made(campaign.out, campaign.corpus, campaign.how):
         click.echo(f"{name}: made already: {campaign.out / name}.manifest.json", err=True)
         return
     with _progress(name) as progress, interrupts(campaign.stop):

@@ -18,10 +18,8 @@ from engine.config import Config
 from engine.connections.record import json_lines
 from engine.reading import read_connection_tables
 from probing.lab import catalog, registry
+from probing.lab.run import How
 from probing.lab.settings import Corpus, Entry, Run
-
-FULL = 262_144
-
 
 def needs(*programs: str) -> None:
     """Skip the test where the lab, or a program, cannot run."""
@@ -69,7 +67,7 @@ class Done:
         return [(row, found[key]) for row, key in zip(self.rows, keys)]
 
 
-def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, snap: int = FULL) -> list[Done]:
+def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, how: How = How()) -> list[Done]:
     """Do all runs of an entry. Skips the test where a program of theirs is missing; fails it when a run fails."""
     corpus = Corpus(
         name="test", about="", seed=seed, vantage=("client", "server"), runs=(Entry.model_validate(entry),)
@@ -78,7 +76,7 @@ def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, snap: int = F
     programs = {p for r in runs for p in registry.client(r.client).programs + registry.service(r.server).programs}
     needs(*sorted(programs))
     worker = subprocess.Popen(
-        [sys.executable, "-m", "probing.lab.worker", str(folder), str(snap), str(os.getpid())],
+        [sys.executable, "-m", "probing.lab.worker", *map(str, (folder, os.getpid(), *how))],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).resolve().parent.parent,
     )  # fmt: skip
     said, _ = worker.communicate("".join(run.model_dump_json() + "\n" for run in runs), timeout=600)

@@ -21,6 +21,7 @@ from connectors.parquet import ParquetFile
 from connectors.whole import WholeFile, write_whole
 from engine import __version__
 from probing.lab import labels
+from probing.lab.run import How
 from probing.lab.settings import Corpus, Run
 from probing.lab.vantage import FULL, HEADERS, PCAP_HEADER
 
@@ -178,7 +179,7 @@ def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made:
     versions: dict[str, str] = {}
     for part in found:
         versions |= part.account["versions"]
-    snap = found[0].account["snap"]
+    how = found[0].account["how"]
     manifest = {
         "format": FORMAT,
         "name": corpus.name,
@@ -188,7 +189,8 @@ def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made:
         "command": made.command,
         "seconds": round(made.seconds, 1),
         "jobs": made.jobs,
-        "snap": "headers" if snap == HEADERS else None if snap == FULL else snap,
+        "snap": _snap(how["snap"]),
+        "link": how["link"],
         "captures": captures,
         "labels": f"{corpus.name}.labels.parquet",
         "connections": len(labelled),
@@ -198,7 +200,7 @@ def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made:
         "machine": machine(),
         "corpus": corpus.model_dump(mode="json"),
         "runs": [
-            {**{k: v for k, v in part.account.items() if k not in ("versions", "snap")}, "shift_ns": part.shift}
+            {**{k: v for k, v in part.account.items() if k not in ("versions", "how")}, "shift_ns": part.shift}
             for part in found
         ],
     }
@@ -206,12 +208,17 @@ def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made:
     return manifest
 
 
-def is_made(out: Path, corpus: Corpus, snap: int) -> bool:
+def _snap(snap: int) -> str | int | None:
+    """What a manifest says of the bytes kept."""
+    return "headers" if snap == HEADERS else None if snap == FULL else snap
+
+
+def is_made(out: Path, corpus: Corpus, how: How) -> bool:
     """Whether this very corpus lies there, whole."""
     try:
         manifest = json.loads((out / f"{corpus.name}.manifest.json").read_text())
-        wanted = "headers" if snap == HEADERS else None if snap == FULL else snap
-        same = manifest["corpus"] == corpus.model_dump(mode="json") and manifest["snap"] == wanted
+        same = manifest["corpus"] == corpus.model_dump(mode="json")
+        same &= (manifest["snap"], manifest["link"]) == (_snap(how.snap), how.link)
         files = [capture["file"] for capture in manifest["captures"].values()] + [manifest["labels"]]
     except (OSError, ValueError, KeyError):
         return False

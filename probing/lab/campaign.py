@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from probing.lab import assemble, load
 from probing.lab.errors import LabError
+from probing.lab.run import How
 from probing.lab.settings import Corpus, Run
 
 logger = logging.getLogger(__name__)
@@ -45,10 +46,10 @@ class Outcome:
 class Worker:
     """A process that does runs (`worker`)."""
 
-    def __init__(self, folder: Path, snap: int) -> None:
-        command = [sys.executable, "-m", "probing.lab.worker", str(folder), str(snap), str(os.getpid())]
+    def __init__(self, folder: Path, how: How) -> None:
+        command = [sys.executable, "-m", "probing.lab.worker", folder, os.getpid(), *how]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
             cwd=Path(__file__).resolve().parent.parent.parent,
         )  # fmt: skip
 
@@ -90,8 +91,8 @@ def _close(stream: IO[str]) -> None:
 class Campaign:
     """A corpus to be made in a folder."""
 
-    def __init__(self, corpus: Corpus, runs: Sequence[Run], out: Path, jobs: int, snap: int) -> None:
-        self.corpus, self.runs, self.out, self.jobs, self.snap = corpus, list(runs), out, jobs, snap
+    def __init__(self, corpus: Corpus, runs: Sequence[Run], out: Path, jobs: int, how: How) -> None:
+        self.corpus, self.runs, self.out, self.jobs, self.how = corpus, list(runs), out, jobs, how
         self.folder = out / f"{corpus.name}.runs"
         self._stop = threading.Event()
         self._workers: list[Worker] = []
@@ -142,7 +143,7 @@ class Campaign:
             account = json.loads((self.folder / run.id / "run.json").read_text())
         except (OSError, ValueError):
             return False
-        return bool(account["run"] == run.model_dump(mode="json") and account["snap"] == self.snap)
+        return bool(account["run"] == run.model_dump(mode="json") and account["how"] == self.how._asdict())
 
     def _work(self, missing: Sequence[Run], outcome: Outcome, progress: Progress | None) -> None:
         todo: queue.SimpleQueue[tuple[Run, int]] = queue.SimpleQueue()
@@ -167,7 +168,7 @@ class Campaign:
             except queue.Empty:
                 break
             if worker is None or not worker.alive:
-                worker = Worker(self.folder, self.snap)
+                worker = Worker(self.folder, self.how)
                 self._workers.append(worker)
             problem = worker.do(run)
             if self._stop.is_set():

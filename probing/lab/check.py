@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from probing.lab import catalog, load, netem, registry
+from probing.lab.errors import LabError
 from probing.lab.isolation import OVERLAID
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -174,3 +175,14 @@ def require(words: Iterable[str]) -> str:
     if programs_lacking := missing(words):
         return f"not installed: {', '.join(programs_lacking)} ({install_line(programs_lacking, distribution())})"
     return ""
+
+
+def link(wanted: str) -> str:
+    """Which link to use: ``user`` or ``netem``. Raises LabError for netem where the kernel has none."""
+    if wanted == "user" or (wanted == "auto" and not _real_time()):
+        return "user"
+    if netem.available():
+        return "netem"
+    if wanted == "auto":
+        return "user"
+    raise LabError("--link netem: the kernel has no sch_netem (modprobe sch_netem)")

@@ -221,7 +221,7 @@ def parse(data: Bytes, start: int, n: int) -> Segment:
 
 
 @njit(cache=True, nogil=True)
-def _occupies(g: Segment) -> bool:
+def occupies(g: Segment) -> bool:
     """Whether a loss is made good by sending again: payload, and the SYN and FIN of TCP; a bare ACK is not."""
     return g.payload > 0 or (g.proto == 6 and g.flags & 3 != 0)
 
@@ -341,7 +341,7 @@ def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
     access = origin if s.ports[origin]["client"] else target
     up = 0 if access == origin else 1  # 0: towards the server
     p = s.ports[access]
-    data = _occupies(g)
+    data = occupies(g)
     f["packets"][d] += 1
     f["bytes"][d] += n
     f["last"] = now
@@ -425,7 +425,7 @@ def _release(s: State, base: int, waiting: int, spec: NDArray[np.int64], now: in
         if record < f["newest"][d]:
             f["reordered"][d] += 1
         f["newest"][d] = max(f["newest"][d], record)
-        if _occupies(g):
+        if occupies(g):
             if record < f["newest_data"][d]:
                 f["reordered_data"][d] += 1
             f["newest_data"][d] = max(f["newest_data"][d], record)

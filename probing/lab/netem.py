@@ -1,20 +1,151 @@
-"""The kernel's own network emulator in place of the link's arithmetic, where the kernel has it (tc-netem(8))."""
+"""The kernel's own network emulator in place of the link's arithmetic, where the kernel has it (tc-netem(8)).
+
+Each client has two delay lines, one for each direction: a TAP device whose queue is netem. A frame is put into the
+queue by a packet socket and read from the device when netem lets it go; so the link still sees every frame twice, and
+what became of it is found by comparing. netem draws its numbers for the line as a whole: drop patterns do not follow
+flows, and are not repeated.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import socket
+import struct
 import subprocess
+from collections.abc import Sequence
+from typing import Any
 
-PROBE = (
-    "ip link add probe0 type dummy && tc qdisc add dev probe0 root netem delay 1ms"  # in a namespace of its own
-)
+import numpy as np
+
+from probing.lab import link_kernels as kernels
+from probing.lab import relay_kernels
+from probing.lab.errors import LabError
+from probing.lab.hosts import CLONE_NEWNET, MTU, Host, call
+from probing.lab.link import Bounds, Link, Log
+from probing.lab.settings import Link as Setting
+
+PROBE = "ip link add probe0 type dummy && tc qdisc add dev probe0 root netem delay 1ms"
+ETH_P_ALL = 3
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 2, 0x1000
+SLACK_MS = 200  # waited for the last frame, beyond the longest delay
+LIMIT = 10_000  # packets that a line without a rate may hold
 
 
 def available() -> bool:
     """Whether the kernel has netem: a queue is made in a throw-away network namespace."""
     try:
-        done = subprocess.run(
-            ["unshare", "--net", "sh", "-c", PROBE], capture_output=True, timeout=20, check=False
-        )
+        done = subprocess.run(["unshare", "--net", "sh", "-c", PROBE], capture_output=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
+
+
+def words(setting: Setting, towards: str) -> list[str]:
+    """tc's words for a client's line ``towards`` server or client. Raises LabError for what netem cannot do."""
+    if setting.keep_order:
+        raise LabError("link.keep_order: netem cannot do that; use the lab's own link")
+    result = ["netem", "limit", str(setting.queue_packets if setting.rate_kbit else LIMIT)]
+    hurt = setting.impaired in (towards, "both")
+    if setting.delay_ms:
+        result += ["delay", f"{setting.delay_ms:g}ms"]
+        if setting.jitter_ms and hurt:
+            result.append(f"{setting.jitter_ms:g}ms")
+            if setting.distribution != "uniform":  # which is netem's own
+                result += ["distribution", setting.distribution]
+    elif setting.jitter_ms and hurt:
+        result += ["delay", "0ms", f"{setting.jitter_ms:g}ms"]
+    if hurt:
+        for name in ("loss", "corrupt", "duplicate", "reorder"):
+            if share := getattr(setting, f"{name}_pct"):
+                result += [name, f"{share:g}%"]
+    if setting.rate_kbit:
+        result += ["rate", f"{setting.rate_kbit:g}kbit"]
+    return result
+
+
+def _line(name: str, queue: Sequence[str]) -> tuple[int, int]:
+    """Make a delay line in this thread's network namespace: (socket to put frames in, device to read them from)."""
+    device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+    lines = (
+        ["ip", "link", "set", name, "mtu", str(MTU), "txqueuelen", "10000", "up"],
+        ["tc", "qdisc", "replace", "dev", name, "root", *queue],
+    )
+    for line in lines:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=20, check=False)
+        if done.returncode:
+            raise LabError(f"{' '.join(line)}: {done.stderr.strip()}")
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    sock.bind((name, 0))  # takes nothing in
+    sock.setblocking(False)
+    return sock.detach(), device
+
+
+class NetemLink(Link):
+    """A link through the kernel's queues."""
+
+    def __init__(
+        self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = Bounds()
+    ) -> None:
+        super().__init__(hosts, settings, seed, bounds)
+        n = len(hosts)
+        self._lines = relay_kernels.Lines(
+            into=np.full((n, 2), -1, np.int32),
+            out=np.full((n, 2), -1, np.int32),
+            heads=np.full(1 << 20, -1, np.int32),
+            following=np.full(bounds.frames, -1, np.int32),
+        )
+        slowest = max((s.delay_ms + 8 * s.jitter_ms for s in settings), default=0.0)
+        self._patience = round((slowest + SLACK_MS) * 1e6)
+        if hosts:
+            hosts[0].in_thread(lambda: self._lay(hosts, settings))
+
+    def _lay(self, hosts: Sequence[Host], settings: Sequence[Setting]) -> None:
+        """Make the lines, in a network namespace that no host is in."""
+        call("unshare", CLONE_NEWNET)
+        for k, (host, setting) in enumerate(zip(hosts, settings)):
+            if host.client:
+                for d, towards in enumerate(("server", "client")):
+                    ends = _line(f"line{k}-{d}", words(setting, towards))
+                    self._lines.into[k, d], self._lines.out[k, d] = ends
+
+    def carry(self) -> None:
+        """Carry frames, in this thread, until the link is stopped."""
+        s = self._state
+        polled, spec = np.zeros((3 * s.fds.size, 2), np.int32), np.zeros(2, np.int64)
+        relay_kernels.relay(s, self._lines, s.store.ctypes.data, polled, spec, self._patience)
+
+    def log(self) -> Log:
+        """The log so far; what did not come out was lost, unless a damaged frame of its kind came out."""
+        log = super().log()
+        settle(log)
+        return log
+
+
+def settle(log: Log) -> None:
+    """Give the frames that never came out their verdicts, in place."""
+    records, flows = log.records, log.flows
+    gone = (records["out_ts"] == 0) & (records["flow"] >= 0) & (records["verdict"] == 0)
+    strange = np.flatnonzero(records["origin"] == relay_kernels.UNKNOWN)
+    for k in strange:  # few: those that netem damaged
+        r = records[k]
+        like = gone & (records["target"] == r["target"]) & (records["length"] == r["length"])
+        like &= records["in_ts"] <= r["out_ts"]
+        found = np.flatnonzero(like)
+        if not found.size:
+            continue
+        whole = records[found[0]]
+        gone[found[0]] = False
+        whole["verdict"] = kernels.CORRUPT
+        whole["out_ts"], whole["sent"] = r["out_ts"], r["start"]
+        r["out_ts"] = 0
+        flows[whole["flow"]]["corrupted"][int(whole["direction"])] += 1
+    records["verdict"][gone] |= kernels.LOST
+    for k in np.flatnonzero(gone):
+        flow, d = flows[records["flow"][k]], int(records["direction"][k])
+        flow["lost"][d] += 1
+        flow["lost_data"][d] += kernels.occupies(kernels.parse(log.store, records["start"][k], records["length"][k]))
+    for k in strange:  # seen where they were delivered, from whoever is on the other side
+        side = log.ports["client"][records["target"][k]]
+        records["origin"][k] = int(np.flatnonzero(log.ports["client"] != side)[0])

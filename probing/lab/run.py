@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,15 +21,24 @@ from probing.lab.errors import LabError
 from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM
 from probing.lab.link import Link, Log
+from probing.lab.netem import NetemLink
 from probing.lab.session import Session, Site, Span, on_host, phases
 from probing.lab.settings import Activity, Background, Parameters, Run
 from probing.lab.settings import Link as LinkSetting
 
 logger = logging.getLogger(__name__)
 
+LINKS: dict[str, type[Link]] = {"user": Link, "netem": NetemLink}
 FIRST_CLIENT = 10  # last number of the first client's address
 SETTLE_S = 0.05
 FAILED_SHARE = 0.5  # of samples, above which a run has failed
+
+
+class How(NamedTuple):
+    """What is the same for all runs of a campaign."""
+
+    snap: int = vantage.FULL  # bytes kept of a frame
+    link: str = "user"  # one of LINKS
 
 
 @dataclass(frozen=True)
@@ -74,9 +83,9 @@ def roles(run: Run) -> list[Role]:
 class Performance:
     """A run that is under way, inside its private machine."""
 
-    def __init__(self, run: Run, folder: Path, group: str, snap: int) -> None:
-        """folder: for what comes of it. group: name of a control group. snap: bytes kept of a frame."""
-        self.run, self.folder, self.group, self.snap = run, folder, group, snap
+    def __init__(self, run: Run, folder: Path, group: str, how: How) -> None:
+        """folder: for what comes of it. group: name of a control group."""
+        self.run, self.folder, self.group, self.how = run, folder, group, how
         self.logs = folder / "logs"
         self.roles = roles(run)
         self.spans: list[tuple[Role, Span]] = []
@@ -133,7 +142,7 @@ class Performance:
             host.connect(hosts)
         for host in hosts:
             (ROOM / "clients" / host.name).mkdir(parents=True)
-        self.link = Link(hosts, settings, self.run.seed)
+        self.link = LINKS[self.how.link](hosts, settings, self.run.seed)
 
     def _serve(self, key: str, host: Host, mine: Sequence[Role]) -> None:
         folder = ROOM / "services" / host.name
@@ -198,7 +207,7 @@ class Performance:
 
     def _write(self, log: Log, meter: load.Meter, began: float, ready: float) -> None:
         packets = {
-            name: vantage.write_pcap(self.folder / f"{name}.pcap", log, name, self.snap) for name in self.run.vantage
+            name: vantage.write_pcap(self.folder / f"{name}.pcap", log, name, self.how.snap) for name in self.run.vantage
         }
         rows, strays = self._rows(log, meter)
         problems = [span.problem for role, span in self.spans if span.problem and role.background is None]
@@ -210,7 +219,7 @@ class Performance:
         late = np.sort(released["out_ts"] - released["due"]) / 1e6
         account = {
             "run": self.run.model_dump(mode="json"),
-            "snap": self.snap,
+            "how": self.how._asdict(),
             "first_ns": int(log.records["in_ts"].min(initial=time.time_ns())),
             "last_ns": int(np.maximum(log.records["in_ts"], log.records["out_ts"]).max(initial=0)),
             "packets": packets,
@@ -300,8 +309,8 @@ def _rank(ordered: Any, share: float) -> float:
     return round(float(ordered[min(len(ordered) - 1, math.floor(share * len(ordered)))]), 4)
 
 
-def perform(run: Run, folder: str, group: str, snap: int) -> None:
+def perform(run: Run, folder: str, group: str, how: How) -> None:
     """Do a run; to be called as the first process of a private machine. folder: its name in OUT."""
     logging.basicConfig(level=logging.WARNING, filename=OUT / folder / "lab.log", force=True,
                         format="%(asctime)s %(levelname)s %(name)s %(message)s")  # fmt: skip
-    Performance(run, OUT / folder, group, snap).go()
+    Performance(run, OUT / folder, group, how).go()

@@ -16,28 +16,28 @@ from pathlib import Path
 from probing.lab import load
 from probing.lab.isolation import alone, die_with_parent
 from probing.lab.link import warm_up
-from probing.lab.run import perform
+from probing.lab.run import How, perform
 from probing.lab.settings import Run
 
 logger = logging.getLogger(__name__)
 
 
-def serve(work: Path, snap: int) -> None:
+def serve(work: Path, how: How) -> None:
     """Runs as they come, until stdin ends. work: the folder that runs' folders are made in."""
     warm_up()
     for line in sys.stdin:
         run = Run.model_validate_json(line)
-        sys.stdout.write(json.dumps({"id": run.id, "problem": do(run, work, snap)}) + "\n")
+        sys.stdout.write(json.dumps({"id": run.id, "problem": do(run, work, how)}) + "\n")
         sys.stdout.flush()
 
 
-def do(run: Run, work: Path, snap: int) -> str:
+def do(run: Run, work: Path, how: How) -> str:
     """Do a run; its folder appears whole or not at all. Returns what went wrong, "" if nothing did."""
     part, whole = work / f"{run.id}.part", work / run.id
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     group = load.group_name(os.getpid(), run.number)
-    ended = alone(lambda: perform(run, part.name, group, snap), work, run.limit_s, f"{part.name}/error.txt")
+    ended = alone(lambda: perform(run, part.name, group, how), work, run.limit_s, f"{part.name}/error.txt")
     load.sweep(os.getpid())
     error = part / "error.txt"
     problem = error.read_text() if error.exists() else ""
@@ -50,6 +50,6 @@ def do(run: Run, work: Path, snap: int) -> str:
 
 
 if __name__ == "__main__":
-    die_with_parent(int(sys.argv[3]))
+    die_with_parent(int(sys.argv[2]))
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    serve(Path(sys.argv[1]), int(sys.argv[2]))
+    serve(Path(sys.argv[1]), How(int(sys.argv[3]), sys.argv[4]))

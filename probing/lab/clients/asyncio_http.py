@@ -1,27 +1,30 @@
-"""A client of our own on asyncio's streams: any way of ending a connection, and times of its phases to the microsecond.
+"""A client of our own on asyncio's streams: it can end a connection in any way, and knows when its phases begin.
 
-Within one process, since it makes connections by the ten thousands: an event loop a thread, kept from sample to sample.
+Made for connections by the ten thousands: no process of its own, and an event loop that a thread keeps for all samples.
 """
 
 from __future__ import annotations
 
 import asyncio
 import platform
+import re
 import socket
 import ssl
 import struct
 import threading
-from dataclasses import dataclass
 from functools import cache
+from typing import NamedTuple
 
 from probing.lab.clients import web
 from probing.lab.errors import LabError
 from probing.lab.session import Session
 
-RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends no FIN but a RST
-AGENT = "wiresonde-lab"
-PORTS = {False: 80, True: 443}
-_thread = threading.local()
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a RST and no FIN
+CHUNK = 1 << 16
+STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+LOCATION = re.compile(rb"\r\nlocation: *\S*?//[^/]+/(\S*)", re.IGNORECASE)
+_own = threading.local()
 
 
 class Asyncio:
@@ -31,36 +34,188 @@ class Asyncio:
 
     def perform(self, session: Session) -> None:
         """Any activity, in one connection that ends in any way."""
+        if not hasattr(_own, "runner"):
+            _own.runner = asyncio.Runner()
         with web.visit(session) as requests:
-            _runner().run(_Conversation(session, requests).go())
+            _own.runner.run(_Conversation(session, requests).go())
 
     def version(self) -> str:
-        """Python's."""
+        """Python's: the client is part of the lab."""
         return platform.python_version()
 
 
-@dataclass(frozen=True)
-class Break:
-    """Where a connection that does not end well breaks off."""
+class _Break(NamedTuple):
+    """Where a connection breaks off."""
 
     request: int
-    share: float | None  # of its content, either direction; None: when it is answered
+    share: float | None  # of that request's content; None: when it is answered and nothing is under way
+
+
+class _BrokenOff(Exception):
+    """The connection is to end here and now."""
 
 
 class _Conversation:
-    """One connection, from its start to its end."""
+    """One connection from its start to its end."""
 
     def __init__(self, session: Session, requests: list[web.Request]) -> None:
         self.session, self.requests = session, requests
-        self.statuses: list[int] = []
+        self.pause_s = session.parameters.pause_ms / 1e3
         self.ends = session.parameters.termination
-        self.breaks = _break(session, requests) if self.ends in ("rst", "sudden") else None
+        self.broken = _break(session, len(requests))
+        self.statuses: list[int] = []
 
     async def go(self) -> None:
         """Everything."""
         async with asyncio.timeout(web.LIMIT_S):
             await self._connect()
             try:
-                ...
+                await self._converse()
             finally:
-                ...
+                self.writer.transport.abort()  # does nothing where it is closed
+
+    async def _connect(self) -> None:
+        try:
+            if web.secure(self.session):
+                self.reader, self.writer = await asyncio.open_connection(
+                    self.session.server, 443, ssl=_context(), ssl_handshake_timeout=web.LIMIT_S,
+                    ssl_shutdown_timeout=web.LIMIT_S,
+                )  # fmt: skip
+            else:
+                self.reader, self.writer = await asyncio.open_connection(self.session.server, 80)
+        except OSError as error:
+            raise LabError(f"{self.session.server} cannot be reached: {error}") from error
+        self.port = self.writer.get_extra_info("sockname")[1]
+        self.session.claim(self.port)
+
+    async def _converse(self) -> None:
+        try:
+            for k, request in enumerate(self.requests):
+                if k and self.pause_s:
+                    await asyncio.sleep(self.pause_s)
+                await self._ask(k, request)
+                await self._take(k, request)
+        except _BrokenOff:
+            await self._break_off()
+            return
+        except (asyncio.IncompleteReadError, ConnectionError):
+            if self.ends != "timeout" or not self.statuses:
+                raise
+            # on a slow link the server may lose its patience between two requests: that is how this one ends
+            self.session.outcome(False)
+            await self._wait_for_the_server()
+            return
+        web.judge(self.session, self.requests, self.statuses)
+        if self.ends == "timeout":
+            await self._wait_for_the_server()
+        else:
+            self.writer.close()
+            await self.writer.wait_closed()
+
+    async def _ask(self, k: int, request: web.Request) -> None:
+        """Send a request and its content."""
+        self.session.mark("request")
+        self.writer.write(_head(self.session.server, request))
+        if request.body is None:
+            return
+        self.session.mark("transfer")
+        body = request.body
+        if self.broken.request == k and self.broken.share is not None:
+            body = body[: int(self.broken.share * len(body))]
+        self.writer.write(body)
+        await self.writer.drain()
+        if len(body) < len(request.body):
+            raise _BrokenOff
+
+    async def _take(self, k: int, request: web.Request) -> None:
+        """Take an answer."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        self.session.mark("response")
+        status, length, location = STATUS.match(head), LENGTH.search(head), LOCATION.search(head)
+        if status is None or (length is None and request.status != 304):
+            raise LabError(f"{request.path}: an answer without status or length: {head[:200]!r}")
+        self.statuses.append(int(status[1]))
+        if request.status == 301 and (location is None or location[1].decode() != self.requests[k + 1].path):
+            raise LabError(f"{request.path}: sent elsewhere: {head[:400]!r}")
+        left = int(length[1]) if length else 0
+        if request.content:
+            self.session.mark("transfer")
+            if left != request.content:
+                raise LabError(f"{request.path}: {left} bytes to come, wanted {request.content}")
+        if self.broken.request == k and self.broken.share is not None:
+            await self._read(int(self.broken.share * left))
+            raise _BrokenOff
+        await self._read(left)
+        if self.broken.request == k:
+            raise _BrokenOff
+
+    async def _read(self, left: int) -> None:
+        while left:
+            part = await self.reader.read(min(left, CHUNK))
+            if not part:
+                raise asyncio.IncompleteReadError(b"", left)
+            left -= len(part)
+
+    async def _break_off(self) -> None:
+        whole = len(self.statuses) == len(self.requests) and self.broken.share is None
+        self.session.outcome(whole and self.requests[-1].status < 400)
+        if self.ends == "rst":
+            self.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            self.writer.transport.abort()
+            await self.writer.wait_closed()
+            return
+        self.session.vanish(self.port)
+        following = self.broken.request + 1
+        if self.broken.share is None and following < len(self.requests):
+            # the client does not know, and asks again
+            await asyncio.sleep(self.pause_s)
+            self.session.mark("request")
+            self.writer.write(_head(self.session.server, self.requests[following]))
+        self.session.keep(self._socket())
+
+    async def _wait_for_the_server(self) -> None:
+        """Close when the server has: below TLS, which would answer the server's farewell into a closed connection."""
+        with self._socket() as raw:
+            while await asyncio.get_running_loop().sock_recv(raw, CHUNK):
+                pass
+
+    def _socket(self) -> socket.socket:
+        """The connection without its streams, which are no more."""
+        raw: socket.socket = self.writer.get_extra_info("socket").dup()
+        raw.setblocking(False)
+        self.writer.transport.abort()
+        return raw
+
+
+def _break(session: Session, requests: int) -> _Break:
+    """Where the connection breaks off: a reset hits a transfer, a failure of the network as often a pause."""
+    ends = session.parameters.termination
+    if ends not in ("rst", "sudden"):
+        return _Break(-1, None)
+    request, share = session.rng.randrange(requests), session.rng.uniform(0.1, 0.9)
+    return _Break(request, None if ends == "sudden" and session.rng.random() < 0.5 else share)
+
+
+def _head(server: str, request: web.Request) -> bytes:
+    lines = [
+        f"{'GET' if request.body is None else 'POST'} /{request.path} HTTP/1.1",
+        f"Host: {server}", "User-Agent: wiresonde-lab", "Accept: */*",
+    ]  # fmt: skip
+    if request.body is not None:
+        lines += ["Content-Type: application/octet-stream", f"Content-Length: {len(request.body)}"]
+    if request.changed is not None:
+        lines += [f"If-Modified-Since: {web.date(request.changed)}"]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+@cache
+def _context() -> ssl.SSLContext:
+    """For all connections: the certificate is self-signed, and sessions are not resumed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+ASYNCIO = Asyncio()

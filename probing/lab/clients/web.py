@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
+import select
+import signal
+import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from email.utils import formatdate
+from pathlib import Path
 
 from probing.lab.errors import LabError
 from probing.lab.services.web_site import MOVED, STREAM, UPLOAD, WWW
@@ -71,6 +77,47 @@ def only_fin(session: Session, program: str) -> None:
         raise LabError(f"{program} cannot end a connection by {session.parameters.termination}; asyncio can")
 
 
+def upload(session: Session, body: bytes) -> Path:
+    """A file that holds what is to be sent."""
+    file = session.folder / "upload"
+    file.write_bytes(body)
+    return file
+
+
+def follow(
+    session: Session, command: Sequence[str], said: re.Pattern[bytes], ok: tuple[int, ...] = (0,)
+) -> list[int]:
+    """Run a program that says on stderr what it does, and tell the session of each phase when its words arrive.
+
+    said: groups of the names of phases; what ``response`` holds is the status. Returns the statuses.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        start_new_session=True, cwd=session.folder, bufsize=0,
+    )  # fmt: skip
+    assert process.stderr is not None
+    text, at, statuses = b"", 0, list[int]()
+    end = time.monotonic() + LIMIT_S
+    while select.select([process.stderr], [], [], max(0.0, end - time.monotonic()))[0]:
+        if not (part := os.read(process.stderr.fileno(), 1 << 16)):
+            break
+        text += part
+        for found in said.finditer(text, at):
+            at = found.end()
+            phase = str(found.lastgroup)
+            if phase == "response":
+                statuses.append(int(found[phase]))
+            if phase != "transfer" or not statuses or statuses[-1] == 200:  # an error's text is no content
+                session.mark(phase)
+    else:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.stderr.close()
+    if process.wait() not in ok:
+        tail = text.decode(errors="replace").strip()[-400:]
+        raise LabError(f"{' '.join(command)}: exit {process.returncode}: {tail}")
+    return statuses
+
+
 def judge(session: Session, requests: Sequence[Request], statuses: Sequence[int]) -> None:
     """Compare answers with what was to come; a page that is not there is no success, and no failure of the lab."""
     wanted = [request.status for request in requests]
@@ -116,7 +163,9 @@ def _post(session: Session) -> list[Request]:
 
 
 def _not_found(session: Session) -> list[Request]:
-    return [Request(f"{session.host.name}/{session.rng.choice(WORDS)}-{session.rng.randrange(10_000)}.html", 404)]
+    return [
+        Request(f"{session.host.name}/{session.rng.choice(WORDS)}-{session.rng.randrange(10_000)}.html", 404)
+    ]
 
 
 def _redirect(session: Session) -> list[Request]:
