@@ -53,8 +53,7 @@ class Done:
 
     def connections(self, vantage: str = "client") -> list[dict[str, Any]]:
         """What `wiresonde connections` says of the capture."""
-        tables = read_connection_tables([self.capture(vantage)], Config())
-        return [json.loads(line) for table in tables for line in json_lines(table)]
+        return connections_of(self.capture(vantage))
 
     def joined(self, vantage: str = "client") -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Label rows with their connections; every connection has exactly one row and the other way round."""
@@ -65,6 +64,12 @@ class Done:
         keys = [(r["src"], r["sport"], r["dst"], r["dport"], r["proto"]) for r in self.rows]
         assert Counter(keys) == Counter(found.keys()), "connections of the capture and label rows differ"
         return [(row, found[key]) for row, key in zip(self.rows, keys)]
+
+
+def connections_of(capture: Path) -> list[dict[str, Any]]:
+    """What `wiresonde connections` says of a capture."""
+    tables = read_connection_tables([capture], Config())
+    return [json.loads(line) for table in tables for line in json_lines(table)]
 
 
 def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, how: How = How()) -> list[Done]:

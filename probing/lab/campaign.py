@@ -121,7 +121,9 @@ class Campaign:
             missing = self._missing()
             outcome = Outcome(done=len(self.runs) - len(missing))
             self._work(missing, outcome, progress)
-        outcome.interrupted = self._stop.is_set()
+            if self._stop.is_set():
+                outcome.interrupted = True
+                outcome.done = sum(self._is_done(run) for run in self.runs)  # some ended without saying so
         outcome.seconds = time.monotonic() - began
         return outcome
 

@@ -46,13 +46,12 @@ class Bounds(NamedTuple):
 def laws() -> NDArray[np.float64]:
     """(4, LAW): inverse distribution functions of the jitter, mean 0; standard deviation 1 (uniform: half width).
 
-    Normal cut at four deviations, pareto with shape 3, and iproute2's paretonormal, a quarter of the one and three of
-    the other.
+    Pareto has shape 3; paretonormal is iproute2's, a quarter of it and three of the normal law.
     """
     rank = (np.arange(kernels.LAW) + 0.5) / kernels.LAW
-    normal = np.clip(special.ndtri(rank), -4, 4)
+    normal = special.ndtri(rank)
     pareto = (1 - rank) ** (-1 / 3)
-    pareto = np.clip((pareto - pareto.mean()) / pareto.std(), -4, 8)
+    pareto = (pareto - pareto.mean()) / pareto.std()
     mixed = 0.25 * pareto + 0.75 * normal
     table = {
         "uniform": 2 * rank - 1, "normal": normal, "pareto": pareto, "paretonormal": mixed / mixed.std(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import time
@@ -14,6 +15,8 @@ import numpy as np
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
 from probing.lab.settings import Load
+
+logger = logging.getLogger(__name__)
 
 CGROUPS = Path("/sys/fs/cgroup")
 PREFIX = "wiresonde-lab-"  # of the control groups: then the worker's process id and the run's number
@@ -93,8 +96,20 @@ def sweep(worker: int | None = None) -> None:
         owner = place.name.removeprefix(PREFIX).split("-")[0]
         mine = worker is not None and owner == str(worker)
         if mine or (worker is None and owner.isdigit() and not Path("/proc", owner).exists()):
-            with contextlib.suppress(OSError):
-                place.rmdir()
+            _remove(place)
+
+
+def _remove(place: Path) -> None:
+    """Remove a control group; the last of its processes may still be on their way out."""
+    for _ in range(50):
+        try:
+            place.rmdir()
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.01)
+    logger.warning("group=%s is still in use", place)
 
 
 class Measured(NamedTuple):

@@ -107,8 +107,12 @@ class NetemLink(Link):
         for k, (host, setting) in enumerate(zip(hosts, settings)):
             if host.client:
                 for d, towards in enumerate(("server", "client")):
-                    ends = _line(f"line{k}-{d}", words(setting, towards))
+                    ends = _line(f"line{k}-{d}", self.queue(setting, towards))
                     self._lines.into[k, d], self._lines.out[k, d] = ends
+
+    def queue(self, setting: Setting, towards: str) -> list[str]:
+        """tc's words for a client's line."""
+        return words(setting, towards)
 
     def carry(self) -> None:
         """Carry frames, in this thread, until the link is stopped."""
@@ -121,6 +125,17 @@ class NetemLink(Link):
         log = super().log()
         settle(log)
         return log
+
+
+class TbfLink(NetemLink):
+    """The same with tbf, a rate and a queue only: for kernels without netem, to test the way through a queue."""
+
+    def queue(self, setting: Setting, towards: str) -> list[str]:
+        """tc's words for a client's line, alike towards both."""
+        if not setting.rate_kbit:
+            return ["pfifo", "limit", str(LIMIT)]
+        rate = f"{setting.rate_kbit:g}kbit"
+        return ["tbf", "rate", rate, "burst", "3000", "limit", str(setting.queue_packets * MTU)]
 
 
 def settle(log: Log) -> None:

@@ -21,14 +21,14 @@ from probing.lab.errors import LabError
 from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM
 from probing.lab.link import Link, Log
-from probing.lab.netem import NetemLink
+from probing.lab.netem import NetemLink, TbfLink
 from probing.lab.session import Session, Site, Span, on_host, phases
 from probing.lab.settings import Activity, Background, Parameters, Run
 from probing.lab.settings import Link as LinkSetting
 
 logger = logging.getLogger(__name__)
 
-LINKS: dict[str, type[Link]] = {"user": Link, "netem": NetemLink}
+LINKS: dict[str, type[Link]] = {"user": Link, "netem": NetemLink, "tbf": TbfLink}
 FIRST_CLIENT = 10  # last number of the first client's address
 SETTLE_S = 0.05
 FAILED_SHARE = 0.5  # of samples, above which a run has failed

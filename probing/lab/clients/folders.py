@@ -20,6 +20,7 @@ from probing.lab.isolation import ROOM
 from probing.lab.session import Session
 
 HUB = ROOM / "hub"  # the server's folders, one a sample
+PATIENCE_S = 300.0  # that one synchronisation may take
 STAGGER_S = 0.1  # within which hosts begin the second round
 EPOCH = 1_700_000_000  # of modification times: none comes from the clock, which synchronisers send along
 WORDS = ("agenda", "budget", "cellar", "diary", "errands", "figures", "garden", "harvest", "index", "journal")

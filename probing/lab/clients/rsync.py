@@ -27,7 +27,16 @@ def synchronise(session: Session, _host: Host, local: Path, name: str, news: boo
     """Upwards when there is news here, downwards otherwise; either way the other side becomes as this one."""
     here, there = f"{local}/", f"rsync://{session.server}/hub/{name}/"
     source, target = (here, there) if news else (there, here)
-    session.run("rsync", "-az", "--delete", "--contimeout=40", "--timeout=50", source, target)
+    session.run(
+        "rsync",
+        "-az",
+        "--delete",
+        "--contimeout=40",
+        "--timeout=50",
+        source,
+        target,
+        seconds=folders.PATIENCE_S,
+    )
 
 
 RSYNC = Rsync()

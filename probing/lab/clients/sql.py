@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import platform
 import socket
 import struct
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from urllib.parse import quote, urlencode
 from probing.lab import isolation
 from probing.lab.isolation import PASSWORD
 from probing.lab.services.sql_pages import KINDS, LOOKS, PORT, PRODUCTS, USES, password_hash
-from probing.lab.session import Session, program_version
+from probing.lab.session import Session
 
 AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 PATIENCE_S = 60.0
@@ -132,7 +133,7 @@ def end(at: socket.socket, way: str) -> None:
 class User:
     """Visitors who want nothing but lamps."""
 
-    programs = ()
+    programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
         """browse, search, login, register, order."""
@@ -149,7 +150,7 @@ class User:
 
     def version(self) -> str:
         """That of its Python."""
-        return program_version("python3", "--version").rpartition(" ")[2]
+        return platform.python_version()
 
 
 def _steps(session: Session) -> list[Step]:
@@ -198,7 +199,7 @@ def _is_well(activity: str, pages: list[Page]) -> bool:
 class Hand:
     """Somebody who tries, with a browser, what becomes of the words that they enter."""
 
-    programs = ()
+    programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
         """tautology, union, blind, list-login, list-register."""
@@ -211,7 +212,7 @@ class Hand:
 
     def version(self) -> str:
         """That of its Python."""
-        return USER.version()
+        return platform.python_version()
 
 
 def _tautology(session: Session, visit: Visit) -> bool:

@@ -19,8 +19,10 @@ sys.path.insert(0, path.rpartition("/")[0])
 random.seed(seed)
 runpy.run_path(path, run_name="__main__")
 """
-OPTIONS = ("--batch", "--disable-coloring", "--flush-session", "--threads=1", "--timeout=60", "--dbms=mysql",
-           "--technique=BU", "--level=1", "--risk=1", "--dump", "-D", "shop", "-T", "coupons")  # fmt: skip
+# connections opened ahead of their requests would be used in another order each time
+OPTIONS = ("--disable-precon", "--batch", "--disable-coloring", "--flush-session", "--threads=1", "--timeout=60",
+           "--dbms=mysql", "--technique=BU", "--level=1", "--risk=1", "--dump", "-D", "shop",
+           "-T", "coupons")  # fmt: skip
 
 
 class Sqlmap:

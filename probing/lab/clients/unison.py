@@ -30,6 +30,7 @@ def synchronise(session: Session, host: Host, local: Path, name: str, _news: boo
     home = str(ROOM / "clients" / host.name)
     session.run(
         "unison", local, f"socket://{session.server}:{PORT}/{folders.HUB / name}", "-batch", "-silent", "-log=false",
+        seconds=folders.PATIENCE_S,
         env={"UNISON": f"{home}/.unison", "HOME": home, "UNISONLOCALHOSTNAME": host.name},
     )  # fmt: skip
 

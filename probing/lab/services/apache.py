@@ -9,9 +9,10 @@ from probing.lab.services import web_site
 from probing.lab.session import Site, program_version
 
 MODULES = Path("/usr/lib/apache2/modules")
-LOADED = ("mpm_event", "authz_core", "mime", "dir", "alias", "env", "ratelimit", "socache_shmcb", "ssl")
+LOADED = ("mpm_event", "authz_core", "mime", "dir", "alias", "env", "ratelimit", "setenvif", "socache_shmcb", "ssl")
 
-# Its handler of files reads the body of a POST to the end before it answers with the file.
+# Its handler of files reads the body of a POST to the end before it answers with the file. It must not say farewell in
+# TLS: clients that have closed before (curl, wget) would answer with a RST, now and then before its FIN.
 CONFIGURATION = """
 {modules}
 ServerRoot {folder}
@@ -57,6 +58,7 @@ RedirectMatch 301 ^/{moved}(.*)$ /$1
     SSLEngine on
     SSLCertificateFile {certificate}
     SSLCertificateKeyFile {key}
+    SetEnvIf Request_URI . ssl-unclean-shutdown
 </VirtualHost>
 """
 

@@ -1,0 +1,133 @@
+"""Scenario and corpus files, and the runs that follow from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from probing.lab import catalog, registry
+from probing.lab.errors import LabError
+from probing.lab.settings import Corpus, Entry, Parameters, Run
+
+
+def corpus(**entry: object) -> Corpus:
+    return Corpus(name="c", about="", runs=(Entry.model_validate({"scenario": "http", **entry}),))
+
+
+ONE = {"server": "nginx", "client": "asyncio", "activity": "get"}
+
+
+def test_every_scenario_names_what_there_is() -> None:
+    for name, given in catalog.scenarios().items():
+        assert given.name == name
+        for server in given.servers:
+            assert registry.service(server).programs is not None
+        for client in given.clients:
+            assert registry.client(client).programs is not None
+        assert given.about.endswith(".")
+        for activity, does in given.activities.items():
+            assert does.about, f"{name}: {activity}"
+            assert (does.attack_kind != "none") == does.attack, f"{name}: {activity}"
+
+
+def test_every_corpus_expands_and_its_runs_have_names_and_addresses_of_their_own() -> None:
+    assert {"small", "probe", "train"} <= set(catalog.corpora())
+    for name in catalog.corpora():
+        found = catalog.find(name)
+        assert found.name == name
+        runs = catalog.expand(found)
+        assert len({run.id for run in runs}) == len({run.number for run in runs}) == len(runs)
+
+
+def test_lists_are_grids() -> None:
+    runs = catalog.expand(
+        corpus(**ONE, link={"delay_ms": [1, 2, 3], "loss_pct": 1}, parameters={"requests": [1, 2]}, copies=2)
+    )
+    assert len(runs) == 12
+    assert sorted({(r.link.delay_ms, r.parameters.requests) for r in runs}) == [
+        (d, n) for d in (1, 2, 3) for n in (1, 2)
+    ]
+    assert len({run.seed for run in runs}) == 12
+
+
+def test_all_means_what_fits() -> None:
+    given = catalog.scenario("http")
+    runs = catalog.expand(corpus())
+    assert {(r.activity, r.server, r.client) for r in runs} == {
+        (a, s, c) for a in given.activities for s in given.servers_of(a) for c in given.clients_of(a)
+    }
+
+
+def test_twins_differ_in_the_link_only() -> None:
+    runs = catalog.expand(
+        corpus(**ONE, link={"delay_ms": [5, 7]}, twins=[{}, {"loss_pct": 3}], copies=2, samples=4)
+    )
+    assert len(runs) == 8
+    pairs: dict[str, list[Run]] = {}
+    for run in runs:
+        pairs.setdefault(run.pair, []).append(run)
+    assert len(pairs) == 4
+    for a, b in (sorted(pair, key=lambda r: r.twin) for pair in pairs.values()):
+        assert (a.twin, b.twin, a.link.loss_pct, b.link.loss_pct) == ("a", "b", 0, 3)
+        same = {"id": "", "number": 0, "twin": "", "link": a.link}
+        assert a.model_copy(update=same) == b.model_copy(update=same)
+
+
+def test_the_same_corpus_gives_the_same_runs_and_another_seed_others() -> None:
+    given = corpus(copies=3)
+    assert catalog.expand(given) == catalog.expand(given)
+    other = catalog.expand(given.model_copy(update={"seed": 2}))
+    assert {r.seed for r in other}.isdisjoint({r.seed for r in catalog.expand(given)})
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"scenario": "nothing"}, "scenario 'nothing' is none of"),
+        ({"activity": "fly"}, r"corpus c: runs.0 \(http\): activity: 'fly' is none of get"),
+        ({"server": ["nginx", "iis"]}, "server: 'iis' is none of"),
+        ({"link": {"delay_ms": -1}}, r"link: delay_ms: .*greater than or equal to 0 \(got -1\)"),
+        ({"link": {"lag": 1}}, r"link: lag: Extra inputs are not permitted"),
+        ({"link": {"reorder_pct": 5}}, "reorder_pct needs delay_ms"),
+        ({"parameters": {"content_bytes": "9-3"}}, "content_bytes 9-3: from 0"),
+        ({"parameters": {"content_bytes": "many"}}, "content_bytes"),
+        ({"load": {"quota_pct": 101}}, "quota_pct: .*less than or equal to 100"),
+        ({"twins": [{}]}, "twins: from 2 to 26 link settings, got 1"),
+        ({"copies": 10_000}, "at most 65536"),
+    ],
+)
+def test_what_is_wrong_is_named(entry: dict[str, object], message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        catalog.expand(corpus(**entry))
+
+
+def test_a_wrong_file_is_named_with_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    with pytest.raises(LabError, match=r"c.yaml: No such file"):
+        catalog.find(str(path))
+    path.write_text("name: [")
+    with pytest.raises(LabError, match=r"c.yaml: not YAML"):
+        catalog.find(str(path))
+    path.write_text("name: c\nabout: x\nruns: []\n")
+    with pytest.raises(LabError, match=r"c.yaml: runs: .*at least 1"):
+        catalog.find(str(path))
+    path.write_text("name: c\nabout: x\nrun: 1\nruns: [{scenario: http, samples: 0}]\n")
+    with pytest.raises(LabError, match=r"c.yaml: runs.0.samples: .*\(got 0\) \(and \d more\)"):
+        catalog.find(str(path))
+    with pytest.raises(LabError, match="'nothing' is no corpus"):
+        catalog.find("nothing")
+
+
+def test_a_client_that_cannot_do_an_activity_is_told_apart_from_all() -> None:
+    given = catalog.scenario("http")
+    partial = [(a, does) for a, does in given.activities.items() if does.clients]
+    for activity, does in partial:
+        other = next(c for c in given.clients if c not in does.clients)
+        with pytest.raises(LabError, match=f"{activity} is done by"):
+            catalog.expand(corpus(activity=activity, client=other, server="nginx"))
+
+
+def test_sizes_are_a_number_or_a_range() -> None:
+    assert Parameters(content_bytes=5).size_range == (5, 5)
+    assert Parameters(content_bytes="5-70").size_range == (5, 70)
