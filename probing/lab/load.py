@@ -95,8 +95,16 @@ def sweep(worker: int | None = None) -> None:
     for place in root.glob(f"{PREFIX}*"):
         owner = place.name.removeprefix(PREFIX).split("-")[0]
         mine = worker is not None and owner == str(worker)
-        if mine or (worker is None and owner.isdigit() and not Path("/proc", owner).exists()):
+        if mine or (worker is None and owner.isdigit() and not _is_worker(owner)):
             _remove(place)
+
+
+def _is_worker(pid: str) -> bool:
+    """Whether a worker has this process id: neither nobody, nor one that is dead and not buried, nor another."""
+    try:
+        return b"probing.lab.worker" in Path("/proc", pid, "cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _remove(place: Path) -> None:

@@ -172,7 +172,7 @@ def test_further_wrong_rows_are_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("start", [T0, T0 + SECOND])  # the same time, and the very moment at which it ends
 def test_two_rows_of_a_conversation_at_a_time_are_refused(tmp_path: Path, turned: bool, start: int) -> None:
-    again = {"start": start, "end": T0 + 2 * SECOND}
+    again: dict[str, Any] = {"start": start, "end": T0 + 2 * SECOND}
     if turned:
         again |= {"src": "10.0.0.1", "sport": 80, "dst": "10.0.0.10", "dport": 40000}
     with pytest.raises(InputError, match=r"row 3: .*tcp is also row 1, at the same time"):
@@ -312,10 +312,9 @@ def runs(n: int, *, twins: int = 1, samples: int = 4, **changes: Any) -> list[di
     for k in range(n):
         for twin in range(twins):
             for sample in range(samples):
-                name = f"{k:03d}-{'abc'[twin]}-{sorted(changes.items())}"
-                pair = (
-                    f"{k:06x}{abs(hash(frozenset(changes.items()))) % 97:02d}-{sample}" if twins > 1 else ""
-                )
+                kind = "-".join(f"{key}-{value}" for key, value in changes.items())
+                name = f"{k:03d}-{'abc'[twin]}-{kind}"
+                pair = f"{k:03d}{kind}-{sample}" if twins > 1 else ""
                 rows.append({"run": name, "pair": pair, "sample": sample, "sport": len(rows)} | changes)
     return rows
 
