@@ -13,10 +13,11 @@ import ssl
 import struct
 import threading
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from probing.lab.clients import web
 from probing.lab.errors import LabError
+from probing.lab.services.web_site import host_name
 from probing.lab.session import Session
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a RST and no FIN
@@ -51,15 +52,12 @@ class _Break(NamedTuple):
     share: float | None  # of that request's content; None: when it is answered and nothing is under way
 
 
-class _BrokenOff(Exception):
-    """The connection is to end here and now."""
-
-
 class _Conversation:
     """One connection from its start to its end."""
 
     def __init__(self, session: Session, requests: list[web.Request]) -> None:
         self.session, self.requests = session, requests
+        self.name = host_name(session.server_host)
         self.pause_s = session.parameters.pause_ms / 1e3
         self.ends = session.parameters.termination
         self.broken = _break(session, len(requests))
@@ -75,14 +73,14 @@ class _Conversation:
                 self.writer.transport.abort()  # does nothing where it is closed
 
     async def _connect(self) -> None:
+        tls: dict[str, Any] = {}
+        if web.secure(self.session):
+            tls = {"ssl": _context(), "server_hostname": self.name,
+                   "ssl_handshake_timeout": web.LIMIT_S, "ssl_shutdown_timeout": web.LIMIT_S}  # fmt: skip
         try:
-            if web.secure(self.session):
-                self.reader, self.writer = await asyncio.open_connection(
-                    self.session.server, 443, ssl=_context(), ssl_handshake_timeout=web.LIMIT_S,
-                    ssl_shutdown_timeout=web.LIMIT_S,
-                )  # fmt: skip
-            else:
-                self.reader, self.writer = await asyncio.open_connection(self.session.server, 80)
+            self.reader, self.writer = await asyncio.open_connection(
+                self.session.server, 443 if tls else 80, **tls
+            )
         except OSError as error:
             raise LabError(f"{self.session.server} cannot be reached: {error}") from error
         self.port = self.writer.get_extra_info("sockname")[1]
@@ -93,17 +91,16 @@ class _Conversation:
             for k, request in enumerate(self.requests):
                 if k and self.pause_s:
                     await asyncio.sleep(self.pause_s)
-                await self._ask(k, request)
-                await self._take(k, request)
-        except _BrokenOff:
-            await self._break_off()
-            return
+                if not (await self._ask(k, request) and await self._take(k, request)):
+                    await self._break_off()
+                    return
         except (asyncio.IncompleteReadError, ConnectionError):
             if self.ends != "timeout" or not self.statuses:
                 raise
-            # on a slow link the server may lose its patience between two requests: that is how this one ends
+            # on a slow link the server may lose its patience between two requests, and that is how this one ends
             self.session.outcome(False)
-            await self._wait_for_the_server()
+            if not self.writer.transport.is_closing():
+                await self._wait_for_the_server()
             return
         web.judge(self.session, self.requests, self.statuses)
         if self.ends == "timeout":
@@ -112,23 +109,22 @@ class _Conversation:
             self.writer.close()
             await self.writer.wait_closed()
 
-    async def _ask(self, k: int, request: web.Request) -> None:
-        """Send a request and its content."""
+    async def _ask(self, k: int, request: web.Request) -> bool:
+        """Send a request and its content. Returns whether all goes on."""
         self.session.mark("request")
-        self.writer.write(_head(self.session.server, request))
+        self.writer.write(self._head(request))
         if request.body is None:
-            return
+            return True
         self.session.mark("transfer")
         body = request.body
         if self.broken.request == k and self.broken.share is not None:
             body = body[: int(self.broken.share * len(body))]
         self.writer.write(body)
         await self.writer.drain()
-        if len(body) < len(request.body):
-            raise _BrokenOff
+        return len(body) == len(request.body)
 
-    async def _take(self, k: int, request: web.Request) -> None:
-        """Take an answer."""
+    async def _take(self, k: int, request: web.Request) -> bool:
+        """Take an answer. Returns whether all goes on."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         self.session.mark("response")
         status, length, location = STATUS.match(head), LENGTH.search(head), LOCATION.search(head)
@@ -143,11 +139,9 @@ class _Conversation:
             if left != request.content:
                 raise LabError(f"{request.path}: {left} bytes to come, wanted {request.content}")
         if self.broken.request == k and self.broken.share is not None:
-            await self._read(int(self.broken.share * left))
-            raise _BrokenOff
+            left = int(self.broken.share * left)
         await self._read(left)
-        if self.broken.request == k:
-            raise _BrokenOff
+        return self.broken.request != k
 
     async def _read(self, left: int) -> None:
         while left:
@@ -170,14 +164,29 @@ class _Conversation:
             # the client does not know, and asks again
             await asyncio.sleep(self.pause_s)
             self.session.mark("request")
-            self.writer.write(_head(self.session.server, self.requests[following]))
+            self.writer.write(self._head(self.requests[following]))
         self.session.keep(self._socket())
+
+    def _head(self, request: web.Request) -> bytes:
+        lines = [
+            f"{'GET' if request.body is None else 'POST'} /{request.path} HTTP/1.1",
+            f"Host: {self.name}", "User-Agent: wiresonde-lab", "Accept: */*",
+        ]  # fmt: skip
+        if request.body is not None:
+            lines += ["Content-Type: application/octet-stream", f"Content-Length: {len(request.body)}"]
+        if request.changed is not None:
+            lines += [f"If-Modified-Since: {web.date(request.changed)}"]
+        return "\r\n".join([*lines, "", ""]).encode()
 
     async def _wait_for_the_server(self) -> None:
         """Close when the server has: below TLS, which would answer the server's farewell into a closed connection."""
+        loop = asyncio.get_running_loop()
         with self._socket() as raw:
-            while await asyncio.get_running_loop().sock_recv(raw, CHUNK):
-                pass
+            try:
+                while await loop.sock_recv(raw, CHUNK):
+                    pass
+            except ConnectionError:  # a request and the server's farewell crossed
+                self.session.claim(self.port, termination="rst")
 
     def _socket(self) -> socket.socket:
         """The connection without its streams, which are no more."""
@@ -194,18 +203,6 @@ def _break(session: Session, requests: int) -> _Break:
         return _Break(-1, None)
     request, share = session.rng.randrange(requests), session.rng.uniform(0.1, 0.9)
     return _Break(request, None if ends == "sudden" and session.rng.random() < 0.5 else share)
-
-
-def _head(server: str, request: web.Request) -> bytes:
-    lines = [
-        f"{'GET' if request.body is None else 'POST'} /{request.path} HTTP/1.1",
-        f"Host: {server}", "User-Agent: wiresonde-lab", "Accept: */*",
-    ]  # fmt: skip
-    if request.body is not None:
-        lines += ["Content-Type: application/octet-stream", f"Content-Length: {len(request.body)}"]
-    if request.changed is not None:
-        lines += [f"If-Modified-Since: {web.date(request.changed)}"]
-    return "\r\n".join([*lines, "", ""]).encode()
 
 
 @cache

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probing.lab.isolation import PASSWORD, UID, USER
+from probing.lab.services.vsftpd import CHUNK
 from probing.lab.session import Session
 
 THERE = ("get", "passive-get", "mget", "delete", "mdelete", "rename", "wrong-password-get")  # what they need is
@@ -37,8 +38,8 @@ def prepare(session: Session) -> Files:
     count = session.parameters.requests if session.activity in SEVERAL else 1
     names = tuple(f"{_word(session, 4, 16)}-{k}.dat" for k in range(count))
     sizes = tuple(session.size() for _ in names)
-    if session.parameters.termination in BROKEN:  # there is no middle of nothing
-        sizes = tuple(max(2, n) for n in sizes)
+    if session.parameters.termination in BROKEN:  # so that there is a middle
+        sizes = tuple(max(4 * CHUNK if session.activity == "passive-get" else 2, n) for n in sizes)
     contents = tuple(session.content(n) for n in sizes)
     there = f"{session.host.name}-{session.sample}"
     here, served = session.folder / there, Path("/home") / USER / there

@@ -32,6 +32,7 @@ WORK: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("remove", ("cd ..", "rmdir new")),
     ),
 }  # fmt: skip
+PIPE = 1 << 16  # bytes that a pipe holds
 TIMES = {"get": 1, "mget": 1, "mkdir-put": 1, "put": 1, "put-get": 2, "mput": 1, "make-remove": 1}  # files cross
 
 
@@ -106,10 +107,10 @@ class Lftp:
         else:
             pipe = files.here / "pipe"
             os.mkfifo(pipe)
-            lftp.say(f"put {pipe} -o {files.names[0]}")
-            half = files.contents[0][: files.total // 2]
-            with pipe.open("wb", buffering=0) as end:
+            half = files.contents[0][: min(files.total // 2, PIPE)]
+            with os.fdopen(os.open(pipe, os.O_RDWR), "wb", buffering=0) as end:  # one end alone would have to wait
                 end.write(half)
+                lftp.say(f"put {pipe} -o {files.names[0]}")
                 sockets = self._connections(lftp, lambda data: moved(data)[0] > len(half) // 2)
                 lftp.kill()
         lftp.kill()

@@ -16,7 +16,7 @@ PACKET = struct.Struct(">BBbb11I")  # RFC 5905, 7.3: the header without extensio
 
 
 class Chronyd:
-    """chronyd -Q: asks from a new port each time; a burst is its own, four requests 2 s apart."""
+    """chronyd -Q: asks from a new port each time; a burst is its own, three requests 2 s apart."""
 
     programs = ("chronyd", "setpriv")
 
@@ -83,16 +83,16 @@ class Sntp:
 def ask(asking: socket.socket, cookie: int) -> bool:
     """Send a request; whether a server answers it in time.
 
-    The transmit timestamp is a random number, as RFC 9109's authors advise: the server returns it whatever it is.
+    The transmit timestamp is a random number: the server returns it whatever it is (RFC 5905, 8), and no clock is read.
     """
     words = (0,) * 9 + (cookie >> 32, cookie & 0xFFFFFFFF)
     asking.send(PACKET.pack(4 << 3 | CLIENT, 0, 0, 0, *words))
     try:
         while True:
             answer = asking.recv(1024)
-            first, stratum, *_ = fields = PACKET.unpack_from(answer)
-            if fields[8:10] == words[9:11]:
-                return first & 7 == SERVER and stratum == STRATUM
+            first, stratum, *fields = PACKET.unpack_from(answer)
+            if tuple(fields[7:9]) == words[9:11]:  # its origin timestamp is our transmit timestamp
+                return bool(first & 7 == SERVER and stratum == STRATUM)
     except TimeoutError:
         return False
 

@@ -15,7 +15,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 from probing.lab.errors import LabError
-from probing.lab.services.web_site import MOVED, STREAM, UPLOAD, WWW
+from probing.lab.services.web_site import MOVED, STREAM, UPLOAD, WWW, host_name
 from probing.lab.session import Session
 
 TLS = "tls-"  # prefix of the activities that are encrypted
@@ -58,7 +58,7 @@ def visit(session: Session) -> Iterator[list[Request]]:
 
 def url(session: Session, request: Request) -> str:
     """Its URL."""
-    return f"{'https' if secure(session) else 'http'}://{session.server}/{request.path}"
+    return f"{'https' if secure(session) else 'http'}://{host_name(session.server_host)}/{request.path}"
 
 
 def secure(session: Session) -> bool:
@@ -96,9 +96,11 @@ def follow(
         start_new_session=True, cwd=session.folder, bufsize=0,
     )  # fmt: skip
     assert process.stderr is not None
+    ready = select.poll()
+    ready.register(process.stderr, select.POLLIN)
     text, at, statuses = b"", 0, list[int]()
     end = time.monotonic() + LIMIT_S
-    while select.select([process.stderr], [], [], max(0.0, end - time.monotonic()))[0]:
+    while ready.poll(max(0.0, end - time.monotonic()) * 1e3):
         if not (part := os.read(process.stderr.fileno(), 1 << 16)):
             break
         text += part

@@ -36,7 +36,8 @@ class Wget:
 
 
 def _command(session: Session, requests: list[web.Request]) -> list[str]:
-    words = ["wget", "--no-config", "--no-hsts", "--no-proxy", "--no-check-certificate", "--tries=1",
+    words = ["wget", "--no-config", "--no-hsts", "--no-proxy", "--inet4-only", "--tries=1",
+             "--no-check-certificate",
              "--progress=dot:giga", f"--wait={session.parameters.pause_ms / 1e3:g}"]  # fmt: skip
     first = requests[0]
     if first.body is not None:

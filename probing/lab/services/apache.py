@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from probing.lab.services import web_site
 from probing.lab.session import Site, program_version
 
 MODULES = Path("/usr/lib/apache2/modules")
-LOADED = ("mpm_event", "authz_core", "mime", "dir", "alias", "env", "ratelimit", "setenvif", "socache_shmcb", "ssl")
+LOADED = (
+    "mpm_event",
+    "authz_core",
+    "mime",
+    "dir",
+    "alias",
+    "env",
+    "ratelimit",
+    "setenvif",
+    "socache_shmcb",
+    "ssl",
+)
 
 # Its handler of files reads the body of a POST to the end before it answers with the file. It must not say farewell in
 # TLS: clients that have closed before (curl, wget) would answer with a RST, now and then before its FIN.
@@ -67,7 +80,7 @@ class Apache:
     """Apache httpd with its event module, without PHP."""
 
     programs = ("apache2", "openssl")
-    roles = {80: "main", 443: "main"}
+    roles: Mapping[int, str] = MappingProxyType({80: "main", 443: "main"})
 
     def start(self, site: Site) -> None:
         """Serve the pages at ports 80 and 443."""
@@ -77,7 +90,7 @@ class Apache:
         configuration.write_text(
             CONFIGURATION.format(
                 modules="\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in LOADED),
-                folder=site.folder, idle=web_site.idle_ms(site), www=web_site.pages(), upload=web_site.UPLOAD,
+                folder=site.folder, idle=web_site.idle_ms(site), www=web_site.set_up(site), upload=web_site.UPLOAD,
                 moved=web_site.MOVED, stream=web_site.STREAM, rate=web_site.STREAM_KIB, **certificate._asdict(),
             )
         )  # fmt: skip

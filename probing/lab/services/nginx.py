@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from probing.lab.services import web_site
 from probing.lab.session import Site, program_version
 
@@ -54,7 +56,7 @@ class Nginx:
     """nginx."""
 
     programs = ("nginx", "openssl")
-    roles = {80: "main", 443: "main"}
+    roles: Mapping[int, str] = MappingProxyType({80: "main", 443: "main"})
 
     def start(self, site: Site) -> None:
         """Serve the pages at ports 80 and 443."""
@@ -62,7 +64,7 @@ class Nginx:
         configuration = site.folder / "nginx.conf"
         configuration.write_text(
             CONFIGURATION.format(
-                folder=site.folder, idle=web_site.idle_ms(site), www=web_site.pages(), upload=web_site.UPLOAD,
+                folder=site.folder, idle=web_site.idle_ms(site), www=web_site.set_up(site), upload=web_site.UPLOAD,
                 moved=web_site.MOVED, stream=web_site.STREAM, rate=web_site.STREAM_KIB,
                 thanks=web_site.THANKS.replace("\n", "\\n"), **certificate._asdict(),
             )

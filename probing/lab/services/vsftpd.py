@@ -10,7 +10,7 @@ from probing.lab.session import Site, program_version
 PAM = "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n"
 SERVICE = "lab-vsftpd"
 IDLE_S, SHORT_S = 300, 4  # until an idle session is closed; where that is what the run is about
-BREAK_S = 4  # that a transfer takes at least, where the run is about breaking it off
+CHUNK, SLOW = 4096, 1000  # bytes, bytes/s: where a run breaks transfers off, downloads pause after each chunk
 CONFIGURATION = """
 background=NO
 listen=YES
@@ -34,6 +34,7 @@ isolate_network=NO
 seccomp_sandbox=NO
 max_login_fails=3
 idle_session_timeout={idle}
+trans_chunk_size={chunk}
 local_max_rate={rate}
 """
 
@@ -51,10 +52,12 @@ class Vsftpd:
         empty.mkdir()
         path = site.folder / "vsftpd.conf"
         end = site.parameters.termination
-        idle = SHORT_S if end == "timeout" else IDLE_S
-        rate = max(1, site.parameters.size_range[0] // BREAK_S) if end in ("rst", "sudden") else 0
-        values = {"empty": empty, "service": SERVICE, "address": site.host.address, "idle": idle, "rate": rate}
-        path.write_text(CONFIGURATION.format(**values).lstrip())
+        chunk, rate = (CHUNK, SLOW) if end in ("rst", "sudden") else (0, 0)
+        text = CONFIGURATION.format(
+            empty=empty, service=SERVICE, address=site.host.address, chunk=chunk, rate=rate,
+            idle=SHORT_S if end == "timeout" else IDLE_S,
+        )  # fmt: skip
+        path.write_text(text.lstrip())
         # what is wrong it says on its standard input, where a super-server would have put the connection
         process = site.host.start(["sh", "-c", 'exec vsftpd "$0" 0>&1', path], log="vsftpd")
         site.host.wait_for_port(21, process, "vsftpd")

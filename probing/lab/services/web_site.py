@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from probing.lab.errors import LabError
+from probing.lab.hosts import Host
 from probing.lab.isolation import ROOM
 from probing.lab.session import Site
 
@@ -28,9 +29,16 @@ class Certificate(NamedTuple):
     key: Path
 
 
-def pages() -> Path:
-    """The folder of pages, made if it is not there."""
+def host_name(host: Host) -> str:
+    """The name of a server in URLs; addresses would be of different lengths in different runs, and twins differ."""
+    return f"{host.name}.test"
+
+
+def set_up(site: Site) -> Path:
+    """Make the folder of pages, and the server's name known."""
     WWW.mkdir(mode=0o755, exist_ok=True)
+    with Path("/etc/hosts").open("a") as names:
+        names.write(f"{site.host.address} {host_name(site.host)}\n")
     return WWW
 
 
