@@ -62,9 +62,9 @@ def _web(day: int, activity: str, kind: str, client: str | None, published: str,
 
 
 ATTACKS: tuple[Attack, ...] = (
-    Attack(TUESDAY, "ftp-patator", "password-guessing", "ftp", "patator", OUTSIDE, (WEB,), 21, "09:20-10:20",
+    Attack(TUESDAY, "ftp-patator", "password-guessing", "login", "patator", OUTSIDE, (WEB,), 21, "09:20-10:20",
            ((1499170672838272000, 1499174416931403000),)),
-    Attack(TUESDAY, "ssh-patator", "password-guessing", "ssh", "patator", OUTSIDE, (WEB,), 22, "14:00-15:00",
+    Attack(TUESDAY, "ssh-patator", "password-guessing", "login", "patator", OUTSIDE, (WEB,), 22, "14:00-15:00",
            ((1499188141049616000, 1499195059018486000),)),
     _web(WEDNESDAY, "slowloris", "slow-http", "slowloris", "09:47-10:10",
          (1499258926211817000, 1499258927000000000), (1499258934539220000, 1499260278500956000)),
@@ -75,7 +75,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(WEDNESDAY, "heartbleed", "heartbleed", "web", None, (*OUTSIDE, NAT_MISPRINT), (UBUNTU12,), 444,
            "15:12-15:32", ((1499278335650811000, 1499279563294455000),)),
     _web(THURSDAY, "web-brute-force", "password-guessing", None, "09:20-10:00",
-         (1499343354880049000, 1499343531179279000), (1499343567660566000, 1499346011622209000)),
+         (1499343354880049000, 1499343531179279000), (1499343567660566000, 1499346011622209000), task="login"),
     _web(THURSDAY, "web-xss", "xss", None, "10:15-10:35", (1499346935283859000, 1499348121341704000)),
     _web(THURSDAY, "web-sql-injection", "sql-injection", None, "10:40-10:42",
          (1499348127852814000, 1499348575320284000), task="sql"),

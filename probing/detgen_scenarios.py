@@ -72,7 +72,7 @@ SCENARIOS: dict[int, Scenario] = {
     220: Scenario("220-ssh_patator", "login", "openssh", "patator", "password-guessing"),
     230: Scenario("230-wgetssl", "web", None, "wget"),
     240: Scenario("240-stream", "video-stream", "nginx-rtmp"),
-    250: Scenario("250-ntp", "time", "ntpd", "ntpd"),
+    250: Scenario("250-ntp", "ntp", "ntpd", "ntpd"),
     260: Scenario("260-xxe", "web", "apache", "python", "xxe", {0: "passwd", 1: "shadow", 2: "remote-execution"}),
     270: Scenario("270-path_traversal_apache", "web", "apache", None, "path-traversal"),
     360: Scenario("360-rapidreset", "web", "apache", None, "dos", FLOODS),

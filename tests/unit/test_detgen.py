@@ -52,7 +52,7 @@ SSH = "1;capture-090-openssh;9;4321;12;8;0.52;0100.23;020.5;0.05;0.012;;2;Filetr
 
 def ssh(folder: Path, *rows: str, name: str = "dump-090-sshd-server-sc2", **options: Any) -> Imported:
     """One capture of an SSH run, with a label file."""
-    capture(folder / f"{name}-{TIME}-1.pcap", packet(T0), packet(T0 + 5 * SECOND))
+    capture(folder / f"{name}-{TIME}-1.pcap", packet(T0), packet(T0 + 2 * SECOND, back=True, flags=18))
     label_file(folder / f"capture-090-openssh-{TIME}-labels.csv", *(rows or (SSH,)), **options)
     return import_folder(folder)
 
@@ -129,7 +129,7 @@ def test_a_run_is_labelled_in_our_names_and_units(tmp_path: Path) -> None:
     assert found.captures == 1
     assert found.rows == [
         {
-            "start": T0, "end": T0 + 5 * SECOND,
+            "start": T0, "end": T0 + 2 * SECOND,
             "scenario": "090-openssh", "task": "ssh", "activity": "scp-up", "client_impl": "openssh",
             "server_impl": "openssh", "attack": 0, "attack_kind": "none", "delay_ms": 100.23, "jitter_ms": 20.5,
             "distribution": "pareto", "loss_pct": 0.05, "corrupt_pct": 0.012, "content_bytes": 4321,
@@ -407,7 +407,7 @@ def test_the_command_writes_what_labels_reads(tmp_path: Path, name: str, per: st
         "distribution": "pareto", "loss_pct": "0.05", "corrupt_pct": "0.012",
     }  # fmt: skip
     rule = known.rules[0]
-    assert (rule["start"], rule["end"]) == (T0, T0 + 5 * SECOND)
+    assert (rule["start"], rule["end"]) == (T0, T0 + 2 * SECOND)
 
 
 def test_parquet_also_has_what_is_no_label(tmp_path: Path) -> None:

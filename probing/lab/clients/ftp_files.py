@@ -13,6 +13,7 @@ from probing.lab.session import Session
 THERE = ("get", "passive-get", "mget", "delete", "mdelete", "rename", "wrong-password-get")  # what they need is
 SEVERAL = ("mget", "mdelete", "mput", "make-remove")
 BROKEN = ("rst", "sudden")  # terminations that come in the middle of a transfer
+LEAST_BROKEN = 4 * CHUNK  # bytes of a file whose transfer is to be broken off in its middle
 LONG_AGO = 1_500_000_000  # when all files were changed last: clients tell servers
 
 
@@ -38,8 +39,8 @@ def prepare(session: Session) -> Files:
     count = session.parameters.requests if session.activity in SEVERAL else 1
     names = tuple(f"{_word(session, 4, 16)}-{k}.dat" for k in range(count))
     sizes = tuple(session.size() for _ in names)
-    if session.parameters.termination in BROKEN:  # so that there is a middle
-        sizes = tuple(max(4 * CHUNK if session.activity == "passive-get" else 2, n) for n in sizes)
+    if session.parameters.termination in BROKEN:  # vsftpd pauses after CHUNK bytes, lftp sends from 8,192 on
+        sizes = tuple(max(LEAST_BROKEN, n) for n in sizes)
     contents = tuple(session.content(n) for n in sizes)
     there = f"{session.host.name}-{session.sample}"
     here, served = session.folder / there, Path("/home") / USER / there

@@ -35,7 +35,7 @@ class Hydra:
         listed.write_text("".join(f"{word}\n" for word in words.words))
         session.mark("guess")
         done = session.run(
-            "hydra", "-I", "-f", "-t", "1", "-w", "60", "-l", USER, "-P", listed, session.server, service, *more,
+            "hydra", "-I", "-f", "-t", "2", "-w", "60", "-l", USER, "-P", listed, session.server, service, *more,
             seconds=LIMIT_S, ok=(0, 1),
         )  # fmt: skip
         session.outcome(PASSWORD.encode() in FOUND.findall(done.stdout))

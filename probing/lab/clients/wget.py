@@ -10,10 +10,10 @@ from probing.lab.clients import web
 from probing.lab.services.web_site import WWW
 from probing.lab.session import Session, program_version
 
-_ANSWER = rb"|(?<=awaiting response\.\.\. )(?P<response>[2-5]\d\d) "
-DOWNLOAD = re.compile(rb"(?P<request>awaiting response\.\.\. )" + _ANSWER + rb"|(?P<transfer>Saving to: )")
-# it says nothing of an upload before that is sent: it begins with the connection
-UPLOAD = re.compile(rb"(?P<request>connected\.)|(?<=connected\.)(?P<transfer>\n)" + _ANSWER)
+# of what --debug says
+_HEADS = rb"---(?P<request>request) begin---|---response begin---\s+HTTP/\S+ (?P<response>[2-5]\d\d)"
+DOWNLOAD = re.compile(_HEADS + rb"|(?P<transfer>Saving to): ")
+UPLOAD = re.compile(_HEADS + rb"|(?P<transfer>writing BODY)")
 REFUSED = 8  # exit code where a server answers with an error
 
 
@@ -36,9 +36,8 @@ class Wget:
 
 
 def _command(session: Session, requests: list[web.Request]) -> list[str]:
-    words = ["wget", "--no-config", "--no-hsts", "--no-proxy", "--inet4-only", "--tries=1",
-             "--no-check-certificate",
-             "--progress=dot:giga", f"--wait={session.parameters.pause_ms / 1e3:g}"]  # fmt: skip
+    words = ["wget", "--debug", "--no-config", "--no-hsts", "--no-proxy", "--inet4-only", "--no-check-certificate",
+             "--tries=1", "--progress=dot:giga", f"--wait={session.parameters.pause_ms / 1e3:g}"]  # fmt: skip
     first = requests[0]
     if first.body is not None:
         words += [f"--post-file={web.upload(session, first.body)}"]

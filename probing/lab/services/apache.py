@@ -12,17 +12,8 @@ from probing.lab.session import Site, program_version
 
 MODULES = Path("/usr/lib/apache2/modules")
 LOADED = (
-    "mpm_event",
-    "authz_core",
-    "mime",
-    "dir",
-    "alias",
-    "env",
-    "ratelimit",
-    "setenvif",
-    "socache_shmcb",
-    "ssl",
-)
+    "mpm_event", "authz_core", "mime", "dir", "alias", "env", "ratelimit", "setenvif", "socache_shmcb", "ssl",
+)  # fmt: skip
 
 # Its handler of files reads the body of a POST to the end before it answers with the file. It must not say farewell in
 # TLS: clients that have closed before (curl, wget) would answer with a RST, now and then before its FIN.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from probing.lab.services import web_site
 from probing.lab.session import Site, program_version
