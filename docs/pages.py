@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import pyarrow as pa
 from pydantic import BaseModel
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -22,6 +23,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from engine.cli import main as cli
 from engine.config import Config, show
 from engine.metrics import Metrics, SensorMetrics
+from probing.lab import catalog
+from probing.lab.labels import COLUMNS
 
 HERE = Path(__file__).parent
 
@@ -87,11 +90,40 @@ def cli_blocks() -> str:
     return "\n\n".join(blocks)
 
 
+def labels_table() -> str:
+    """One row a column of the lab's label files."""
+    kinds = {pa.string(): "text", pa.bool_(): "true, false"}
+    rows = ["| column | kind | unit or values | meaning |", "|---|---|---|---|"]
+    for c in COLUMNS:
+        values = ", ".join(f"`{v}`" for v in c.values) or c.unit or kinds.get(c.type, "number")
+        rows.append(f"| `{c.name}` | {c.kind} | {values} | {c.about} |")
+    return "\n".join(rows)
+
+
+def scenarios_table() -> str:
+    """One row an activity of the lab."""
+    rows = []
+    for name, given in catalog.scenarios().items():
+        rows += [f"### {name}", "", " ".join(given.about.split()), "",
+                 f"Servers: {', '.join(given.servers)}. Clients: {', '.join(given.clients)}.", "",
+                 "| activity | what is done | clients | endings |", "|---|---|---|---|"]  # fmt: skip
+        for activity, does in given.activities.items():
+            attack = f" (attack: {does.attack_kind})" if does.attack else ""
+            clients = "" if set(does.clients) in (set(), set(given.clients)) else ", ".join(does.clients)
+            rows.append(
+                f"| `{activity}`{attack} | {' '.join(does.about.split())} | {clients} | {', '.join(does.terminations)} |"
+            )
+        rows.append("")
+    return "\n".join(rows[:-1])
+
+
 PARTS = {
     ("metrics.md", "metrics"): metrics_table,
     ("configure.md", "config"): config_block,
     ("configure.md", "keys"): config_table,
     ("cli.md", "cli"): cli_blocks,
+    ("lab.md", "scenarios"): scenarios_table,
+    ("lab-labels.md", "labels"): labels_table,
 }
 
 

@@ -122,10 +122,8 @@ def _checked(table: pa.Table) -> pa.Table:
     wanted, names = schema(), table.column_names
     if missing := [n for n in wanted.names if n not in names]:
         raise ValueError(f"no column {', '.join(missing)}")
-    if unknown := [n for n in names if n not in wanted.names] or sorted(
-        {n for n in names if names.count(n) > 1}
-    ):
-        raise ValueError(f"column {', '.join(unknown)}: a label file of the lab has none, or has it once")
+    if odd := sorted({n for n in names if n not in wanted.names or names.count(n) > 1}):
+        raise ValueError(f"column {', '.join(odd)}: a label file of the lab has none, or has it once")
     for field in wanted:
         if table.schema.field(field.name).type != field.type:
             raise ValueError(f"column {field.name}: {table.schema.field(field.name).type}, not {field.type}")

@@ -91,7 +91,7 @@ def scenario_of(directory: str, host: str) -> Scenario | None:
         if found := _NUMBER.fullmatch(text):
             number, rest = int(found[1]), found[2].lower()
             for (wrong, word), right in MISNUMBERED.items():
-                if text is host and number == wrong and word in rest:
+                if number == wrong and word in rest:
                     number = right
             if number in SCENARIOS:
                 return SCENARIOS[number]

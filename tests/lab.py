@@ -17,7 +17,7 @@ import pytest
 from engine.config import Config
 from engine.connections.record import json_lines
 from engine.reading import read_connection_tables
-from probing.lab import catalog, registry
+from probing.lab import catalog, labels, registry
 from probing.lab.run import How
 from probing.lab.settings import Corpus, Entry, Run
 
@@ -66,6 +66,26 @@ class Done:
         return [(row, found[key]) for row, key in zip(self.rows, keys)]
 
 
+def check_rows(rows: list[dict[str, Any]]) -> None:
+    """Every column is known, every word is of its vocabulary, and what must be there is."""
+    columns = {c.name: c for c in labels.COLUMNS}
+    for row in rows:
+        assert row.keys() <= columns.keys()
+        given = catalog.scenarios()[row["scenario"]]
+        does = given.activities[row["activity"]]
+        assert row["task"] == given.task
+        assert row["client_impl"] in given.clients_of(row["activity"])
+        assert row["server_impl"] in given.servers_of(row["activity"])
+        assert (row["attack"], row["attack_kind"]) == (int(does.attack), does.attack_kind)
+        assert {name for name, _ in json.loads(row["phases"])} <= set(does.phases)
+        assert row["termination"] in (*does.terminations, "refused", "none")
+        for name, column in columns.items():
+            value = row.get(name)
+            assert not column.values or value is None or str(value) in column.values, f"{name}: {value!r}"
+            assert value is not None or column.kind == "measured" or name in ("sport", "dport"), name
+    assert labels.table(rows).num_rows == len(rows)
+
+
 def connections_of(capture: Path) -> list[dict[str, Any]]:
     """What `wiresonde connections` says of a capture."""
     tables = read_connection_tables([capture], Config())
@@ -93,5 +113,7 @@ def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, how: How = Ho
         assert problems.get(run.id, "no answer") == "", f"{run.id}: {problems.get(run.id)}{logs}"
         place = folder / run.id
         account = json.loads((place / "run.json").read_text())
-        done.append(Done(run, place, account, json.loads((place / "rows.json").read_text())))
+        rows = json.loads((place / "rows.json").read_text())
+        check_rows(rows)
+        done.append(Done(run, place, account, rows))
     return done

@@ -92,8 +92,8 @@ class Campaign:
     """A corpus to be made in a folder."""
 
     def __init__(self, corpus: Corpus, runs: Sequence[Run], out: Path, jobs: int, how: How) -> None:
-        self.corpus, self.runs, self.out, self.jobs, self.how = corpus, list(runs), out, jobs, how
-        self.folder = out / f"{corpus.name}.runs"
+        self.corpus, self.runs, self.out, self.jobs, self.how = corpus, list(runs), out.absolute(), jobs, how
+        self.folder = self.out / f"{corpus.name}.runs"
         self._stop = threading.Event()
         self._workers: list[Worker] = []
         self._lock = threading.Lock()
@@ -160,6 +160,8 @@ class Campaign:
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.2)  # so that signals are handled
+        if not self._stop.is_set() and outcome.done + len(outcome.problems) < len(self.runs):
+            raise LabError(f"{self.folder}: a job ended before its runs did")
 
     def _runs(self, todo: queue.SimpleQueue[tuple[Run, int]], outcome: Outcome, progress: Progress | None) -> None:
         """What one job does."""

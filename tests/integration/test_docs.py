@@ -21,8 +21,8 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     ROOT / "demo" / "README.md",
 ]
-# tests/integration/kafka/test_page.py and tests/integration/live/test_page.py run their commands
-ELSEWHERE = ("kafka.md", "capture.md")
+# test_page.py in tests/integration/kafka, live and lab run their commands
+ELSEWHERE = ("kafka.md", "capture.md", "lab.md")
 
 
 def pages() -> ModuleType:

@@ -358,6 +358,11 @@ def test_every_kind_of_run_is_shared_out_evenly(seed: int) -> None:
     assert [kinds.count(kind) for kind in (("http", "get"), ("http", "post"), ("ftp", "get"))] == [16, 8, 4]
 
 
+def test_kinds_of_a_single_run_do_not_all_come_to_the_same_part() -> None:
+    rows = table(*(row for k in range(100) for row in runs(1, samples=1, group=f"{k}")))
+    assert 30 < split(rows, {"a": 0.5, "b": 0.5}, 1)["a"].sum() < 70
+
+
 def test_a_split_follows_from_the_seed() -> None:
     rows = table(*runs(50))
     one, same, other = (split(rows, {"a": 0.5, "b": 0.5}, seed)["a"] for seed in (1, 1, 2))

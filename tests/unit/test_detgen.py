@@ -366,7 +366,7 @@ def test_connections_are_labelled_each(tmp_path: Path) -> None:
     """Those seen at both containers once, with the times of both."""
     capture(
         tmp_path / f"dump-090-sshd-server-sc2-{TIME}-1.pcap",
-        packet(T0), packet(T0 + SECOND, back=True, flags=18), packet(T0 + 5 * SECOND, 40001),
+        packet(T0), packet(T0 + SECOND + 20, back=True, flags=18), packet(T0 + 5 * SECOND, 40001),
     )  # fmt: skip
     capture(
         tmp_path / f"dump-090-sshd-client-sc2-{TIME}-1.pcap",
@@ -378,7 +378,7 @@ def test_connections_are_labelled_each(tmp_path: Path) -> None:
     assert found.problems == []
     keys = ("src", "sport", "dst", "dport", "proto", "start", "end", "activity", "delay_ms")
     assert [tuple(row[key] for key in keys) for row in found.rows] == [
-        ("10.0.0.2", 40000, "10.0.0.1", 22, "tcp", T0 - 9, T0 + SECOND + 9, "scp-up", 100.23),
+        ("10.0.0.2", 40000, "10.0.0.1", 22, "tcp", T0 - 9, T0 + SECOND + 20, "scp-up", 100.23),
         ("10.0.0.2", 40001, "10.0.0.1", 22, "tcp", T0 + 5 * SECOND, T0 + 5 * SECOND, "scp-up", 100.23),
     ]
     assert found.captures == 2

@@ -12,7 +12,7 @@ from probing.lab.session import Site, program_version
 
 KINDS = ("ed25519", "ecdsa", "rsa")  # of host keys: as many as a distribution's first start makes
 KEYS = ROOM / "ssh"  # the users' own key, ``user``, and the server's, ``known_hosts``
-IDLE_S = 2  # until an unused connection is closed, where that is what the run is about
+IDLE_S = 4  # until an unused connection is closed, where that is what the run is about
 CONFIGURATION = """
 Port 22
 AddressFamily inet

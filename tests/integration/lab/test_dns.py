@@ -74,16 +74,16 @@ def test_every_activity_asks_as_its_description_says(tmp_path: Path) -> None:
 def test_lost_queries_are_asked_again(tmp_path: Path) -> None:
     entry = ENTRY | {
         "activity": "lookup",
-        "samples": 24,
+        "samples": 12,
         "users": 12,
-        "link": {"delay_ms": 5, "loss_pct": 15},
+        "link": {"delay_ms": 5, "loss_pct": 10},
     }
     for done in perform(tmp_path, entry):
         assert done.account["failed_samples"] == 0
         assert all(row["succeeded"] for row in done.rows)
         lost = sum(row["lost_up"] + row["lost_down"] for row in done.rows)
         assert lost > 0
-        assert sum(row["packets_up"] for row in done.rows) == 24 + lost
+        assert sum(row["packets_up"] for row in done.rows) == 12 + lost
 
 
 def test_twins_ask_the_same(tmp_path: Path) -> None:

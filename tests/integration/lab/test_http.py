@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.lab
 QUICK = ["get", "multi-get", "post", "not-found", "redirect", "cached"]
 STATES = {"fin": "SF", "timeout": "SF", "rst": "RSTO", "sudden": "S1"}
 HEADERS = 4000  # bytes, of a conversation of 4 requests at most
-MARGIN_NS = 5_000_000  # programs' phases are read from what they say
+LATE_NS = 50_000_000  # a client on a busy machine sees late what has come
 
 
 def agrees(done: Done, tls: int = 0) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -41,7 +42,7 @@ def _phases_agree(done: Done, row: dict[str, Any], what: str) -> None:
     does = catalog.scenario(done.run.scenario).activities[done.run.activity]
     marks = json.loads(row["phases"])
     assert [at for _, at in marks] == sorted(at for _, at in marks), what
-    assert all(row["start"] < at < row["end"] + MARGIN_NS for _, at in marks), what
+    assert all(row["start"] < at < row["end"] + LATE_NS for _, at in marks), what
     named = {name for name, _ in marks}
     if row["termination"] in ("fin", "timeout"):
         kept = {"transfer"} if done.run.parameters.cache == "warm" else set()
@@ -84,12 +85,18 @@ def test_a_connection_that_is_kept_alive_rests_between_requests(tmp_path: Path) 
             requests = [at for name, at in json.loads(row["phases"]) if name == "request"]
             assert len(requests) == 3
             # curl counts it from request to request, by a clock of milliseconds
-            assert all(b - a > 140e6 for a, b in zip(requests, requests[1:], strict=False))
+            assert all(b - a > 140e6 for a, b in itertools.pairwise(requests))
             assert 280 < lasts_ms(row) < 900
 
 
 def test_requests_of_a_multi_get_follow_each_other(tmp_path: Path) -> None:
-    entry = {"scenario": "http", "activity": "multi-get", "samples": 2, "parameters": {"requests": 6}}
+    entry = {
+        "scenario": "http",
+        "activity": "multi-get",
+        "server": "nginx",
+        "samples": 2,
+        "parameters": {"requests": 6},
+    }
     for run in perform(tmp_path, entry):
         for row, _ in agrees(run):
             assert [name for name, _ in json.loads(row["phases"])].count("request") == 6
@@ -111,7 +118,8 @@ def test_a_stream_flows_as_long_as_its_rate_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ends", ["rst", "sudden"])
 def test_connections_break_off_as_they_are_told_to(tmp_path: Path, ends: str) -> None:
     entry = {"scenario": "http", "activity": [*QUICK, "keep-alive", "streaming"], "client": "asyncio", "samples": 6,
-             "users": 6, "parameters": {"termination": ends, "content_bytes": "20000-90000", "pause_ms": 30}}  # fmt: skip
+             "users": 6,
+             "parameters": {"termination": ends, "content_bytes": "20000-90000", "pause_ms": 30}}  # fmt: skip
     done = perform(tmp_path, entry)
     assert len(done) == 8 * 2
     part, succeeded, asks_again = 0, set(), 0
@@ -126,19 +134,20 @@ def test_connections_break_off_as_they_are_told_to(tmp_path: Path, ends: str) ->
 
 
 def test_an_idle_connection_is_ended_by_the_server(tmp_path: Path) -> None:
-    entry = {"scenario": "http", "activity": "get", "client": "asyncio", "samples": 4, "users": 4,
-             "parameters": {"termination": "timeout"}}  # fmt: skip
+    entry = {"scenario": "http", "activity": ["get", "streaming"], "client": "asyncio", "samples": 4, "users": 4,
+             "parameters": {"termination": "timeout", "content_bytes": 50_000}}  # fmt: skip
     for run in perform(tmp_path, entry):
         for row, connection in agrees(run):
-            assert 950 < lasts_ms(row) < 1300
+            assert 950 < lasts_ms(row) < 1600
             assert connection["history"].index("f") < connection["history"].index("F")
 
 
 def test_between_requests_the_server_is_more_patient(tmp_path: Path) -> None:
-    entry = {"scenario": "http", "activity": ["keep-alive", "streaming"], "client": "asyncio", "samples": 4, "users": 4,
-             "server": "apache", "link": {"delay_ms": 150}, "parameters": {"termination": "timeout", "pause_ms": 250}}  # fmt: skip
-    for run in perform(tmp_path, entry):
-        agrees(run)
+    entry = {"scenario": "http", "activity": "keep-alive", "server": "apache", "client": "asyncio", "samples": 4,
+             "users": 4, "link": {"delay_ms": 200},
+             "parameters": {"termination": "timeout", "pause_ms": 800}}  # fmt: skip
+    (done,) = perform(tmp_path, entry)
+    agrees(done)
 
 
 @pytest.mark.parametrize("client", ["curl", "wget"])
@@ -149,7 +158,7 @@ def test_programs_refuse_an_end_that_they_cannot_make(tmp_path: Path, client: st
 
 
 def test_what_the_client_has_is_not_sent_again(tmp_path: Path) -> None:
-    entry = {"scenario": "http", "activity": "cached", "samples": 2,
+    entry = {"scenario": "http", "activity": "cached", "server": "apache", "samples": 2,
              "parameters": {"content_bytes": 9000, "cache": ["cold", "warm"]}}  # fmt: skip
     for run in perform(tmp_path, entry):
         for row, connection in agrees(run):
@@ -159,20 +168,20 @@ def test_what_the_client_has_is_not_sent_again(tmp_path: Path) -> None:
 
 
 def test_twins_say_the_same(tmp_path: Path) -> None:
-    entry = {"scenario": "http", "activity": ["get", "post", "redirect"], "samples": 3, "server": "nginx",
+    entry = {"scenario": "http", "activity": ["get", "post"], "samples": 3, "server": "nginx",
              "twins": [{}, {"delay_ms": 20}]}  # fmt: skip
     said: dict[tuple[str, str, int], set[tuple[int, int]]] = {}
     for run in perform(tmp_path, entry):
         for row, connection in agrees(run):
             key = (run.run.client, run.run.activity, row["sample"])
             said.setdefault(key, set()).add((connection["orig_bytes"], connection["resp_bytes"]))
-    assert len(said) == 3 * 3 * 3
+    assert len(said) == 3 * 2 * 3
     assert all(len(sizes) == 1 for sizes in said.values())
 
 
 def test_a_bad_link_delays_but_does_not_prevent(tmp_path: Path) -> None:
-    entry = {"scenario": "http", "activity": "multi-get", "server": "apache", "samples": 6, "users": 6,
-             "link": {"delay_ms": 200, "loss_pct": 5}}  # fmt: skip
+    entry = {"scenario": "http", "activity": "get", "server": "apache", "samples": 8, "users": 8,
+             "link": {"delay_ms": 200, "loss_pct": 5}, "parameters": {"content_bytes": 20_000}}  # fmt: skip
     for run in perform(tmp_path, entry):
         assert (run.account["strays"], run.account["failed_samples"]) == (0, 0)
         assert all(row["succeeded"] for row in run.rows)

@@ -1,0 +1,172 @@
+"""ssh, scp, sftp and ssh-keyscan of OpenSSH."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from probing.lab.clients.dialogue import Dialogue, break_off, moved, wait_for
+from probing.lab.errors import LabError
+from probing.lab.isolation import GUEST, USER
+from probing.lab.services.openssh import KEYS, KINDS
+from probing.lab.session import COMMAND_S, Session, program_version
+
+CONFIGURATION = """
+Host *
+    User {user}
+    IdentityFile {key}
+    IdentitiesOnly yes
+    UserKnownHostsFile {known}
+    GlobalKnownHostsFile none
+    StrictHostKeyChecking accept-new
+    UpdateHostKeys yes
+    PreferredAuthentications publickey,password
+    NumberOfPasswordPrompts 1
+    ConnectTimeout {seconds:.0f}
+    LogLevel ERROR
+    ControlPath {control}
+"""
+COMMANDS = (  # whose answers are the same at any time
+    "uname -s", "id", "pwd", "cat /etc/passwd", "ls /usr/bin", "cat /etc/services", "wc -l /etc/protocols",
+    "ls -d /usr/*", "sha256sum /etc/services", "cat /etc/shells",
+)  # fmt: skip
+SCANNED = len(KINDS) + 2  # connections of a key-scan: it also asks for keys on security tokens
+
+
+class OpenSSH:
+    """The programs of openssh-client."""
+
+    programs = ("ssh", "scp", "sftp", "ssh-keyscan", "sshpass")
+
+    def perform(self, session: Session) -> None:
+        """Prepare what the client knows, and do the activity; each of them is a method of that name."""
+        place = session.folder / f"ssh-{session.sample}"
+        place.mkdir()
+        if session.parameters.cache == "warm":  # a first visit leaves one key: the client asks for the others then
+            (place / "known_hosts").write_text((KEYS / "known_hosts").read_text().splitlines(keepends=True)[0])
+        (place / "config").write_text(
+            CONFIGURATION.format(
+                user=USER, key=KEYS / "user", known=place / "known_hosts", control=place / "control", seconds=COMMAND_S
+            )
+        )
+        getattr(self, "_" + session.activity.replace("-", "_"))(session, place)
+
+    def _commands(self, session: Session, place: Path) -> None:
+        """A shell without a terminal, told commands one by one; the last one shows a file."""
+        shown = self._file(session, Path("/home") / USER / f"{session.host.name}-{session.sample}.dat")
+        chosen = session.rng.choices(COMMANDS, k=session.parameters.requests - 1)
+        broken = session.parameters.termination != "fin"
+        session.mark("login")
+        with Dialogue(session, "ssh", "-F", place / "config", session.server, "sh") as shell:
+            shell.say("echo logged-in")
+            shell.hear("logged-in\n")
+            for number, command in enumerate([*chosen, f"cat {shown}"]):
+                if number:
+                    session.pause()
+                session.mark("command")
+                if broken and number == len(chosen):
+                    self._broken(session, shell, command)
+                    return
+                shell.say(f"{command}; echo done-{number}")
+                shell.hear(f"done-{number}\n")
+            if shell.end():
+                raise LabError("the shell did not end well")
+        session.transferred(shown.stat().st_size)
+        session.outcome(True)
+
+    def _broken(self, session: Session, shell: Dialogue, command: str) -> None:
+        """Break off while the last command, which does not end, has given its first answer."""
+        sockets = shell.sockets()
+        before = moved(sockets[0])[1]
+        shell.say(f"{command}; sleep 1000")
+        wait_for(lambda: moved(sockets[0])[1] > before, "answer of a command")
+        shell.kill()
+        break_off(session, sockets)
+        session.outcome(False)
+
+    def _idle(self, session: Session, place: Path) -> None:
+        """A command in a shared connection, that nobody uses then until the server closes it."""
+        session.mark("login")
+        options = ("-F", place / "config")
+        with Dialogue(session, "ssh", *options, "-M", "-N", session.server) as master:
+            wait_for((place / "control").exists, "shared connection")
+            session.mark("command")
+            only = ("-o", "ProxyCommand=false")  # no connection of its own
+            session.run("ssh", *options, *only, session.server, session.rng.choice(COMMANDS))
+            session.mark("idle")
+            master.end()
+        session.outcome(True)
+
+    def _scp_down(self, session: Session, place: Path) -> None:
+        served = self._file(session, Path("/home") / USER / f"{session.host.name}-{session.sample}.dat")
+        session.mark("transfer")
+        session.run("scp", "-q", "-F", place / "config", f"{session.server}:{served}", place / "got")
+        self._compare(session, served, place / "got")
+
+    def _scp_up(self, session: Session, place: Path) -> None:
+        own = self._file(session, place / "own")
+        target = Path("/home") / USER / f"{session.host.name}-{session.sample}.dat"
+        session.mark("transfer")
+        session.run("scp", "-q", "-F", place / "config", own, f"{session.server}:{target}")
+        self._compare(session, own, target)
+
+    def _sftp(self, session: Session, place: Path) -> None:
+        """List, upload, download."""
+        own = self._file(session, place / "own")
+        target = Path("/home") / USER / f"{session.host.name}-{session.sample}.dat"
+        batch = f"ls -l /etc\nput {own} {target}\nget {target} {place / 'got'}\n"
+        session.mark("transfer")
+        session.run("sftp", "-q", "-F", place / "config", "-b", "-", session.server, feed=batch.encode())
+        session.transferred(own.stat().st_size)
+        self._compare(session, own, place / "got")
+
+    def _tunnel(self, session: Session, place: Path) -> None:
+        """A second connection within the first: the server is its own stepping stone."""
+        shown = self._file(session, Path("/home") / GUEST / f"{session.host.name}-{session.sample}.dat")
+        through = f"ssh -F {place / 'config'} -W %h:%p {session.server}"
+        session.mark("command")
+        done = session.run(
+            "ssh", "-F", place / "config", "-o", f"ProxyCommand={through}", f"{GUEST}@127.0.0.1", f"cat {shown}"
+        )
+        if done.stdout != shown.read_bytes():
+            raise LabError("what came through the tunnel is not what was sent")
+        session.transferred(len(done.stdout))
+        session.outcome(True)
+
+    def _wrong_password(self, session: Session, place: Path) -> None:
+        password = "".join(session.rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=session.rng.randint(6, 16)))
+        session.mark("login")
+        done = session.run(
+            "sshpass", "-p", password, "ssh", "-F", place / "config", "-o", "PubkeyAuthentication=no", session.server,
+            "true", ok=(255,),
+        )  # fmt: skip
+        if b"Permission denied" not in done.stderr:
+            raise LabError(f"the login was not refused but failed: {done.stderr.decode(errors='replace')[-400:]}")
+        session.outcome(False)
+
+    def _key_scan(self, session: Session, place: Path) -> None:
+        """Ask for all kinds of host keys, and keep them."""
+        session.mark("scan")
+        done = session.run("ssh-keyscan", "-T", f"{COMMAND_S:.0f}", session.server, seconds=2 * COMMAND_S)
+        found = {line.split()[2].decode() for line in done.stdout.splitlines() if line and not line.startswith(b"#")}
+        known = {line.split()[2] for line in (KEYS / "known_hosts").read_text().splitlines()}
+        with (place / "known_hosts").open("ab") as file:
+            file.write(done.stdout)
+        session.outcome(found == known)
+
+    def _file(self, session: Session, path: Path) -> Path:
+        path.write_bytes(session.content(session.size()))
+        path.chmod(0o644)
+        return path
+
+    def _compare(self, session: Session, sent: Path, received: Path) -> None:
+        if sent.read_bytes() != received.read_bytes():
+            raise LabError(f"{received}: not what was sent")
+        session.transferred(sent.stat().st_size)
+        session.outcome(True)
+
+    def version(self) -> str:
+        """Its version."""
+        return program_version("ssh", "-V").partition(",")[0]
+
+
+OPENSSH = OpenSSH()

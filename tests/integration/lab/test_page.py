@@ -1,0 +1,28 @@
+"""The commands on the page about the lab work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from probing.lab.check import programs
+from tests.integration.kafka.site import ROOT
+from tests.lab import needs
+from tests.pages import commands, works
+
+pytestmark = [pytest.mark.lab, pytest.mark.compiled]
+
+
+def test_every_command_on_the_page_works(tmp_path: Path) -> None:
+    needs(*programs(["http", "dns"]))
+    page = ROOT / "docs" / "lab.md"
+    known = commands(page)
+    assert len(known) >= 7
+    text = page.read_text()
+    for command in known:
+        if command.endswith("<<'END'"):  # with the lines that follow on the page
+            rest = text.split(command + "\n", 1)[1].split("\nEND\n", 1)[0]
+            command = f"{command}\n{rest}\nEND"
+        works(command, tmp_path)
+    assert (tmp_path / "traffic" / "mine.server.pcap.zst").exists()
