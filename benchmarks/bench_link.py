@@ -99,7 +99,9 @@ def send(address: str, rate: float, seconds: float) -> None:
 def receive(seconds: float) -> None:
     """Receive them; print arrivals and one-way times."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE if hasattr(socket, "SO_RCVBUFFORCE") else 33, 1 << 26)
+    sock.setsockopt(
+        socket.SOL_SOCKET, socket.SO_RCVBUFFORCE if hasattr(socket, "SO_RCVBUFFORCE") else 33, 1 << 26
+    )
     sock.setsockopt(socket.SOL_SOCKET, 35, 1)  # SO_TIMESTAMPNS
     sock.bind(("0.0.0.0", 9))
     sock.settimeout(0.2)
@@ -154,7 +156,11 @@ def _flow(server: Host, client: Host, rate: float, seconds: float) -> tuple[int,
     receiver.stdout.readline()
     sent = json.loads(_at(client, "send", server.address, rate, seconds).communicate()[0])
     got = json.loads(receiver.communicate()[0].splitlines()[-1])
-    return sent["sent"] if sent["seconds"] < 1.05 * seconds else 0, got["received"], np.load(ROOM / "took.npy")
+    return (
+        sent["sent"] if sent["seconds"] < 1.05 * seconds else 0,
+        got["received"],
+        np.load(ROOM / "took.npy"),
+    )
 
 
 def _tcp(server: Host, client: Host, n: int) -> float:
@@ -181,7 +187,9 @@ def measure(kind: str, what: str, rate: float) -> None:
     for host in hosts:
         host.connect(hosts)
     delay = DELAY_MS if kind != "none" else 0.0
-    link = Link(hosts, [Setting(), Setting(delay_ms=delay)], 1) if kind == "link" else PythonLink(hosts, delay)
+    link = (
+        Link(hosts, [Setting(), Setting(delay_ms=delay)], 1) if kind == "link" else PythonLink(hosts, delay)
+    )
     link.start()
     result: dict[str, Any] = {}
     if what == "tcp":
@@ -224,7 +232,9 @@ def highest(kind: str) -> float:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--part", choices=PARTS)

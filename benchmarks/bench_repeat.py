@@ -77,7 +77,12 @@ def compare(first: list[list[Packet]], again: list[list[Packet]]) -> tuple[int, 
     n = max(len(first), len(again))
     pairs = list(zip(first, again))
     without = sum([p for p in a if not bare(p)] == [p for p in b if not bare(p)] for a, b in pairs)
-    return n, without, sum(a == b for a, b in pairs), [alike(a, b) for a, b in pairs] + [0.0] * (n - len(pairs))
+    return (
+        n,
+        without,
+        sum(a == b for a, b in pairs),
+        [alike(a, b) for a, b in pairs] + [0.0] * (n - len(pairs)),
+    )
 
 
 def chosen(word: str) -> list[Run]:
@@ -94,7 +99,8 @@ def chosen(word: str) -> list[Run]:
 def measure(run: Run, worker: Worker, folder: Path) -> dict[str, Any]:
     """Repeat a run."""
     first: list[list[Packet]] | None = None
-    total, without, whole, likeness, failed = 0, 0, 0, [], 0
+    total, without, whole, failed = 0, 0, 0, 0
+    likeness: list[float] = []
     for k in range(TIMES):
         mine = run.model_copy(update={"id": f"{run.scenario}-{run.id}-{k}"})
         if problem := worker.do(mine):
@@ -109,8 +115,8 @@ def measure(run: Run, worker: Worker, folder: Path) -> dict[str, Any]:
         n, a, b, ratios = compare(first, found)
         total, without, whole, likeness = total + n, without + a, whole + b, likeness + ratios
     result = {
-        "scenario": run.scenario, "activity": run.activity, "client": run.client, "server": run.server, "failed": failed,
-        "connections": total, "equal_without_acks": without / total if total else 0.0,
+        "scenario": run.scenario, "activity": run.activity, "client": run.client, "server": run.server,
+        "failed": failed, "connections": total, "equal_without_acks": without / total if total else 0.0,
         "equal": whole / total if total else 0.0, "alike": statistics.mean(likeness) if likeness else 0.0,
     }  # fmt: skip
     print(result, file=sys.stderr, flush=True)
@@ -119,7 +125,9 @@ def measure(run: Run, worker: Worker, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("scenarios", nargs="*")

@@ -47,12 +47,16 @@ def look(capture: Path, segments: int) -> dict[str, float]:
     tables = read_connection_tables([capture], Config())
     rows = [json.loads(line) for table in tables for line in json_lines(table)]
     seen = {name: 1000 * sum(row[f"resp_{name}"] for row in rows) / segments for name in COUNTS}
-    return seen | {"round_trip_ms": 1e3 * statistics.median(row["round_trip"] for row in rows if "round_trip" in row)}
+    return seen | {
+        "round_trip_ms": 1e3 * statistics.median(row["round_trip"] for row in rows if "round_trip" in row)
+    }
 
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="bench-vantage-"))

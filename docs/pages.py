@@ -110,9 +110,8 @@ def scenarios_table() -> str:
         for activity, does in given.activities.items():
             attack = f" (attack: {does.attack_kind})" if does.attack else ""
             clients = "" if set(does.clients) in (set(), set(given.clients)) else ", ".join(does.clients)
-            rows.append(
-                f"| `{activity}`{attack} | {' '.join(does.about.split())} | {clients} | {', '.join(does.terminations)} |"
-            )
+            about, ends = " ".join(does.about.split()), ", ".join(does.terminations)
+            rows.append(f"| `{activity}`{attack} | {about} | {clients} | {ends} |")
         rows.append("")
     return "\n".join(rows[:-1])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import shlex
 import sys
@@ -17,12 +16,10 @@ import click
 
 from engine.console import interrupts
 from engine.errors import ConfigError
-from engine.options import FILE
 from probing.import_cli import import_labels
 
 if TYPE_CHECKING:
     from probing.lab.campaign import Campaign, Progress
-    from probing.lab.settings import Run
 
 WORDS = click.argument("what", nargs=-1, required=True, metavar="SCENARIO|CORPUS…")
 
@@ -78,7 +75,9 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
             state = "yes" if ability["there"] else "NO" if ability["needed"] else "no"
             click.echo(f"{ability['name']:<12}{state:<5}{ability['says']}".rstrip())
         for program, there in found["programs"].items():
-            click.echo(f"{program:<12}{'yes' if there else 'NO  for ' + ', '.join(found['missing'][program])}")
+            click.echo(
+                f"{program:<12}{'yes' if there else 'NO  for ' + ', '.join(found['missing'][program])}"
+            )
         for name, line in found["install"].items():
             click.echo(f"on {name}: {line}")
         click.echo("What a run does to this machine:")
@@ -91,9 +90,7 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
 @lab.command("run")
 @WORDS
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for captures and labels.")
-@click.option(
-    "--jobs", "-j", type=click.IntRange(1, 64), help="Runs at the same time. [default: processors]"
-)
+@click.option("--jobs", "-j", type=click.IntRange(1, 64), help="Runs at the same time. [default: processors]")
 @click.option("--seed", type=int, help="Of all choices. [default: the corpus's]")
 @click.option(
     "--vantage", type=click.Choice(["client", "server", "both"]),
@@ -105,7 +102,9 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
     help="Who delays packets: this program, or the kernel's netem. auto: this program, unless it gets no real-time "
     "priority and the kernel has netem.",
 )  # fmt: skip
-@click.option("--keep", is_flag=True, help="Keep the folder of runs, with captures, logs and accounts of each.")
+@click.option(
+    "--keep", is_flag=True, help="Keep the folder of runs, with captures, logs and accounts of each."
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
 def run_all(
     what: tuple[str, ...], out: Path, jobs: int | None, seed: int | None, vantage: str | None, headers: bool,
@@ -141,13 +140,15 @@ def run_all(
 
 def _announce(campaign: Campaign) -> None:
     """What a campaign would do."""
-    counts: Counter[tuple[str, ...]] = Counter()
-    samples: Counter[tuple[str, ...]] = Counter()
+    counts: Counter[tuple[str, str, str, str]] = Counter()
+    samples: Counter[tuple[str, str, str, str]] = Counter()
     for run in campaign.runs:
         key = run.scenario, run.activity, run.server, run.client
         counts[key] += 1
         samples[key] += run.samples
-    click.echo(f"{campaign.corpus.name}: {len(campaign.runs):,} runs, {samples.total():,} samples, into {campaign.out}")
+    click.echo(
+        f"{campaign.corpus.name}: {len(campaign.runs):,} runs, {samples.total():,} samples, into {campaign.out}"
+    )
     for key, n in sorted(counts.items()):
         click.echo(f"  {' '.join(key):<60}{n:>6,} runs {samples[key]:>8,} samples")
 
@@ -167,9 +168,10 @@ def _make(campaign: Campaign, keep: bool) -> None:
         outcome = campaign.make(progress)
     if outcome.problems:
         run, problem = next(iter(outcome.problems.items()))
-        raise LabError(f"{name}: {len(outcome.problems)} of {len(campaign.runs)} runs failed; what is done is kept, the "
-                       f"same command tries again; {run}: {problem.splitlines()[-1]} (logs in "
-                       f"{campaign.folder / run}.part)")  # fmt: skip
+        raise LabError(
+            f"{name}: {len(outcome.problems)} of {len(campaign.runs)} runs failed; what is done is kept, the same "
+            f"command tries again; {run}: {problem.splitlines()[-1]} (logs in {campaign.folder / run}.part)"
+        )
     if outcome.interrupted:
         click.echo(f"interrupted: {outcome.done:,} of {len(campaign.runs):,} runs are done; the same command goes on",
                    err=True)  # fmt: skip
@@ -189,7 +191,14 @@ def _progress(what: str) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("runs"),
                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip

@@ -21,6 +21,7 @@ from probing.lab import catalog, labels, registry
 from probing.lab.run import How
 from probing.lab.settings import Corpus, Entry, Run
 
+
 def needs(*programs: str) -> None:
     """Skip the test where the lab, or a program, cannot run."""
     if os.getuid() != 0:
@@ -30,12 +31,18 @@ def needs(*programs: str) -> None:
     if missing := [p for p in ("unshare", "ip", *programs) if shutil.which(p, path=PATH) is None]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     if subprocess.run(
-        ["unshare", "--mount", "--pid", "--net", "--fork", "true"], capture_output=True, timeout=20, check=False
+        ["unshare", "--mount", "--pid", "--net", "--fork", "true"],
+        capture_output=True,
+        timeout=20,
+        check=False,
     ).returncode:
         pytest.skip("namespaces cannot be made here")
 
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+USUAL = How()
 
 
 @dataclass(frozen=True)
@@ -92,13 +99,15 @@ def connections_of(capture: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for table in tables for line in json_lines(table)]
 
 
-def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, how: How = How()) -> list[Done]:
+def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, how: How = USUAL) -> list[Done]:
     """Do all runs of an entry. Skips the test where a program of theirs is missing; fails it when a run fails."""
     corpus = Corpus(
         name="test", about="", seed=seed, vantage=("client", "server"), runs=(Entry.model_validate(entry),)
     )
     runs = catalog.expand(corpus)
-    programs = {p for r in runs for p in registry.client(r.client).programs + registry.service(r.server).programs}
+    programs = {
+        p for r in runs for p in registry.client(r.client).programs + registry.service(r.server).programs
+    }
     needs(*sorted(programs))
     worker = subprocess.Popen(
         [sys.executable, "-m", "probing.lab.worker", *map(str, (folder, os.getpid(), *how))],
@@ -109,7 +118,9 @@ def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, how: How = Ho
     done = []
     for run in runs:
         part = folder / f"{run.id}.part"
-        logs = "".join(f"\n--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in part.glob("**/*.log"))
+        logs = "".join(
+            f"\n--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in part.glob("**/*.log")
+        )
         assert problems.get(run.id, "no answer") == "", f"{run.id}: {problems.get(run.id)}{logs}"
         place = folder / run.id
         account = json.loads((place / "run.json").read_text())

@@ -61,7 +61,9 @@ class Bench:
 
     def many(self, n: int, **more: Any) -> Any:
         """Records of n packets from the server on one connection, a millisecond apart."""
-        return np.array([self.put(self.server, 80, 40_000, ts=(i + 1) * MS, payload=100, **more) for i in range(n)])
+        return np.array(
+            [self.put(self.server, 80, 40_000, ts=(i + 1) * MS, payload=100, **more) for i in range(n)]
+        )
 
     @property
     def flows(self) -> Any:

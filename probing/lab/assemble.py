@@ -108,7 +108,9 @@ def write_capture(path: Path, found: Sequence[Part], vantage: str) -> dict[str, 
     try:
         with zstandard.ZstdCompressor(level=LEVEL).stream_writer(file.file, closefd=False) as out:
             out.write(PCAP_HEADER)
-            ordered = sorted((p.account["first_ns"] + p.shift, p.folder / f"{vantage}.pcap", p.shift) for p in found)
+            ordered = sorted(
+                (p.account["first_ns"] + p.shift, p.folder / f"{vantage}.pcap", p.shift) for p in found
+            )
             for record in merged(ordered):
                 out.write(record)
                 packets += 1
@@ -158,14 +160,20 @@ def machine() -> dict[str, Any]:
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     ]
-    return {"kernel": platform.release(), "cpu": models[0] if models else platform.machine(), "cores": os.cpu_count()}
+    return {
+        "kernel": platform.release(),
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+    }
 
 
 def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made: Made) -> dict[str, Any]:
     """Write the files of a corpus, the manifest last; returns it. Raises OSError."""
     found = parts(runs, folder)
     captures = {
-        vantage: write_capture(out / f"{corpus.name}{'' if k == 0 else '.' + vantage}.pcap.zst", found, vantage)
+        vantage: write_capture(
+            out / f"{corpus.name}{'' if k == 0 else '.' + vantage}.pcap.zst", found, vantage
+        )
         for k, vantage in enumerate(corpus.vantage)
     }
     labelled = rows(found)
@@ -200,7 +208,10 @@ def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made:
         "machine": machine(),
         "corpus": corpus.model_dump(mode="json"),
         "runs": [
-            {**{k: v for k, v in part.account.items() if k not in ("versions", "how")}, "shift_ns": part.shift}
+            {
+                **{k: v for k, v in part.account.items() if k not in ("versions", "how")},
+                "shift_ns": part.shift,
+            }
             for part in found
         ],
     }

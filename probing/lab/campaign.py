@@ -49,13 +49,18 @@ class Worker:
     def __init__(self, folder: Path, how: How) -> None:
         command = [sys.executable, "-m", "probing.lab.worker", folder, os.getpid(), *how]
         self._process = subprocess.Popen(
-            [str(word) for word in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
+            [str(word) for word in command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that an interrupt reaches the lab, which ends its workers
             cwd=Path(__file__).resolve().parent.parent.parent,
-        )  # fmt: skip
+        )
 
     def do(self, run: Run) -> str:
         """Do a run; returns what went wrong, "" if nothing did."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.write(run.model_dump_json() + "\n")
             self._process.stdin.flush()
@@ -163,7 +168,9 @@ class Campaign:
         if not self._stop.is_set() and outcome.done + len(outcome.problems) < len(self.runs):
             raise LabError(f"{self.folder}: a job ended before its runs did")
 
-    def _runs(self, todo: queue.SimpleQueue[tuple[Run, int]], outcome: Outcome, progress: Progress | None) -> None:
+    def _runs(
+        self, todo: queue.SimpleQueue[tuple[Run, int]], outcome: Outcome, progress: Progress | None
+    ) -> None:
         """What one job does."""
         worker: Worker | None = None
         while not self._stop.is_set():
@@ -194,4 +201,6 @@ class Campaign:
 
     def assemble(self, command: str, seconds: float) -> dict[str, Any]:
         """Put the runs together into capture, labels and manifest; returns the manifest."""
-        return assemble.assemble(self.corpus, self.runs, self.folder, self.out, assemble.Made(command, seconds, self.jobs))
+        return assemble.assemble(
+            self.corpus, self.runs, self.folder, self.out, assemble.Made(command, seconds, self.jobs)
+        )

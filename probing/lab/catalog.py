@@ -29,7 +29,7 @@ def load_file(path: Path, kind: type[Checked]) -> Checked:
     except (OSError, UnicodeDecodeError) as error:
         raise LabError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     try:
-        data = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+        data = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (yaml.YAMLError, RecursionError) as error:
         raise LabError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     return check(data, kind, str(path))
@@ -96,7 +96,9 @@ def expand(corpus: Corpus) -> list[Run]:
     for number, plan in enumerate(plans):
         words = (plan["scenario"], plan["activity"], plan["server"], plan["client"])
         name = f"{number:05d}-{'-'.join(words)}{plan['twin']}"
-        runs.append(check({"id": name, "number": number, "vantage": corpus.vantage, **plan}, Run, corpus.name))
+        runs.append(
+            check({"id": name, "number": number, "vantage": corpus.vantage, **plan}, Run, corpus.name)
+        )
     return runs
 
 

@@ -65,7 +65,12 @@ def programs(words: Iterable[str] = ()) -> dict[str, list[str]]:
 def _implementations(words: tuple[str, ...]) -> set[tuple[str, str, str]]:
     """(client, server, scenario)."""
     if not words:
-        return {(c, s, n) for n, given in catalog.scenarios().items() for c in given.clients for s in given.servers}
+        return {
+            (c, s, n)
+            for n, given in catalog.scenarios().items()
+            for c in given.clients
+            for s in given.servers
+        }
     found = set()
     for word in words:
         for run in catalog.expand(catalog.find(word)):
@@ -82,7 +87,9 @@ def missing(words: Iterable[str] = ()) -> dict[str, list[str]]:
 def install_line(names: Iterable[str], distribution: str) -> str:
     """The command that installs what is missing."""
     column = list(DISTRIBUTIONS).index(distribution)
-    packages = sorted({PACKAGES[name][column] for name in names if name in PACKAGES and PACKAGES[name][column]})
+    packages = sorted(
+        {PACKAGES[name][column] for name in names if name in PACKAGES and PACKAGES[name][column]}
+    )
     return f"{DISTRIBUTIONS[distribution]} {' '.join(packages)}"
 
 
@@ -99,24 +106,21 @@ def distribution() -> str:
 
 def abilities() -> list[Ability]:
     """What this machine lets the lab do."""
-    root = os.geteuid() == 0
-    result = [Ability("root", root, True, "" if root else "run as root: namespaces, TAP devices and mounts need it")]
-    made = _namespaces()
-    result.append(Ability("namespaces", not made, True, made))
-    tun = os.access("/dev/net/tun", os.R_OK | os.W_OK)
-    result.append(Ability("tun", tun, True, "" if tun else "/dev/net/tun cannot be opened (modprobe tun; in a container: "
-                                                           "--device /dev/net/tun)"))  # fmt: skip
-    overlay = "\toverlay\n" in Path("/proc/filesystems").read_text()
-    result.append(Ability("overlay", overlay, True, "" if overlay else "no overlay file system (modprobe overlay)"))
-    real_time = _real_time()
-    result.append(Ability("real time", not real_time, False, real_time))
-    group = load.cgroup_root() is not None
-    result.append(Ability("cpu quota", group, False, "" if group else "no cpu control group: load.quota_pct cannot be "
-                                                                      "set, load.hogs can"))  # fmt: skip
-    has_netem = root and not made and netem.available()
-    result.append(Ability("netem", has_netem, False, "" if has_netem else "the kernel has no sch_netem: only the "
-                                                                          "link of this program"))  # fmt: skip
-    return result
+    root, namespaces, real_time = os.geteuid() == 0, _namespaces(), _real_time()
+    found = (
+        ("root", root, True, "run as root: namespaces, TAP devices and mounts need it"),
+        ("namespaces", not namespaces, True, namespaces),
+        ("tun", os.access("/dev/net/tun", os.R_OK | os.W_OK), True,
+         "/dev/net/tun cannot be opened (modprobe tun; in a container: --device /dev/net/tun)"),
+        ("overlay", "\toverlay\n" in Path("/proc/filesystems").read_text(), True,
+         "no overlay file system (modprobe overlay)"),
+        ("real time", not real_time, False, real_time),
+        ("cpu quota", load.cgroup_root() is not None, False,
+         "no cpu control group: load.quota_pct cannot be set, load.hogs can"),
+        ("netem", root and not namespaces and netem.available(), False,
+         "the kernel has no sch_netem: only the link of this program"),
+    )  # fmt: skip
+    return [Ability(name, there, needed, "" if there else says) for name, there, needed, says in found]
 
 
 def _namespaces() -> str:
@@ -146,7 +150,7 @@ def _real_time() -> str:
 def may() -> list[str]:
     """What the lab does to a machine."""
     return [
-        "each run has process, mount, network, host name and IPC namespaces of its own; the kernel removes them with it",
+        "each run has process, mount, network, name and IPC namespaces of its own; the kernel removes them with it",
         "interfaces are TAP devices inside those namespaces; none leads outside",
         f"{', '.join(p for p in OVERLAID if Path(p).is_dir())} and /run are private copies in a run",
         f"control groups {load.PREFIX}* limit the processor where a load is asked for",
@@ -173,7 +177,9 @@ def require(words: Iterable[str]) -> str:
     if lacking:
         return f"{lacking[0].name}: {lacking[0].says}"
     if programs_lacking := missing(words):
-        return f"not installed: {', '.join(programs_lacking)} ({install_line(programs_lacking, distribution())})"
+        return (
+            f"not installed: {', '.join(programs_lacking)} ({install_line(programs_lacking, distribution())})"
+        )
     return ""
 
 

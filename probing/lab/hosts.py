@@ -78,7 +78,12 @@ class Host:
                 lines.append(f"neigh replace {other.address} lladdr {theirs} nud permanent dev eth0")
         done = self.in_thread(
             lambda: subprocess.run(
-                ["ip", "-batch", "-"], input="\n".join(lines), capture_output=True, text=True, timeout=20, check=False
+                ["ip", "-batch", "-"],
+                input="\n".join(lines),
+                capture_output=True,
+                text=True,
+                timeout=20,
+                check=False,
             )
         )
         if done.returncode:
@@ -124,7 +129,9 @@ class Host:
         self.folder.mkdir(parents=True, exist_ok=True)
         return (self.folder / f"{self.name}.{name}.log").open("ab")
 
-    def wait_for_port(self, port: int, process: subprocess.Popen[bytes], log: str, seconds: float = 20.0) -> None:
+    def wait_for_port(
+        self, port: int, process: subprocess.Popen[bytes], log: str, seconds: float = 20.0
+    ) -> None:
         """Wait until something listens on a TCP port of this host; the check never crosses the link."""
         end = time.monotonic() + seconds
         while True:

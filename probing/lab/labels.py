@@ -113,7 +113,9 @@ def schema() -> pa.Schema:
 def table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Rows as a label file has them, in order of their start."""
     ordered = sorted(rows, key=lambda row: (row["start"], row["run"]))
-    return pa.table({c.name: pa.array([row.get(c.name) for row in ordered], c.type) for c in COLUMNS}, schema=schema())
+    return pa.table(
+        {c.name: pa.array([row.get(c.name) for row in ordered], c.type) for c in COLUMNS}, schema=schema()
+    )
 
 
 def link_labels(link: Link) -> dict[str, Any]:

@@ -43,6 +43,9 @@ class Bounds(NamedTuple):
     frames: int = 4_000_000
 
 
+BOUNDS = Bounds()
+
+
 def laws() -> NDArray[np.float64]:
     """(4, LAW): inverse distribution functions of the jitter, mean 0; standard deviation 1 (uniform: half width).
 
@@ -87,7 +90,7 @@ class Link:
     """A running link between hosts. A setting a host; that of a server is not looked at."""
 
     def __init__(
-        self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = Bounds()
+        self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = BOUNDS
     ) -> None:
         ports = np.array([port_row(h, s) for h, s in zip(hosts, settings, strict=True)], kernels.PORT)
         most = int(ports["queue"].max(initial=1))
@@ -157,7 +160,10 @@ class Link:
         s = self._state
         records = s.records[: s.control[kernels.RECORDS]].copy()
         flows = s.flows[: s.control[kernels.FLOWS]].copy()
-        for table, names in ((records, ("in_ts", "due", "out_ts")), (flows, ("first", "last", "syn", "answer"))):
+        for table, names in (
+            (records, ("in_ts", "due", "out_ts")),
+            (flows, ("first", "last", "syn", "answer")),
+        ):
             for name in names:
                 table[name] += np.where(table[name] != 0, self._epoch, 0)
         store = s.store[: s.control[kernels.USED]]

@@ -40,9 +40,9 @@ FLOW = np.dtype(
         ("isn", "u4"), ("ordinal", "u4"), ("next", "i4"),
         ("first", "i8"), ("last", "i8"),  # ns, monotonic: when the link met it, when it released the last of it
         ("rng", "u8", 2),
-        # by direction, 0 from the originator: packets, bytes, and packets with payload, SYN or FIN (data) that came in ...
+        # by direction, 0 from the originator: packets, bytes, packets with payload, SYN or FIN (data) that came in
         ("packets", "i8", 2), ("bytes", "i8", 2), ("data", "i8", 2),
-        # ... and what became of them
+        # and what became of them
         ("lost", "i8", 2), ("lost_data", "i8", 2), ("overflow", "i8", 2), ("overflow_data", "i8", 2),
         ("cuts", "i8", 2), ("duplicated", "i8", 2), ("corrupted", "i8", 2), ("reordered", "i8", 2),
         ("reordered_data", "i8", 2), ("newest", "i8", 2), ("newest_data", "i8", 2), ("due", "i8", 2),
@@ -69,12 +69,12 @@ POLL_NS = 20_000_000  # how often the loop looks at STOP
 _POLLIN = 1
 _MONOTONIC = 1
 
-_read = types.ExternalFunction("read", types.intp(types.int32, types.uintp, types.uintp))
-_write = types.ExternalFunction("write", types.intp(types.int32, types.uintp, types.uintp))
-_clock = types.ExternalFunction("clock_gettime", types.int32(types.int32, types.CPointer(types.int64)))
-_ppoll = types.ExternalFunction(
-    "ppoll", types.int32(types.CPointer(types.int32), types.uintp, types.CPointer(types.int64), types.uintp)
-)
+_WORDS: Any = types.CPointer(types.int64)  # type: ignore[no-untyped-call]
+_HALVES: Any = types.CPointer(types.int32)  # type: ignore[no-untyped-call]
+_read: Any = types.ExternalFunction("read", types.intp(types.int32, types.uintp, types.uintp))
+_write: Any = types.ExternalFunction("write", types.intp(types.int32, types.uintp, types.uintp))
+_clock: Any = types.ExternalFunction("clock_gettime", types.int32(types.int32, _WORDS))
+_ppoll: Any = types.ExternalFunction("ppoll", types.int32(_HALVES, types.uintp, _WORDS, types.uintp))
 
 _M1 = np.uint64(0x9E3779B97F4A7C15)
 _M2 = np.uint64(0xBF58476D1CE4E5B9)
@@ -109,7 +109,7 @@ def mix(x: np.uint64) -> np.uint64:
 @njit(cache=True, nogil=True)
 def _now(spec: NDArray[np.int64]) -> int:
     _clock(_MONOTONIC, spec.ctypes)
-    return spec[0] * 1_000_000_000 + spec[1]
+    return int(spec[0] * 1_000_000_000 + spec[1])
 
 
 @njit(cache=True, nogil=True)
@@ -156,10 +156,15 @@ def _pop(heap: NDArray[np.int64], n: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def _at(data: Bytes, at: int) -> int:
+    return int(np.int64(data[at]))
+
+
+@njit(cache=True, nogil=True)
 def _be(data: Bytes, at: int, n: int) -> int:
     value = 0
     for k in range(n):
-        value = value << 8 | np.int64(data[at + k])
+        value = value << 8 | _at(data, at + k)
     return value
 
 
@@ -167,12 +172,12 @@ def _be(data: Bytes, at: int, n: int) -> int:
 def _ordinal(kinds: NDArray[np.uint64], name: np.uint64) -> int:
     """How many flows of this kind came before."""
     mask = kinds.shape[0] - 1
-    k = np.int64(name & np.uint64(mask))
+    k = int(np.int64(name & np.uint64(mask)))
     for _ in range(mask + 1):
         if kinds[k, 0] == name or kinds[k, 1] == 0:
             kinds[k, 0] = name
             kinds[k, 1] += np.uint64(1)
-            return np.int64(kinds[k, 1]) - 1
+            return int(np.int64(kinds[k, 1])) - 1
         k = (k + 1) & mask
     return 0
 
@@ -198,20 +203,20 @@ def parse(data: Bytes, start: int, n: int) -> Segment:
     if n < 34 or _be(data, start + 12, 2) != 0x0800:
         return none
     ip = start + 14
-    header = (np.int64(data[ip]) & 15) * 4
+    header = (_at(data, ip) & 15) * 4
     total = min(_be(data, ip + 2, 2), n - 14)
     at = ip + header
-    src, dst, proto = _be(data, ip + 12, 4), _be(data, ip + 16, 4), np.int64(data[ip + 9])
+    src, dst, proto = _be(data, ip + 12, 4), _be(data, ip + 16, 4), _at(data, ip + 9)
     if header < 20 or header > total:
         return none
     left = total - header
     if _be(data, ip + 6, 2) & 0x1FFF:  # a later fragment has no ports
         return Segment(src, dst, 0, 0, proto, 0, 0, left, at)
     if proto == 6 and left >= 20:
-        flags, offset = np.int64(data[at + 13]), (np.int64(data[at + 12]) >> 4) * 4
+        flags, offset = _at(data, at + 13), (_at(data, at + 12) >> 4) * 4
         return Segment(
             src, dst, _be(data, at, 2), _be(data, at + 2, 2), 6, flags, _be(data, at + 4, 4),
-            max(0, left - offset), at,
+            int(max(0, left - offset)), at,
         )  # fmt: skip
     if proto == 17 and left >= 8:
         return Segment(src, dst, _be(data, at, 2), _be(data, at + 2, 2), 17, 0, 0, left - 8, at)
@@ -252,7 +257,9 @@ def _flow(s: State, g: Segment, origin: int, target: int, now: int) -> tuple[int
     f = s.flows[n]
     f["src"], f["dst"], f["sport"], f["dport"], f["proto"] = g.src, g.dst, g.sport, g.dport, g.proto
     f["origin"], f["target"], f["isn"], f["first"], f["last"] = origin, target, g.seq, now, now
-    name = mix(np.uint64(origin << 40 | target << 32 | g.proto << 16 | (0 if g.proto == 1 else g.dport)) + _M1)
+    name = mix(
+        np.uint64(origin << 40 | target << 32 | g.proto << 16 | (0 if g.proto == 1 else g.dport)) + _M1
+    )
     f["ordinal"] = _ordinal(s.kinds, name)
     start = mix(s.seed ^ name) + np.uint64(f["ordinal"])
     f["rng"][0], f["rng"][1] = mix(start), mix(start ^ _M3)
@@ -274,7 +281,7 @@ def _wait_for_rate(s: State, port: int, d: int, size: int, now: int) -> int:
         p["head"][d] += 1
     if p["tail"][d] - p["head"][d] >= min(p["queue"], room):
         return -1
-    leaves = max(now, p["busy"][d]) + int(size * 8e9 / p["rate"])
+    leaves = int(max(now, p["busy"][d])) + int(size * 8e9 / p["rate"])
     p["busy"][d] = leaves
     s.departures[port, d, p["tail"][d] % room] = leaves
     p["tail"][d] += 1
@@ -294,7 +301,7 @@ def _schedule(s: State, waiting: int, record: int) -> int:
 @njit(cache=True, nogil=True)
 def _copy(s: State, record: int, target: int) -> int:
     """Another record of the same frame; returns its number, -1 when there is no room."""
-    n = s.control[RECORDS]
+    n = int(s.control[RECORDS])
     if n >= s.records.size:
         s.control[FAILED] = FULL_RECORDS
         return -1

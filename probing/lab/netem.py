@@ -14,7 +14,6 @@ import socket
 import struct
 import subprocess
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,9 @@ LIMIT = 10_000  # packets that a line without a rate may hold
 def available() -> bool:
     """Whether the kernel has netem: a queue is made in a throw-away network namespace."""
     try:
-        done = subprocess.run(["unshare", "--net", "sh", "-c", PROBE], capture_output=True, timeout=20, check=False)
+        done = subprocess.run(
+            ["unshare", "--net", "sh", "-c", PROBE], capture_output=True, timeout=20, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0
@@ -160,7 +161,9 @@ def settle(log: Log) -> None:
     for k in np.flatnonzero(gone):
         flow, d = flows[records["flow"][k]], int(records["direction"][k])
         flow["lost"][d] += 1
-        flow["lost_data"][d] += kernels.occupies(kernels.parse(log.store, records["start"][k], records["length"][k]))
+        flow["lost_data"][d] += kernels.occupies(
+            kernels.parse(log.store, records["start"][k], records["length"][k])
+        )
     for k in strange:  # seen where they were delivered, from whoever is on the other side
         side = log.ports["client"][records["target"][k]]
         records["origin"][k] = int(np.flatnonzero(log.ports["client"] != side)[0])

@@ -12,8 +12,29 @@ from numba import njit
 from numpy.typing import NDArray
 
 from probing.lab.link_kernels import (
-    COPY, CUT, FAILED, FULL_RECORDS, FULL_STORE, LARGEST, OVERFLOW, POLL_NS, RECORDS, STOP, UNSENT, USED, Bytes, State, _be, _flow,
-    _now, occupies, _ppoll, _read, _write, mix, parse,
+    COPY,
+    CUT,
+    FAILED,
+    FULL_RECORDS,
+    FULL_STORE,
+    LARGEST,
+    OVERFLOW,
+    POLL_NS,
+    RECORDS,
+    STOP,
+    UNSENT,
+    USED,
+    Bytes,
+    State,
+    _be,
+    _flow,
+    _now,
+    _ppoll,
+    _read,
+    _write,
+    mix,
+    occupies,
+    parse,
 )  # fmt: skip
 
 _POLLIN = 1

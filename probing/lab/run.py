@@ -10,6 +10,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -135,7 +136,10 @@ class Performance:
         last = FIRST_CLIENT
         for role in self.roles:
             for _ in range(role.users):
-                group = [add(f"client{last - FIRST_CLIENT + k + 1}", last + k, role.link) for k in range(role.hosts)]
+                group = [
+                    add(f"client{last - FIRST_CLIENT + k + 1}", last + k, role.link)
+                    for k in range(role.hosts)
+                ]
                 last += role.hosts
                 self.users.append((role, group))
         for host in hosts:
@@ -158,13 +162,13 @@ class Performance:
         own = [(role, group) for role, group in self.users if role.background is None]
         others = [(role, group) for role, group in self.users if role.background is not None]
         behind = [
-            on_host(group[0], lambda r=role, g=group, n=k: self._background(r, g, n), f"background {k}")  # type: ignore[misc]
+            on_host(group[0], partial(self._background, role, group, k), f"background {k}")
             for k, (role, group) in enumerate(others)
         ]
         working = [
-            on_host(group[0], lambda r=role, g=group, n=k: self._user(r, g, range(n, self.run.samples, len(own))), f"user {k}")  # type: ignore[misc]
+            on_host(group[0], partial(self._user, role, group, range(k, self.run.samples, len(own))), f"user {k}")
             for k, (role, group) in enumerate(own)
-        ]  # fmt: skip
+        ]
         for thread in working:
             while thread.is_alive():
                 thread.join(0.5)
@@ -187,7 +191,9 @@ class Performance:
 
     def _perform(self, role: Role, group: list[Host], seed: str, sample: int) -> None:
         server = self.servers[f"{role.scenario}/{role.server}"][0]
-        session = Session(group[0], server, role.activity, role.parameters, seed, sample, self.link, group, self.held)
+        session = Session(
+            group[0], server, role.activity, role.parameters, seed, sample, self.link, group, self.held
+        )
         session.span.start = time.monotonic_ns()
         try:
             registry.client(role.client).perform(session)
@@ -207,7 +213,8 @@ class Performance:
 
     def _write(self, log: Log, meter: load.Meter, began: float, ready: float) -> None:
         packets = {
-            name: vantage.write_pcap(self.folder / f"{name}.pcap", log, name, self.how.snap) for name in self.run.vantage
+            name: vantage.write_pcap(self.folder / f"{name}.pcap", log, name, self.how.snap)
+            for name in self.run.vantage
         }
         rows, strays = self._rows(log, meter)
         problems = [span.problem for role, span in self.spans if span.problem and role.background is None]
@@ -284,7 +291,7 @@ class Performance:
         from_client = row["src"] in {h.address for r, group in self.users if r is role for h in group}
         port, own_port = (row["dport"], row["sport"]) if from_client else (row["sport"], row["dport"])
         part = service.roles.get(port, "data") if port is not None else "main"
-        wanted = role.parameters.termination
+        wanted: str = role.parameters.termination
         if wanted not in does.terminations:
             wanted = does.terminations[0]
         result = {

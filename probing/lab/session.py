@@ -127,7 +127,8 @@ class Session:
         low, high = self.parameters.size_range
         if low == high:
             return low
-        return min(high, max(low, round((low + 1) * ((high + 1) / (low + 1)) ** self.rng.random()) - 1))
+        drawn: float = (low + 1) * ((high + 1) / (low + 1)) ** self.rng.random()
+        return min(high, max(low, round(drawn) - 1))
 
     def content(self, n: int) -> bytes:
         """n bytes of the kind that is asked for."""
@@ -160,7 +161,9 @@ class Session:
                 raise LabError(f"{argv[0]}: still running after {seconds:g} s: {_tail(err)}") from None
             return subprocess.CompletedProcess(argv, 124, out, err)
         if process.returncode not in ok:
-            raise LabError(f"{' '.join(map(str, argv))}: exit {process.returncode}: {_tail(err) or _tail(out)}")
+            raise LabError(
+                f"{' '.join(map(str, argv))}: exit {process.returncode}: {_tail(err) or _tail(out)}"
+            )
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     def start(self, *argv: str | Path) -> subprocess.Popen[bytes]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Percent = Annotated[float, Field(ge=0, le=100)]
+Range = Annotated[str, Field(pattern=r"^\d{1,9}-\d{1,9}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 
 DISTRIBUTIONS = ("uniform", "normal", "pareto", "paretonormal")
@@ -32,7 +33,9 @@ class Link(Model):
     corrupt_pct: Percent = 0  # packets with one bit turned over
     rate_kbit: float = Field(0, ge=0, le=10_000_000)  # 0: no limit
     queue_packets: int = Field(1000, ge=1, le=10_000)  # that may wait for the rate
-    impaired: Literal["both", "server", "client"] = "both"  # towards whom packets suffer; delay, rate: always both
+    impaired: Literal["both", "server", "client"] = (
+        "both"  # towards whom packets suffer; delay, rate: always both
+    )
     keep_order: bool = False  # jitter delays a packet's successors rather than letting them overtake
 
     @model_validator(mode="after")
@@ -59,7 +62,7 @@ class Load(Model):
 class Parameters(Model):
     """Knobs of activities; each activity's description says which it turns."""
 
-    content_bytes: int | Annotated[str, Field(pattern=r"^\d{1,9}-\d{1,9}$")] = "200-20000"  # of a transfer; a range: drawn log-uniformly
+    content_bytes: int | Range = "200-20000"  # of a transfer; a range: drawn log-uniformly
     content_kind: Literal["text", "binary"] = "text"  # text compresses, binary does not
     requests: int = Field(4, ge=1, le=10_000)  # in one connection
     pause_ms: float = Field(0, ge=0, le=60_000)  # between requests, commands or messages
@@ -122,7 +125,9 @@ class Scenario(Model):
                     raise ValueError(f"activity {name}: server {server} is none of {', '.join(self.servers)}")
             for way in activity.terminations:
                 if way not in TERMINATIONS:
-                    raise ValueError(f"activity {name}: termination {way} is none of {', '.join(TERMINATIONS)}")
+                    raise ValueError(
+                        f"activity {name}: termination {way} is none of {', '.join(TERMINATIONS)}"
+                    )
             Parameters(**(self.parameters | activity.parameters))
         return self
 
@@ -161,7 +166,9 @@ class Entry(Model):
     samples: int = Field(1, ge=1, le=100_000)  # times the activity is done, in a run
     users: int = Field(1, ge=1, le=MAX_USERS)  # hosts that share the samples, working at the same time
     copies: int = Field(1, ge=1, le=10_000)  # runs of each setting, with seeds of their own
-    twins: tuple[dict[str, Any], ...] = ()  # link settings; each sample is done once under each, all else equal
+    twins: tuple[
+        dict[str, Any], ...
+    ] = ()  # link settings; each sample is done once under each, all else equal
     background: tuple[Background, ...] = ()
     group: str = ""  # a name for the setting in analyses
     limit_s: float = Field(300, gt=0, le=7200)  # a run that takes longer has failed

@@ -32,8 +32,8 @@ def _fill(
     for i in range(chosen.size):
         r = records[chosen[i]]
         start = r["start"] if outgoing[i] else r["sent"]
-        n = np.int64(r["length"])
-        kept = min(n, snap)
+        n = int(np.int64(r["length"]))
+        kept = int(min(n, snap))
         if snap == HEADERS:
             kept = _headers(store, start, n)
         words[0], words[1] = ts[i] // 1_000_000_000, ts[i] % 1_000_000_000
@@ -48,15 +48,17 @@ def _fill(
 
 
 @njit(cache=True, nogil=True)
-def _headers(store: NDArray[np.uint8], start: int, n: int) -> int:
+def _headers(store: Any, start: int, n: int) -> int:
     """Bytes of a frame up to the end of its transport header."""
     g = parse(store, start, n)
     if g.transport == 0:
-        return min(n, 60)
-    at = g.transport - start
+        return n if n < 60 else 60  # no IP
+    at = int(g.transport - start)
     if g.proto == 6 and g.transport + 20 <= start + n and g.sport + g.dport > 0:
-        return min(n, at + (np.int64(store[g.transport + 12]) >> 4) * 4)
-    return min(n, at + 8)
+        at += int(np.int64(store[g.transport + 12]) >> 4) * 4
+    else:
+        at += 8
+    return at if at < n else n
 
 
 def seen(log: Log, vantage: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,13 @@ BASE = 1_700_000_000 * S
 
 def make(tmp_path: Path, starts: list[int], length: int = S) -> tuple[Corpus, list[Run], Path]:
     """Runs with three packets each, over `length` ns."""
-    entry = {"scenario": "http", "server": "nginx", "client": "asyncio", "activity": "get", "copies": len(starts)}
+    entry = {
+        "scenario": "http",
+        "server": "nginx",
+        "client": "asyncio",
+        "activity": "get",
+        "copies": len(starts),
+    }
     corpus = Corpus(name="c", about="", runs=(Entry.model_validate(entry),))
     runs = catalog.expand(corpus)
     for run, start in zip(runs, starts):
@@ -33,7 +40,8 @@ def make(tmp_path: Path, starts: list[int], length: int = S) -> tuple[Corpus, li
         folder.mkdir(parents=True)
         times = [BASE + start, BASE + start + length // 2, BASE + start + length]
         packets = b"".join(
-            struct.pack("<4I", t // S, t % S, 4, 60) + struct.pack("<I", run.number * 10 + k) for k, t in enumerate(times)
+            struct.pack("<4I", t // S, t % S, 4, 60) + struct.pack("<I", run.number * 10 + k)
+            for k, t in enumerate(times)
         )
         (folder / "client.pcap").write_bytes(PCAP_HEADER + packets)
         account = {
@@ -48,7 +56,11 @@ def make(tmp_path: Path, starts: list[int], length: int = S) -> tuple[Corpus, li
 def row(run: Run, start: int, end: int) -> dict[str, Any]:
     """A label row."""
     result: dict[str, Any] = {
-        c.name: None if c.kind == "measured" else 0 if pa.types.is_integer(c.type) or pa.types.is_floating(c.type) else "x"
+        c.name: None
+        if c.kind == "measured"
+        else 0
+        if pa.types.is_integer(c.type) or pa.types.is_floating(c.type)
+        else "x"
         for c in labels.COLUMNS
     }
     return result | {
@@ -63,9 +75,7 @@ def packets(path: Path) -> list[tuple[int, int]]:
     with path.open("rb") as file:
         data = zstandard.ZstdDecompressor().stream_reader(file).read()
     assert data[:24] == PCAP_HEADER
-    return [
-        (s * S + ns, mark) for s, ns, _, _, mark in struct.iter_unpack("<5I", data[24:])
-    ]
+    return [(s * S + ns, mark) for s, ns, _, _, mark in struct.iter_unpack("<5I", data[24:])]
 
 
 def test_packets_of_runs_at_the_same_time_are_merged_in_order(tmp_path: Path) -> None:
@@ -86,7 +96,7 @@ def test_long_silences_between_runs_are_shortened_and_labels_follow(tmp_path: Pa
     corpus, runs, folder = make(tmp_path, [0, day, day + 1])
     manifest = assemble.assemble(corpus, runs, folder, tmp_path, Made("cmd", 1.0, 2))
     times = [t for t, _ in packets(tmp_path / "c.pcap.zst")]
-    assert max(b - a for a, b in zip(times, times[1:])) == SILENCE_NS
+    assert max(b - a for a, b in pairwise(times)) == SILENCE_NS
     table = pa.parquet.read_table(tmp_path / "c.labels.parquet")
     starts = table.column("start").cast(pa.int64()).to_pylist()
     assert starts == [times[0], times[3], times[4]]
@@ -96,7 +106,7 @@ def test_long_silences_between_runs_are_shortened_and_labels_follow(tmp_path: Pa
 
 
 def test_a_long_run_does_not_hide_the_silence_behind_it(tmp_path: Path) -> None:
-    corpus, runs, folder = make(tmp_path, [0, S // 2, 3 * S], length=S)
+    _, runs, folder = make(tmp_path, [0, S // 2, 3 * S], length=S)
     found = assemble.parts(runs, folder)
     assert [part.shift for part in found] == [0, 0, 0]
 

@@ -25,7 +25,7 @@ def test_every_scenario_names_what_there_is() -> None:
             assert registry.service(server).programs is not None
         for client in given.clients:
             assert registry.client(client).programs is not None
-        assert given.about.endswith(".")
+        assert given.about.strip().endswith(".")
         for activity, does in given.activities.items():
             assert does.about, f"{name}: {activity}"
             assert (does.attack_kind != "none") == does.attack, f"{name}: {activity}"

@@ -19,7 +19,7 @@ N = 4000
 def share(part: int, of: int, pct: float) -> bool:
     """Whether a share is as set, within four standard deviations of a binomial law."""
     p = pct / 100
-    return abs(part - of * p) <= 4 * (of * p * (1 - p)) ** 0.5
+    return bool(abs(part - of * p) <= 4 * (of * p * (1 - p)) ** 0.5)
 
 
 @pytest.mark.parametrize("pct", [1, 5, 30])

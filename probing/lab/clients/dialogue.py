@@ -7,11 +7,14 @@ although the program knows no such thing.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import socket
 import struct
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -76,6 +79,13 @@ def moved(sock: socket.socket) -> tuple[int, int]:
     """Bytes of a TCP connection that the other side has confirmed, and that came from there."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     return struct.unpack_from("Q", info, _ACKED)[0], struct.unpack_from("Q", info, _RECEIVED)[0]
+
+
+def unconfirmed(sock: socket.socket) -> int:
+    """Bytes that a program has written and the other side has not confirmed."""
+    waiting = bytearray(4)
+    fcntl.ioctl(sock, termios.TIOCOUTQ, waiting)
+    return int.from_bytes(waiting, sys.byteorder)
 
 
 def wait_for(ready: Callable[[], bool], what: str, seconds: float = COMMAND_S) -> None:

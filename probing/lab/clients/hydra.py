@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import select
 import socket
+import struct
 import sys
+import time
 from pathlib import Path
 
 from probing.lab.clients.dialogue import wait_for
@@ -14,6 +18,11 @@ from probing.lab.session import Session, program_version
 
 LIMIT_S = 280.0
 TIME_WAIT = "06"
+FIN, RST, EVERYTHING, SO_ATTACH_FILTER = 1, 4, 3, 26
+ONLY_ENDS = (  # of packets without IP options: pass 64 bytes of those with one of the two flags
+    (0x30, 0, 0, 47), (0x45, 0, 1, FIN | RST), (0x06, 0, 0, 64), (0x06, 0, 0, 0),
+)  # fmt: skip
+CROSSING_S = 1.0  # round trip of a slow link
 FOUND = re.compile(rb"^\[\d+\]\[[\w-]+\] host: .* password: (.*)$", re.MULTILINE)
 FORM = f"{FORM_TRIED}:name=^USER^&password=^PASS^:F=Wrong name or password"
 SSH_TRIES = 4  # of a task, about; after the sixth the server hangs up, and the task with it for half a minute
@@ -42,14 +51,56 @@ class Hydra:
             "ssh-guess": ("ssh", min(16, -(-len(words) // SSH_TRIES)), ()),
         }[session.activity]
         session.mark("guess")
-        done = session.run("hydra", *OPTIONS, "-t", str(tasks), "-P", listed, session.server, service, *more,
-                           seconds=LIMIT_S)  # fmt: skip
+        with Ends(session) as ends:
+            done = session.run("hydra", *OPTIONS, "-t", str(tasks), "-P", listed, session.server, service, *more,
+                               seconds=LIMIT_S)  # fmt: skip
+            wait_for(lambda: not _open(session.server), "hydra: its server's FINs")
+            ends.tell()
         session.outcome(PASSWORD.encode() in FOUND.findall(done.stdout))
-        wait_for(lambda: not _open(session.server), "hydra: its server's FINs")
 
     def version(self) -> str:
         """Its version."""
         return program_version("hydra", "-h").split(" ")[1]
+
+
+class Ends:
+    """Listens how the connections of a program end, which closes them as it comes: by FINs, or with what it has not
+    read by a RST."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._seen: dict[int, set[tuple[int, bool]]] = {}  # by local port: flag, whether it is ours
+
+    def __enter__(self) -> Ends:
+        # frames that go out are shown only to those who listen to everything
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERYTHING))
+        program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in ONLY_ENDS))
+        given = struct.pack("HL", len(ONLY_ENDS), ctypes.addressof(program))
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, given)
+        self._socket.bind(("eth0", EVERYTHING))
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._socket.close()
+
+    def tell(self) -> None:
+        """Tell the session which connections ended in a RST. Waits for FINs that crossed one."""
+        self._listen(0.0)
+        if self._reset():
+            self._listen(CROSSING_S)
+        for port in self._reset():
+            self._session.claim(port, termination="rst")
+
+    def _reset(self) -> list[int]:
+        return [port for port, seen in self._seen.items() if not {(FIN, True), (FIN, False)} <= seen]
+
+    def _listen(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while select.select([self._socket], [], [], max(0.0, end - time.monotonic()))[0]:
+            frame, (_, _, kind, *_) = self._socket.recvfrom(64)
+            ours = kind == socket.PACKET_OUTGOING
+            port = int.from_bytes(frame[34:36] if ours else frame[36:38], "big")
+            self._seen.setdefault(port, set()).update((flag, ours) for flag in (FIN, RST) if frame[47] & flag)
 
 
 def _open(server: str) -> bool:

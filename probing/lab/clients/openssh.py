@@ -42,7 +42,8 @@ class OpenSSH:
         place = session.folder / f"ssh-{session.sample}"
         place.mkdir()
         if session.parameters.cache == "warm":  # a first visit leaves one key: the client asks for the others then
-            (place / "known_hosts").write_text((KEYS / "known_hosts").read_text().splitlines(keepends=True)[0])
+            _, kind, key = (KEYS / "known_hosts").read_text().splitlines()[0].split()
+            (place / "known_hosts").write_text(f"{session.server} {kind} {key}\n127.0.0.1 {kind} {key}\n")
         (place / "config").write_text(
             CONFIGURATION.format(
                 user=USER, key=KEYS / "user", known=place / "known_hosts", control=place / "control", seconds=COMMAND_S
@@ -65,6 +66,7 @@ class OpenSSH:
                 session.mark("command")
                 if broken and number == len(chosen):
                     self._broken(session, shell, command)
+                    session.transferred(shown.stat().st_size)
                     return
                 shell.say(f"{command}; echo done-{number}")
                 shell.hear(f"done-{number}\n")

@@ -31,7 +31,18 @@ SETTINGS = {
     },
     "labels": {"slice": ["activity", "attack", "loss_pct"]},
 }  # fmt: skip
-SAME = ("score", "peak_score", "mean_score", "threshold", "alarm", "scored_pkts", "phase", "probe", "conn_state", "history")
+SAME = (
+    "score",
+    "peak_score",
+    "mean_score",
+    "threshold",
+    "alarm",
+    "scored_pkts",
+    "phase",
+    "probe",
+    "conn_state",
+    "history",
+)
 
 
 def lab_corpus(folder: Path) -> tuple[Path, Path]:
@@ -40,7 +51,12 @@ def lab_corpus(folder: Path) -> tuple[Path, Path]:
     web = {"scenario": "http", "server": "nginx", "client": "asyncio", "samples": 15, "copies": 4}
     runs = [
         {**web, "activity": ["get", "multi-get"], "link": {"delay_ms": 5, "loss_pct": [0, 3]}},
-        {"scenario": "c2", "activity": ["command-1", "command-3"], "samples": 6, "parameters": {"pause_ms": 10}},
+        {
+            "scenario": "c2",
+            "activity": ["command-1", "command-3"],
+            "samples": 6,
+            "parameters": {"pause_ms": 10},
+        },
     ]
     given = folder / "e2e.yaml"
     given.write_text(yaml.safe_dump({"name": "e2e", "about": "A test.", "runs": runs}))
@@ -67,10 +83,13 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def rows_of(table: pa.Table) -> list[dict[str, Any]]:
-    return table.drop([n for n in table.column_names if pa.types.is_timestamp(table.schema.field(n).type)]).to_pylist()
+    times = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
+    return list(table.drop(times).to_pylist())
 
 
-def test_every_score_of_a_labelled_connection_carries_its_probe_and_labels(scored: tuple[Site, Path, Path]) -> None:
+def test_every_score_of_a_labelled_connection_carries_its_probe_and_labels(
+    scored: tuple[Site, Path, Path],
+) -> None:
     site, out, known = scored
     wanted = {
         (row["src"], row["sport"], row["dst"], row["dport"], row["proto"]): row
@@ -90,7 +109,9 @@ def test_every_score_of_a_labelled_connection_carries_its_probe_and_labels(score
             assert row["probe"] != 0
             for name in labels.LABELS:
                 text = labelled[name]
-                expected = None if text in (None, "") else repr(text) if isinstance(text, float) else str(text)
+                expected = (
+                    None if text in (None, "") else repr(text) if isinstance(text, float) else str(text)
+                )
                 assert row.get(f"label.{name}") == expected, name
                 assert book[row["probe"]].get(name) == expected, name
             assert not any(f"label.{c.name}" in row for c in labels.COLUMNS if c.kind == "measured")
@@ -100,7 +121,16 @@ def test_every_score_of_a_labelled_connection_carries_its_probe_and_labels(score
 def test_the_log_and_one_process_give_the_same_scores(scored: tuple[Site, Path, Path]) -> None:
     site, out, known = scored
     direct = site.folder / "direct"
-    site.run("score", known.with_name("e2e.pcap.zst"), "--labels", known, "--partitions", site.partitions, "--out", direct)
+    site.run(
+        "score",
+        known.with_name("e2e.pcap.zst"),
+        "--labels",
+        known,
+        "--partitions",
+        site.partitions,
+        "--out",
+        direct,
+    )
     ours = {key(row): row for row in rows_of(pa.parquet.read_table(direct / "scores.parquet"))}
     table = merge([out]).table
     theirs = {key(row): row for row in rows_of(table.filter(table["final"]))}
@@ -113,7 +143,9 @@ def test_the_log_and_one_process_give_the_same_scores(scored: tuple[Site, Path, 
 
 def test_slices_are_series_of_the_metrics(scored: tuple[Site, Path, Path]) -> None:
     site, _, known = scored
-    detector = site.detect("metrics", "--metrics-port", 0, group="metrics", state=site.folder / "state-metrics")
+    detector = site.detect(
+        "metrics", "--metrics-port", 0, group="metrics", state=site.folder / "state-metrics"
+    )
     address = wait_for(lambda: re.search(r"metrics at (\S+)/metrics", detector.said()), "an address")[1]
     rows = pa.parquet.read_table(known, columns=["activity", "attack", "loss_pct"]).to_pylist()
     wanted = Counter((row["activity"], str(row["attack"]), repr(row["loss_pct"])) for row in rows)

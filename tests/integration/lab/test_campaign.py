@@ -42,7 +42,11 @@ def lab(*words: object, **more: Any) -> subprocess.CompletedProcess[str]:
 def check_whole(out: Path, runs: int = RUNS, samples: int = 5) -> None:
     """Every connection has one row and one place in the capture, whole; every run is there once."""
     manifest = json.loads((out / "c.manifest.json").read_text())
-    rows = pyarrow.parquet.read_table(out / "c.labels.parquet").drop(["start", "end", "sample_start"]).to_pylist()
+    rows = (
+        pyarrow.parquet.read_table(out / "c.labels.parquet")
+        .drop(["start", "end", "sample_start"])
+        .to_pylist()
+    )
     assert len(manifest["runs"]) == runs
     assert Counter(Counter(row["run"] for row in rows).values()) == {samples: runs}
     found = connections_of(out / "c.pcap.zst")
@@ -89,7 +93,9 @@ def test_a_corpus_is_made_whole_and_not_made_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_campaign_stopped_halfway_goes_on_and_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_campaign_stopped_halfway_goes_on_and_leaves_nothing_behind(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     needs("nginx")
     corpus = write_corpus(tmp_path / "c.yaml", load={"quota_pct": 50})
     mark = f"LAB_TEST={tmp_path}"
@@ -109,7 +115,9 @@ def test_a_campaign_stopped_halfway_goes_on_and_leaves_nothing_behind(tmp_path: 
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == (-9 if number == signal.SIGKILL else 130)
-    done = {p.parent.name: p.stat().st_mtime_ns for p in folder.glob("*/run.json") if p.parent.suffix != ".part"}
+    done = {
+        p.parent.name: p.stat().st_mtime_ns for p in folder.glob("*/run.json") if p.parent.suffix != ".part"
+    }
     assert 3 <= len(done) < RUNS
     if number != signal.SIGKILL:
         assert f"{len(done)} of {RUNS} runs are done; the same command goes on" in said

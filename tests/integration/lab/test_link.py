@@ -36,7 +36,9 @@ RETRANSMITTED = "tcp.analysis.retransmission || tcp.analysis.out_of_order"
 
 def download(tmp_path: Path, link: dict[str, Any], n: int = 2_000_000, **more: Any) -> list[Done]:
     entry = {**DOWNLOAD, "samples": 3, "link": link, "parameters": {"content_bytes": n}, **more}
-    return sorted(perform(tmp_path, entry), key=lambda done: (done.run.link.loss_pct, done.run.link.reorder_pct))
+    return sorted(
+        perform(tmp_path, entry), key=lambda done: (done.run.link.loss_pct, done.run.link.reorder_pct)
+    )
 
 
 def test_retransmissions_at_the_sender_are_the_packets_that_the_link_dropped(tmp_path: Path) -> None:
@@ -76,7 +78,12 @@ def test_jitter_reorders_unless_order_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_round_trip_takes_twice_the_delay(tmp_path: Path) -> None:
-    entry = {**DOWNLOAD, "samples": 5, "link": {"delay_ms": [0, 10, 50, 100]}, "parameters": {"content_bytes": 1000}}
+    entry = {
+        **DOWNLOAD,
+        "samples": 5,
+        "link": {"delay_ms": [0, 10, 50, 100]},
+        "parameters": {"content_bytes": 1000},
+    }
     for done in perform(tmp_path, entry):
         for row, connection in done.joined():
             wanted = 2 * done.run.link.delay_ms
@@ -102,7 +109,9 @@ def test_fates_are_repeated_with_the_seed(tmp_path: Path) -> None:
 
     def lost(folder: str, seed: int) -> list[tuple[int, int]]:
         (done,) = perform(tmp_path / folder, entry, seed=seed)
-        return [(row["lost_up"], row["lost_down"]) for row in sorted(done.rows, key=lambda row: row["sample"])]
+        return [
+            (row["lost_up"], row["lost_down"]) for row in sorted(done.rows, key=lambda row: row["sample"])
+        ]
 
     first = lost("a", 1)
     assert sum(map(sum, first)) > 0
@@ -111,7 +120,7 @@ def test_fates_are_repeated_with_the_seed(tmp_path: Path) -> None:
 
 
 def test_the_kernels_queues_can_stand_in_for_the_link(tmp_path: Path) -> None:
-    """With netem where the kernel has it; else with tbf, which has a rate and a queue but no delay: the way is the same."""
+    """With netem where the kernel has it; else with tbf, which has a rate and a queue: the way is the same."""
     if netem.available():
         (done,) = perform(
             tmp_path, {**DOWNLOAD, "samples": 3, "link": {"delay_ms": 10, "loss_pct": 2, "impaired": "client"},
@@ -122,7 +131,8 @@ def test_the_kernels_queues_can_stand_in_for_the_link(tmp_path: Path) -> None:
             assert row["handshake_ms"] == pytest.approx(20, abs=3)
     else:
         (done,) = perform(
-            tmp_path, {**DOWNLOAD, "samples": 3, "link": {"rate_kbit": 20_000, "queue_packets": 40}, "parameters": {"content_bytes": 500_000}},
+            tmp_path, {**DOWNLOAD, "samples": 3, "link": {"rate_kbit": 20_000, "queue_packets": 40},
+                       "parameters": {"content_bytes": 500_000}},
             how=How(link="tbf"),
         )  # fmt: skip
         lost = total(done.rows, "overflow_data_down") + total(done.rows, "lost_data_down")

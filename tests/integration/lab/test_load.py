@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from probing.lab import load
+from probing.lab.settings import Load
 from tests.lab import Done, perform
 
 pytestmark = pytest.mark.lab
@@ -21,7 +22,7 @@ PAGES = {
 
 def seconds(done: Done) -> float:
     """Median time of a sample's connections."""
-    return statistics.median((row["end"] - row["start"]) / 1e9 for row in done.rows)
+    return float(statistics.median((row["end"] - row["start"]) / 1e9 for row in done.rows))
 
 
 def by_load(runs: list[Done]) -> dict[str, Done]:
@@ -52,7 +53,12 @@ def test_hogs_compete_with_the_server_and_the_wait_is_measured(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [({}, "none"), ({"quota_pct": 2.5}, "quota-2.5"), ({"hogs": 3}, "hogs-3"), ({"quota_pct": 5, "hogs": 1}, "quota-5-hogs-1")],
+    [
+        ({}, "none"),
+        ({"quota_pct": 2.5}, "quota-2.5"),
+        ({"hogs": 3}, "hogs-3"),
+        ({"quota_pct": 5, "hogs": 1}, "quota-5-hogs-1"),
+    ],
 )
 def test_a_load_has_a_name(given: dict[str, Any], name: str) -> None:
-    assert load.Load(**given).name == name
+    assert Load(**given).name == name

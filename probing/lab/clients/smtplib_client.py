@@ -1,0 +1,100 @@
+"""smtplib of Python's standard library."""
+
+from __future__ import annotations
+
+import platform
+import smtplib
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+
+from probing.lab.clients.dialogue import break_off, moved, wait_for
+from probing.lab.clients.mails import Mail, compose
+from probing.lab.errors import LabError
+from probing.lab.session import COMMAND_S, Session
+
+SENT = datetime(2024, 1, 1, tzinfo=UTC)  # all mails say so
+
+
+class Smtplib:
+    """A client made of smtplib."""
+
+    programs: tuple[str, ...] = ()
+
+    def perform(self, session: Session) -> None:
+        """Greet the server, and send what the activity asks for."""
+        count = session.parameters.requests if session.activity == "several" else 1
+        mails = [compose(session) for _ in range(count)]
+        session.mark("mail" if session.activity != "idle" else "greeting")
+        server = smtplib.SMTP(session.server, 25, local_hostname=f"{session.host.name}.lab", timeout=COMMAND_S)
+        assert server.sock is not None
+        session.claim(server.sock.getsockname()[1])
+        server.ehlo()
+        if session.activity == "idle":
+            self._idle(session, server)
+        elif session.activity == "send" and session.parameters.termination != "fin":
+            self._broken(session, server, mails[0])
+        else:
+            for number, mail in enumerate(mails):
+                if number:
+                    session.pause()
+                    session.mark("mail")
+                self._send(session, server, mail)
+            server.quit()
+
+    def _send(self, session: Session, server: smtplib.SMTP, mail: Mail) -> None:
+        refused = session.activity == "rejected-recipient"
+        try:
+            server.sendmail(mail.sender, [mail.recipient], _message(session, mail))
+        except smtplib.SMTPRecipientsRefused:
+            if not refused:
+                raise
+        else:
+            if refused:
+                raise LabError("an unknown recipient was accepted")
+            session.transferred(mail.size)
+        session.outcome(not refused)
+
+    def _broken(self, session: Session, server: smtplib.SMTP, mail: Mail) -> None:
+        """Break off in the middle of a mail."""
+        message = _message(session, mail)
+        session.transferred(mail.size)
+        server.mail(mail.sender)
+        server.rcpt(mail.recipient)
+        server.docmd("DATA")
+        sock = server.sock
+        assert sock is not None
+        before = moved(sock)[0]
+        half = message[: len(message) // 2]
+        sock.sendall(half)
+        wait_for(lambda: moved(sock)[0] >= before + len(half), "confirmation of half a mail")
+        break_off(session, [sock])
+        session.outcome(False)
+
+    def _idle(self, session: Session, server: smtplib.SMTP) -> None:
+        """Wait until the server has had enough."""
+        session.mark("idle")
+        assert server.sock is not None
+        while server.sock.recv(1 << 16):
+            pass
+        server.close()
+        session.outcome(True)
+
+    def version(self) -> str:
+        """Python's version."""
+        return f"Python {platform.python_version()}"
+
+
+def _message(session: Session, mail: Mail) -> bytes:
+    message = EmailMessage(policy=SMTP)
+    message["From"], message["To"], message["Subject"] = mail.sender, mail.recipient, mail.subject
+    message["Date"] = SENT
+    message["Message-ID"] = f"<{session.rng.getrandbits(64):016x}@{session.host.name}.lab>"
+    message.set_content(mail.text, maintype="text", subtype="plain", cte="7bit")
+    if mail.attachment:
+        message.add_attachment(mail.attachment, maintype="application", subtype="octet-stream", filename="file.dat")
+        message.set_boundary(f"{session.rng.getrandbits(64):016x}")
+    return message.as_bytes()
+
+
+SMTPLIB = Smtplib()
