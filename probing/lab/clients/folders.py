@@ -38,6 +38,7 @@ class Folders:
         self.name = f"{session.host.name}-{session.sample:05d}"
         self.hub = HUB / self.name
         self.local = {host: ROOM / "clients" / host.name / self.name for host in session.hosts}
+        self.wanted: dict[str, bytes] = {}  # what every host should have
         self.now = EPOCH
         self.clients = len(session.hosts)
         for word in session.rng.sample(WORDS, session.rng.randint(3, 6)):
@@ -49,7 +50,8 @@ class Folders:
                 folder.mkdir()
 
     def put(self, folder: Path, name: str, content: bytes) -> None:
-        """Write a file."""
+        """Write a file, which all hosts should have from now on."""
+        self.wanted[name] = content
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
         self.touch(folder, folder / name)
@@ -74,6 +76,7 @@ class Folders:
             at = session.rng.randint(0, len(old))
             self.put(folder, name, old[:at] + piece + old[at:])
             return len(piece)
+        del self.wanted[name]
         path.unlink()
         self.touch(folder)
         return 0
@@ -105,9 +108,8 @@ class Folders:
         host.in_thread(work)
 
     def equal(self) -> bool:
-        """Whether all hosts have the same files, byte for byte."""
-        wanted = _contents(self.hub)
-        return all(_contents(folder) == wanted for folder in self.local.values())
+        """Whether all hosts have the files that they should, byte for byte, and no others."""
+        return all(_contents(folder) == self.wanted for folder in (self.hub, *self.local.values()))
 
     def remove(self) -> None:
         """Take them away."""

@@ -58,8 +58,8 @@ class Form:
 
     def perform(self, session: Session) -> None:
         """form-guess."""
-        visit = Visit(session)
-        for word in guesses(session).words:
+        visit = Visit(session, ends=session.parameters.termination)
+        for word in guesses(session):
             page = visit.ask(FORM_TRIED, {"name": USER, "password": word}, phase="guess")
             if page.status == FOUND:
                 session.outcome(True)

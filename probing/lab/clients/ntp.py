@@ -91,7 +91,7 @@ def ask(asking: socket.socket, cookie: int) -> bool:
         while True:
             answer = asking.recv(1024)
             first, stratum, *fields = PACKET.unpack_from(answer)
-            if tuple(fields[6:8]) == words[9:11]:  # its origin timestamp is our transmit timestamp
+            if tuple(fields[7:9]) == words[9:11]:  # its origin timestamp is our transmit timestamp
                 return bool(first & 7 == SERVER and stratum == STRATUM)
     except TimeoutError:
         return False

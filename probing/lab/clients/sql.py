@@ -43,18 +43,17 @@ class Page(NamedTuple):
 class Visit:
     """A visitor with a cookie, whose connections carry ``most`` requests each."""
 
-    def __init__(self, session: Session, most: int = 0) -> None:
-        """most: by default the session's ``requests``; 1 says `Connection: close` and the server closes."""
-        self.session, self.most, self.cookie = session, most or session.parameters.requests, ""
+    def __init__(self, session: Session, most: int = 0, ends: str = "fin") -> None:
+        """most: by default the session's ``requests``; 1 says `Connection: close`. ends: how connections end."""
+        self.session, self.most, self.ends = session, most or session.parameters.requests, ends
+        self.cookie = ""
         self._socket: socket.socket | None = None
         self._asked = 0
 
-    def ask(
-        self, path: str, form: Form | None = None, phase: str = "", then: str = "", last: str = "fin"
-    ) -> Page:
-        """One page. phase, then: marks of the request and of its answer. last: how the connection ends if it does."""
+    def ask(self, path: str, form: Form | None = None, phase: str = "", then: str = "", last: str = "") -> Page:
+        """One page. phase, then: marks of the request and of its answer. last: how to leave is going to be asked."""
         at = self._connection()
-        close = self.most == 1 and last == "fin"
+        close = self.most == 1 and (last or self.ends) == "fin"
         if phase:
             self.session.mark(phase)
         at.sendall(self._request(path, form, close))
@@ -66,7 +65,7 @@ class Visit:
         if close:
             while at.recv(65_536):  # the server's FIN comes first
                 pass
-        if close or (self._asked >= self.most and last == "fin"):
+        if close or (self._asked >= self.most and not last):
             self.leave()
         self.session.pause()
         return page
@@ -83,9 +82,10 @@ class Visit:
         self.session.keep(at)
         self._socket = None
 
-    def leave(self, way: str = "fin") -> None:
+    def leave(self, way: str = "") -> None:
         """End the connection, if there is one."""
         if self._socket is not None:
+            way = way or self.ends
             self.session.claim(self._socket.getsockname()[1], termination=way)
             end(self._socket, way)
             self._socket = None

@@ -140,5 +140,6 @@ def test_the_kernels_queues_can_stand_in_for_the_link(tmp_path: Path) -> None:
             assert row["data_down"] > 300
             assert connection["duration"] > 0.15  # 500 kB at 20 Mbit/s
     assert lost > 5
-    assert tshark(done.capture("server"), RETRANSMITTED) == lost
+    # the kernel's queue makes round trips uneven: now and then TCP sends again what was not lost
+    assert lost <= tshark(done.capture("server"), RETRANSMITTED) <= lost * 1.05 + 2
     assert done.account["strays"] == 0

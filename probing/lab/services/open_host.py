@@ -1,0 +1,48 @@
+"""A host to be scanned: a few ports listen, one does not answer at all, all others refuse."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from probing.lab.errors import LabError
+from probing.lab.session import Site
+
+TCP = (21, 22, 25, 80, 110, 143, 8080)
+UDP = (53, 123)
+FILTERED = (23, 445, 3389)  # TCP, behind a packet filter that drops
+
+
+class OpenHost:
+    """Listeners of our own."""
+
+    programs = ("ip",)
+    roles = dict.fromkeys(range(1 << 16), "scan")
+
+    def start(self, site: Site) -> None:
+        """Listen on TCP and UDP, and drop what comes for FILTERED."""
+        site.host.in_thread(_drop)
+        daemon = Path(__file__).with_name("open_host_daemon.py")
+        # a path, not a module: it starts without what the lab itself imports
+        ports = (",".join(map(str, TCP)), ",".join(map(str, UDP)))
+        process = site.host.start([sys.executable, daemon, *ports], log="open-host")
+        site.host.wait_for_port(TCP[-1], process, "open-host")
+
+    def version(self) -> str:
+        """Python's version."""
+        return f"Python {platform.python_version()}"
+
+
+def _drop() -> None:
+    """Routes lead such packets nowhere: unlike a packet filter, that needs no program of its own."""
+    lines = [f"rule add pref {k} iif eth0 ipproto tcp dport {port} blackhole" for k, port in enumerate(FILTERED, 1)]
+    lines += ["rule add pref 100 lookup local", "rule del pref 0 lookup local"]  # it would come before them
+    rules = "\n".join(lines)
+    done = subprocess.run(["ip", "-batch", "-"], input=rules, capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode:
+        raise LabError(f"ip: {done.stderr.strip()}")
+
+
+OPEN_HOST = OpenHost()
