@@ -1,4 +1,4 @@
-# make setup demo test check bench bench-capture soak broker chaos
+# make setup demo test check bench bench-capture bench-lab soak broker chaos
 PYTHON ?= python3
 BIN := .venv/bin
 TRACE ?=
@@ -7,7 +7,7 @@ KITSUNE_PY ?=
 N ?= 3
 JOBS ?= 2
 
-.PHONY: setup demo test check bench bench-capture soak broker chaos
+.PHONY: setup demo test check bench bench-capture bench-lab soak broker chaos
 .SILENT:
 .DEFAULT_GOAL := demo
 
@@ -57,6 +57,13 @@ bench-capture: .venv/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	echo "+ $(BIN)/python -m benchmarks.bench_capture --trace $(TRACE) --json docs/figures/bench_capture.json"
 	$(BIN)/python -m benchmarks.bench_capture --trace "$(TRACE)" --json docs/figures/bench_capture.json > /dev/null
+	$(BIN)/python -m benchmarks.tables
+
+bench-lab: .venv/.installed-test
+	for NAME in link vantage repeat; do \
+	  echo "+ $(BIN)/python -m benchmarks.bench_$$NAME --json docs/figures/bench_$$NAME.json"; \
+	  $(BIN)/python -m benchmarks.bench_$$NAME --json docs/figures/bench_$$NAME.json > /dev/null || exit 1; \
+	done
 	$(BIN)/python -m benchmarks.tables
 
 soak: .venv/.installed-test

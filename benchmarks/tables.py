@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from benchmarks import lab_tables
+
 STAGES = {
     "decode": "open, read and decode the file into columns",
     "connections": "track connections",
@@ -172,6 +174,10 @@ TABLES = {
     "bench_offline.json": ("performance.md", "offline", offline),
     "bench_kafka.json": ("kafka.md", "kafka", kafka),
     "chaos.json": ("kafka.md", "chaos", chaos),
+    "bench_link.json": ("lab-measured.md", "link", lab_tables.link),
+    "bench_vantage.json": ("lab-measured.md", "vantage", lab_tables.vantage),
+    "bench_repeat.json": ("lab-measured.md", "repeat", lab_tables.repeat),
+    "lab_corpora.json": ("lab-measured.md", "corpora", lab_tables.corpora),
 }
 
 

@@ -4,51 +4,52 @@ from __future__ import annotations
 
 import platform
 import socket
-from typing import NamedTuple
 
-from probing.lab.clients.sql import FOUND, PATIENCE_S, Visit
+from probing.lab.clients.sql import FOUND, PATIENCE_S, Visit, end
 from probing.lab.errors import LabError
 from probing.lab.isolation import PASSWORD, USER
 from probing.lab.session import Session, program_version
 
-FORM_TRIED = "/login.php"
+LOGIN = "/login.php"
 FTP_PORT = 21
-FTP_TRIES, SSH_TRIES = 3, 5  # in one connection; one more and the servers would hang up
-BASES = ("password", "welcome", "dragon", "monkey", "sunshine", "shadow", "master", "letmein", "football", "princess",
-         "qwerty", "iloveyou", "charlie", "summer", "winter", "autumn", "spring", "london", "secret", "hunter",
-         "tigger", "flower", "coffee", "purple", "orange", "banana", "guitar", "freedom", "trustno", "starwars")  # fmt: skip
+FTP_TRIES, SSH_TRIES = 3, 5  # in one connection; after as many, or one more, the servers hang up
+BASES = ("password", "welcome", "dragon", "monkey", "sunshine", "shadow", "master", "letmein", "football", "qwerty",
+         "princess", "iloveyou", "charlie", "summer", "winter", "autumn", "spring", "london", "secret", "hunter",
+         "tigger", "flower", "coffee", "purple", "orange", "banana", "guitar", "freedom", "starwars")  # fmt: skip
 ASKPASS = """#!/bin/sh
 # says the next password of a list
 head -n 1 "$LAB_GUESSES"
 sed -i 1d "$LAB_GUESSES"
 """
+SSH_OPTIONS = {
+    "PreferredAuthentications": "password", "PubkeyAuthentication": "no", "StrictHostKeyChecking": "no",
+    "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR", "ConnectTimeout": "60",
+}  # fmt: skip
 
 
-class Guesses(NamedTuple):
-    """Passwords to try, in order, and whether the right one is among them."""
-
-    words: list[str]
-    holds: bool
-
-
-def guesses(session: Session) -> Guesses:
-    """``guesses`` different passwords; in half of the lists one of them is right."""
+def guesses(session: Session) -> list[str]:
+    """``guesses`` different passwords; in half of all lists the right one is among them."""
     rng, words = session.rng, dict[str, None]()
     while len(words) < session.parameters.guesses:
         word = rng.choice(BASES)
-        words[
-            f"{word.capitalize() if rng.random() < 0.3 else word}{rng.choice(('', '!', '#'))}{rng.randrange(2100)}"
-        ] = None
+        word = word.capitalize() if rng.random() < 0.3 else word
+        words[f"{word}{rng.choice(('', '!', '#'))}{rng.randrange(2100)}"] = None
     listed = list(words)
-    holds = rng.random() < 0.5
-    if holds:
+    if rng.random() < 0.5:
         listed[rng.randrange(len(listed))] = PASSWORD
-    return Guesses(listed, holds)
+    return listed
 
 
-def in_parts(words: list[str], most: int) -> list[list[str]]:
-    """Words, ``most`` at a time."""
+def in_parts(session: Session, most: int) -> list[list[str]]:
+    """The words to guess, as many at a time as a connection is to carry."""
+    words, most = guesses(session), min(session.parameters.requests, most)
     return [words[k : k + most] for k in range(0, len(words), most)]
+
+
+def only_fin(session: Session, program: str) -> None:
+    """Refuse an end that a program cannot bring about."""
+    if session.parameters.termination != "fin":
+        raise LabError(f"{program} cannot end a connection by {session.parameters.termination}")
 
 
 class Form:
@@ -59,14 +60,14 @@ class Form:
     def perform(self, session: Session) -> None:
         """form-guess."""
         visit = Visit(session, ends=session.parameters.termination)
+        session.outcome(False)
         for word in guesses(session):
-            page = visit.ask(FORM_TRIED, {"name": USER, "password": word}, phase="guess")
+            page = visit.ask(LOGIN, {"name": USER, "password": word}, phase="guess")
             if page.status == FOUND:
                 session.outcome(True)
                 break
-        else:
-            session.outcome(False)
         visit.leave()
+        session.span.content_bytes = None  # forms and pages are not what it is about
 
     def version(self) -> str:
         """That of its Python."""
@@ -81,78 +82,83 @@ class Ftp:
     def perform(self, session: Session) -> None:
         """ftp-guess."""
         session.outcome(False)
-        for some in in_parts(guesses(session).words, min(session.parameters.requests, FTP_TRIES)):
-            if self._connection(session, some):
+        for words in in_parts(session, FTP_TRIES):
+            if self._connection(session, words):
                 session.outcome(True)
-                return
+                break
 
     def _connection(self, session: Session, words: list[str]) -> bool:
+        """Whether one of a connection's words lets in."""
         session.mark("connect")
-        with (
-            socket.create_connection((session.server, FTP_PORT), PATIENCE_S) as at,
-            at.makefile("rb") as lines,
-        ):
-            session.claim(at.getsockname()[1])
-
-            def say(line: str, *answers: bytes) -> bytes:
-                if line:
-                    at.sendall(f"{line}\r\n".encode())
-                said = lines.readline()
-                if said[:3] not in answers:
-                    raise LabError(
-                        f"FTP: {line.split(' ', maxsplit=1)[0] or 'a greeting'}: {said.decode(errors='replace')!r}"
-                    )
-                return said[:3]
-
-            say("", b"220")
-            came_in = False
-            for word in words:
-                session.pause()
-                session.mark("guess")
-                say(f"USER {USER}", b"331")
-                came_in = say(f"PASS {word}", b"230", b"530") == b"230"
-                if came_in:
-                    break
-            if came_in or len(words) < FTP_TRIES:
-                say("QUIT", b"221")
-            while lines.read(1):  # after three wrong ones the server has already closed
-                pass
-            return came_in
+        at = socket.create_connection((session.server, FTP_PORT), PATIENCE_S)
+        session.claim(at.getsockname()[1])
+        said = _hear(at, b"220")
+        for word in words:
+            session.pause()
+            session.mark("guess")
+            _say(at, f"USER {USER}", b"331")
+            said = _say(at, f"PASS {word}", b"230", b"530")
+            if said == b"230":
+                break
+        if session.parameters.termination == "fin" and (said == b"230" or len(words) < FTP_TRIES):
+            _say(at, "QUIT", b"221")
+            end(at, "timeout")
+        else:
+            end(at, session.parameters.termination)
+        return said == b"230"
 
     def version(self) -> str:
         """That of its Python."""
         return platform.python_version()
 
 
+def _say(at: socket.socket, line: str, *answers: bytes) -> bytes:
+    at.sendall(f"{line}\r\n".encode())
+    return _hear(at, *answers)
+
+
+def _hear(at: socket.socket, *answers: bytes) -> bytes:
+    """The code of the answer, which is a line."""
+    said = b""
+    while not said.endswith(b"\n"):
+        part = at.recv(1024)
+        if not part:
+            break
+        said += part
+    if said[:3] not in answers:
+        raise LabError(f"FTP: {said.decode(errors='replace')!r}, wanted {b' or '.join(answers).decode()}")
+    return said[:3]
+
+
 class Ssh:
-    """OpenSSH's client, told a next password whenever it asks."""
+    """OpenSSH's client, told the next password whenever it asks."""
 
     programs = ("ssh",)
 
     def perform(self, session: Session) -> None:
         """ssh-guess."""
+        only_fin(session, "ssh")
         helper = session.folder / "askpass"
         helper.write_text(ASKPASS)
         helper.chmod(0o700)
         session.outcome(False)
-        for some in in_parts(guesses(session).words, min(session.parameters.requests, SSH_TRIES)):
+        for words in in_parts(session, SSH_TRIES):
             session.mark("guess")
-            if self._connection(session, some):
+            if self._connection(session, words):
                 session.outcome(True)
-                return
+                break
             session.pause()
 
     def _connection(self, session: Session, words: list[str]) -> bool:
+        """Whether one of a connection's words lets in."""
         listed = session.folder / "guesses"
         listed.write_text("".join(f"{word}\n" for word in words))
-        options = {
-            "NumberOfPasswordPrompts": len(words), "PreferredAuthentications": "password", "PubkeyAuthentication": "no",
-            "StrictHostKeyChecking": "no", "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR", "ConnectTimeout": 60,
-        }  # fmt: skip
+        options = SSH_OPTIONS | {"NumberOfPasswordPrompts": f"{len(words)}"}
         done = session.run(
-            "ssh", "-F", "none", *(f"-o{name}={value}" for name, value in options.items()), f"{USER}@{session.server}",
-            "true", ok=(0, 255), seconds=PATIENCE_S * 2,
-            env={"SSH_ASKPASS": f"{session.folder}/askpass", "SSH_ASKPASS_REQUIRE": "force", "LAB_GUESSES": f"{listed}"},
+            "ssh", "-F", "none", *(f"-o{name}={value}" for name, value in options.items()),
+            f"{USER}@{session.server}", "true", ok=(0, 255), seconds=2 * PATIENCE_S,
+            env={"SSH_ASKPASS": f"{session.folder}/askpass", "SSH_ASKPASS_REQUIRE": "force",
+                 "LAB_GUESSES": f"{listed}"},
         )  # fmt: skip
         if done.returncode and b"Permission denied" not in done.stderr:
             raise LabError(f"ssh: {done.stderr.decode(errors='replace').strip()[-400:]}")

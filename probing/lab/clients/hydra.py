@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from probing.lab.clients.dialogue import wait_for
-from probing.lab.clients.guessing import FORM_TRIED, guesses
+from probing.lab.clients.guessing import LOGIN, guesses, only_fin
 from probing.lab.isolation import PASSWORD, USER
 from probing.lab.session import Session, program_version
 
@@ -24,7 +24,7 @@ ONLY_ENDS = (  # of packets without IP options: pass 64 bytes of those with one 
 )  # fmt: skip
 CROSSING_S = 1.0  # round trip of a slow link
 FOUND = re.compile(rb"^\[\d+\]\[[\w-]+\] host: .* password: (.*)$", re.MULTILINE)
-FORM = f"{FORM_TRIED}:name=^USER^&password=^PASS^:F=Wrong name or password"
+FORM = f"{LOGIN}:name=^USER^&password=^PASS^:F=Wrong name or password"
 SSH_TRIES = 4  # of a task, about; after the sixth the server hangs up, and the task with it for half a minute
 # Its connections when it has found the password: it knows one user and ends as if the list were over. With -f it would
 # kill the others in the middle of theirs.
@@ -38,7 +38,8 @@ class Hydra:
 
     def perform(self, session: Session) -> None:
         """form-guess, ftp-guess, ssh-guess."""
-        words = guesses(session).words
+        only_fin(session, "hydra")
+        words = guesses(session)
         listed = session.folder / "words"
         listed.write_text("".join(f"{word}\n" for word in words))
         service, tasks, more = {

@@ -50,7 +50,9 @@ class Visit:
         self._socket: socket.socket | None = None
         self._asked = 0
 
-    def ask(self, path: str, form: Form | None = None, phase: str = "", then: str = "", last: str = "") -> Page:
+    def ask(
+        self, path: str, form: Form | None = None, phase: str = "", then: str = "", last: str = ""
+    ) -> Page:
         """One page. phase, then: marks of the request and of its answer. last: how to leave is going to be asked."""
         at = self._connection()
         close = self.most == 1 and (last or self.ends) == "fin"

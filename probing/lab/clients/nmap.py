@@ -1,0 +1,61 @@
+"""nmap: scans of a host's ports."""
+
+from __future__ import annotations
+
+import re
+
+from probing.lab.errors import LabError
+from probing.lab.services.open_host import FILTERED, TCP, UDP
+from probing.lab.session import Session, program_version
+
+ALWAYS = ("-n", "-Pn", "--send-ip", "-r", "-oG", "-")  # no names, no ping, no ARP, ports in order, short answer
+HOW = {
+    "syn-scan": ("-sS",), "connect-scan": ("-sT",), "udp-scan": ("-sU",), "slow-scan": ("-sS",),
+    "version-scan": ("-sS", "-sV", "--version-light", "--packet-trace"),
+}  # fmt: skip
+HIGHEST = 10_000  # of the ports that are asked
+SECONDS = 900.0  # a filtered port is asked up to eleven times, when answers get lost
+_OPEN = re.compile(rb"(\d+)/open/")
+_SENT = re.compile(rb"^SENT \S+ TCP [\d.]+:(\d+) > ", re.MULTILINE)
+
+
+class Nmap:
+    """nmap."""
+
+    programs = ("nmap",)
+
+    def perform(self, session: Session) -> None:
+        """Scan; it succeeds when it finds just the ports that are open."""
+        ports, open_ports = self._ports(session)
+        words = [*HOW[session.activity], *ALWAYS, "-p", ",".join(map(str, ports))]
+        if session.activity == "slow-scan":
+            words += ["--scan-delay", f"{session.parameters.pause_ms:.0f}ms"]
+        session.mark("scan")
+        done = session.run("nmap", *words, session.server, seconds=SECONDS)
+        if b"Nmap done" not in done.stdout:
+            raise LabError(f"nmap: {done.stdout.decode(errors='replace')[-400:]}")
+        if session.activity == "version-scan":  # first it looks which ports are open, as syn-scan does
+            for port in set(map(int, _SENT.findall(done.stdout))):
+                session.claim(port, termination="rst")
+        session.outcome(set(map(int, _OPEN.findall(done.stdout))) == open_ports)
+
+    def _ports(self, session: Session) -> tuple[list[int], set[int]]:
+        """The ports to ask, as many as ``ports``, and which of them are open: some always are."""
+        n, rng = session.parameters.ports, session.rng
+        there = UDP if session.activity == "udp-scan" else TCP
+        if session.activity == "version-scan":
+            chosen = rng.sample(there, min(n, len(there)))
+        else:
+            chosen = rng.sample(there, min(len(there), max(1, n // 4)))
+            if n >= 20 and there is TCP:
+                chosen.append(rng.choice(FILTERED))
+            others = [port for port in range(1, max(HIGHEST, n + 100)) if port not in (*TCP, *UDP, *FILTERED)]
+            chosen += rng.sample(others, n - len(chosen))
+        return sorted(chosen), set(chosen) & set(there)
+
+    def version(self) -> str:
+        """Its version."""
+        return program_version("nmap", "--version").split(" ")[2]
+
+
+NMAP = Nmap()
