@@ -123,7 +123,12 @@ def _settings(entry: Entry, where: str) -> Iterator[dict[str, Any]]:
         servers, clients = given.servers_of(activity), given.clients_of(activity)
         some_servers = _chosen(entry.server, given.servers, f"{where}: server")
         some_clients = _chosen(entry.client, given.clients, f"{where}: client")
-        pairs = [(s, c) for s in some_servers if s in servers for c in some_clients if c in clients]
+        pairs = [
+            (server, client)
+            for server in some_servers
+            for client in some_clients
+            if server in servers and client in clients and given.fits(client, server)
+        ]
         if not pairs and "all" not in (entry.activity, entry.server, entry.client):
             raise LabError(f"{where}: {activity} is done by {', '.join(clients)} at {', '.join(servers)}")
         defaults = given.parameters | given.activities[activity].parameters

@@ -59,6 +59,10 @@ class Host:
         for setting, value in (
             ("ipv6/conf/all/disable_ipv6", 1),
             ("ipv6/conf/default/disable_ipv6", 1),
+            (
+                "ipv4/ip_local_port_range",
+                "10000 65535",
+            ),  # enough for as many connections as a minute can hold
             ("ipv4/tcp_no_metrics_save", 1),  # a connection must not learn from the one before
         ):
             path = Path("/proc/sys/net") / setting

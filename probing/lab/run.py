@@ -166,7 +166,9 @@ class Performance:
             for k, (role, group) in enumerate(others)
         ]
         working = [
-            on_host(group[0], partial(self._user, role, group, range(k, self.run.samples, len(own))), f"user {k}")
+            on_host(
+                group[0], partial(self._user, role, group, range(k, self.run.samples, len(own))), f"user {k}"
+            )
             for k, (role, group) in enumerate(own)
         ]
         for thread in working:
@@ -209,7 +211,7 @@ class Performance:
         """FINs and their acknowledgements cross the slowest link, and may have to be sent again."""
         slowest = max(role.link.delay_ms + 3 * role.link.jitter_ms for role in self.roles)
         lossy = any(r.link.loss_pct or r.link.corrupt_pct or r.link.rate_kbit for r in self.roles)
-        time.sleep(0.15 + 3 * slowest / 1e3 + (0.8 + 2 * slowest / 1e3 if lossy else 0.0))
+        time.sleep(0.15 + 3 * slowest / 1e3 + (1.2 + 4 * slowest / 1e3 if lossy else 0.0))
 
     def _write(self, log: Log, meter: load.Meter, began: float, ready: float) -> None:
         packets = {

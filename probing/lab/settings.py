@@ -112,10 +112,16 @@ class Scenario(Model):
     clients: tuple[Name, ...]
     activities: dict[Name, Activity]
     parameters: dict[str, Any] = {}
+    pairs: dict[Name, tuple[Name, ...]] = {}  # client -> servers it can talk to; none named: all
     several_hosts: bool = False  # a user is not one host but parameters.hosts - 1 of them
 
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
+        for client, servers in self.pairs.items():
+            if client not in self.clients or not set(servers) <= set(self.servers):
+                raise ValueError(
+                    f"pairs: {client}: {', '.join(servers)}: a client or server that is none here"
+                )
         for name, activity in self.activities.items():
             for client in activity.clients:
                 if client not in self.clients:
@@ -134,6 +140,10 @@ class Scenario(Model):
     def clients_of(self, activity: str) -> tuple[str, ...]:
         """Implementations that can do an activity."""
         return self.activities[activity].clients or self.clients
+
+    def fits(self, client: str, server: str) -> bool:
+        """Whether a client can talk to a server."""
+        return server in self.pairs.get(client, self.servers)
 
     def servers_of(self, activity: str) -> tuple[str, ...]:
         """Implementations that can serve an activity."""

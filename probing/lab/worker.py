@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import resource
 import shutil
 import sys
 from pathlib import Path
@@ -24,6 +25,10 @@ logger = logging.getLogger(__name__)
 
 def serve(work: Path, how: How) -> None:
     """Runs as they come, until stdin ends. work: the folder that runs' folders are made in."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (most, most)
+    )  # half-open connections are kept to the end of a run
     warm_up()
     for line in sys.stdin:
         run = Run.model_validate_json(line)

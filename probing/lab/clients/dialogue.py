@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from select import select
-from types import TracebackType
 
 from probing.lab.errors import LabError
 from probing.lab.session import COMMAND_S, Session
@@ -167,7 +166,7 @@ class Dialogue:
     def __enter__(self) -> Dialogue:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *how: object) -> None:
         self.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from string import ascii_lowercase, digits
 
 from probing.lab.isolation import PASSWORD, UID, USER
 from probing.lab.services.vsftpd import CHUNK
 from probing.lab.session import Session
 
-THERE = ("get", "passive-get", "mget", "delete", "mdelete", "rename", "wrong-password-get")  # what they need is
+# activities whose files are the server's from the beginning
+THERE = ("get", "passive-get", "mget", "delete", "mdelete", "rename", "wrong-password-get")
 SEVERAL = ("mget", "mdelete", "mput", "make-remove")
 BROKEN = ("rst", "sudden")  # terminations that come in the middle of a transfer
 LEAST_BROKEN = 4 * CHUNK  # bytes of a file whose transfer is to be broken off in its middle
@@ -58,4 +60,5 @@ def prepare(session: Session) -> Files:
 
 
 def _word(session: Session, least: int, most: int) -> str:
-    return "".join(session.rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=session.rng.randint(least, most)))
+    rng = session.rng
+    return "".join(rng.choices(ascii_lowercase + digits, k=rng.randint(least, most)))

@@ -38,6 +38,7 @@ class Ftplib:
         ftp = _Connection(session)
         session.mark("login")
         ftp.connect(session.server, 21, timeout=COMMAND_S)
+        assert ftp.sock is not None
         session.claim(ftp.sock.getsockname()[1])
         ftp.set_pasv(session.activity.startswith("passive"))
         try:
@@ -67,6 +68,7 @@ class Ftplib:
 
     def _broken(self, session: Session, ftp: ftplib.FTP, files: Files) -> None:
         """Break off in the middle of a transfer."""
+        assert ftp.sock is not None
         session.mark("transfer")
         ftp.voidcmd("TYPE I")
         session.transferred(files.total)
@@ -143,9 +145,10 @@ class Ftplib:
         ftp.rmd("new")
         ftp.quit()
 
-    def _idle(self, session: Session, ftp: ftplib.FTP, files: Files) -> None:
+    def _idle(self, session: Session, ftp: ftplib.FTP, _: Files) -> None:
         """Wait until the server has had enough."""
         session.mark("idle")
+        assert ftp.sock is not None
         while ftp.sock.recv(1 << 16):
             pass
         ftp.close()

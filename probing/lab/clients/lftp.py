@@ -33,7 +33,8 @@ WORK: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     ),
 }  # fmt: skip
 PIPE = 1 << 16  # bytes that a pipe holds
-TIMES = {"get": 1, "mget": 1, "mkdir-put": 1, "put": 1, "put-get": 2, "mput": 1, "make-remove": 1}  # files cross
+# how often the files cross
+TIMES = {"get": 1, "mget": 1, "mkdir-put": 1, "put": 1, "put-get": 2, "mput": 1, "make-remove": 1}
 
 
 class Lftp:
@@ -46,7 +47,8 @@ class Lftp:
         files = prepare(session)
         mode = "on" if session.activity.startswith("passive") else "off"
         with Dialogue(session, "lftp", "--norc") as lftp:
-            lftp.say(*SETTINGS, f"set ftp:passive-mode {mode}", f"open -u {USER},{files.password} {session.server}")
+            lftp.say(*SETTINGS, f"set ftp:passive-mode {mode}")
+            lftp.say(f"open -u {USER},{files.password} {session.server}")
             session.mark("login")
             lftp.say(f"cd {files.there}")
             if session.activity.startswith("wrong-password"):
@@ -79,7 +81,8 @@ class Lftp:
             raise LabError(f"lftp did not end well: {session.activity}")
         if times := TIMES.get(activity, 0):
             session.transferred(files.total * times)
-        if activity.endswith("get") and activity != "mget" and (files.here / "got").read_bytes() != files.contents[0]:
+        got = files.here / "got"
+        if got.exists() and got.read_bytes() != files.contents[0]:
             raise LabError(f"{files.names[0]} is not what was sent")
         session.outcome(True)
 
@@ -108,7 +111,8 @@ class Lftp:
             pipe = files.here / "pipe"
             os.mkfifo(pipe)
             half = files.contents[0][: min(files.total // 2, PIPE)]
-            with os.fdopen(os.open(pipe, os.O_RDWR), "wb", buffering=0) as end:  # one end alone would have to wait
+            both = os.open(pipe, os.O_RDWR)  # one end alone would have to wait for the other
+            with os.fdopen(both, "wb", buffering=0) as end:
                 end.write(half)
                 lftp.say(f"put {pipe} -o {files.names[0]}")
                 sockets = self._connections(lftp, lambda data: moved(data)[0] > len(half) // 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from dataclasses import dataclass
 
-from probing.lab.services.smtp_daemon import UNKNOWN
+from probing.lab.services.smtp import UNKNOWN
 from probing.lab.session import Session
 
 COLUMNS = 72  # of a line; a line of SMTP has at most 998

@@ -8,7 +8,7 @@ from probing.lab.errors import LabError
 from probing.lab.services.open_host import FILTERED, TCP, UDP
 from probing.lab.session import Session, program_version
 
-ALWAYS = ("-n", "-Pn", "--send-ip", "-r", "-oG", "-")  # no names, no ping, no ARP, ports in order, short answer
+ALWAYS = ("-n", "-Pn", "--send-ip", "-r")  # no names, no ping, no ARP, ports in order
 HOW = {
     "syn-scan": ("-sS",), "connect-scan": ("-sT",), "udp-scan": ("-sU",), "slow-scan": ("-sS",),
     "version-scan": ("-sS", "-sV", "--version-light", "--packet-trace"),
@@ -27,17 +27,19 @@ class Nmap:
     def perform(self, session: Session) -> None:
         """Scan; it succeeds when it finds just the ports that are open."""
         ports, open_ports = self._ports(session)
-        words = [*HOW[session.activity], *ALWAYS, "-p", ",".join(map(str, ports))]
+        answer = session.folder / f"scan-{session.sample}"
+        words = [*HOW[session.activity], *ALWAYS, "-oG", str(answer), "-p", ",".join(map(str, ports))]
         if session.activity == "slow-scan":
             words += ["--scan-delay", f"{session.parameters.pause_ms:.0f}ms"]
         session.mark("scan")
         done = session.run("nmap", *words, session.server, seconds=SECONDS)
-        if b"Nmap done" not in done.stdout:
+        found = answer.read_bytes()
+        if b"# Nmap done" not in found:
             raise LabError(f"nmap: {done.stdout.decode(errors='replace')[-400:]}")
         if session.activity == "version-scan":  # first it looks which ports are open, as syn-scan does
             for port in set(map(int, _SENT.findall(done.stdout))):
                 session.claim(port, termination="rst")
-        session.outcome(set(map(int, _OPEN.findall(done.stdout))) == open_ports)
+        session.outcome(set(map(int, _OPEN.findall(found))) == open_ports)
 
     def _ports(self, session: Session) -> tuple[list[int], set[int]]:
         """The ports to ask, as many as ``ports``, and which of them are open: some always are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from string import ascii_lowercase, digits
 
 from probing.lab.clients.dialogue import Dialogue, break_off, moved, wait_for
 from probing.lab.errors import LabError
@@ -13,9 +14,9 @@ from probing.lab.session import COMMAND_S, Session, program_version
 CONFIGURATION = """
 Host *
     User {user}
-    IdentityFile {key}
+    IdentityFile {keys}/user
     IdentitiesOnly yes
-    UserKnownHostsFile {known}
+    UserKnownHostsFile {place}/known_hosts
     GlobalKnownHostsFile none
     StrictHostKeyChecking accept-new
     UpdateHostKeys yes
@@ -23,7 +24,7 @@ Host *
     NumberOfPasswordPrompts 1
     ConnectTimeout {seconds:.0f}
     LogLevel ERROR
-    ControlPath {control}
+    ControlPath {place}/control
 """
 COMMANDS = (  # whose answers are the same at any time
     "uname -s", "id", "pwd", "cat /etc/passwd", "ls /usr/bin", "cat /etc/services", "wc -l /etc/protocols",
@@ -41,13 +42,12 @@ class OpenSSH:
         """Prepare what the client knows, and do the activity; each of them is a method of that name."""
         place = session.folder / f"ssh-{session.sample}"
         place.mkdir()
-        if session.parameters.cache == "warm":  # a first visit leaves one key: the client asks for the others then
+        # a first visit leaves one key; the next time, the client asks for the others
+        if session.parameters.cache == "warm":
             _, kind, key = (KEYS / "known_hosts").read_text().splitlines()[0].split()
             (place / "known_hosts").write_text(f"{session.server} {kind} {key}\n127.0.0.1 {kind} {key}\n")
         (place / "config").write_text(
-            CONFIGURATION.format(
-                user=USER, key=KEYS / "user", known=place / "known_hosts", control=place / "control", seconds=COMMAND_S
-            )
+            CONFIGURATION.format(user=USER, keys=KEYS, place=place, seconds=COMMAND_S)
         )
         getattr(self, "_" + session.activity.replace("-", "_"))(session, place)
 
@@ -126,30 +126,31 @@ class OpenSSH:
         shown = self._file(session, Path("/home") / GUEST / f"{session.host.name}-{session.sample}.dat")
         through = f"ssh -F {place / 'config'} -W %h:%p {session.server}"
         session.mark("command")
-        done = session.run(
-            "ssh", "-F", place / "config", "-o", f"ProxyCommand={through}", f"{GUEST}@127.0.0.1", f"cat {shown}"
-        )
+        options = ("-F", place / "config", "-o", f"ProxyCommand={through}")
+        done = session.run("ssh", *options, f"{GUEST}@127.0.0.1", f"cat {shown}")
         if done.stdout != shown.read_bytes():
             raise LabError("what came through the tunnel is not what was sent")
         session.transferred(len(done.stdout))
         session.outcome(True)
 
     def _wrong_password(self, session: Session, place: Path) -> None:
-        password = "".join(session.rng.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=session.rng.randint(6, 16)))
+        rng = session.rng
+        password = "".join(rng.choices(ascii_lowercase + digits, k=rng.randint(6, 16)))
         session.mark("login")
         done = session.run(
             "sshpass", "-p", password, "ssh", "-F", place / "config", "-o", "PubkeyAuthentication=no", session.server,
             "true", ok=(255,),
         )  # fmt: skip
         if b"Permission denied" not in done.stderr:
-            raise LabError(f"the login was not refused but failed: {done.stderr.decode(errors='replace')[-400:]}")
+            raise LabError(f"not refused but failed: {done.stderr.decode(errors='replace')[-400:]}")
         session.outcome(False)
 
     def _key_scan(self, session: Session, place: Path) -> None:
         """Ask for all kinds of host keys, and keep them."""
         session.mark("scan")
         done = session.run("ssh-keyscan", "-T", f"{COMMAND_S:.0f}", session.server, seconds=2 * COMMAND_S)
-        found = {line.split()[2].decode() for line in done.stdout.splitlines() if line and not line.startswith(b"#")}
+        lines = done.stdout.decode().splitlines()
+        found = {line.split()[2] for line in lines if line and not line.startswith("#")}
         known = {line.split()[2] for line in (KEYS / "known_hosts").read_text().splitlines()}
         with (place / "known_hosts").open("ab") as file:
             file.write(done.stdout)

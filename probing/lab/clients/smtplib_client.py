@@ -26,7 +26,8 @@ class Smtplib:
         count = session.parameters.requests if session.activity == "several" else 1
         mails = [compose(session) for _ in range(count)]
         session.mark("mail" if session.activity != "idle" else "greeting")
-        server = smtplib.SMTP(session.server, 25, local_hostname=f"{session.host.name}.lab", timeout=COMMAND_S)
+        name = f"{session.host.name}.lab"
+        server = smtplib.SMTP(session.server, 25, local_hostname=name, timeout=COMMAND_S)
         assert server.sock is not None
         session.claim(server.sock.getsockname()[1])
         server.ehlo()
@@ -92,7 +93,9 @@ def _message(session: Session, mail: Mail) -> bytes:
     message["Message-ID"] = f"<{session.rng.getrandbits(64):016x}@{session.host.name}.lab>"
     message.set_content(mail.text, maintype="text", subtype="plain", cte="7bit")
     if mail.attachment:
-        message.add_attachment(mail.attachment, maintype="application", subtype="octet-stream", filename="file.dat")
+        message.add_attachment(
+            mail.attachment, maintype="application", subtype="octet-stream", filename="file.dat"
+        )
         message.set_boundary(f"{session.rng.getrandbits(64):016x}")
     return message.as_bytes()
 

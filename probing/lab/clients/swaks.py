@@ -27,7 +27,8 @@ class Swaks:
         refused = session.activity == "rejected-recipient"
         done = session.run(*argv, ok=(0, REFUSED), seconds=2 * COMMAND_S)
         if (done.returncode == REFUSED) != refused:
-            raise LabError(f"swaks ended with {done.returncode}: {done.stdout.decode(errors='replace')[-400:]}")
+            said = done.stdout.decode(errors="replace")[-400:]
+            raise LabError(f"swaks ended with {done.returncode}: {said}")
         if not refused:
             session.transferred(mail.size)
         session.outcome(not refused)
@@ -46,7 +47,8 @@ class Swaks:
         if mail.attachment:
             file = session.folder / f"mail-{session.sample}.dat"
             file.write_bytes(mail.attachment)
-            argv += ["--attach-type", "application/octet-stream", "--attach-name", "file.dat", "--attach", f"@{file}"]
+            argv += ["--attach-type", "application/octet-stream", "--attach-name", "file.dat"]
+            argv += ["--attach", f"@{file}"]
         return argv
 
     def _broken(self, session: Session, argv: list[str], mail: Mail) -> None:

@@ -30,14 +30,16 @@ LogLevel warn
 HostnameLookups Off
 Listen 80
 Listen 443
-Timeout 60
+Timeout 30
 KeepAlive On
 KeepAliveTimeout {idle}ms
 MaxKeepAliveRequests 0
 StartServers 1
-ServerLimit 8
+ServerLimit 16
 ThreadsPerChild 64
-MaxRequestWorkers 512
+MaxRequestWorkers 1024
+MinSpareThreads 16
+MaxSpareThreads 1024
 AsyncRequestWorkerFactor 8
 TypesConfig /dev/null
 AddType text/html .html

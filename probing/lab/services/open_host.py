@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from probing.lab.errors import LabError
 from probing.lab.session import Site
@@ -19,7 +21,7 @@ class OpenHost:
     """Listeners of our own."""
 
     programs = ("ip",)
-    roles = dict.fromkeys(range(1 << 16), "scan")
+    roles: Mapping[int, str] = MappingProxyType(dict.fromkeys(range(1 << 16), "scan"))
 
     def start(self, site: Site) -> None:
         """Listen on TCP and UDP, and drop what comes for FILTERED."""
@@ -37,10 +39,11 @@ class OpenHost:
 
 def _drop() -> None:
     """Routes lead such packets nowhere: unlike a packet filter, that needs no program of its own."""
-    lines = [f"rule add pref {k} iif eth0 ipproto tcp dport {port} blackhole" for k, port in enumerate(FILTERED, 1)]
+    rule = "rule add pref {} iif eth0 ipproto tcp dport {} blackhole"
+    lines = [rule.format(k, port) for k, port in enumerate(FILTERED, 1)]
     lines += ["rule add pref 100 lookup local", "rule del pref 0 lookup local"]  # it would come before them
-    rules = "\n".join(lines)
-    done = subprocess.run(["ip", "-batch", "-"], input=rules, capture_output=True, text=True, timeout=20, check=False)
+    words, rules = ["ip", "-batch", "-"], "\n".join(lines)
+    done = subprocess.run(words, input=rules, capture_output=True, text=True, timeout=20, check=False)
     if done.returncode:
         raise LabError(f"ip: {done.stderr.strip()}")
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from probing.lab.isolation import ROOM, USERS
 from probing.lab.session import Site, program_version
@@ -45,7 +47,7 @@ class OpenSSH:
     """sshd."""
 
     programs = ("sshd", "ssh-keygen")
-    roles = {22: "main"}
+    roles: Mapping[int, str] = MappingProxyType({22: "main"})
 
     def start(self, site: Site) -> None:
         """Let the lab's users in."""

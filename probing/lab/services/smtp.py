@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from probing.lab.session import Site
 
 IDLE_S, SHORT_S = 300, 4  # until an idle connection is closed; where that is what the run is about
 NEVER_S = 10_000  # what accepting a mail takes where the run is about breaking it off
+UNKNOWN = "nobody"  # recipients of this name are refused
 
 
 class Aiosmtpd:
     """aiosmtpd."""
 
     programs: tuple[str, ...] = ()
-    roles = {25: "main"}
+    roles: Mapping[int, str] = MappingProxyType({25: "main"})
 
     def start(self, site: Site) -> None:
         """Accept mail on port 25."""
@@ -24,7 +27,8 @@ class Aiosmtpd:
         idle, accept = SHORT_S if end == "timeout" else IDLE_S, NEVER_S if end in ("rst", "sudden") else 0
         daemon = Path(__file__).with_name("smtp_daemon.py")
         # a path, not a module: it starts without what the lab itself imports
-        process = site.host.start([sys.executable, daemon, "25", str(idle), str(accept)], log="aiosmtpd")
+        words = ("25", str(idle), str(accept), UNKNOWN)
+        process = site.host.start([sys.executable, daemon, *words], log="aiosmtpd")
         site.host.wait_for_port(25, process, "aiosmtpd")
 
     def version(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from probing.lab.session import Site, program_version
 
@@ -43,7 +45,7 @@ class Vsftpd:
     """vsftpd."""
 
     programs = ("vsftpd",)
-    roles = {21: "control", 20: "data"}
+    roles: Mapping[int, str] = MappingProxyType({21: "control", 20: "data"})
 
     def start(self, site: Site) -> None:
         """Serve the homes of the lab's users."""
