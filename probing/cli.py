@@ -96,6 +96,7 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
     "--vantage", type=click.Choice(["client", "server", "both"]),
     help="Where to capture. [default: the corpus's]",
 )  # fmt: skip
+@click.option("--share", type=float, default=1.0, help="Do this share of each run's samples, at least one.")
 @click.option("--headers", is_flag=True, help="Keep headers only: frames are cut behind TCP, UDP or IP.")
 @click.option(
     "--link", type=click.Choice(["auto", "user", "netem"]), default="auto", show_default=True,
@@ -107,7 +108,8 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
 def run_all(
-    what: tuple[str, ...], out: Path, jobs: int | None, seed: int | None, vantage: str | None, headers: bool,
+    what: tuple[str, ...], out: Path, jobs: int | None, seed: int | None, vantage: str | None, share: float,
+    headers: bool,
     link: str, keep: bool, dry_run: bool,
 ) -> None:  # fmt: skip
     """Make corpora: a capture, its labels and a manifest each. Goes on where it was stopped."""
@@ -121,7 +123,7 @@ def run_all(
         changes["vantage"] = ("client", "server") if vantage == "both" else (vantage,)
     campaigns = []
     for word in what:
-        corpus = catalog.find(word).model_copy(update=changes)
+        corpus = catalog.thinned(catalog.find(word).model_copy(update=changes), share)
         how = How(HEADERS if headers else FULL, check.link(link))
         campaigns.append(Campaign(corpus, catalog.expand(corpus), out, jobs or os.cpu_count() or 1, how))
     if len({campaign.corpus.name for campaign in campaigns}) < len(campaigns):

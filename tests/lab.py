@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -18,6 +17,7 @@ from engine.config import Config
 from engine.connections.record import json_lines
 from engine.reading import read_connection_tables
 from probing.lab import catalog, labels, registry
+from probing.lab.check import there
 from probing.lab.run import How
 from probing.lab.settings import Corpus, Entry, Run
 
@@ -28,7 +28,7 @@ def needs(*programs: str) -> None:
         pytest.skip("only root may make private machines")
     if not Path("/dev/net/tun").exists():
         pytest.skip("no /dev/net/tun")
-    if missing := [p for p in ("unshare", "ip", *programs) if shutil.which(p, path=PATH) is None]:
+    if missing := [p for p in ("unshare", "ip", *programs) if not there(p)]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     if subprocess.run(
         ["unshare", "--mount", "--pid", "--net", "--fork", "true"],
@@ -37,9 +37,6 @@ def needs(*programs: str) -> None:
         check=False,
     ).returncode:
         pytest.skip("namespaces cannot be made here")
-
-
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 USUAL = How()

@@ -79,6 +79,17 @@ def find(word: str) -> Corpus:
                    "no .yaml file")  # fmt: skip
 
 
+def thinned(corpus: Corpus, share: float) -> Corpus:
+    """The same corpus with a share of each run's samples, at least one."""
+    if not 0 < share <= 1:
+        raise LabError(f"share {share:g}: must be more than 0 and at most 1")
+    runs = []
+    for entry in corpus.runs:
+        samples = max(1, round(entry.samples * share))
+        runs.append(entry.model_copy(update={"samples": samples, "users": min(entry.users, samples)}))
+    return corpus.model_copy(update={"runs": tuple(runs)})
+
+
 def expand(corpus: Corpus) -> list[Run]:
     """All runs of a corpus, in an order that mixes its entries and is always the same."""
     plans: list[dict[str, Any]] = []

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import subprocess
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +43,20 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "sqlmap": ("sqlmap", "sqlmap", "sqlmap"),
     "sshpass": ("sshpass", "sshpass", "sshpass"),
     "openssl": ("openssl", "openssl", "openssl"),
+    "mariadb-install-db": ("mariadb-server", "mariadb-server", "mariadb"),
+    "libphp": ("libapache2-mod-php", "php", "php-apache"),
+    "mysqli": ("php-mysql", "php-mysqlnd", "php"),
+    "ssh-keygen": ("openssh-client", "openssh", "openssh"),
+    "ssh-keyscan": ("openssh-client", "openssh-clients", "openssh"),
+    "scp": ("openssh-client", "openssh-clients", "openssh"),
+    "sftp": ("openssh-client", "openssh-clients", "openssh"),
+    "setpriv": ("util-linux", "util-linux", "util-linux"),
+    "python3": ("python3", "python3", "python"),
+    "aiosmtpd": ("", "", ""),
 }
+# what is no program: modules of apache and PHP, and of Python
+FILES = {"libphp": "/usr/lib*/apache2/modules/libphp*.so", "mysqli": "/usr/lib*/php/**/mysqli.so"}
+MODULES = ("aiosmtpd",)
 
 
 class Ability(NamedTuple):
@@ -79,9 +94,18 @@ def _implementations(words: tuple[str, ...]) -> set[tuple[str, str, str]]:
     return found
 
 
+def there(name: str) -> bool:
+    """Whether a program, or what else counts as one, is installed."""
+    if name in FILES:
+        return bool(glob.glob(FILES[name], recursive=True))
+    if name in MODULES:
+        return find_spec(name) is not None
+    return shutil.which(name, path=PATH) is not None
+
+
 def missing(words: Iterable[str] = ()) -> dict[str, list[str]]:
     """Of the programs needed, those that are not installed."""
-    return {p: names for p, names in programs(words).items() if shutil.which(p, path=PATH) is None}
+    return {name: users for name, users in programs(words).items() if not there(name)}
 
 
 def install_line(names: Iterable[str], distribution: str) -> str:
@@ -90,7 +114,9 @@ def install_line(names: Iterable[str], distribution: str) -> str:
     packages = sorted(
         {PACKAGES[name][column] for name in names if name in PACKAGES and PACKAGES[name][column]}
     )
-    return f"{DISTRIBUTIONS[distribution]} {' '.join(packages)}"
+    line = f"{DISTRIBUTIONS[distribution]} {' '.join(packages)}" if packages else ""
+    modules = [name for name in names if name in MODULES]
+    return " && ".join(filter(None, (line, "pip install 'wiresonde[probing]'" if modules else "")))
 
 
 def distribution() -> str:

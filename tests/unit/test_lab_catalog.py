@@ -74,6 +74,18 @@ def test_twins_differ_in_the_link_only() -> None:
         assert a.model_copy(update=same) == b.model_copy(update=same)
 
 
+def test_a_share_of_the_samples_keeps_every_run() -> None:
+    given = corpus(**ONE, samples=20, users=8, copies=3, link={"delay_ms": [1, 2]})
+    runs = catalog.expand(catalog.thinned(given, 0.3))
+    assert len(runs) == 6
+    assert {(r.samples, r.users) for r in runs} == {(6, 6)}
+    assert {r.samples for r in catalog.expand(catalog.thinned(given, 0.001))} == {1}
+    assert catalog.thinned(given, 1.0) == given
+    for share in (0, 1.5, -1):
+        with pytest.raises(LabError, match="share"):
+            catalog.thinned(given, share)
+
+
 def test_the_same_corpus_gives_the_same_runs_and_another_seed_others() -> None:
     given = corpus(copies=3)
     assert catalog.expand(given) == catalog.expand(given)

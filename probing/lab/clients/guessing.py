@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 
-from probing.lab.clients.sql import FOUND, PATIENCE_S, Visit, end
+from probing.lab.clients.sql import FOUND, PATIENCE_S, Visit, end, way_of
 from probing.lab.errors import LabError
 from probing.lab.isolation import PASSWORD, USER
 from probing.lab.session import Session, program_version
@@ -48,8 +48,8 @@ def in_parts(session: Session, most: int) -> list[list[str]]:
 
 def only_fin(session: Session, program: str) -> None:
     """Refuse an end that a program cannot bring about."""
-    if session.parameters.termination != "fin":
-        raise LabError(f"{program} cannot end a connection by {session.parameters.termination}")
+    if session.parameters.termination == "rst":
+        raise LabError(f"{program} cannot be told to reset a connection")
 
 
 class Form:
@@ -59,7 +59,7 @@ class Form:
 
     def perform(self, session: Session) -> None:
         """form-guess."""
-        visit = Visit(session, ends=session.parameters.termination)
+        visit = Visit(session, ends=way_of(session, "fin", "rst"))
         session.outcome(False)
         for word in guesses(session):
             page = visit.ask(LOGIN, {"name": USER, "password": word}, phase="guess")
@@ -100,11 +100,10 @@ class Ftp:
             said = _say(at, f"PASS {word}", b"230", b"530")
             if said == b"230":
                 break
-        if session.parameters.termination == "fin" and (said == b"230" or len(words) < FTP_TRIES):
+        way = way_of(session, "fin", "rst")
+        if way == "fin" and (said == b"230" or len(words) < FTP_TRIES):
             _say(at, "QUIT", b"221")
-            end(at, "timeout")
-        else:
-            end(at, session.parameters.termination)
+        end(at, "timeout" if way == "fin" else way)  # after a farewell or three wrong words the server closes
         return said == b"230"
 
     def version(self) -> str:

@@ -20,6 +20,7 @@ Host *
     GlobalKnownHostsFile none
     StrictHostKeyChecking accept-new
     UpdateHostKeys yes
+    ExitOnForwardFailure yes
     PreferredAuthentications publickey,password
     NumberOfPasswordPrompts 1
     ConnectTimeout {seconds:.0f}
@@ -30,6 +31,7 @@ COMMANDS = (  # whose answers are the same at any time
     "uname -s", "id", "pwd", "cat /etc/passwd", "ls /usr/bin", "cat /etc/services", "wc -l /etc/protocols",
     "ls -d /usr/*", "sha256sum /etc/services", "cat /etc/shells",
 )  # fmt: skip
+ENTRANCE = 2222  # port of a tunnel's entrance, on the client
 SCANNED = len(KINDS) + 2  # connections of a key-scan: it also asks for keys on security tokens
 
 
@@ -44,8 +46,8 @@ class OpenSSH:
         place.mkdir()
         # a first visit leaves one key; the next time, the client asks for the others
         if session.parameters.cache == "warm":
-            _, kind, key = (KEYS / "known_hosts").read_text().splitlines()[0].split()
-            (place / "known_hosts").write_text(f"{session.server} {kind} {key}\n127.0.0.1 {kind} {key}\n")
+            keys = (KEYS / "known_hosts").read_text().splitlines(keepends=True)
+            (place / "known_hosts").write_text(keys[0])
         (place / "config").write_text(
             CONFIGURATION.format(user=USER, keys=KEYS, place=place, seconds=COMMAND_S)
         )
@@ -124,10 +126,17 @@ class OpenSSH:
     def _tunnel(self, session: Session, place: Path) -> None:
         """A second connection within the first: the server is its own stepping stone."""
         shown = self._file(session, Path("/home") / GUEST / f"{session.host.name}-{session.sample}.dat")
-        through = f"ssh -F {place / 'config'} -W %h:%p {session.server}"
-        session.mark("command")
-        options = ("-F", place / "config", "-o", f"ProxyCommand={through}")
-        done = session.run("ssh", *options, f"{GUEST}@127.0.0.1", f"cat {shown}")
+        options = ("-F", place / "config")
+        session.mark("login")
+        with Dialogue(
+            session, "ssh", *options, "-L", f"{ENTRANCE}:127.0.0.1:22", session.server, "sh"
+        ) as outer:
+            outer.say("echo logged-in")
+            outer.hear("logged-in\n")
+            session.mark("command")
+            done = session.run("ssh", *options, "-p", str(ENTRANCE), f"{GUEST}@127.0.0.1", f"cat {shown}")
+            if outer.end():
+                raise LabError("the outer shell did not end well")
         if done.stdout != shown.read_bytes():
             raise LabError("what came through the tunnel is not what was sent")
         session.transferred(len(done.stdout))

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from probing.lab.clients.sql import AGENT, end
+from probing.lab.clients.sql import AGENT, end, way_of
 from probing.lab.errors import LabError
 from probing.lab.services.web_site import UPLOAD, WWW
 from probing.lab.session import Session
@@ -94,7 +94,6 @@ def _open(session: Session, starts: list[bytes]) -> list[socket.socket]:
             if first:
                 session.mark("request")
                 first = False
-            at.settimeout(PATIENCE_S)
             at.sendall(start)
         if start_of and time.monotonic() > deadline:
             raise LabError(
@@ -113,8 +112,8 @@ def _trickle(session: Session, at: socket.socket) -> None:
             at.sendall(session.content(n))
             session.transferred(n)
         else:
-            session.transferred(len(at.recv(n * 64, socket.MSG_DONTWAIT)))
-    except (BlockingIOError, ConnectionError, BrokenPipeError):
+            session.transferred(len(at.recv(n * 64)))
+    except (BlockingIOError, ConnectionError):
         pass  # nothing is there yet; or the server has hung up, which the outcome says
 
 
@@ -125,9 +124,9 @@ def _state(at: socket.socket) -> int:
 
 def _leave(session: Session, connections: list[socket.socket]) -> None:
     """End them; what has not been read by then makes a RST of a slow reader's end."""
-    way = session.parameters.termination
-    if session.activity == "slow-read" and way == "fin":
-        way = "rst"
+    way = way_of(
+        session, *(("rst", "sudden") if session.activity == "slow-read" else ("fin", "rst", "sudden"))
+    )
     for at in connections:
         if way == "sudden":
             session.vanish(at.getsockname()[1])
@@ -136,7 +135,8 @@ def _leave(session: Session, connections: list[socket.socket]) -> None:
         elif way == "fin":
             at.shutdown(socket.SHUT_WR)  # of all first: one after the other they would take a round trip each
     for at in connections:
-        if way in ("fin", "rst"):
+        if way != "sudden":
+            at.settimeout(PATIENCE_S)
             end(at, "timeout" if way == "fin" else way)
 
 

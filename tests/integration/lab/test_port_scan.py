@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def test_a_slow_scan_waits_between_packets(tmp_path: Path) -> None:
     (done,) = run(tmp_path, "slow-scan", ports=6, pause_ms=150)
     rows = sorted(agrees(done), key=lambda row: row["start"])
     assert len(rows) == 6
-    gaps = [b["start"] - a["start"] for a, b in zip(rows, rows[1:])]
+    gaps = [b["start"] - a["start"] for a, b in pairwise(rows)]
     assert min(gaps) > 100e6
 
 
