@@ -40,7 +40,7 @@ class Outcome:
     made: int = 0  # of them, those made now
     problems: dict[str, str] = field(default_factory=dict)  # run -> what went wrong
     interrupted: bool = False
-    seconds: float = 0.0
+    seconds: float = 0.0  # all calls together
 
 
 class Worker:
@@ -126,15 +126,22 @@ class Campaign:
             missing = self._missing()
             outcome = Outcome(done=len(self.runs) - len(missing))
             self._work(missing, outcome, progress)
+            outcome.seconds = self._spent(time.monotonic() - began)
             if self._stop.is_set():
                 outcome.interrupted = True
                 outcome.done = sum(self._is_done(run) for run in self.runs)  # some ended without saying so
-        outcome.seconds = time.monotonic() - began
         return outcome
+
+    def _spent(self, seconds: float) -> float:
+        """Seconds that this corpus took up to now, those of calls before that were stopped included."""
+        file = self.folder / ".seconds"
+        before = float(file.read_text()) if file.exists() else 0.0
+        file.write_text(str(before + seconds))
+        return before + seconds
 
     def _missing(self) -> list[Run]:
         """Runs that are not done as they are wanted; what is left of others is removed."""
-        missing, known = [], {".lock", ".templates"}
+        missing, known = [], {".lock", ".seconds", ".templates"}
         for run in self.runs:
             known.add(run.id)
             if not self._is_done(run):

@@ -173,7 +173,9 @@ class Link:
         """From now on, carry nothing more of the connections of this client's address and port."""
         n = int(self._state.control[kernels.FLOWS])
         flows = self._state.flows[:n]
-        found = (flows["src"] == int.from_bytes(socket.inet_aton(address), "big")) & (flows["sport"] == port)
+        word = int.from_bytes(socket.inet_aton(address), "big")
+        found = (flows["src"] == word) & (flows["sport"] == port)
+        found |= (flows["dst"] == word) & (flows["dport"] == port)  # opened by the server (active FTP)
         flows["cut"][found] = 1
         return bool(found.any())
 

@@ -292,7 +292,7 @@ class Performance:
         service = registry.service(role.server)
         from_client = row["src"] in {h.address for r, group in self.users if r is role for h in group}
         port, own_port = (row["dport"], row["sport"]) if from_client else (row["sport"], row["dport"])
-        part = service.roles.get(port, "data") if port is not None else "main"
+        part = service.roles.get(port or 0, "main" if port is None else "data")  # ICMP has no port: 0
         wanted: str = role.parameters.termination
         if wanted not in does.terminations:
             wanted = does.terminations[0]

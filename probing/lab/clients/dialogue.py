@@ -25,6 +25,7 @@ from probing.lab.session import COMMAND_S, Session
 
 _PIDFD_GETFD = 438
 _ACKED, _RECEIVED = 120, 128  # of struct tcp_info: bytes_acked, bytes_received
+BROKEN = ("rst", "sudden")  # terminations that come in the middle of a conversation
 _libc = ctypes.CDLL(None, use_errno=True)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase, digits
 
+from probing.lab.clients.dialogue import BROKEN
 from probing.lab.isolation import PASSWORD, UID, USER
 from probing.lab.services.vsftpd import CHUNK
 from probing.lab.session import Session
@@ -14,7 +15,6 @@ from probing.lab.session import Session
 # activities whose files are the server's from the beginning
 THERE = ("get", "passive-get", "mget", "delete", "mdelete", "rename", "wrong-password-get")
 SEVERAL = ("mget", "mdelete", "mput", "make-remove")
-BROKEN = ("rst", "sudden")  # terminations that come in the middle of a transfer
 LEAST_BROKEN = 4 * CHUNK  # bytes of a file whose transfer is to be broken off in its middle
 LONG_AGO = 1_500_000_000  # when all files were changed last: clients tell servers
 

@@ -6,8 +6,8 @@ import ftplib
 import platform
 import socket
 
-from probing.lab.clients.dialogue import break_off, moved, wait_for
-from probing.lab.clients.ftp_files import BROKEN, Files, prepare
+from probing.lab.clients.dialogue import BROKEN, break_off, moved, wait_for
+from probing.lab.clients.ftp_files import Files, prepare
 from probing.lab.errors import LabError
 from probing.lab.isolation import USER
 from probing.lab.session import COMMAND_S, Session

@@ -18,7 +18,7 @@ from probing.lab.session import Session, program_version
 
 LIMIT_S = 280.0
 TIME_WAIT = "06"
-FIN, RST, EVERYTHING, SO_ATTACH_FILTER = 1, 4, 3, 26
+FIN, RST, EVERYTHING, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 1, 4, 3, 26, 33
 ONLY_ENDS = (  # of packets without IP options: pass 64 bytes of those with one of the two flags
     (0x30, 0, 0, 47), (0x45, 0, 1, FIN | RST), (0x06, 0, 0, 64), (0x06, 0, 0, 0),
 )  # fmt: skip
@@ -26,9 +26,10 @@ CROSSING_S = 1.0  # round trip of a slow link
 FOUND = re.compile(rb"^\[\d+\]\[[\w-]+\] host: .* password: (.*)$", re.MULTILINE)
 FORM = f"{LOGIN}:name=^USER^&password=^PASS^:F=Wrong name or password"
 SSH_TRIES = 4  # of a task, about; after the sixth the server hangs up, and the task with it for half a minute
-# Its connections when it has found the password: it knows one user and ends as if the list were over. With -f it would
-# kill the others in the middle of theirs.
+# Not -f, which kills other tasks in the middle of their guess: it knows one user, and ends when that one is found.
 OPTIONS = ("-I", "-w", "32", "-l", USER)
+SERVICES = {"form-guess": "http-post-form", "ftp-guess": "ftp", "ssh-guess": "ssh"}
+ROOM = 16 << 20  # bytes, for the ends of thousands of connections
 
 
 class Hydra:
@@ -42,19 +43,12 @@ class Hydra:
         words = guesses(session)
         listed = session.folder / "words"
         listed.write_text("".join(f"{word}\n" for word in words))
-        service, tasks, more = {
-            "form-guess": (
-                "http-post-form",
-                1,
-                (FORM,),
-            ),  # more of them leave connections of which nothing comes
-            "ftp-guess": ("ftp", 2, ()),  # with more it has reported passwords that were none
-            "ssh-guess": ("ssh", min(16, -(-len(words) // SSH_TRIES)), ()),
-        }[session.activity]
         session.mark("guess")
         with Ends(session) as ends:
-            done = session.run("hydra", *OPTIONS, "-t", str(tasks), "-P", listed, session.server, service, *more,
-                               seconds=LIMIT_S)  # fmt: skip
+            done = session.run(
+                "hydra", *OPTIONS, "-t", str(_tasks(session)), "-P", listed, session.server,
+                SERVICES[session.activity], *((FORM,) if session.activity == "form-guess" else ()), seconds=LIMIT_S,
+            )  # fmt: skip
             wait_for(lambda: not _open(session.server), "hydra: its server's FINs")
             ends.tell()
         session.outcome(PASSWORD.encode() in FOUND.findall(done.stdout))
@@ -64,9 +58,17 @@ class Hydra:
         return program_version("hydra", "-h").split(" ")[1]
 
 
+def _tasks(session: Session) -> int:
+    """How many tasks guess at once."""
+    if session.activity == "form-guess":
+        return 1  # with more, most leave a connection behind of which nothing comes
+    if session.activity == "ftp-guess":
+        return 2  # with more it has reported passwords that were none
+    return min(16, -(-session.parameters.guesses // SSH_TRIES))
+
+
 class Ends:
-    """Listens how the connections of a program end, which closes them as it comes: by FINs, or with what it has not
-    read by a RST."""
+    """Listens how a program's connections end: it closes them by FINs or, with something unread, by a RST."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -78,6 +80,7 @@ class Ends:
         program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in ONLY_ENDS))
         given = struct.pack("HL", len(ONLY_ENDS), ctypes.addressof(program))
         self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, given)
+        self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, ROOM)
         self._socket.bind(("eth0", EVERYTHING))
         return self
 

@@ -6,8 +6,8 @@ import os
 import socket
 from collections.abc import Callable
 
-from probing.lab.clients.dialogue import Dialogue, break_off, moved, wait_for
-from probing.lab.clients.ftp_files import BROKEN, Files, prepare
+from probing.lab.clients.dialogue import BROKEN, Dialogue, break_off, moved, wait_for
+from probing.lab.clients.ftp_files import Files, prepare
 from probing.lab.errors import LabError
 from probing.lab.isolation import USER
 from probing.lab.session import COMMAND_S, Session, program_version

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from string import ascii_lowercase, digits
 
-from probing.lab.clients.dialogue import Dialogue, break_off, moved, wait_for
+from probing.lab.clients.dialogue import BROKEN, Dialogue, break_off, moved, wait_for
 from probing.lab.errors import LabError
 from probing.lab.isolation import GUEST, USER
 from probing.lab.services.openssh import KEYS, KINDS
@@ -57,7 +57,7 @@ class OpenSSH:
         """A shell without a terminal, told commands one by one; the last one shows a file."""
         shown = self._file(session, Path("/home") / USER / f"{session.host.name}-{session.sample}.dat")
         chosen = session.rng.choices(COMMANDS, k=session.parameters.requests - 1)
-        broken = session.parameters.termination != "fin"
+        broken = session.parameters.termination in BROKEN
         session.mark("login")
         with Dialogue(session, "ssh", "-F", place / "config", session.server, "sh") as shell:
             shell.say("echo logged-in")

@@ -20,7 +20,7 @@ PORT = 80
 TRICKLES = range(4, 9)
 WINDOW = 2048  # bytes of receive buffer that are asked for; the kernel gives its least
 PATIENCE_S = 60.0
-ESTABLISHED = 1
+ESTABLISHED, CLOSED = 1, 7
 SPARE_FILES = 256
 
 
@@ -128,14 +128,16 @@ def _leave(session: Session, connections: list[socket.socket]) -> None:
         session, *(("rst", "sudden") if session.activity == "slow-read" else ("fin", "rst", "sudden"))
     )
     for at in connections:
-        if way == "sudden":
+        if _state(at) == CLOSED:  # the server has reset it
+            session.claim(at.getsockname()[1], termination="rst")
+        elif way == "sudden":
             session.vanish(at.getsockname()[1])
             _trickle(session, at)
             session.keep(at)
         elif way == "fin":
             at.shutdown(socket.SHUT_WR)  # of all first: one after the other they would take a round trip each
     for at in connections:
-        if way != "sudden":
+        if way != "sudden" and _state(at) != CLOSED:
             at.settimeout(PATIENCE_S)
             end(at, "timeout" if way == "fin" else way)
 

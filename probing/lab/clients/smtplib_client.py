@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 
-from probing.lab.clients.dialogue import break_off, moved, wait_for
+from probing.lab.clients.dialogue import BROKEN, break_off, moved, wait_for
 from probing.lab.clients.mails import Mail, compose
 from probing.lab.errors import LabError
 from probing.lab.session import COMMAND_S, Session
@@ -33,7 +33,7 @@ class Smtplib:
         server.ehlo()
         if session.activity == "idle":
             self._idle(session, server)
-        elif session.activity == "send" and session.parameters.termination != "fin":
+        elif session.activity == "send" and session.parameters.termination in BROKEN:
             self._broken(session, server, mails[0])
         else:
             for number, mail in enumerate(mails):

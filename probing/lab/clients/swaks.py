@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from probing.lab.clients.dialogue import Dialogue, break_off, moved, unconfirmed, wait_for
+from probing.lab.clients.dialogue import BROKEN, Dialogue, break_off, moved, unconfirmed, wait_for
 from probing.lab.clients.mails import Mail, compose
 from probing.lab.errors import LabError
 from probing.lab.session import COMMAND_S, Session, program_version
@@ -21,7 +21,7 @@ class Swaks:
         mail = compose(session)
         argv = self._command(session, mail)
         session.mark("mail")
-        if session.activity == "send" and session.parameters.termination != "fin":
+        if session.activity == "send" and session.parameters.termination in BROKEN:
             self._broken(session, argv, mail)
             return
         refused = session.activity == "rejected-recipient"

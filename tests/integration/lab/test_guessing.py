@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.utils import PcapReader
 
 from probing.lab.isolation import PASSWORD
 from tests.lab import Done, perform
@@ -39,9 +40,10 @@ def guessed(rows: list[tuple[dict[str, Any], dict[str, Any]]]) -> list[int]:
     return [at for name, at in json.loads(rows[0][0]["phases"]) if name == "guess"]
 
 
-def found(done: Done) -> int:
-    """How often the right password stands in a capture."""
-    return done.capture().read_bytes().count(PASSWORD.encode())
+def found(done: Done) -> list[int]:
+    """When the right password was sent, in clear."""
+    with PcapReader(str(done.capture())) as packets:
+        return [int(packet.time * 10**9) for packet in packets if PASSWORD.encode() in bytes(packet)]
 
 
 @pytest.mark.parametrize(
@@ -59,10 +61,14 @@ def test_every_guess_is_sent_until_one_is_right(
     outcomes = set()
     for done in runs:
         samples = agrees(done)
-        assert found(done) == sum(rows[0][0]["succeeded"] for rows in samples.values())
+        right = found(done)
+        assert len(right) == sum(rows[0][0]["succeeded"] for rows in samples.values())
         for rows in samples.values():
             tries = len(guessed(rows))
-            assert tries == 4 or (tries < 4 and rows[0][0]["succeeded"])
+            if rows[0][0]["succeeded"]:  # by the last
+                assert any(guessed(rows)[-1] < at < rows[-1][0]["end"] for at in right)
+            else:
+                assert tries == 4
             assert len(rows) == math.ceil(tries / min(most, done.run.parameters.requests))
             assert (
                 rows[0][0]["start"] < guessed(rows)[0] < guessed(rows)[-1] < rows[-1][0]["end"] or tries == 1
@@ -114,5 +120,5 @@ def test_what_hydra_finds_and_how_its_connections_end_is_labelled(tmp_path: Path
             assert guessed(rows)[0] < rows[0][0]["start"]
             assert len(rows) >= {"form-guess": 2, "ftp-guess": 1, "ssh-guess": 2}[done.run.activity]
         if done.run.activity != "ssh-guess":
-            assert found(done) == sum(rows[0][0]["succeeded"] for rows in samples.values())
+            assert len(found(done)) == sum(rows[0][0]["succeeded"] for rows in samples.values())
     assert {row["succeeded"] for done in runs for row in done.rows} == {True, False}

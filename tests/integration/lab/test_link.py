@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from engine.config import Config
+from engine.reading import read_packets
 from probing.lab import netem
 from probing.lab.run import How
 from tests.lab import Done, needs, perform
@@ -21,10 +23,22 @@ def tshark(capture: Path, what: str) -> int:
     """Packets from the server that a display filter finds."""
     needs("tshark")
     done = subprocess.run(
-        ["tshark", "-r", capture, "-Y", f"tcp.srcport==80 && ({what})"],
+        ["tshark", "-o", "tcp.check_checksum:TRUE", "-r", capture, "-Y", f"tcp.srcport==80 && ({what})"],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     return len(done.stdout.splitlines())
+
+
+def handshakes(capture: Path) -> dict[int, tuple[int, int]]:
+    """Times of SYN and SYN+ACK, by the client's port."""
+    syn, answer = {}, {}
+    for p in read_packets([capture], Config()):
+        for ts, flags, sport, dport in zip(*(c.tolist() for c in (p.ts, p.tcp_flags, p.sport, p.dport))):
+            if flags == 2:
+                syn[sport] = ts
+            elif flags == 18:
+                answer[dport] = ts
+    return {port: (syn[port], answer[port]) for port in syn}
 
 
 def total(rows: list[dict[str, Any]], name: str) -> int:
@@ -50,6 +64,9 @@ def test_retransmissions_at_the_sender_are_the_packets_that_the_link_dropped(tmp
         assert tshark(done.capture("server"), RETRANSMITTED) == lost
         assert total(done.connections("server"), "resp_retransmitted") == lost
         assert total(done.connections("server"), "resp_reordered") == 0
+        assert total(done.rows, "lost_up") == 0
+        dropped = total(done.rows, "lost_down")  # seen where they were sent, and nowhere else
+        assert done.account["packets"]["server"] - done.account["packets"]["client"] == dropped
 
 
 def test_retransmissions_are_the_packets_that_found_the_queue_full(tmp_path: Path) -> None:
@@ -65,6 +82,7 @@ def test_reordering_at_the_receiver_is_what_the_link_did(tmp_path: Path) -> None
     for done in download(tmp_path, link, 500_000):
         late = total(done.rows, "reordered_data_down")
         assert late > 0
+        assert total(done.rows, "reordered_down") >= late
         assert total(done.connections("client"), "resp_reordered") == late
         sent_again = tshark(done.capture("server"), RETRANSMITTED)  # for it looked like a loss: few
         assert tshark(done.capture("client"), RETRANSMITTED) == late + sent_again
@@ -89,6 +107,11 @@ def test_a_round_trip_takes_twice_the_delay(tmp_path: Path) -> None:
             wanted = 2 * done.run.link.delay_ms
             assert row["handshake_ms"] == pytest.approx(wanted, abs=1.5)
             assert connection["round_trip"] * 1e3 == pytest.approx(wanted, abs=2.5)
+        at = {side: handshakes(done.capture(side)) for side in ("client", "server")}
+        assert at["client"].keys() == at["server"].keys()
+        for key, (syn, answer) in at["client"].items():  # what is sent is seen at once, what comes when it is there
+            assert (at["server"][key][0] - syn) / 1e6 == pytest.approx(done.run.link.delay_ms, abs=1.5)
+            assert (answer - at["server"][key][1]) / 1e6 == pytest.approx(done.run.link.delay_ms, abs=1.5)
 
 
 def test_duplicates_and_damage_reach_the_receiver_only(tmp_path: Path) -> None:
@@ -99,6 +122,8 @@ def test_duplicates_and_damage_reach_the_receiver_only(tmp_path: Path) -> None:
     assert twice > 5
     assert damaged > 3
     assert done.account["packets"]["client"] == done.account["packets"]["server"] + twice
+    assert tshark(done.capture("client"), "tcp.checksum.status == 0") == damaged
+    assert tshark(done.capture("server"), "tcp.checksum.status == 0") == 0
     # the receiver's kernel throws damaged segments away: they are sent again
     assert total(done.connections("server"), "resp_retransmitted") == damaged
 
