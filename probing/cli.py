@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from probing.import_cli import import_labels
 if TYPE_CHECKING:
     from probing.lab.campaign import Campaign, Progress
 
+LINE_S = 60.0  # between lines of progress, off a terminal
 WORDS = click.argument("what", nargs=-1, required=True, metavar="SCENARIO|CORPUS…")
 
 
@@ -115,16 +117,19 @@ def run_all(
     """Make corpora: a capture, its labels and a manifest each. Goes on where it was stopped."""
     from probing.lab import catalog, check
     from probing.lab.campaign import Campaign
+    from probing.lab.errors import LabError
     from probing.lab.run import How
     from probing.lab.vantage import FULL, HEADERS
 
+    if not dry_run and (problem := check.require(what)):
+        raise LabError(f"{problem}; wiresonde lab check says more")
     changes: dict[str, Any] = {} if seed is None else {"seed": seed}
     if vantage is not None:
         changes["vantage"] = ("client", "server") if vantage == "both" else (vantage,)
     campaigns = []
     for word in what:
         corpus = catalog.thinned(catalog.find(word).model_copy(update=changes), share)
-        how = How(HEADERS if headers else FULL, check.link(link))
+        how = How(HEADERS if headers else FULL, check.link(link) if not dry_run else "user")
         campaigns.append(Campaign(corpus, catalog.expand(corpus), out, jobs or os.cpu_count() or 1, how))
     if len({campaign.corpus.name for campaign in campaigns}) < len(campaigns):
         raise ConfigError("the same name twice: each corpus is made into files of its name")
@@ -132,10 +137,6 @@ def run_all(
         for campaign in campaigns:
             _announce(campaign)
         return
-    if problem := check.require(what):
-        from probing.lab.errors import LabError
-
-        raise LabError(f"{problem}; wiresonde lab check says more")
     for campaign in campaigns:
         _make(campaign, keep)
 
@@ -157,40 +158,44 @@ def _announce(campaign: Campaign) -> None:
 
 def _make(campaign: Campaign, keep: bool) -> None:
     """Make one corpus, with a word to the user."""
-    import shutil
-
-    from probing.lab.assemble import is_made
     from probing.lab.errors import LabError
 
-    name = campaign.corpus.name
-    if is_made(campaign.out, campaign.corpus, campaign.how):
-        click.echo(f"{name}: made already: {campaign.out / name}.manifest.json", err=True)
-        return
+    name, runs = campaign.corpus.name, len(campaign.runs)
+    command = shlex.join(["wiresonde", *sys.argv[1:]])
     with _progress(name) as progress, interrupts(campaign.stop):
-        outcome = campaign.make(progress)
+        outcome = campaign.make(command, progress, keep=keep)
+    if outcome.discarded:
+        click.echo(f"{name}: {outcome.discarded:,} runs that were done are no part of it any more", err=True)
     if outcome.problems:
         run, problem = next(iter(outcome.problems.items()))
         raise LabError(
-            f"{name}: {len(outcome.problems)} of {len(campaign.runs)} runs failed; what is done is kept, the same "
-            f"command tries again; {run}: {problem.splitlines()[-1]} (logs in {campaign.folder / run}.part)"
+            f"{name}: {len(outcome.problems)} of {runs} runs failed; what is done is kept, the same command tries "
+            f"again; {run}: {problem.splitlines()[-1]} (logs in {campaign.folder / run}.part)"
         )
-    if outcome.interrupted:
-        click.echo(f"interrupted: {outcome.done:,} of {len(campaign.runs):,} runs are done; the same command goes on",
-                   err=True)  # fmt: skip
+    if outcome.interrupted or outcome.manifest is None:
+        click.echo(
+            f"interrupted: {outcome.done:,} of {runs:,} runs are done; the same command goes on", err=True
+        )
         sys.exit(130)
-    manifest = campaign.assemble(shlex.join(["wiresonde", *sys.argv[1:]]), outcome.seconds)
-    if not keep:
-        shutil.rmtree(campaign.folder, ignore_errors=True)
+    if not outcome.made:
+        click.echo(f"{name}: made already: {campaign.out / name}.manifest.json", err=True)
+        return
+    manifest = outcome.manifest
     packets = next(iter(manifest["captures"].values()))["packets"]
-    click.echo(f"{name}: {manifest['connections']:,} connections, {packets:,} packets in {outcome.seconds:.0f} s: "
-               f"{campaign.out / name}.pcap.zst", err=True)  # fmt: skip
+    failed = sum(run["failed_samples"] for run in manifest["runs"])
+    note = f", {failed} failed samples (column problem)" if failed else ""
+    click.echo(
+        f"{name}: {manifest['connections']:,} connections, {packets:,} packets in {manifest['seconds']:.0f} s{note}: "
+        f"{campaign.out / name}.pcap.zst",
+        err=True,
+    )
 
 
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Progress | None]:
-    """Runs done, on a terminal; with the time left."""
+    """Runs done: a bar with the time left on a terminal, else a line a minute."""
     if not sys.stderr.isatty():
-        yield None
+        yield _lines(what)
         return
     from rich.console import Console
     from rich.progress import (
@@ -207,3 +212,16 @@ def _progress(what: str) -> Iterator[Progress | None]:
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _lines(what: str) -> Progress:
+    """Says once a minute how far it is."""
+    said = time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > LINE_S:
+            said = time.monotonic()
+            click.echo(f"{what}: {done:,} of {total:,} runs", err=True)
+
+    return progress

@@ -169,6 +169,9 @@ def machine() -> dict[str, Any]:
 
 def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made: Made) -> dict[str, Any]:
     """Write the files of a corpus, the manifest last; returns it. Raises OSError."""
+    (out / f"{corpus.name}.manifest.json").unlink(
+        missing_ok=True
+    )  # files of two corpora must not look like one
     found = parts(runs, folder)
     captures = {
         vantage: write_capture(
@@ -224,13 +227,23 @@ def _snap(snap: int) -> str | int | None:
     return "headers" if snap == HEADERS else None if snap == FULL else snap
 
 
-def is_made(out: Path, corpus: Corpus, how: How) -> bool:
-    """Whether this very corpus lies there, whole."""
+def read_manifest(out: Path, name: str) -> dict[str, Any] | None:
+    """The manifest of a corpus, if it can be read."""
     try:
-        manifest = json.loads((out / f"{corpus.name}.manifest.json").read_text())
-        same = manifest["corpus"] == corpus.model_dump(mode="json")
-        same &= (manifest["snap"], manifest["link"]) == (_snap(how.snap), how.link)
+        return dict(json.loads((out / f"{name}.manifest.json").read_text()))
+    except (OSError, ValueError):
+        return None
+
+
+def is_made(out: Path, name: str, runs: Sequence[Run], how: How) -> bool:
+    """Whether this very corpus lies there, whole: the manifest is the last file to appear and the first to go."""
+    manifest = read_manifest(out, name)
+    try:
+        if manifest is None or (manifest["snap"], manifest["link"]) != (_snap(how.snap), how.link):
+            return False
+        made = {entry["run"]["id"]: entry["run"] for entry in manifest["runs"]}
         files = [capture["file"] for capture in manifest["captures"].values()] + [manifest["labels"]]
-    except (OSError, ValueError, KeyError):
+    except (KeyError, TypeError):
         return False
-    return bool(same) and all((out / name).exists() for name in files)
+    wanted = {run.id: run.model_dump(mode="json") for run in runs}
+    return made == wanted and all((out / file).exists() for file in files)

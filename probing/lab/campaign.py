@@ -6,6 +6,7 @@ be stopped in any way at any time, and the same command goes on where it stopped
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -40,7 +41,8 @@ class Outcome:
     made: int = 0  # of them, those made now
     problems: dict[str, str] = field(default_factory=dict)  # run -> what went wrong
     interrupted: bool = False
-    seconds: float = 0.0  # all calls together
+    discarded: int = 0  # runs that were done for other settings
+    manifest: dict[str, Any] | None = None  # of the corpus, when it is there
 
 
 class Worker:
@@ -106,12 +108,14 @@ class Campaign:
     def stop(self) -> None:
         """End soon; runs under way are given up."""
         self._stop.set()
-        for worker in list(self._workers):
+        with self._lock:
+            workers = list(self._workers)
+        for worker in workers:
             worker.kill()
 
-    def make(self, progress: Progress | None = None) -> Outcome:
-        """Do the runs that are missing."""
-        began = time.monotonic()
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else makes this corpus here, meanwhile."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / ".lock").open("w")
@@ -122,15 +126,40 @@ class Campaign:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise LabError(f"{self.folder}: another process is making this corpus") from None
+            yield
+
+    def make(self, command: str, progress: Progress | None = None, *, keep: bool = False) -> Outcome:
+        """Do the runs that are missing and put the corpus together, unless it is there.
+
+        command: what the manifest says it was made by. keep: keep the folder of runs.
+        """
+        began = time.monotonic()
+        with self._alone():
+            if assemble.is_made(self.out, self.corpus.name, self.runs, self.how):
+                self._remove(keep)
+                return Outcome(
+                    done=len(self.runs), manifest=assemble.read_manifest(self.out, self.corpus.name)
+                )
             load.sweep()
-            missing = self._missing()
-            outcome = Outcome(done=len(self.runs) - len(missing))
-            self._work(missing, outcome, progress)
-            outcome.seconds = self._spent(time.monotonic() - began)
+            missing, outcome = self._missing()
+            if progress is not None:
+                progress(outcome.done, len(self.runs))
+            try:
+                self._work(missing, outcome, progress)
+            finally:
+                seconds = self._spent(time.monotonic() - began)
             if self._stop.is_set():
                 outcome.interrupted = True
                 outcome.done = sum(self._is_done(run) for run in self.runs)  # some ended without saying so
+            elif not outcome.problems:
+                made = assemble.Made(command, seconds, self.jobs)
+                outcome.manifest = assemble.assemble(self.corpus, self.runs, self.folder, self.out, made)
+                self._remove(keep)
         return outcome
+
+    def _remove(self, keep: bool) -> None:
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _spent(self, seconds: float) -> float:
         """Seconds that this corpus took up to now, those of calls before that were stopped included."""
@@ -139,41 +168,47 @@ class Campaign:
         file.write_text(str(before + seconds))
         return before + seconds
 
-    def _missing(self) -> list[Run]:
+    def _missing(self) -> tuple[list[Run], Outcome]:
         """Runs that are not done as they are wanted; what is left of others is removed."""
-        missing, known = [], {".lock", ".seconds", ".templates"}
-        for run in self.runs:
-            known.add(run.id)
-            if not self._is_done(run):
-                missing.append(run)
-                shutil.rmtree(self.folder / run.id, ignore_errors=True)
+        missing = [run for run in self.runs if not self._is_done(run)]
+        outcome = Outcome(done=len(self.runs) - len(missing))
+        kept = {".lock", ".seconds", ".templates", *(run.id for run in self.runs)} - {
+            run.id for run in missing
+        }
         for entry in self.folder.iterdir():
-            if entry.name not in known:
+            if entry.name not in kept:
+                outcome.discarded += (entry / "run.json").exists() and entry.suffix != ".part"
                 shutil.rmtree(entry, ignore_errors=True)
-        return missing
+        return missing, outcome
 
     def _is_done(self, run: Run) -> bool:
         try:
             account = json.loads((self.folder / run.id / "run.json").read_text())
         except (OSError, ValueError):
             return False
-        return bool(account["run"] == run.model_dump(mode="json") and account["how"] == self.how._asdict())
+        same = account.get("run") == run.model_dump(mode="json")
+        return bool(same and account.get("how") == self.how._asdict())
 
     def _work(self, missing: Sequence[Run], outcome: Outcome, progress: Progress | None) -> None:
         todo: queue.SimpleQueue[tuple[Run, int]] = queue.SimpleQueue()
         for run in missing:
             todo.put((run, 1))
-        threads = [
-            threading.Thread(target=self._runs, args=(todo, outcome, progress), name=f"job {k}")
-            for k in range(min(self.jobs, len(missing)))
-        ]
+        broken: list[BaseException] = []
+
+        def job() -> None:
+            try:
+                self._runs(todo, outcome, progress)
+            except BaseException as error:
+                broken.append(error)
+
+        threads = [threading.Thread(target=job, name=f"job {k}") for k in range(min(self.jobs, len(missing)))]
         for thread in threads:
             thread.start()
         for thread in threads:
             while thread.is_alive():
                 thread.join(0.2)  # so that signals are handled
-        if not self._stop.is_set() and outcome.done + len(outcome.problems) < len(self.runs):
-            raise LabError(f"{self.folder}: a job ended before its runs did")
+        if broken:
+            raise LabError(f"{self.folder}: a job broke: {broken[0]}") from broken[0]
 
     def _runs(
         self, todo: queue.SimpleQueue[tuple[Run, int]], outcome: Outcome, progress: Progress | None
@@ -187,7 +222,10 @@ class Campaign:
                 break
             if worker is None or not worker.alive:
                 worker = Worker(self.folder, self.how)
-                self._workers.append(worker)
+                with self._lock:
+                    self._workers.append(worker)
+                if self._stop.is_set():
+                    break
             problem = worker.do(run)
             if self._stop.is_set():
                 break
@@ -205,9 +243,3 @@ class Campaign:
                     progress(outcome.done + len(outcome.problems), len(self.runs))
         if worker is not None:
             worker.kill()
-
-    def assemble(self, command: str, seconds: float) -> dict[str, Any]:
-        """Put the runs together into capture, labels and manifest; returns the manifest."""
-        return assemble.assemble(
-            self.corpus, self.runs, self.folder, self.out, assemble.Made(command, seconds, self.jobs)
-        )

@@ -14,7 +14,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from probing.lab.errors import LabError
-from probing.lab.settings import Corpus, Entry, Link, Load, Parameters, Run, Scenario
+from probing.lab.settings import (
+    MAX_CLIENTS,
+    MAX_SERVERS,
+    Background,
+    Corpus,
+    Entry,
+    Link,
+    Load,
+    Parameters,
+    Run,
+    Scenario,
+)
 
 HERE = Path(__file__).resolve().parent
 MAX_RUNS = 65_536  # as many as there are address blocks
@@ -95,7 +106,11 @@ def expand(corpus: Corpus) -> list[Run]:
     plans: list[dict[str, Any]] = []
     for index, entry in enumerate(corpus.runs):
         where = f"corpus {corpus.name}: runs.{index} ({entry.scenario})"
-        for point, setting in enumerate(_settings(entry, where)):
+        settings = list(_settings(entry, where))
+        if not settings:
+            raise LabError(f"{where}: no activity fits this server and this client")
+        _check_hosts(entry, settings, where)
+        for point, setting in enumerate(settings):
             for copy in range(entry.copies):
                 name = f"{corpus.name}/{corpus.seed}/{index}/{point}/{copy}"
                 seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
@@ -111,6 +126,38 @@ def expand(corpus: Corpus) -> list[Run]:
             check({"id": name, "number": number, "vantage": corpus.vantage, **plan}, Run, corpus.name)
         )
     return runs
+
+
+def role_parameters(background: Background, where: str) -> Parameters:
+    """Parameters of background users. Raises LabError when they cannot do what they should."""
+    given = scenario(background.scenario)
+    _chosen(background.activity, tuple(given.activities), f"{where}: activity")
+    activity, client, server = background.activity, background.client, background.server
+    fits = client in given.clients_of(activity) and server in given.servers_of(activity)
+    if not fits or not given.fits(client, server):
+        raise LabError(f"{where}: {given.name} {activity} is not done by {client} at {server}")
+    given.check_ending(activity, background.parameters, where)
+    values = given.parameters | given.activities[activity].parameters | background.parameters
+    return check(values, Parameters, f"{where}: parameters")
+
+
+def hosts_of(name: str, parameters: Parameters) -> int:
+    """Client hosts of one user."""
+    return parameters.hosts - 1 if scenario(name).several_hosts else 1
+
+
+def _check_hosts(entry: Entry, settings: Sequence[Mapping[str, Any]], where: str) -> None:
+    """Whether a run's hosts have room in its address block."""
+    servers, others = {entry.scenario}, 0
+    for k, background in enumerate(entry.background):
+        parameters = role_parameters(background, f"{where}: background.{k}")
+        servers.add(f"{background.scenario}/{background.server}")
+        others += background.users * hosts_of(background.scenario, parameters)
+    clients = others + entry.users * max(hosts_of(entry.scenario, s["parameters"]) for s in settings)
+    if clients > MAX_CLIENTS or len(servers) > MAX_SERVERS:
+        raise LabError(
+            f"{where}: {clients} client and {len(servers)} server hosts; at most {MAX_CLIENTS} and {MAX_SERVERS}"
+        )
 
 
 def _twins(entry: Entry, setting: dict[str, Any], seed: int, where: str) -> Iterator[dict[str, Any]]:
@@ -140,8 +187,9 @@ def _settings(entry: Entry, where: str) -> Iterator[dict[str, Any]]:
             for client in some_clients
             if server in servers and client in clients and given.fits(client, server)
         ]
-        if not pairs and "all" not in (entry.activity, entry.server, entry.client):
+        if not pairs and entry.activity != "all":
             raise LabError(f"{where}: {activity} is done by {', '.join(clients)} at {', '.join(servers)}")
+        given.check_ending(activity, entry.parameters, where)
         defaults = given.parameters | given.activities[activity].parameters
         for server, client in pairs:
             for link, load, parameters in itertools.product(

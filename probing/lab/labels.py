@@ -16,10 +16,10 @@ import pyarrow as pa
 
 from engine.labels import KIND
 from probing.lab.load import Meter
-from probing.lab.settings import DISTRIBUTIONS, TERMINATIONS, Link, Run
+from probing.lab.settings import DISTRIBUTIONS, TERMINATIONS, Link
 
 Kind = Literal["key", "label", "measured"]
-ROLES = ("main", "control", "data", "lookup", "background", "scan")
+ROLES = ("main", "control", "data", "scan")
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ COLUMNS: tuple[Label, ...] = (
     Label("task", "label", _TEXT, "", "what users want (factor a)"),
     Label("activity", "label", _TEXT, "", "what they do for it"),
     Label("role", "label", _TEXT, "", "which of an activity's connections this is", ROLES),
+    Label("background", "label", pa.int8(), "0, 1", "whether other users did it meanwhile", ("0", "1")),
     Label("client_impl", "label", _TEXT, "", "client program (factor b)"),
     Label("server_impl", "label", _TEXT, "", "server program (factor b)"),
     Label("attack", "label", pa.int8(), "0, 1", "whether it is part of an attack", ("0", "1")),
@@ -72,6 +73,7 @@ COLUMNS: tuple[Label, ...] = (
     Label("reorder_pct", "label", _REAL, "%", "packets that do not wait for the delay"),
     Label("duplicate_pct", "label", _REAL, "%", "packets that are sent twice"),
     Label("corrupt_pct", "label", _REAL, "%", "packets with a bit turned over"),
+    Label("keep_order", "label", pa.int8(), "0, 1", "whether jitter keeps packets in order", ("0", "1")),
     Label("rate_kbit", "label", _REAL, "kbit/s", "rate of the link, 0: no limit"),
     Label("queue_packets", "label", _INT, "packets", "queue in front of the rate"),
     Label("impaired", "label", _TEXT, "", "towards whom packets suffer", ("both", "server", "client")),
@@ -79,16 +81,18 @@ COLUMNS: tuple[Label, ...] = (
     Label("users", "label", _INT, "hosts", "that work at the same time"),
     Label("group", "label", _TEXT, "", "name of the setting in a corpus, for comparisons"),
     Label("run", "measured", _TEXT, "", "run it is part of"),
-    Label("sample", "measured", _INT, "", "how-manieth time the run did its activity"),
+    Label("user", "measured", _INT, "", "which of the run's users, background included"),
+    Label("sample", "measured", _INT, "", "how-manieth time they did their activity"),
     Label("pair", "measured", _TEXT, "", "equal in the twins of a sample; empty without"),
     Label("twin", "measured", _TEXT, "", "which of the twins: a, b …"),
     Label("content_bytes", "measured", _INT, "bytes", "content that the sample transfers; empty: none"),
     Label("succeeded", "measured", pa.bool_(), "", "whether the activity came to what it wanted; empty: unknown"),
+    Label("problem", "measured", _TEXT, "", "why the sample could not be done to its end; empty: it was"),
     Label("phases", "measured", _TEXT, "JSON", "[[phase, ns since the epoch], …] of the sample"),
     Label("sample_start", "measured", _TIME, "UTC", "when the client began the sample"),
     Label("load_busy_pct", "measured", _REAL, "%", "of the machine's processors, meanwhile"),
     Label("load_waiting_pct", "measured", _REAL, "%", "of its running time that the server waited for a processor"),
-    Label("handshake_ms", "measured", _REAL, "ms", "SYN into the link to SYN+ACK out of it; empty: none"),
+    Label("handshake_ms", "measured", _REAL, "ms", "first SYN into the link to first SYN+ACK out of it; empty: none"),
     *_two("packets", "came into the link"),
     *_two("data", "came into the link with payload, SYN or FIN"),
     *_two("lost", "dropped by loss"),
@@ -120,7 +124,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def link_labels(link: Link) -> dict[str, Any]:
     """What was set on a link."""
-    return link.model_dump(exclude={"keep_order"})
+    return link.model_dump() | {"keep_order": int(link.keep_order)}
 
 
 def flow_row(flow: Any, epoch: int, meter: Meter) -> dict[str, Any]:
@@ -155,8 +159,3 @@ def termination(flow: Any, wanted: str) -> str:
 
 def _text(address: int) -> str:
     return socket.inet_ntoa(int(address).to_bytes(4, "big"))
-
-
-def run_labels(run: Run) -> dict[str, Any]:
-    """What all connections of a run share."""
-    return {"run": run.id, "group": run.group, "twin": run.twin, "users": run.users, "load": run.load.name}

@@ -9,7 +9,6 @@ import threading
 import time
 import traceback
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -17,15 +16,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probing.lab import catalog, labels, load, registry, vantage
+from probing.lab import attribution, load, registry, vantage
+from probing.lab.attribution import Role, roles
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM
 from probing.lab.link import Link, Log
 from probing.lab.netem import NetemLink, TbfLink
-from probing.lab.session import Session, Site, Span, on_host, phases
-from probing.lab.settings import Activity, Background, Parameters, Run
+from probing.lab.session import Session, Site, Span, on_host
 from probing.lab.settings import Link as LinkSetting
+from probing.lab.settings import Run
 
 logger = logging.getLogger(__name__)
 
@@ -40,45 +40,6 @@ class How(NamedTuple):
 
     snap: int = vantage.FULL  # bytes kept of a frame
     link: str = "user"  # one of LINKS
-
-
-@dataclass(frozen=True)
-class Role:
-    """A group of users that do the same: the run's own, or one of its background."""
-
-    scenario: str
-    server: str
-    client: str
-    activity: str
-    parameters: Parameters
-    link: LinkSetting
-    users: int
-    background: Background | None = None
-
-    @property
-    def does(self) -> Activity:
-        """The activity as its scenario describes it."""
-        return catalog.scenario(self.scenario).activities[self.activity]
-
-    @property
-    def hosts(self) -> int:
-        """Client hosts of one user."""
-        return self.parameters.hosts - 1 if catalog.scenario(self.scenario).several_hosts else 1
-
-
-def roles(run: Run) -> list[Role]:
-    """The run's own users first, then the background."""
-    own = Role(run.scenario, run.server, run.client, run.activity, run.parameters, run.link, run.users)
-    others = []
-    for other in run.background:
-        given = catalog.scenario(other.scenario)
-        if other.activity not in given.activities:
-            raise LabError(f"run {run.id}: background: {other.scenario} has no activity {other.activity!r}")
-        values = given.parameters | given.activities[other.activity].parameters | other.parameters
-        parameters = catalog.check(values, Parameters, f"run {run.id}: background")
-        others.append(Role(other.scenario, other.server, other.client, other.activity, parameters, other.link,
-                           other.users, other))  # fmt: skip
-    return [own, *others]
 
 
 class Performance:
@@ -128,11 +89,10 @@ class Performance:
             return host
 
         for role in self.roles:
-            key = f"{role.scenario}/{role.server}"
-            if key not in self.servers:
+            if role.key not in self.servers:
                 number = len(self.servers) + 1
-                self.servers[key] = add(f"server{number}", number, None), []
-            self.servers[key][1].append(role)
+                self.servers[role.key] = add(f"server{number}", number, None), []
+            self.servers[role.key][1].append(role)
         last = FIRST_CLIENT
         for role in self.roles:
             for _ in range(role.users):
@@ -177,26 +137,28 @@ class Performance:
                 self.link.check()
         self.over.set()
         for thread in behind:
-            thread.join(30)
+            thread.join()  # what they are at belongs to the capture: limit_s bounds it
 
     def _user(self, role: Role, group: list[Host], samples: Iterable[int]) -> None:
         for sample in samples:
             self._perform(role, group, str(self.run.seed), sample)
 
     def _background(self, role: Role, group: list[Host], number: int) -> None:
-        rng = Random(f"{self.run.seed}/background/{number}")
+        seed = f"{self.run.seed}/background/{number}"
+        rng = Random(seed)
         sample = 0
         assert role.background is not None
         while not self.over.wait(rng.expovariate(1e3 / max(1.0, role.background.pause_ms))):
-            self._perform(role, group, f"{self.run.seed}/background/{number}", sample)
+            self._perform(role, group, seed, sample)
             sample += 1
 
     def _perform(self, role: Role, group: list[Host], seed: str, sample: int) -> None:
-        server = self.servers[f"{role.scenario}/{role.server}"][0]
+        server = self.servers[role.key][0]
         session = Session(
             group[0], server, role.activity, role.parameters, seed, sample, self.link, group, self.held
         )
         session.span.start = time.monotonic_ns()
+        self.spans.append((role, session.span))  # now: connections are its own from their first packet on
         try:
             registry.client(role.client).perform(session)
         except Exception as error:
@@ -205,7 +167,6 @@ class Performance:
             if session.span.succeeded is None:
                 session.span.succeeded = False
         session.span.end = time.monotonic_ns()
-        self.spans.append((role, session.span))
 
     def _wait_for_the_last_packets(self) -> None:
         """FINs and their acknowledgements cross the slowest link, and may have to be sent again."""
@@ -218,12 +179,10 @@ class Performance:
             name: vantage.write_pcap(self.folder / f"{name}.pcap", log, name, self.how.snap)
             for name in self.run.vantage
         }
-        rows, strays = self._rows(log, meter)
-        problems = [span.problem for role, span in self.spans if span.problem and role.background is None]
-        own = sum(role.background is None for role, _ in self.spans)
-        if own < self.run.samples or len(problems) > FAILED_SHARE * self.run.samples:
-            raise LabError(f"run {self.run.id}: {len(problems)} of {self.run.samples} samples failed, {own} were done; "
-                           f"first: {problems[0] if problems else 'none'}")  # fmt: skip
+        rows = attribution.rows(self.run, self.users, self.spans, log, self.link.epoch_ns(0), meter)
+        if log.unsent:
+            raise LabError(f"run {self.run.id}: hosts did not take {log.unsent} frames: too much at once")
+        failures = self._failures()
         released = log.records[log.records["out_ts"] > 0]
         late = np.sort(released["out_ts"] - released["due"]) / 1e6
         account = {
@@ -233,10 +192,9 @@ class Performance:
             "last_ns": int(np.maximum(log.records["in_ts"], log.records["out_ts"]).max(initial=0)),
             "packets": packets,
             "connections": len(rows),
-            "strays": strays,
-            "samples": own,
-            "problems": problems[:20],
-            "failed_samples": len(problems),
+            "samples": sum(role.background is None for role, _ in self.spans),
+            "problems": failures[:20],
+            "failed_samples": len(failures),
             "link": {
                 "frames": len(log.records), "unsent": log.unsent, "real_time": log.real_time,
                 "late_ms_p50": _rank(late, 0.5), "late_ms_p99": _rank(late, 0.99), "late_ms_max": _rank(late, 1.0),
@@ -252,64 +210,17 @@ class Performance:
         (self.folder / "rows.json").write_text(json.dumps(rows))
         (self.folder / "run.json").write_text(json.dumps(account, indent=1))
 
-    def _rows(self, log: Log, meter: load.Meter) -> tuple[list[dict[str, Any]], int]:
-        """Label rows of all connections, and how many connections no session knows."""
-        owner = {h.address: (role, group) for role, group in self.users for h in group}
-        by_host: dict[str, list[tuple[Role, Span]]] = {}
-        for role, span in self.spans:
-            for host in owner[span.address][1]:
-                by_host.setdefault(host.address, []).append((role, span))
-        epoch = self.link.epoch_ns(0)
-        shared = labels.run_labels(self.run)
-        rows, strays = [], 0
-        for flow in log.flows:
-            row = labels.flow_row(flow, epoch, meter)
-            found = self._span_of(row, by_host, epoch)
-            if found is None:
-                strays += 1
-                logger.warning("run=%s nobody knows the connection %s", self.run.id, row)
-                continue
-            rows.append(shared | row | self._labels(flow, row, *found, epoch))
-        return rows, strays
-
-    def _span_of(
-        self, row: dict[str, Any], by_host: dict[str, list[tuple[Role, Span]]], epoch: int
-    ) -> tuple[Role, Span] | None:
-        """The session that a connection is part of: the one that claimed its port, or that was under way."""
-        for address, port in ((row["src"], row["sport"]), (row["dst"], row["dport"])):
-            spans = by_host.get(address, ())
-            during = [s for s in spans if s[1].start + epoch <= row["start"] <= s[1].end + epoch]
-            claimed = [s for s in during if port in s[1].ports]
-            if claimed or during:
-                return (claimed or during)[0]
-            before = [s for s in spans if s[1].start + epoch <= row["start"]]
-            if before:
-                return max(before, key=lambda s: s[1].start)
-        return None
-
-    def _labels(self, flow: Any, row: dict[str, Any], role: Role, span: Span, epoch: int) -> dict[str, Any]:
-        given, does = catalog.scenario(role.scenario), role.does
-        service = registry.service(role.server)
-        from_client = row["src"] in {h.address for r, group in self.users if r is role for h in group}
-        port, own_port = (row["dport"], row["sport"]) if from_client else (row["sport"], row["dport"])
-        part = service.roles.get(port or 0, "main" if port is None else "data")  # ICMP has no port: 0
-        wanted: str = role.parameters.termination
-        if wanted not in does.terminations:
-            wanted = does.terminations[0]
-        result = {
-            "scenario": role.scenario, "task": given.task, "activity": role.activity,
-            "role": "background" if role.background and part == "main" else part,
-            "client_impl": role.client, "server_impl": role.server,
-            "attack": int(does.attack), "attack_kind": does.attack_kind if does.attack else "none",
-            "content_kind": role.parameters.content_kind, "cache": role.parameters.cache,
-            **labels.link_labels(role.link),
-            "sample": span.sample, "content_bytes": span.content_bytes, "succeeded": span.succeeded,
-            "phases": phases([(name, at + epoch) for name, at in span.marks]), "sample_start": span.start + epoch,
-            "pair": f"{self.run.pair}-{span.sample}" if self.run.pair and role.background is None else "",
-        }  # fmt: skip
-        own = dict(span.by_port.get(own_port, {})) if own_port is not None else {}
-        result["termination"] = labels.termination(flow, own.pop("termination", wanted))
-        return result | own
+    def _failures(self) -> list[str]:
+        """What went wrong in samples. Raises LabError when too many of any group of users failed."""
+        problems = []
+        for role in self.roles:
+            spans = [span for mine, span in self.spans if mine is role]
+            failed = [span.problem for span in spans if span.problem]
+            if len(failed) > FAILED_SHARE * len(spans):
+                raise LabError(f"run {self.run.id}: {len(failed)} of {len(spans)} samples of {role.client} "
+                               f"{role.activity} failed; the first: {failed[0]}")  # fmt: skip
+            problems += failed
+        return problems
 
 
 def _rank(ordered: Any, share: float) -> float:

@@ -6,13 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from probing.lab.errors import LabError
+
 Percent = Annotated[float, Field(ge=0, le=100)]
 Range = Annotated[str, Field(pattern=r"^\d{1,9}-\d{1,9}$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 
 DISTRIBUTIONS = ("uniform", "normal", "pareto", "paretonormal")
 TERMINATIONS = ("fin", "rst", "sudden", "timeout", "refused", "none")
-MAX_USERS, MAX_SERVERS = 64, 8
+MAX_USERS, MAX_SERVERS, MAX_CLIENTS = 64, 9, 240  # hosts of a run; addresses .1 to .9 and .10 to .249
+LEAST_QUOTA = 0.2  # percent: the kernel gives no less than 1 ms, and no period longer than a second
 
 
 class Model(BaseModel):
@@ -51,6 +54,12 @@ class Load(Model):
     quota_pct: float = Field(0, ge=0, le=100)  # share of one processor that the server may use, 0: no limit
     hogs: int = Field(0, ge=0, le=64)  # busy loops that compete with it for its processor
 
+    @model_validator(mode="after")
+    def _possible(self) -> Load:
+        if 0 < self.quota_pct < LEAST_QUOTA:
+            raise ValueError(f"quota_pct {self.quota_pct:g}: 0 (no limit) or at least {LEAST_QUOTA:g}")
+        return self
+
     @property
     def name(self) -> str:
         """Its label: none, quota-5, hogs-3 or quota-5-hogs-3."""
@@ -69,7 +78,6 @@ class Parameters(Model):
     cache: Literal["cold", "warm"] = "cold"  # warm: the client has been here before (validators, known hosts)
     termination: Literal["fin", "rst", "sudden", "timeout"] = "fin"
     hosts: int = Field(2, ge=2, le=4)  # that synchronise
-    command: int = Field(1, ge=1, le=4)  # of the command-and-control look-alike
     guesses: int = Field(8, ge=1, le=1000)  # of passwords
     ports: int = Field(100, ge=1, le=65_535)  # that a scan asks
 
@@ -140,6 +148,14 @@ class Scenario(Model):
     def clients_of(self, activity: str) -> tuple[str, ...]:
         """Implementations that can do an activity."""
         return self.activities[activity].clients or self.clients
+
+    def check_ending(self, activity: str, given: dict[str, Any], where: str) -> None:
+        """Raise LabError when a termination is wanted that an activity does not have."""
+        wanted = given.get("termination", [])
+        for way in wanted if isinstance(wanted, list) else [wanted]:
+            if way not in self.activities[activity].terminations:
+                ways = ", ".join(self.activities[activity].terminations)
+                raise LabError(f"{where}: parameters.termination {way}: {activity} ends by {ways}")
 
     def fits(self, client: str, server: str) -> bool:
         """Whether a client can talk to a server."""

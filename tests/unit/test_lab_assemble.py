@@ -123,14 +123,14 @@ def test_the_label_file_is_read_by_the_engine_without_what_is_measured(tmp_path:
 
 def test_a_corpus_is_made_when_all_its_files_are_there_and_nothing_else_is_wanted(tmp_path: Path) -> None:
     corpus, runs, folder = make(tmp_path, [0])
-    assert not assemble.is_made(tmp_path, corpus, How())
+    assert not assemble.is_made(tmp_path, corpus.name, runs, How())
     assemble.assemble(corpus, runs, folder, tmp_path, Made("cmd", 1.0, 2))
-    assert assemble.is_made(tmp_path, corpus, How())
-    assert not assemble.is_made(tmp_path, corpus.model_copy(update={"seed": 2}), How())
-    assert not assemble.is_made(tmp_path, corpus, How(snap=0))
-    assert not assemble.is_made(tmp_path, corpus, How(link="netem"))
+    assert assemble.is_made(tmp_path, corpus.name, runs, How())
+    assert not assemble.is_made(tmp_path, "c", catalog.expand(corpus.model_copy(update={"seed": 2})), How())
+    assert not assemble.is_made(tmp_path, "c", runs, How(snap=0))
+    assert not assemble.is_made(tmp_path, "c", runs, How(link="netem"))
     (tmp_path / "c.pcap.zst").unlink()
-    assert not assemble.is_made(tmp_path, corpus, How())
+    assert not assemble.is_made(tmp_path, corpus.name, runs, How())
 
 
 def test_nothing_half_written_stays_when_a_run_is_damaged(tmp_path: Path) -> None:
@@ -140,3 +140,15 @@ def test_nothing_half_written_stays_when_a_run_is_damaged(tmp_path: Path) -> Non
     with pytest.raises(struct.error):
         assemble.assemble(corpus, runs, folder, tmp_path, Made("cmd", 1.0, 2))
     assert [p.name for p in tmp_path.iterdir()] == ["c.runs"]
+
+
+def test_a_corpus_that_is_made_anew_is_not_taken_for_the_old_one_while_it_is_half_there(
+    tmp_path: Path,
+) -> None:
+    corpus, runs, folder = make(tmp_path, [0, S])
+    assemble.assemble(corpus, runs, folder, tmp_path, Made("cmd", 1.0, 2))
+    path = folder / runs[1].id / "client.pcap"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(struct.error):
+        assemble.assemble(corpus, runs, folder, tmp_path, Made("cmd", 1.0, 2))
+    assert not assemble.is_made(tmp_path, "c", runs, How())

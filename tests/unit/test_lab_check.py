@@ -32,7 +32,9 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch:
     lacking = check.missing(["dns"])
     assert lacking.keys() >= {"dig", "dnsmasq", "ip"}
     assert lacking["dig"] == ["dns"]
-    assert check.install_line(["dig", "dnsmasq"], "debian").startswith("apt-get install bind9-dnsutils dnsmasq")
+    assert check.install_line(["dig", "dnsmasq"], "debian").startswith(
+        "apt-get install bind9-dnsutils dnsmasq"
+    )
     assert check.install_line(["dig"], "fedora") == "dnf install bind-utils"
     report = check.report(["dns"])
     assert report["programs"]["dig"] is False

@@ -28,7 +28,6 @@ def test_requests_and_answers_are_packets_of_48_bytes(tmp_path: Path) -> None:
     }
     for done in runs:
         joined = done.joined()
-        assert done.account["strays"] == 0
         assert done.account["failed_samples"] == 0
         for row, connection in joined:
             assert (connection["id.resp_p"], row["proto"]) == (123, "udp")

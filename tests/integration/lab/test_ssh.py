@@ -24,7 +24,7 @@ MORE = 60_000  # bytes of a conversation that are not content, at most
 
 def agrees(done: Done) -> list[dict[str, Any]]:
     """Hold a run against its capture. Returns its rows, merged with their connections."""
-    assert (done.account["strays"], done.account["failed_samples"]) == (0, 0), done.run.id
+    assert done.account["failed_samples"] == 0, done.run.id
     phases = catalog.scenario("ssh").activities[done.run.activity].phases
     rows = [row | connection for row, connection in done.joined()]
     for row in rows:

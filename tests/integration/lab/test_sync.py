@@ -53,7 +53,6 @@ def by_step(done: Done) -> list[tuple[int, str, list[tuple[dict[str, Any], dict[
 def check(done: Done, steps: list[str]) -> None:
     """All hosts equal; each step brings one connection a client host, and one more when a client has news."""
     clients = done.run.parameters.hosts - 1
-    assert done.account["strays"] == 0
     assert done.account["failed_samples"] == 0
     for row, connection in done.joined():
         assert row["succeeded"] is True

@@ -1,0 +1,129 @@
+"""Whose connection is it: the users of a run, and the label row of each connection that the link saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from probing.lab import catalog, labels, registry
+from probing.lab.errors import LabError
+from probing.lab.hosts import Host
+from probing.lab.link import Log
+from probing.lab.load import Meter
+from probing.lab.session import Span, phases
+from probing.lab.settings import Activity, Background, Parameters, Run
+from probing.lab.settings import Link as LinkSetting
+
+
+@dataclass(frozen=True)
+class Role:
+    """A group of users that do the same: the run's own, or one of its background."""
+
+    scenario: str
+    server: str
+    client: str
+    activity: str
+    parameters: Parameters
+    link: LinkSetting
+    users: int
+    background: Background | None = None
+
+    @property
+    def does(self) -> Activity:
+        """The activity as its scenario describes it."""
+        return catalog.scenario(self.scenario).activities[self.activity]
+
+    @property
+    def hosts(self) -> int:
+        """Client hosts of one user."""
+        return catalog.hosts_of(self.scenario, self.parameters)
+
+    @property
+    def key(self) -> str:
+        """Of its server."""
+        return f"{self.scenario}/{self.server}"
+
+
+def roles(run: Run) -> list[Role]:
+    """The run's own users first, then the background."""
+    own = Role(run.scenario, run.server, run.client, run.activity, run.parameters, run.link, run.users)
+    others = []
+    for k, other in enumerate(run.background):
+        parameters = catalog.role_parameters(other, f"run {run.id}: background.{k}")
+        others.append(Role(other.scenario, other.server, other.client, other.activity, parameters, other.link,
+                           other.users, other))  # fmt: skip
+    return [own, *others]
+
+
+Users = Sequence[tuple[Role, Sequence[Host]]]
+Known = list[tuple[Role, int, Span]]  # a host's samples: whose they are, which user's, and when
+
+
+def rows(
+    run: Run, users: Users, spans: Sequence[tuple[Role, Span]], log: Log, epoch: int, meter: Meter
+) -> list[dict[str, Any]]:
+    """Label rows of all connections. epoch: ns of the log's clock over the monotonic one.
+
+    Raises LabError when nobody knows a connection: it would be in the capture without a label.
+    """
+    known: dict[str, Known] = {}
+    owners = {host.address: (number, group) for number, (_, group) in enumerate(users) for host in group}
+    for role, span in spans:
+        number, group = owners[span.address]
+        for host in group:
+            known.setdefault(host.address, []).append((role, number, span))
+    result = []
+    for flow in log.flows:
+        row = labels.flow_row(flow, epoch, meter)
+        found = _span_of(row, known, epoch)
+        if found is None:
+            raise LabError(f"run {run.id}: nobody knows the {row['proto']} connection {row['src']}:{row['sport']} to "
+                           f"{row['dst']}:{row['dport']}")  # fmt: skip
+        result.append(row | _labels(run, flow, row, found, epoch))
+    return result
+
+
+def _span_of(row: dict[str, Any], known: dict[str, Known], epoch: int) -> tuple[Role, int, Span, bool] | None:
+    """The sample that a connection is part of, and whether its client opened it: the sample that claimed its port;
+    else one that was under way; else, for what comes late, the last that began before."""
+    for address, port, opened in ((row["src"], row["sport"], True), (row["dst"], row["dport"], False)):
+        before = [s for s in known.get(address, ()) if s[2].start + epoch <= row["start"]]
+        during = [s for s in before if not s[2].end or row["start"] <= s[2].end + epoch]
+        claimed = [s for s in during if port in s[2].ports]
+        if before:
+            role, number, span = (claimed or during or [max(before, key=lambda s: s[2].start)])[0]
+            return role, number, span, opened
+    return None
+
+
+def _labels(
+    run: Run, flow: Any, row: dict[str, Any], found: tuple[Role, int, Span, bool], epoch: int
+) -> dict[str, Any]:
+    """What was set for a connection, and what its client said of it."""
+    role, number, span, opened = found
+    given, does = catalog.scenario(role.scenario), role.does
+    port, own_port = (row["dport"], row["sport"]) if opened else (row["sport"], row["dport"])
+    part = registry.service(role.server).roles.get(port or 0, "main" if port is None else "data")  # ICMP: 0
+    wanted: str = role.parameters.termination
+    if wanted not in does.terminations:
+        wanted = does.terminations[0]
+    ours = role.background is None
+    loaded = role.key == f"{run.scenario}/{run.server}"  # a load is the first server's
+    result = {
+        "scenario": role.scenario, "task": given.task, "activity": role.activity, "role": part,
+        "background": int(not ours), "client_impl": role.client, "server_impl": role.server,
+        "attack": int(does.attack), "attack_kind": does.attack_kind if does.attack else "none",
+        "content_kind": role.parameters.content_kind, "cache": role.parameters.cache,
+        **labels.link_labels(role.link),
+        "load": run.load.name if loaded else "none", "users": run.users, "group": run.group if ours else "",
+        "run": run.id, "user": number, "sample": span.sample,
+        "pair": f"{run.pair}-{span.sample}" if run.pair and ours else "", "twin": run.twin if ours else "",
+        "content_bytes": span.content_bytes, "succeeded": span.succeeded, "problem": span.problem or None,
+        "phases": phases([(name, at + epoch) for name, at in span.marks]), "sample_start": span.start + epoch,
+    }  # fmt: skip
+    if not loaded:
+        result["load_waiting_pct"] = None
+    own = dict(span.by_port.get(own_port, {})) if own_port is not None else {}
+    result["termination"] = labels.termination(flow, own.pop("termination", wanted))
+    return result | own
