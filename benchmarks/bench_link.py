@@ -33,8 +33,10 @@ import numpy as np
 from benchmarks.measure import report
 from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM, alone
-from probing.lab.link import Link, warm_up
+from probing.lab.link import Link
+from probing.lab.run import How
 from probing.lab.settings import Link as Setting
+from probing.lab.worker import warm_up
 
 DELAY_MS = 10.0
 RATES = (500, 1000, 2000, 4000, 8000, 16_000)
@@ -244,7 +246,7 @@ def main() -> None:
         PARTS[given.part](*(word if "." in word and word.count(".") > 1 else float(word) if "." in word else int(word)
                             for word in given.words))  # fmt: skip
         return
-    warm_up()
+    warm_up(How())
     runs: dict[str, list[float]] = {name: [] for name in ("tcp", "tcp_python", "packets", "packets_python")}
     for turn in range(given.rounds):
         for name, kind in (("", "link"), ("_python", "python")):

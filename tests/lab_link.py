@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from probing.lab import link_flows as tables
 from probing.lab import link_kernels as kernels
 from probing.lab.link import Bounds, Link
 from probing.lab.settings import Link as Setting
@@ -52,9 +53,9 @@ class Bench:
         size = 20 + len(transport) + payload
         ip = struct.pack(">BBHHHBBH", 0x45, 0, size, 1, 0, 64, proto, 0) + sender.address + other.address
         frame = other.mac + sender.mac + b"\x08\x00" + ip + transport + b"x" * payload
-        used = int(self.state.control[kernels.USED])
+        used = int(self.state.control[tables.USED])
         self.state.store[used : used + len(frame)] = np.frombuffer(frame, np.uint8)
-        record = int(self.state.control[kernels.RECORDS])
+        record = int(self.state.control[tables.RECORDS])
         origin = 1 if sender is self.client else 0
         self.waiting = kernels.decide(self.state, origin, len(frame), ts, self.waiting)
         return self.state.records[record]
@@ -68,4 +69,4 @@ class Bench:
     @property
     def flows(self) -> Any:
         """Flows so far."""
-        return self.state.flows[: self.state.control[kernels.FLOWS]]
+        return self.state.flows[: self.state.control[tables.FLOWS]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import fcntl
 import os
-import signal
 import socket
 import struct
 import subprocess
@@ -161,9 +160,3 @@ class Host:
             how = f"ended with {code}" if code is not None else f"{what} in time"
             raise LabError(f"host {self.name}: {log} {how}: {text.strip() or 'it said nothing'}")
         time.sleep(0.005)
-
-    def freeze(self) -> None:
-        """Stop all processes of this host where they are."""
-        for process in self.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGSTOP)

@@ -96,6 +96,7 @@ def _first(work: Callable[[], None], out: Path, error: str) -> int:
 def _furnish(out: Path) -> None:
     """Private mounts: /proc, /run, and writable copies of what servers write to."""
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
+    ours = {place: os.open(place, os.O_RDONLY | os.O_DIRECTORY) for place in _code()}
     call("mount", b"none", b"/", None, _REC | _PRIVATE, None)
     call("mount", b"proc", b"/proc", b"proc", 0, None)
     call("mount", b"tmpfs", b"/run", b"tmpfs", 0, b"mode=755,size=8g")
@@ -109,6 +110,10 @@ def _furnish(out: Path) -> None:
             work.mkdir(parents=True)
             options = f"lowerdir={place},upperdir={upper},workdir={work}"
             call("mount", b"overlay", place.encode(), b"overlay", 0, options.encode())
+    # an overlay does not show what is mounted below the folder that it covers
+    for code, handle in ours.items():
+        call("mount", f"/proc/self/fd/{handle}".encode(), str(code).encode(), None, _BIND, None)
+        os.close(handle)
     for path in (ROOM / "tmp", Path("/run/sshd"), Path("/run/lock")):
         path.mkdir(exist_ok=True)
     (ROOM / "tmp").chmod(0o1777)
@@ -121,6 +126,16 @@ def _furnish(out: Path) -> None:
         os.environ.pop(name.upper(), None)
     os.chdir(ROOM)
     _users()
+
+
+def _code() -> list[Path]:
+    """Where this program and Python lie, if below a folder that runs have a copy of."""
+    places = {
+        Path(__file__).resolve().parents[2],
+        Path(sys.prefix).resolve(),
+        Path(sys.base_prefix).resolve(),
+    }
+    return sorted(place for place in places if f"/{place.parts[1]}" in OVERLAID)
 
 
 def _users() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from probing.lab import link_flows as tables
 from probing.lab import link_kernels as kernels
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
@@ -29,10 +30,10 @@ logger = logging.getLogger(__name__)
 PRIORITY = 50  # of the thread, SCHED_FIFO: without it a delay of 10 ms was seen to take 122
 FLOWS, WAITING = 1 << 17, 1 << 17
 _FULL = {
-    kernels.FULL_STORE: "bytes of frames (bytes)",
-    kernels.FULL_RECORDS: "frames (frames)",
-    kernels.FULL_FLOWS: "flows",
-    kernels.FULL_HEAP: "frames that wait at once",
+    tables.FULL_STORE: "bytes of frames (bytes)",
+    tables.FULL_RECORDS: "frames (frames)",
+    tables.FULL_FLOWS: "flows",
+    tables.FULL_HEAP: "frames that wait at once",
 }
 
 
@@ -51,7 +52,7 @@ def laws() -> NDArray[np.float64]:
 
     Pareto has shape 3; paretonormal is iproute2's, a quarter of it and three of the normal law.
     """
-    rank = (np.arange(kernels.LAW) + 0.5) / kernels.LAW
+    rank = (np.arange(tables.LAW) + 0.5) / tables.LAW
     normal = special.ndtri(rank)
     pareto = (1 - rank) ** (-1 / 3)
     pareto = (pareto - pareto.mean()) / pareto.std()
@@ -64,7 +65,7 @@ def laws() -> NDArray[np.float64]:
 
 def port_row(host: Host, setting: Setting) -> Any:
     """A host's row of the kernel's table."""
-    row = np.zeros((), kernels.PORT)
+    row = np.zeros((), tables.PORT)
     row["mac"], row["client"] = int.from_bytes(host.mac, "big"), host.client
     row["delay"], row["jitter"] = round(setting.delay_ms * 1e6), round(setting.jitter_ms * 1e6)
     for name in ("loss", "reorder", "duplicate", "corrupt"):
@@ -92,17 +93,17 @@ class Link:
     def __init__(
         self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = BOUNDS
     ) -> None:
-        ports = np.array([port_row(h, s) for h, s in zip(hosts, settings, strict=True)], kernels.PORT)
+        ports = np.array([port_row(h, s) for h, s in zip(hosts, settings, strict=True)], tables.PORT)
         most = int(ports["queue"].max(initial=1))
-        self._state = kernels.State(
+        self._state = tables.State(
             fds=np.array([host.fd for host in hosts], np.int32),
             ports=ports,
             laws=laws(),
             departures=np.zeros((ports.size, 2, most), np.int64),
-            flows=np.zeros(FLOWS, kernels.FLOW),
+            flows=np.zeros(FLOWS, tables.FLOW),
             heads=np.full(FLOWS * 2, -1, np.int32),
             kinds=np.zeros((1 << 16, 2), np.uint64),
-            records=np.zeros(bounds.frames, kernels.RECORD),
+            records=np.zeros(bounds.frames, tables.RECORD),
             store=np.empty(bounds.bytes, np.uint8),
             heap=np.zeros((WAITING, 2), np.int64),
             control=np.zeros(6, np.int64),
@@ -139,7 +140,7 @@ class Link:
         """Raise if the link has stopped for want of memory."""
         if self._problem is not None:
             raise LabError(f"the link broke: {self._problem}") from self._problem
-        if code := int(self._state.control[kernels.FAILED]):
+        if code := int(self._state.control[tables.FAILED]):
             raise LabError(f"the link ran out of room for {_FULL[code]}: make the run shorter")
 
     def stop(self, seconds: float = 60.0) -> Log:
@@ -153,25 +154,25 @@ class Link:
 
     def end(self) -> None:
         """Let the thread release what is under way and end."""
-        self._state.control[kernels.STOP] = 1
+        self._state.control[tables.STOP] = 1
 
     def log(self) -> Log:
         """The log so far."""
         s = self._state
-        records = s.records[: s.control[kernels.RECORDS]].copy()
-        flows = s.flows[: s.control[kernels.FLOWS]].copy()
+        records = s.records[: s.control[tables.RECORDS]].copy()
+        flows = s.flows[: s.control[tables.FLOWS]].copy()
         for table, names in (
             (records, ("in_ts", "due", "out_ts")),
             (flows, ("first", "last", "syn", "answer")),
         ):
             for name in names:
                 table[name] += np.where(table[name] != 0, self._epoch, 0)
-        store = s.store[: s.control[kernels.USED]]
-        return Log(records, flows, store, s.ports, int(s.control[kernels.UNSENT]), self.real_time)
+        store = s.store[: s.control[tables.USED]]
+        return Log(records, flows, store, s.ports, int(s.control[tables.UNSENT]), self.real_time)
 
     def cut(self, address: str, port: int) -> bool:
         """From now on, carry nothing more of the connections of this client's address and port."""
-        n = int(self._state.control[kernels.FLOWS])
+        n = int(self._state.control[tables.FLOWS])
         flows = self._state.flows[:n]
         word = int.from_bytes(socket.inet_aton(address), "big")
         found = (flows["src"] == word) & (flows["sport"] == port)
@@ -182,10 +183,3 @@ class Link:
     def epoch_ns(self, monotonic_ns: int) -> int:
         """The time of a monotonic reading, on the clock of the log."""
         return monotonic_ns + self._epoch
-
-
-def warm_up() -> None:
-    """Compile or load the loop before a run needs it."""
-    link = Link([], [], 0, Bounds(1 << 16, 16))
-    link.end()
-    link.carry()

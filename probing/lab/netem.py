@@ -3,7 +3,7 @@
 Each client has two delay lines, one for each direction: a TAP device whose queue is netem. A frame is put into the
 queue by a packet socket and read from the device when netem lets it go; so the link still sees every frame twice, and
 what became of it is found by comparing. netem draws its numbers for the line as a whole: drop patterns do not follow
-flows, and are not repeated.
+flows, and are not repeated. A frame that it damages, in whatever place, is known by all bits but one.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import socket
 import struct
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from probing.lab import link_kernels as kernels
+from probing.lab import link_flows as tables
 from probing.lab import relay_kernels
 from probing.lab.errors import LabError
 from probing.lab.hosts import CLONE_NEWNET, MTU, Host, call
-from probing.lab.link import Bounds, Link, Log
+from probing.lab.link import BOUNDS, Bounds, Link, Log
 from probing.lab.settings import Link as Setting
 
 PROBE = "ip link add probe0 type dummy && tc qdisc add dev probe0 root netem delay 1ms"
@@ -46,7 +47,10 @@ def words(setting: Setting, towards: str) -> list[str]:
     """tc's words for a client's line ``towards`` server or client. Raises LabError for what netem cannot do."""
     if setting.keep_order:
         raise LabError("link.keep_order: netem cannot do that; use the lab's own link")
-    result = ["netem", "limit", str(setting.queue_packets if setting.rate_kbit else LIMIT)]
+    # netem's limit counts packets that are delayed, too: room for as many as the rate can put on the way
+    under_way = round(setting.rate_kbit * (setting.delay_ms + 3 * setting.jitter_ms) / 8 / MTU)
+    limit = min(LIMIT, setting.queue_packets + under_way) if setting.rate_kbit else LIMIT
+    result = ["netem", "limit", str(limit)]
     hurt = setting.impaired in (towards, "both")
     if setting.delay_ms:
         result += ["delay", f"{setting.delay_ms:g}ms"]
@@ -63,6 +67,21 @@ def words(setting: Setting, towards: str) -> list[str]:
     if setting.rate_kbit:
         result += ["rate", f"{setting.rate_kbit:g}kbit"]
     return result
+
+
+def _frame_ms(setting: Setting) -> float:
+    """How long the rate takes over a frame of full size."""
+    return (MTU + 14) * 8 / setting.rate_kbit if setting.rate_kbit else 0.0
+
+
+def _silence(setting: Setting) -> float:
+    """The longest time, in ms, between two frames that come out of a line while it is not empty."""
+    return setting.delay_ms + 8 * setting.jitter_ms + _frame_ms(setting) + SLACK_MS
+
+
+def _stay(setting: Setting) -> float:
+    """The longest time, in ms, that a frame is in a line."""
+    return _silence(setting) + setting.queue_packets * _frame_ms(setting)
 
 
 def _line(name: str, queue: Sequence[str]) -> tuple[int, int]:
@@ -87,7 +106,7 @@ class NetemLink(Link):
     """A link through the kernel's queues."""
 
     def __init__(
-        self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = Bounds()
+        self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = BOUNDS
     ) -> None:
         super().__init__(hosts, settings, seed, bounds)
         n = len(hosts)
@@ -96,15 +115,18 @@ class NetemLink(Link):
             out=np.full((n, 2), -1, np.int32),
             heads=np.full(1 << 20, -1, np.int32),
             following=np.full(bounds.frames, -1, np.int32),
+            patience=round(max(map(_silence, settings), default=0.0) * 1e6),
+            longest=round(max(map(_stay, settings), default=0.0) * 1e6),
         )
-        slowest = max((s.delay_ms + 8 * s.jitter_ms for s in settings), default=0.0)
-        self._patience = round((slowest + SLACK_MS) * 1e6)
         if hosts:
             hosts[0].in_thread(lambda: self._lay(hosts, settings))
 
     def _lay(self, hosts: Sequence[Host], settings: Sequence[Setting]) -> None:
         """Make the lines, in a network namespace that no host is in."""
         call("unshare", CLONE_NEWNET)
+        silent = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+        if silent.exists():  # the kernel would solicit routers on every line
+            silent.write_text("1")
         for k, (host, setting) in enumerate(zip(hosts, settings)):
             if host.client:
                 for d, towards in enumerate(("server", "client")):
@@ -119,10 +141,10 @@ class NetemLink(Link):
         """Carry frames, in this thread, until the link is stopped."""
         s = self._state
         polled, spec = np.zeros((3 * s.fds.size, 2), np.int32), np.zeros(2, np.int64)
-        relay_kernels.relay(s, self._lines, s.store.ctypes.data, polled, spec, self._patience)
+        relay_kernels.relay(s, self._lines, s.store.ctypes.data, polled, spec)
 
     def log(self) -> Log:
-        """The log so far; what did not come out was lost, unless a damaged frame of its kind came out."""
+        """The log so far; what did not come out was lost."""
         log = super().log()
         settle(log)
         return log
@@ -131,8 +153,8 @@ class NetemLink(Link):
 class TbfLink(NetemLink):
     """The same with tbf, a rate and a queue only: for kernels without netem, to test the way through a queue."""
 
-    def queue(self, setting: Setting, towards: str) -> list[str]:
-        """tc's words for a client's line, alike towards both."""
+    def queue(self, setting: Setting, towards: str) -> list[str]:  # noqa: ARG002 -- alike both ways
+        """tc's words for a client's line."""
         if not setting.rate_kbit:
             return ["pfifo", "limit", str(LIMIT)]
         rate = f"{setting.rate_kbit:g}kbit"
@@ -140,30 +162,13 @@ class TbfLink(NetemLink):
 
 
 def settle(log: Log) -> None:
-    """Give the frames that never came out their verdicts, in place."""
+    """Count the frames that never came out as lost, in place."""
     records, flows = log.records, log.flows
     gone = (records["out_ts"] == 0) & (records["flow"] >= 0) & (records["verdict"] == 0)
-    strange = np.flatnonzero(records["origin"] == relay_kernels.UNKNOWN)
-    for k in strange:  # few: those that netem damaged
-        r = records[k]
-        like = gone & (records["target"] == r["target"]) & (records["length"] == r["length"])
-        like &= records["in_ts"] <= r["out_ts"]
-        found = np.flatnonzero(like)
-        if not found.size:
-            continue
-        whole = records[found[0]]
-        gone[found[0]] = False
-        whole["verdict"] = kernels.CORRUPT
-        whole["out_ts"], whole["sent"] = r["out_ts"], r["start"]
-        r["out_ts"] = 0
-        flows[whole["flow"]]["corrupted"][int(whole["direction"])] += 1
-    records["verdict"][gone] |= kernels.LOST
+    records["verdict"][gone] |= tables.LOST
     for k in np.flatnonzero(gone):
         flow, d = flows[records["flow"][k]], int(records["direction"][k])
         flow["lost"][d] += 1
-        flow["lost_data"][d] += kernels.occupies(
-            kernels.parse(log.store, records["start"][k], records["length"][k])
+        flow["lost_data"][d] += tables.occupies(
+            tables.parse(log.store, records["start"][k], records["length"][k])
         )
-    for k in strange:  # seen where they were delivered, from whoever is on the other side
-        side = log.ports["client"][records["target"][k]]
-        records["origin"][k] = int(np.flatnonzero(log.ports["client"] != side)[0])

@@ -30,7 +30,7 @@ COMMAND_S = 60.0  # no program of a client runs longer, unless it says so
 
 @dataclass(frozen=True)
 class Site:
-    """Where a service is set up. ``clients``: hosts that will come; ``peers``: further hosts that it may use."""
+    """Where a service is set up. ``clients``: hosts that will come."""
 
     host: Host
     folder: Path  # empty, its own
@@ -165,15 +165,6 @@ class Session:
                 f"{' '.join(map(str, argv))}: exit {process.returncode}: {_tail(err) or _tail(out)}"
             )
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
-
-    def start(self, *argv: str | Path) -> subprocess.Popen[bytes]:
-        """Start a program on this host that goes on until the run is over."""
-        process = subprocess.Popen(
-            [str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, start_new_session=True, cwd=self.folder,
-        )  # fmt: skip
-        self._held.append(process)
-        return process
 
     def vanish(self, port: int) -> None:
         """The network fails: nothing more of the connection of this local port is carried, ever."""

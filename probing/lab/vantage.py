@@ -14,9 +14,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from probing.lab.link import Log
-from probing.lab.link_kernels import COPY, parse
+from probing.lab.link_flows import COPY, parse
 
-VANTAGES = ("client", "server")
 PCAP_HEADER = np.array([0xA1B23C4D, 2 | 4 << 16, 0, 0, 262_144, 1], np.uint32).tobytes()
 FULL = 262_144
 HEADERS = 0  # a snap length: cut each frame behind its transport header

@@ -12,13 +12,15 @@ import os
 import resource
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from probing.lab import load
 from probing.lab.isolation import alone, die_with_parent
-from probing.lab.link import warm_up
-from probing.lab.run import How, perform
+from probing.lab.link import Bounds
+from probing.lab.run import LINKS, How, perform
 from probing.lab.settings import Run
+from probing.lab.vantage import FULL, HEADERS, write_pcap
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +31,21 @@ def serve(work: Path, how: How) -> None:
     resource.setrlimit(
         resource.RLIMIT_NOFILE, (most, most)
     )  # half-open connections are kept to the end of a run
-    warm_up()
+    warm_up(how)
     for line in sys.stdin:
         run = Run.model_validate_json(line)
         sys.stdout.write(json.dumps({"id": run.id, "problem": do(run, work, how)}) + "\n")
         sys.stdout.flush()
+
+
+def warm_up(how: How) -> None:
+    """Compile or load all kernels: what a run compiles is gone with it."""
+    with tempfile.TemporaryDirectory() as folder:
+        link = LINKS[how.link]([], [], 0, Bounds(1 << 16, 16))
+        link.end()
+        link.carry()
+        for snap in (HEADERS, FULL):
+            write_pcap(Path(folder) / "nothing.pcap", link.log(), "client", snap)
 
 
 def do(run: Run, work: Path, how: How) -> str:

@@ -132,12 +132,44 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path: Path) -> None:
 
 
 def test_a_client_that_cannot_do_an_activity_is_told_apart_from_all() -> None:
-    given = catalog.scenario("http")
-    partial = [(a, does) for a, does in given.activities.items() if does.clients]
-    for activity, does in partial:
-        other = next(c for c in given.clients if c not in does.clients)
-        with pytest.raises(LabError, match=f"{activity} is done by"):
-            catalog.expand(corpus(activity=activity, client=other, server="nginx"))
+    def guess(**entry: object) -> Corpus:
+        return Corpus(
+            name="c", about="", runs=(Entry.model_validate({"scenario": "password-guessing", **entry}),)
+        )
+
+    with pytest.raises(
+        LabError, match="form-guess is done by form-guesser, hydra at sql-injectable, sql-prepared"
+    ):
+        catalog.expand(guess(activity="form-guess", client="ssh-guesser"))
+    with pytest.raises(LabError, match="no activity fits this server and this client"):
+        catalog.expand(guess(client="ssh-guesser", server="vsftpd"))
+    with pytest.raises(LabError, match="ftp-guess is done by"):
+        catalog.expand(guess(activity="ftp-guess", server="openssh"))
+    assert len(catalog.expand(guess(activity="ftp-guess"))) == 2
+
+
+def test_a_client_gets_only_servers_that_it_can_talk_to() -> None:
+    runs = catalog.expand(Corpus(name="c", about="", runs=(Entry(scenario="sync", activity="put"),)))
+    assert {(run.client, run.server) for run in runs} == {("rsync", "rsyncd"), ("unison", "unison")}
+
+
+BEHIND = {"scenario": "dns", "server": "dnsmasq", "client": "dig", "activity": "lookup"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"background": [BEHIND | {"activity": "fly"}]}, r"background.0: activity: 'fly' is none of"),
+        ({"background": [BEHIND | {"client": "curl"}]}, r"background.0: dns lookup is not done by curl at dnsmasq"),
+        ({"background": [BEHIND, BEHIND | {"parameters": {"x": 1}}]}, r"background.1: parameters: x: Extra inputs"),
+        ({"background": [BEHIND | {"users": 64}] * 4}, r"257 client and 2 server hosts; at most 240 and 9"),
+        ({"activity": "get", "parameters": {"termination": "none"}}, r"parameters.termination none: get ends by fin"),
+        ({"load": {"quota_pct": 0.1}}, r"quota_pct 0.1: 0 \(no limit\) or at least 0.2"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_said_before_anything_is(entry: dict[str, object], message: str) -> None:
+    with pytest.raises(LabError, match=message):
+        catalog.expand(corpus(**(ONE | entry)))
 
 
 def test_sizes_are_a_number_or_a_range() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from probing.lab import link_flows as tables
 from probing.lab import link_kernels as kernels
-from probing.lab.link import laws
+from probing.lab.errors import LabError
+from probing.lab.link import FLOWS, laws
 from probing.lab.settings import DISTRIBUTIONS
 from probing.lab.settings import Link as Setting
 from tests.lab_link import ACK, FIN, MS, SYN, Bench
@@ -25,13 +27,13 @@ def share(part: int, of: int, pct: float) -> bool:
 @pytest.mark.parametrize("pct", [1, 5, 30])
 def test_shares_are_as_set(pct: float) -> None:
     lost = Bench(Setting(loss_pct=pct)).many(N)
-    assert share(int((lost["verdict"] == kernels.LOST).sum()), N, pct)
+    assert share(int((lost["verdict"] == tables.LOST).sum()), N, pct)
     early = Bench(Setting(delay_ms=50, reorder_pct=pct)).many(N)
-    assert share(int((early["verdict"] == kernels.EARLY).sum()), N, pct)
-    assert (early["due"] - early["in_ts"] == np.where(early["verdict"] == kernels.EARLY, 0, 50 * MS)).all()
+    assert share(int((early["verdict"] == tables.EARLY).sum()), N, pct)
+    assert (early["due"] - early["in_ts"] == np.where(early["verdict"] == tables.EARLY, 0, 50 * MS)).all()
     twice = Bench(Setting(duplicate_pct=pct))
     twice.many(N)
-    copies = int(twice.state.control[kernels.RECORDS]) - N
+    copies = int(twice.state.control[tables.RECORDS]) - N
     assert share(copies, N, pct)
     assert copies == twice.flows[0]["duplicated"].sum()
 
@@ -39,7 +41,7 @@ def test_shares_are_as_set(pct: float) -> None:
 def test_a_damaged_frame_differs_in_one_bit_behind_its_ports_and_is_logged_as_it_came() -> None:
     bench = Bench(Setting(corrupt_pct=50))
     records = bench.many(200)
-    damaged = records[records["verdict"] == kernels.CORRUPT]
+    damaged = records[records["verdict"] == tables.CORRUPT]
     assert share(damaged.size, 200, 50)
     store = bench.state.store
     for r in damaged:
@@ -89,7 +91,7 @@ def test_a_rate_spaces_packets_and_its_queue_overflows() -> None:
     records = np.array([bench.put(bench.server, 80, 40_000, ts=MS, payload=1000) for _ in range(15)])
     carried = records[records["verdict"] == 0]
     assert carried.size == 10
-    assert (records["verdict"][10:] == kernels.OVERFLOW).all()
+    assert (records["verdict"][10:] == tables.OVERFLOW).all()
     bits = int(records["length"][0]) * 8
     assert (np.diff(carried["due"]) == bits * 1000).all()  # a kilobit takes a millisecond
     assert bench.flows[0]["overflow"].sum() == 5
@@ -113,7 +115,7 @@ def test_only_the_impaired_direction_suffers(impaired: str, hurt: str) -> None:
     records = bench.state.records[:400]
     sent_by = {"server": records["origin"] == 0, "client": records["origin"] == 1}
     for name, chosen in sent_by.items():
-        lost = int((records["verdict"][chosen] == kernels.LOST).sum())
+        lost = int((records["verdict"][chosen] == tables.LOST).sum())
         assert (lost > 50) == (name == hurt), (name, lost)
         assert (records["due"] - records["in_ts"] == 10 * MS)[chosen & (records["verdict"] == 0)].all()
 
@@ -175,8 +177,8 @@ def test_a_cut_connection_is_not_carried_and_others_are() -> None:
         bench.put(bench.client, port, 80, flags=SYN, seq=port)
     assert not bench.link.cut("10.0.0.10", 1)
     assert bench.link.cut("10.0.0.10", 40_000)
-    assert bench.put(bench.server, 80, 40_000)["verdict"] == kernels.CUT
-    assert bench.put(bench.client, 40_000, 80)["verdict"] == kernels.CUT
+    assert bench.put(bench.server, 80, 40_000)["verdict"] == tables.CUT
+    assert bench.put(bench.client, 40_000, 80)["verdict"] == tables.CUT
     assert bench.put(bench.server, 80, 40_001)["verdict"] == 0
     assert bench.flows["cuts"].tolist() == [[1, 1], [0, 0]]
 
@@ -193,6 +195,27 @@ def test_frames_leave_the_heap_in_order_of_time_and_of_coming_in() -> None:
 
 def test_a_link_without_room_says_so() -> None:
     bench = Bench(Setting(delay_ms=1))
-    bench.state.control[kernels.FAILED] = kernels.FULL_FLOWS
-    with pytest.raises(Exception, match="ran out of room for flows"):
+    for port in range(FLOWS + 1):
+        bench.state.control[tables.USED] = bench.state.control[tables.RECORDS] = bench.waiting = 0
+        bench.put(bench.client, port % 60_000 + 1, port // 60_000 + 1, flags=SYN)
+    with pytest.raises(LabError, match="ran out of room for flows"):
         bench.link.check()
+    waiting = Bench(Setting(delay_ms=1))
+    waiting.waiting = waiting.state.heap.shape[0]
+    waiting.put(waiting.client, 1, 2)
+    with pytest.raises(LabError, match="frames that wait at once"):
+        waiting.link.check()
+    copies = Bench(Setting(duplicate_pct=100))
+    copies.state.control[tables.RECORDS] = copies.state.records.size - 1
+    copies.put(copies.client, 1, 2)
+    with pytest.raises(LabError, match=r"frames \(frames\)"):
+        copies.link.check()
+
+
+def test_fates_do_not_follow_from_ports_that_are_drawn_for_a_transfer() -> None:
+    def lost(port: int) -> list[int]:
+        bench = Bench(Setting(loss_pct=20))
+        return [int(bench.put(bench.server, 20, port, payload=9)["verdict"]) for _ in range(100)]
+
+    assert lost(30_001) == lost(41_234)
+    assert lost(30_001) != lost(8080)

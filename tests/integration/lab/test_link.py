@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -103,10 +104,13 @@ def test_a_round_trip_takes_twice_the_delay(tmp_path: Path) -> None:
         "parameters": {"content_bytes": 1000},
     }
     for done in perform(tmp_path, entry):
-        for row, connection in done.joined():
-            wanted = 2 * done.run.link.delay_ms
-            assert row["handshake_ms"] == pytest.approx(wanted, abs=1.5)
-            assert connection["round_trip"] * 1e3 == pytest.approx(wanted, abs=2.5)
+        delay = done.run.link.delay_ms
+        for name, trips in (
+            ("labelled", [row["handshake_ms"] for row in done.rows]),
+            ("measured", [connection["round_trip"] * 1e3 for _, connection in done.joined()]),
+        ):
+            assert min(trips) >= 2 * delay, name
+            assert statistics.median(trips) < 2 * delay + 1.5, name  # the machine may be busy now and then
         at = {side: handshakes(done.capture(side)) for side in ("client", "server")}
         assert at["client"].keys() == at["server"].keys()
         for key, (syn, answer) in at[

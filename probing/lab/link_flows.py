@@ -1,0 +1,208 @@
+"""What the link knows of frames: the rows of its tables, the parts of a frame that matter, and which flow it is of."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Rows = NDArray[Any]
+Bytes = NDArray[np.uint8]
+
+PORT = np.dtype(
+    [
+        ("delay", "i8"), ("jitter", "i8"),  # ns, of one direction
+        ("loss", "f8"), ("reorder", "f8"), ("duplicate", "f8"), ("corrupt", "f8"),  # shares, 0..1
+        ("rate", "f8"),  # bits a second, 0: no limit
+        ("queue", "i8"),  # packets that may wait for the rate
+        ("table", "i8"),  # row of the table of the jitter's law
+        ("keep_order", "u1"), ("impaired", "u1"),  # bit 0: towards the server, bit 1: towards the client
+        ("client", "u1"),  # 1: this host's access to the network is the link; 0: a server, right behind it
+        ("mac", "u8"),
+        ("busy", "i8", 2), ("head", "i8", 2), ("tail", "i8", 2),  # state of the rate, by direction
+    ],
+    align=True,
+)  # fmt: skip
+FLOW = np.dtype(
+    [
+        ("src", "u4"), ("dst", "u4"), ("sport", "u2"), ("dport", "u2"), ("proto", "u1"), ("cut", "u1"),
+        ("origin", "u1"), ("target", "u1"),  # ports of the link
+        ("isn", "u4"), ("ordinal", "u4"), ("next", "i4"),
+        ("first", "i8"), ("last", "i8"),  # ns, monotonic: when the link met it, when it released the last of it
+        ("rng", "u8", 2),
+        # by direction, 0 from the originator: packets, bytes, packets with payload, SYN or FIN (data) that came in
+        ("packets", "i8", 2), ("bytes", "i8", 2), ("data", "i8", 2),
+        # and what became of them
+        ("lost", "i8", 2), ("lost_data", "i8", 2), ("overflow", "i8", 2), ("overflow_data", "i8", 2),
+        ("cuts", "i8", 2), ("duplicated", "i8", 2), ("corrupted", "i8", 2), ("reordered", "i8", 2),
+        ("reordered_data", "i8", 2), ("newest", "i8", 2), ("newest_data", "i8", 2), ("due", "i8", 2),
+        ("syn", "i8"), ("answer", "i8"),  # ns: SYN in, SYN+ACK out (0: not seen)
+    ],
+    align=True,
+)  # fmt: skip
+RECORD = np.dtype(
+    [
+        ("in_ts", "i8"), ("due", "i8"), ("out_ts", "i8"),  # ns, monotonic; out_ts 0: never released
+        ("start", "i8"), ("sent", "i8"),  # bytes into the store, as received and as sent
+        ("length", "u4"), ("flow", "i4"),  # flow -1: no IP
+        ("origin", "u1"), ("target", "u1"), ("verdict", "u1"), ("direction", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
+
+LOST, OVERFLOW, CUT, CORRUPT, EARLY, COPY = 1, 2, 4, 8, 16, 32  # verdict; COPY: no frame of its own came in
+STOP, RECORDS, USED, FLOWS, FAILED, UNSENT = range(6)  # of control
+FULL_STORE, FULL_RECORDS, FULL_FLOWS, FULL_HEAP = 1, 2, 3, 4  # of control[FAILED]
+EPHEMERAL = 10_000  # ports from here on are drawn by hosts (ip_local_port_range) and programs
+LAW = 4096  # entries of a law's table
+LARGEST = 9216  # bytes of a frame
+POLL_NS = 20_000_000  # how often the loop looks at STOP
+
+
+STEP = np.uint64(0x9E3779B97F4A7C15)
+_M2 = np.uint64(0xBF58476D1CE4E5B9)
+_M3 = np.uint64(0x94D049BB133111EB)
+
+
+class State(NamedTuple):
+    """All memory of a link."""
+
+    fds: NDArray[np.int32]  # (p,)
+    ports: Rows  # (p,) PORT
+    laws: NDArray[np.float64]  # (laws, LAW): deviation in units of the jitter, by rank
+    departures: NDArray[np.int64]  # (p, 2, q) when those that wait for the rate leave
+    flows: Rows  # (f,) FLOW
+    heads: NDArray[np.int32]  # (power of two,) first flow of a hash, -1: none
+    kinds: NDArray[np.uint64]  # (power of two, 2) name of a kind of flow and how many there were
+    records: Rows  # (r,) RECORD
+    store: Bytes  # (bytes,) frames, one after the other
+    heap: NDArray[np.int64]  # (h, 2) due time and record of what waits
+    control: NDArray[np.int64]  # (6,) changed by both sides
+    seed: np.uint64
+
+
+@njit(cache=True, nogil=True)
+def mix(x: np.uint64) -> np.uint64:
+    """The finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * _M2
+    x = (x ^ (x >> np.uint64(27))) * _M3
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def _at(data: Bytes, at: int) -> int:
+    return int(np.int64(data[at]))
+
+
+@njit(cache=True, nogil=True)
+def big_endian(data: Bytes, at: int, n: int) -> int:
+    value = 0
+    for k in range(n):
+        value = value << 8 | _at(data, at + k)
+    return value
+
+
+@njit(cache=True, nogil=True)
+def _ordinal(kinds: NDArray[np.uint64], name: np.uint64) -> int:
+    """How many flows of this kind came before; -1 when the table is full."""
+    mask = kinds.shape[0] - 1
+    k = int(np.int64(name & np.uint64(mask)))
+    for _ in range(mask + 1):
+        if kinds[k, 0] == name or kinds[k, 1] == 0:
+            kinds[k, 0] = name
+            kinds[k, 1] += np.uint64(1)
+            return int(np.int64(kinds[k, 1])) - 1
+        k = (k + 1) & mask
+    return -1
+
+
+class Segment(NamedTuple):
+    """What the link must know of a frame."""
+
+    src: int
+    dst: int
+    sport: int
+    dport: int
+    proto: int
+    flags: int  # of TCP
+    seq: int
+    payload: int  # bytes above TCP, UDP or IP
+    transport: int  # where the transport header starts, 0: no IPv4
+
+
+@njit(cache=True, nogil=True)
+def parse(data: Bytes, start: int, n: int) -> Segment:
+    """Addresses, ports and payload of an IPv4 frame."""
+    none = Segment(0, 0, 0, 0, 0, 0, 0, 0, 0)
+    if n < 34 or big_endian(data, start + 12, 2) != 0x0800:
+        return none
+    ip = start + 14
+    header = (_at(data, ip) & 15) * 4
+    total = min(big_endian(data, ip + 2, 2), n - 14)
+    at = ip + header
+    src, dst, proto = big_endian(data, ip + 12, 4), big_endian(data, ip + 16, 4), _at(data, ip + 9)
+    if header < 20 or header > total:
+        return none
+    left = total - header
+    if big_endian(data, ip + 6, 2) & 0x1FFF:  # a later fragment has no ports
+        return Segment(src, dst, 0, 0, proto, 0, 0, left, at)
+    if proto == 6 and left >= 20:
+        flags, offset = _at(data, at + 13), (_at(data, at + 12) >> 4) * 4
+        return Segment(
+            src, dst, big_endian(data, at, 2), big_endian(data, at + 2, 2), 6, flags, big_endian(data, at + 4, 4),
+            int(max(0, left - offset)), at,
+        )  # fmt: skip
+    if proto == 17 and left >= 8:
+        return Segment(src, dst, big_endian(data, at, 2), big_endian(data, at + 2, 2), 17, 0, 0, left - 8, at)
+    if proto == 1 and left >= 8 and (data[at] == 8 or data[at] == 0):  # echo: the identifier is its port
+        return Segment(
+            src, dst, big_endian(data, at + 4, 2), big_endian(data, at + 4, 2), 1, 0, 0, left - 8, at
+        )
+    return Segment(src, dst, 0, 0, proto, 0, 0, left, at)
+
+
+@njit(cache=True, nogil=True)
+def occupies(g: Segment) -> bool:
+    """Whether a loss is made good by sending again: payload, and the SYN and FIN of TCP; a bare ACK is not."""
+    return g.payload > 0 or (g.proto == 6 and g.flags & 3 != 0)
+
+
+@njit(cache=True, nogil=True)
+def flow_of(s: State, g: Segment, origin: int, target: int, now: int) -> tuple[int, int]:
+    """Number and direction of a segment's flow, a new one if need be; -1 when there is no room."""
+    here, there = np.uint64(g.src << 16 | g.sport), np.uint64(g.dst << 16 | g.dport)
+    slot = np.int64((mix(here) + mix(there) + np.uint64(g.proto)) & np.uint64(s.heads.size - 1))
+    k = s.heads[slot]
+    fresh_syn = g.proto == 6 and g.flags & 0x12 == 0x02
+    while k >= 0:
+        f = s.flows[k]
+        if f["proto"] == g.proto:
+            if f["src"] == g.src and f["sport"] == g.sport and f["dst"] == g.dst and f["dport"] == g.dport:
+                if fresh_syn and f["isn"] != g.seq:
+                    break  # the port is used again
+                return k, 0
+            if f["src"] == g.dst and f["sport"] == g.dport and f["dst"] == g.src and f["dport"] == g.sport:
+                if fresh_syn:
+                    break
+                return k, 1
+        k = f["next"]
+    n = s.control[FLOWS]
+    if n >= s.flows.size:
+        s.control[FAILED] = FULL_FLOWS
+        return -1, 0
+    f = s.flows[n]
+    f["src"], f["dst"], f["sport"], f["dport"], f["proto"] = g.src, g.dst, g.sport, g.dport, g.proto
+    f["origin"], f["target"], f["isn"], f["first"], f["last"] = origin, target, g.seq, now, now
+    name = mix(
+        np.uint64(origin << 40 | target << 32 | g.proto << 16 | (0 if g.proto == 1 else g.dport)) + STEP
+    )
+    f["ordinal"] = _ordinal(s.kinds, name)
+    start = mix(s.seed ^ name) + np.uint64(f["ordinal"])
+    f["rng"][0], f["rng"][1] = mix(start), mix(start ^ _M3)
+    f["newest"][0] = f["newest"][1] = f["newest_data"][0] = f["newest_data"][1] = -1
+    f["next"] = s.heads[slot]
+    s.heads[slot] = n
+    s.control[FLOWS] = n + 1
+    return n, 0
