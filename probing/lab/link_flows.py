@@ -195,10 +195,14 @@ def flow_of(s: State, g: Segment, origin: int, target: int, now: int) -> tuple[i
     f = s.flows[n]
     f["src"], f["dst"], f["sport"], f["dport"], f["proto"] = g.src, g.dst, g.sport, g.dport, g.proto
     f["origin"], f["target"], f["isn"], f["first"], f["last"] = origin, target, g.seq, now, now
-    name = mix(
-        np.uint64(origin << 40 | target << 32 | g.proto << 16 | (0 if g.proto == 1 else g.dport)) + STEP
-    )
-    f["ordinal"] = _ordinal(s.kinds, name)
+    # a port that a program drew (of FTP's data, say) is no part of the name: it is another one in the next repetition
+    port = 0 if g.proto == 1 or g.dport >= EPHEMERAL else g.dport
+    name = mix(np.uint64(origin << 40 | target << 32 | g.proto << 16 | port) + STEP)
+    ordinal = _ordinal(s.kinds, name)
+    if ordinal < 0:
+        s.control[FAILED] = FULL_FLOWS
+        return -1, 0
+    f["ordinal"] = ordinal
     start = mix(s.seed ^ name) + np.uint64(f["ordinal"])
     f["rng"][0], f["rng"][1] = mix(start), mix(start ^ _M3)
     f["newest"][0] = f["newest"][1] = f["newest_data"][0] = f["newest_data"][1] = -1

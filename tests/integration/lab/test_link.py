@@ -113,11 +113,13 @@ def test_a_round_trip_takes_twice_the_delay(tmp_path: Path) -> None:
             assert statistics.median(trips) < 2 * delay + 1.5, name  # the machine may be busy now and then
         at = {side: handshakes(done.capture(side)) for side in ("client", "server")}
         assert at["client"].keys() == at["server"].keys()
-        for key, (syn, answer) in at[
-            "client"
-        ].items():  # what is sent is seen at once, what comes when it is there
-            assert (at["server"][key][0] - syn) / 1e6 == pytest.approx(done.run.link.delay_ms, abs=1.5)
-            assert (answer - at["server"][key][1]) / 1e6 == pytest.approx(done.run.link.delay_ms, abs=1.5)
+        # what a host sends is seen at once at its side, what comes to it when it is there
+        for ways in (
+            [(at["server"][port][0] - syn) / 1e6 for port, (syn, _) in at["client"].items()],
+            [(answer - at["server"][port][1]) / 1e6 for port, (_, answer) in at["client"].items()],
+        ):
+            assert min(ways) >= delay
+            assert statistics.median(ways) < delay + 1.0
 
 
 def test_duplicates_and_damage_reach_the_receiver_only(tmp_path: Path) -> None:
