@@ -1,0 +1,89 @@
+"""The corpora: made anew where that is possible, and those that are committed everywhere."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from engine.config import Config
+from engine.reading import read_connection_tables
+from probing.corpus import join, read_corpus
+from probing.lab import catalog
+from probing.lab.check import programs
+from tests.integration.kafka.site import ROOT
+from tests.lab import needs
+
+COMMITTED = ROOT / "corpora"
+STATES = {
+    "fin": {"SF"}, "timeout": {"SF"}, "rst": {"RSTO", "RSTR"}, "sudden": {"S1", "S2"}, "refused": {"REJ", "S0"},
+    "none": {"SF", "S0", "SHR", "OTH"},
+}  # fmt: skip
+
+
+def check_corpus(path: Path) -> None:
+    """Every connection of the capture has one row, every row one connection, and ends as its row says."""
+    corpus = read_corpus(path)
+    connections = pa.concat_tables(list(read_connection_tables([corpus.capture], Config())))
+    rows = join(corpus.labels, connections)
+    assert Counter(rows.tolist()) == Counter(range(corpus.labels.num_rows))
+    endings = corpus.labels.column("termination").to_pylist()
+    lossy = [loss > 0 for loss in corpus.labels.column("loss_pct").to_pylist()]
+    states = connections.column("conn_state").to_pylist()
+    wrong = [
+        (
+            corpus.labels.slice(k, 1)
+            .select(["scenario", "activity", "client_impl", "termination"])
+            .to_pylist(),
+            state,
+        )
+        for k, state in zip(rows.tolist(), states)
+        if state not in STATES[endings[k]]
+        and not (lossy[k] and state in ("S2", "S3"))  # the last FIN was lost
+    ]
+    assert wrong == []
+    assert set(endings) >= {"fin", "rst", "sudden", "timeout"}
+
+
+@pytest.mark.lab
+@pytest.mark.compiled
+def test_small_is_made_in_minutes_and_holds_every_scenario(tmp_path: Path) -> None:
+    needs(*programs(["small"]))
+    done = subprocess.run(
+        [sys.executable, "-m", "engine.cli", "lab", "run", "small", "--out", str(tmp_path), "--headers"],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    check_corpus(tmp_path / "small")
+    corpus = read_corpus(tmp_path / "small")
+    assert corpus.labels.num_rows > 1200
+    assert set(corpus.labels.column("scenario").to_pylist()) == set(catalog.scenarios())
+    assert sum(run["failed_samples"] for run in corpus.manifest["runs"]) <= 2
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("name", ["small", "probe"])
+def test_committed_corpora_are_whole(name: str) -> None:
+    check_corpus(COMMITTED / name)
+
+
+def test_committed_corpora_are_small_and_of_headers_only() -> None:
+    files = [path for path in COMMITTED.iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 8_000_000
+    for name in ("small", "probe"):
+        assert read_corpus(COMMITTED / name).manifest["snap"] == "headers"
+
+
+def test_committed_corpora_have_the_settings_of_their_files() -> None:
+    """Of probe a share of the samples, but every run."""
+    for name in ("small", "probe"):
+        made = {run["run"]["id"]: run["run"] for run in read_corpus(COMMITTED / name).manifest["runs"]}
+        wanted = {run.id: run.model_dump(mode="json") for run in catalog.expand(catalog.find(name))}
+        assert made.keys() == wanted.keys()
+        for key, run in made.items():
+            less = {"samples": wanted[key]["samples"], "users": wanted[key]["users"]}
+            assert run | less == wanted[key]
