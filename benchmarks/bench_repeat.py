@@ -32,7 +32,7 @@ from probing.lab.settings import Corpus, Entry, Run
 from probing.lab.vantage import HEADERS
 
 TIMES = 10
-SAMPLES = 2
+SAMPLES = 1
 DELAY_MS = 5
 LONGEST = 400  # packets of a sequence that are compared: difflib's time grows with their square
 Packet = tuple[bool, int, int]  # from the originator, payload, flags

@@ -49,17 +49,22 @@ def list_all(as_json: bool) -> None:
         click.echo(json.dumps(known))
         return
     for name, given in catalog.scenarios().items():
-        click.echo(f"{name}: {given.about}")
+        click.echo(f"{name}: {_line(given.about)}")
         click.echo(f"  servers     {', '.join(given.servers)}")
         click.echo(f"  clients     {', '.join(given.clients)}")
         for activity, does in given.activities.items():
             attack = f" [attack: {does.attack_kind}]" if does.attack else ""
-            click.echo(f"  {activity:<22}{does.about}{attack}")
+            click.echo(f"  {activity:<22}{_line(does.about)}{attack}")
     click.echo("")
     for name in catalog.corpora():
         corpus = catalog.find(name)
         runs = catalog.expand(corpus)
-        click.echo(f"{name}: {corpus.about} ({len(runs):,} runs, {sum(r.samples for r in runs):,} samples)")
+        click.echo(f"{name}: {_line(corpus.about)} ({len(runs):,} runs, {sum(r.samples for r in runs):,} samples)")
+
+
+def _line(text: str) -> str:
+    """Text on one line."""
+    return " ".join(text.split())
 
 
 @lab.command("check")
