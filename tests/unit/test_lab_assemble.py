@@ -24,8 +24,8 @@ S = 1_000_000_000
 BASE = 1_700_000_000 * S
 
 
-def make(tmp_path: Path, starts: list[int], length: int = S) -> tuple[Corpus, list[Run], Path]:
-    """Runs with three packets each, over `length` ns."""
+def make(tmp_path: Path, starts: list[int], lengths: list[int] | None = None) -> tuple[Corpus, list[Run], Path]:
+    """Runs with three packets each, over a second or their lengths in ns."""
     entry = {
         "scenario": "http",
         "server": "nginx",
@@ -35,7 +35,7 @@ def make(tmp_path: Path, starts: list[int], length: int = S) -> tuple[Corpus, li
     }
     corpus = Corpus(name="c", about="", runs=(Entry.model_validate(entry),))
     runs = catalog.expand(corpus)
-    for run, start in zip(runs, starts):
+    for run, start, length in zip(runs, starts, lengths or [S] * len(starts)):
         folder = tmp_path / "c.runs" / run.id
         folder.mkdir(parents=True)
         times = [BASE + start, BASE + start + length // 2, BASE + start + length]
@@ -106,9 +106,8 @@ def test_long_silences_between_runs_are_shortened_and_labels_follow(tmp_path: Pa
 
 
 def test_a_long_run_does_not_hide_the_silence_behind_it(tmp_path: Path) -> None:
-    _, runs, folder = make(tmp_path, [0, S // 2, 3 * S], length=S)
-    found = assemble.parts(runs, folder)
-    assert [part.shift for part in found] == [0, 0, 0]
+    _, runs, folder = make(tmp_path, [0, S, 12 * S], [10 * S, S, S])
+    assert [part.shift for part in assemble.parts(runs, folder)] == [0, 0, 0]
 
 
 def test_the_label_file_is_read_by_the_engine_without_what_is_measured(tmp_path: Path) -> None:
