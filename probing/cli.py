@@ -59,7 +59,9 @@ def list_all(as_json: bool) -> None:
     for name in catalog.corpora():
         corpus = catalog.find(name)
         runs = catalog.expand(corpus)
-        click.echo(f"{name}: {_line(corpus.about)} ({len(runs):,} runs, {sum(r.samples for r in runs):,} samples)")
+        click.echo(
+            f"{name}: {_line(corpus.about)} ({len(runs):,} runs, {sum(r.samples for r in runs):,} samples)"
+        )
 
 
 def _line(text: str) -> str:

@@ -24,7 +24,9 @@ S = 1_000_000_000
 BASE = 1_700_000_000 * S
 
 
-def make(tmp_path: Path, starts: list[int], lengths: list[int] | None = None) -> tuple[Corpus, list[Run], Path]:
+def make(
+    tmp_path: Path, starts: list[int], lengths: list[int] | None = None
+) -> tuple[Corpus, list[Run], Path]:
     """Runs with three packets each, over a second or their lengths in ns."""
     entry = {
         "scenario": "http",
