@@ -2,10 +2,11 @@
 
     sudo python -m benchmarks.bench_repeat --json docs/figures/bench_repeat.json
 
-Every activity of every scenario is run ten times with the same seed, each time in fresh hosts, and the connections of
-each repetition are compared with those of the first. A connection is the sequence of its packets: direction, payload
-and TCP flags. Acknowledgements that carry nothing follow the scheduler, so two figures are given: the share of
-connections whose sequences are equal without them, and how alike the whole sequences are (difflib's ratio, 1 = equal).
+Every activity of every scenario (each with one client, the first with all) is run ten times with the same seed, each
+time in fresh hosts, and the connections of each repetition are compared with those of the first. A connection is the
+sequence of its packets: direction, payload and TCP flags. Acknowledgements that carry nothing follow the scheduler, so
+two figures are given: the share of connections whose sequences are equal without them, and how alike the whole
+sequences are (difflib's ratio, 1 = equal).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from engine.reading import read_packets
 from probing.lab import catalog
 from probing.lab.campaign import Worker
 from probing.lab.run import How
-from probing.lab.settings import Corpus, Entry, Run
+from probing.lab.settings import Corpus, Entry, Run, Scenario
 from probing.lab.vantage import HEADERS
 
 TIMES = 10
@@ -86,14 +87,24 @@ def compare(first: list[list[Packet]], again: list[list[Packet]]) -> tuple[int, 
 
 
 def chosen(word: str) -> list[Run]:
-    """A scenario's activities, each with its first server and every client."""
+    """A scenario's activities, each with its first server and first client; the first of them with every client."""
     given = catalog.scenario(word)
     runs = []
-    for activity in given.activities:
-        entry = Entry(scenario=word, activity=activity, server=given.servers_of(activity)[0], samples=SAMPLES,
-                      link={"delay_ms": DELAY_MS})  # fmt: skip
+    for k, activity in enumerate(given.activities):
+        client: Any = "all" if k == 0 else given.clients_of(activity)[0]
+        entry = Entry(
+            scenario=word, activity=activity, server=_server(given, activity, client), client=client,
+            samples=SAMPLES, link={"delay_ms": DELAY_MS},
+        )  # fmt: skip
         runs += catalog.expand(Corpus(name=f"repeat-{activity}", about="", runs=(entry,)))
     return runs
+
+
+def _server(given: Scenario, activity: str, client: str) -> Any:
+    """The first server that a client can talk to."""
+    if client == "all":
+        return given.servers_of(activity)[0] if not given.pairs else "all"
+    return next(server for server in given.servers_of(activity) if given.fits(client, server))
 
 
 def measure(run: Run, worker: Worker, folder: Path) -> dict[str, Any]:
