@@ -74,7 +74,7 @@ def repeat(document: dict[str, Any]) -> str:
     """The table of bench_repeat: one row a scenario and client, worst activity named."""
     lines = [
         f"Every activity ten times with the same seed, in fresh hosts, {document['delay_ms']} ms each way, no faults; "
-        f"{document['samples']} samples each (`python -m benchmarks.bench_repeat`, commit {document['commit']}). A "
+        f"samples in a run: {document['samples']} (`python -m benchmarks.bench_repeat`, commit {document['commit']}). A "
         "connection is the sequence of its packets' directions, payload sizes and TCP flags.",
         "",
         "| scenario | client | connections compared | equal, bare ACKs left out | equal, all packets | "
