@@ -74,8 +74,8 @@ def repeat(document: dict[str, Any]) -> str:
     """The table of bench_repeat: one row a scenario and client, worst activity named."""
     lines = [
         f"Every activity ten times with the same seed, in fresh hosts, {document['delay_ms']} ms each way; "
-        f"samples in a run: {document['samples']} (`python -m benchmarks.bench_repeat`, commit {document['commit']}). A "
-        "connection is the sequence of its packets' directions, payload sizes and TCP flags.",
+        f"samples in a run: {document['samples']} (`python -m benchmarks.bench_repeat`, commit {document['commit']}). "
+        "A connection is the sequence of its packets' directions, payload sizes and TCP flags.",
         "",
         "| scenario | client | connections compared | equal, bare ACKs left out | equal, all packets | "
         "alike (1 = equal) | least equal activity |",
