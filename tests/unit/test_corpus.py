@@ -24,7 +24,8 @@ T0 = 1_700_000_000_000_000_000
 SECOND = 1_000_000_000
 ROW: dict[str, Any] = {
     "src": "10.0.0.10", "sport": 40000, "dst": "10.0.0.1", "dport": 80, "proto": "tcp", "start": T0, "end": T0 + SECOND,
-    "scenario": "http", "task": "web", "activity": "get", "role": "main", "client_impl": "curl", "server_impl": "nginx",
+    "scenario": "http", "task": "web", "activity": "get", "role": "main",
+    "background": 0, "keep_order": 0, "client_impl": "curl", "server_impl": "nginx",
     "attack": 0, "attack_kind": "none", "content_kind": "text", "cache": "cold", "load": "none", "delay_ms": 0.0,
     "jitter_ms": 0.0, "distribution": "normal", "loss_pct": 0.0, "reorder_pct": 0.0, "duplicate_pct": 0.0,
     "corrupt_pct": 0.0, "rate_kbit": 0.0, "queue_packets": 1000, "impaired": "both", "termination": "fin", "users": 1,
@@ -146,7 +147,7 @@ def test_a_wrong_column_is_named(tmp_path: Path, change: Any, says: str) -> None
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"role": "helper"}, "row 2: role helper is none of main, control, data, lookup, background, scan"),
+        ({"role": "helper"}, "row 2: role helper is none of main, control, data, scan"),
         ({"proto": "sctp"}, "row 2: proto sctp is none of tcp, udp, icmp"),
         ({"attack": 2}, "row 2: attack 2 is none of 0, 1"),
         ({"distribution": "poisson"}, "row 2: distribution poisson is none of uniform"),
