@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 
 from probing.lab import catalog, load, netem, registry
 from probing.lab.errors import LabError
-from probing.lab.isolation import OVERLAID
+from probing.lab.isolation import OVERLAID, PATH
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DISTRIBUTIONS = {"debian": "apt-get install", "fedora": "dnf install", "arch": "pacman -S"}
 # program -> package on Debian and Ubuntu, Fedora, Arch; an empty name: not packaged there
 PACKAGES: dict[str, tuple[str, str, str]] = {

@@ -35,6 +35,13 @@ def call(function: str, *arguments: object) -> None:
         raise OSError(ctypes.get_errno(), f"{function}: {os.strerror(ctypes.get_errno())}")
 
 
+def open_tap(name: str) -> int:
+    """Make a TAP device in this thread's network namespace; the end that frames are read from and written to."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+    return fd
+
+
 class Host:
     """One host. ``fd`` is the link's end of its interface."""
 
@@ -67,8 +74,7 @@ class Host:
             path = Path("/proc/sys/net") / setting
             if path.exists():
                 path.write_text(str(value))
-        self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        fcntl.ioctl(self.fd, _TUNSETIFF, struct.pack("16sH22x", b"eth0", _IFF_TAP | _IFF_NO_PI))
+        self.fd = open_tap("eth0")
 
     def connect(self, others: Sequence[Host]) -> None:
         """Bring the interface up; every host knows all others, so that no ARP is seen."""

@@ -22,6 +22,7 @@ NEWNS, NEWUTS, NEWIPC, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x2000000
 _REC, _PRIVATE, _BIND = 16384, 1 << 18, 4096
 _PDEATHSIG = 1
 
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where programs of runs are looked for
 ROOM = Path("/run/lab")  # of the run, in memory: gone with it
 OUT = ROOM / "out"  # the folder of results, outside
 OVERLAID = ("/etc", "/var", "/home", "/root", "/srv", "/opt")
@@ -120,7 +121,7 @@ def _furnish(out: Path) -> None:
     os.environ["TMPDIR"] = str(ROOM / "tmp")
     os.environ["HOME"] = "/root"
     os.environ["LC_ALL"] = "C.UTF-8"
-    os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    os.environ["PATH"] = PATH
     for name in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"):
         os.environ.pop(name, None)
         os.environ.pop(name.upper(), None)

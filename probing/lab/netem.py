@@ -8,10 +8,7 @@ flows, and are not repeated. A frame that it damages, in whatever place, is know
 
 from __future__ import annotations
 
-import fcntl
-import os
 import socket
-import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,13 +18,12 @@ import numpy as np
 from probing.lab import link_flows as tables
 from probing.lab import relay_kernels
 from probing.lab.errors import LabError
-from probing.lab.hosts import CLONE_NEWNET, MTU, Host, call
+from probing.lab.hosts import CLONE_NEWNET, MTU, Host, call, open_tap
 from probing.lab.link import BOUNDS, Bounds, Link, Log
 from probing.lab.settings import Link as Setting
 
 PROBE = "ip link add probe0 type dummy && tc qdisc add dev probe0 root netem delay 1ms"
 ETH_P_ALL = 3
-_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 2, 0x1000
 SLACK_MS = 200  # waited for the last frame, beyond the longest delay
 LIMIT = 10_000  # packets that a line without a rate may hold
 
@@ -86,8 +82,7 @@ def _stay(setting: Setting) -> float:
 
 def _line(name: str, queue: Sequence[str]) -> tuple[int, int]:
     """Make a delay line in this thread's network namespace: (socket to put frames in, device to read them from)."""
-    device = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.ioctl(device, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+    device = open_tap(name)
     lines = (
         ["ip", "link", "set", name, "mtu", str(MTU), "txqueuelen", "10000", "up"],
         ["tc", "qdisc", "replace", "dev", name, "root", *queue],
