@@ -64,7 +64,8 @@ class Detector:
             rest = take(rest, slice(n, None))
             for scorer in self.scorers:
                 scorer.settle(self.tracker.live)
-        self._advance(block.now, offset, out)
+        if not len(block):
+            self._advance(block.now, offset, out)
         return out
 
     def start_cold(self) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine.clock import LEAP
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_TRANSPORT, Kind, Packets, empty_packets
 
 V4 = np.uint64(0xFFFF << 32)
 
 
-def stream(seed: int, n: int, *, ordered: bool = False) -> Packets:
+def stream(seed: int, n: int, *, ordered: bool = False, leaps: bool = False) -> Packets:
     """n packets among a few hosts and ports: TCP with plausible and implausible flags and numbers, UDP, ICMP,
-    fragments, ARP, unreadable frames; gaps longer than the timeouts; times out of order unless ``ordered``."""
+    fragments, ARP, unreadable frames; gaps longer than the timeouts; times out of order unless ``ordered``.
+    With ``leaps``: hours of silence too, and single time stamps years ahead unless ``ordered``.
+    """
     rng = np.random.default_rng(seed)
     p = empty_packets(n)
     gaps = rng.choice(
@@ -20,6 +23,11 @@ def stream(seed: int, n: int, *, ordered: bool = False) -> Packets:
     p.ts[:] = 1_700_000_000_000_000_000 + np.cumsum(gaps)
     if not ordered:
         p.ts[:] -= rng.choice([0, 9_000, 4_000_000], n, p=[0.8, 0.15, 0.05])
+    if leaps:
+        odd = np.random.default_rng([seed, 1]).random(n)
+        p.ts[:] += np.cumsum(np.where(odd < 0.02, 2 * LEAP, 0))
+        if not ordered:
+            p.ts[odd > 0.98] += 50_000 * LEAP
     hosts, ports = rng.integers(0, 4, (2, n)), rng.integers(0, 3, (2, n))
     p.src_lo[:], p.dst_lo[:] = V4 + hosts[0].astype("u8"), V4 + hosts[1].astype("u8")
     p.src_mac[:], p.dst_mac[:] = hosts[0] + 10, hosts[1] + 10

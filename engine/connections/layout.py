@@ -80,6 +80,7 @@ PACKET_IN_RECOVERY = 2
 PACKET_OPENED = 4  # the packet opened its connection
 
 HISTORY_LETTERS = 24
+RECENT = 4  # latest packets of a side among which a copy of the capture's is looked for; a power of two
 FRAGMENTS = 1 << 14  # fragmented datagrams whose later fragments are known
 FRAGMENT_WAYS = 4  # places for those of one hash
 
@@ -119,14 +120,15 @@ SIDE = np.dtype(
         ("packets", "u8"), ("ip_bytes", "u8"), ("payload", "u8"),
         ("missed", "u8"), ("again_bytes", "u8"),  # bytes acknowledged but never captured; bytes seen twice
         ("base", "u4"),  # sequence number that is 0 in relative numbers
-        ("last_seq", "u4"), ("last_ack", "u4"), ("last_payload", "u4"),  # of the latest packet
+        ("recent", "u8", (RECENT,)),  # hash (high half) and ns (low half) of the latest packets
+        ("last_ack", "u4"),  # of the latest packet
         ("syn_seq", "u4"), ("fin_seq", "u4"), ("rst_seq", "u4"),  # latest seen, for the history
         ("data", "u4"),  # segments with payload
         ("duplicates", "u4"), ("spurious", "u4"), ("reordered", "u4"), ("late", "u4"), ("partial", "u4"),
         ("keep_alive", "u4"), ("zero_window_probe", "u4"), ("zero_window", "u4"),
         ("capture_duplicate", "u4"), ("duplicate_ack", "u4"), ("episodes", "u4"),
         ("rexmit", "u4"), ("gaps", "u4"),  # counts behind the history's t and g
-        ("last_window", "u2"), ("last_id", "u2"), ("hist", "u2"),  # hist: letters already written
+        ("last_window", "u2"), ("hist", "u2"),  # hist: letters already written
         ("last_flags", "u1"), ("state", "u1"), ("prev_state", "u1"), ("did_close", "u1"),
         ("have_base", "u1"), ("fins", "u1"), ("holes", "u1"), ("probed", "u1"),
     ],

@@ -28,7 +28,7 @@ from engine.connections.layout import (
     Ending,
     State,
 )
-from engine.connections.tracker import ICMP, ICMP6, TCP, UDP
+from engine.connections.track_kernels import ICMP, ICMP6, TCP, UDP
 from engine.types import Rows
 
 V4_PREFIX = np.uint64(0xFFFF)
@@ -255,8 +255,8 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
             columns[f"{prefix}_{name}"] = total
     flags = rows["flags"]
     columns |= {
-        "recovery_seconds": (orig["recovery_ns"] + resp["recovery_ns"]) * 1e-9,
-        "round_trip": pa.array(rows["handshake"] * 1e-9, mask=rows["handshake"] == 0),
+        "recovery_seconds": (orig["recovery_ns"] + resp["recovery_ns"]) / 1e9,
+        "round_trip": pa.array(rows["handshake"] / 1e9, mask=rows["handshake"] == 0),
         "proper_close": finished,
         "midstream": (flags & FLAG_MIDSTREAM) != 0,
         "holes_overflow": (flags & FLAG_HOLES_OVERFLOW) != 0,

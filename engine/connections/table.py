@@ -149,6 +149,20 @@ def close(t: Table, slot: Int, ending: Int, closed: NDArray[np.int32], n_closed:
 
 
 @kernel
+def has_lapsed(t: Table, slot: Int, now: Int, timeouts: NDArray[np.int64]) -> bool:
+    """Whether a connection has waited for its list's timeout."""
+    return bool(due(t.links[slot]["since"], timeouts[t.rows[slot]["timer"]]) <= now)
+
+
+@kernel
+def close_lapsed(t: Table, slot: Int, closed: NDArray[np.int32], n_closed: Int) -> Int:
+    """Close a connection that has waited for its list's timeout."""
+    t.clock[EXPIRED] += 1
+    ending = END_CLOSED if t.rows[slot]["timer"] == CLOSING else END_TIMEOUT
+    return close(t, slot, ending, closed, n_closed)
+
+
+@kernel
 def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_closed: Int) -> Int:
     """Close what has waited for its list's timeout, or -1 - count when ``closed`` is full first.
 
@@ -158,11 +172,10 @@ def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_c
     next_expiry = np.int64(MAX_TIME)
     for timer in range(TIMERS):
         slot = t.heads[timer]
-        while slot >= 0 and due(t.links[slot]["since"], timeouts[timer]) <= now:
+        while slot >= 0 and has_lapsed(t, slot, now, timeouts):
             if n_closed >= closed.size - 2:  # the packet at hand may close two more
                 return -1 - n_closed
-            n_closed = close(t, slot, END_CLOSED if timer == CLOSING else END_TIMEOUT, closed, n_closed)
-            t.clock[EXPIRED] += 1
+            n_closed = close_lapsed(t, slot, closed, n_closed)
             slot = t.heads[timer]
         if slot >= 0:
             next_expiry = min(next_expiry, due(t.links[slot]["since"], timeouts[timer]))

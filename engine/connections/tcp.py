@@ -27,7 +27,7 @@ from engine.connections.history import (
     write_history,
     write_letter,
 )
-from engine.connections.layout import Segment, State
+from engine.connections.layout import RECENT, Segment, State
 from engine.connections.ranges import (
     ACK_GUARD,
     CLOSED,
@@ -49,10 +49,17 @@ PARTIAL_STATE, ESTABLISHED, RESET = int(State.PARTIAL), int(State.ESTABLISHED), 
 
 PURE_ACK, KEEP_ALIVE = int(Segment.ACK), int(Segment.KEEP_ALIVE)
 ZERO_WINDOW_PROBE, CAPTURE_DUPLICATE = int(Segment.ZERO_WINDOW_PROBE), int(Segment.CAPTURE_DUPLICATE)
+BEGINNING = -(1 << 62)  # ns; before all packets
 BEFORE, UNTRUSTED = int(Segment.BEFORE), int(Segment.UNTRUSTED)
 
+_U32 = np.uint64(0xFFFFFFFF)
+_S32 = np.uint64(32)
+_M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
+
 TRUSTED_JUMP = 1 << 20  # a SYN or RST further off than this does not move the sequence space (Zeek)
-DUPLICATE_WINDOW = 1_000_000  # ns; within it the same packet again is the capture's doing
+DUPLICATE_WINDOW = 1_000_000  # ns; within it the same packet (IP id and all) again is the capture's doing
+TWIN_WINDOW = 100_000  # ns; within it a segment equal to the one before is, even without an IP id (IPv6)
+SILENCE = 1_000_000_000  # ns; where no ACK is captured, a hole keeps recovery going for so long (least RTO, RFC 6298)
 
 
 @kernel
@@ -128,7 +135,8 @@ def send(
     length = payload + ((flags >> 1) & 1) + (flags & 1)
     end = begin + length
     if payload <= 1 and not flags & (SYN | FIN) and me["state"] >= PARTIAL_STATE:
-        if begin == me["high"] - 1 and me["acked"] >= me["high"] and me["fin"] == 0 and me["high"] > 1:
+        known = me["high"] > 1 or me["t_syn"] > 0
+        if begin == me["high"] - 1 and me["acked"] >= me["high"] and me["fin"] == 0 and known:
             me["keep_alive"] += 1
             if payload:
                 write_again(row, me, d)
@@ -160,17 +168,20 @@ def send(
         write_again(row, me, d)
     kind = place(row, me, you, holes, s, begin, end, ts)
     count(me, kind)
-    if kind != NEW or has_open_hole(me, holes, s):
+    unheard = you["packets"] == 0  # the capture has one direction only: no ACK will ever end an episode
+    if kind != NEW or has_open_hole(me, holes, s, ts - SILENCE if unheard else BEGINNING):
         enter_recovery(me, ts)
         leave_recovery(me, ts)  # at once, when everything had been acknowledged: a spurious segment
+    elif unheard and me["recovery_point"]:
+        end_recovery(me, ts)
     return kind
 
 
 @kernel
-def has_open_hole(me: Any, holes: Holes, s: Int) -> bool:
-    """Whether something unseen is not acknowledged either."""
+def has_open_hole(me: Any, holes: Holes, s: Int, since: Int) -> bool:
+    """Whether something unseen is not acknowledged either, and not older than ``since``."""
     for k in range(me["holes"]):  # noqa: SIM110 -- numba compiles no any()
-        if holes[s, k, 1] > me["acked"]:
+        if holes[s, k, 1] > me["acked"] and holes[s, k, 2] >= since:
             return True
     return False
 
@@ -188,8 +199,35 @@ def enter_recovery(me: Any, ts: Int) -> None:
 def leave_recovery(me: Any, ts: Int) -> None:
     """End the episode whose recovery point has been acknowledged."""
     if me["recovery_point"] and me["acked"] >= me["recovery_point"]:
-        me["recovery_ns"] += max(0, ts - me["t_recovery"])
-        me["recovery_point"] = 0
+        end_recovery(me, ts)
+
+
+@kernel
+def end_recovery(me: Any, ts: Int) -> None:
+    """End the episode that runs."""
+    me["recovery_ns"] += max(0, ts - me["t_recovery"])
+    me["recovery_point"] = 0
+
+
+@kernel
+def is_copy(me: Any, ts: Int, flags: Int, seq: Int, ack: Int, payload: Int, ip_id: Int) -> bool:
+    """Whether the capture has the packet already, a moment ago; the packet is remembered."""
+    x = (np.uint64(seq) << _S32 | np.uint64(ack)) * _M1
+    x ^= x >> _S32
+    x = (x ^ (np.uint64(payload) << _S32 | np.uint64(ip_id) << np.uint64(8) | np.uint64(flags))) * _M2
+    mine, clock, latest = x >> _S32, np.uint64(ts) & _U32, np.int64(me["packets"])
+    found = False
+    for k in range(1, RECENT + 1):
+        one = me["recent"][(latest - k) & (RECENT - 1)]
+        if k > latest or one >> _S32 != mine:
+            continue
+        age = np.int64((clock - one) & _U32)
+        if ip_id != 0:
+            found |= bool(age <= DUPLICATE_WINDOW)
+        elif k == 1 and (payload > 0 or flags & (SYN | FIN)):  # equal ACKs without an id may well be two
+            found |= bool(age <= TWIN_WINDOW)
+    me["recent"][latest & (RECENT - 1)] = mine << _S32 | clock
+    return found
 
 
 @kernel
@@ -293,16 +331,7 @@ def segment(
     flags: Int, seq: Int, ack: Int, payload: Int, window: Int, ip_id: Int,
 ) -> Int:  # fmt: skip
     """All of the above for one packet of side d, whose SIDE row is number s; returns its Segment class."""
-    if (
-        me["packets"] > 0
-        and ts - me["last_ts"] <= DUPLICATE_WINDOW
-        and ip_id != 0
-        and ip_id == me["last_id"]
-        and seq == me["last_seq"]
-        and ack == me["last_ack"]
-        and payload == me["last_payload"]
-        and flags == me["last_flags"]
-    ):
+    if is_copy(me, ts, flags, seq, ack, payload, ip_id):
         me["capture_duplicate"] += 1
         if payload:
             write_again(row, me, d)
@@ -318,7 +347,7 @@ def segment(
         and ack == me["last_ack"]
         and window == me["last_window"]
         and you["high"] > you["acked"]
-        and me["packets"] > 0
+        and me["last_flags"] & ACK != 0
     )
     if flags & SYN:
         me["t_syn"] = ts
@@ -337,16 +366,16 @@ def segment(
         and me["t_syn"] > 0
         and you["t_syn"] > me["t_syn"]
         and you["acked"] >= 1
+        and not flags & FIN
+        and seq == (np.int64(me["base"]) + 1) & 0xFFFFFFFF
+        and me["duplicates"] + me["spurious"] + you["duplicates"] + you["spurious"] == 0  # Karn's rule
     ):
         row["handshake"] = max(1, ts - me["t_syn"])
     if advance(row, me, you, d, flags, seq, payload):
         me["did_close"] = 1
     if flags & ACK and you["holes"] > 0:
         count_losses(row, you, me, holes, s ^ 1, 1 - d, ts, ACK_GUARD)
-    me["last_seq"] = seq
     me["last_ack"] = ack
-    me["last_payload"] = payload
     me["last_flags"] = flags
-    me["last_id"] = ip_id
     me["last_window"] = window
     return kind

@@ -21,7 +21,8 @@ from engine.config import Config
 from engine.connections.bounds import TrackerConfig
 from engine.connections.layout import Segment
 from engine.connections.record import address_text
-from engine.connections.tracker import TCP, Tracker
+from engine.connections.track_kernels import TCP
+from engine.connections.tracker import Tracker
 from engine.decode import DecodeConfig
 from engine.reading import read_packets
 from engine.types import KIND_FRAGMENT, KIND_TRANSPORT, Packets, concatenate, take

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from connectors.memory import MemoryBus
 from engine import wire
+from engine.clock import NOW, new_clock, run
 from engine.connections.bounds import TrackerConfig
 from engine.connections.tracker import Tracker
 from engine.decode import DecodeConfig
@@ -47,11 +48,11 @@ def detector(config: TrackerConfig, partition: int = 0) -> Detector:
 def blocks(p: Packets, at: list[int]) -> list[PacketBlock]:
     """p cut at the given rows."""
     edges = [0, *sorted(min(c, p.ts.size) for c in at), p.ts.size]
-    out, now = [], np.iinfo(np.int64).min
+    out, clock = [], new_clock()
     for a, b in pairwise(edges):
         part = take(p, slice(a, b))
-        now = max([now, *part.ts.tolist()])
-        out.append(PacketBlock("s", 0, a, part, now))
+        run(clock, part.ts)
+        out.append(PacketBlock("s", 0, a, part, int(part.ts.max()) if b > a else int(clock[NOW])))
     return out
 
 
@@ -79,10 +80,12 @@ def flat(said: list[ScoreBatch]) -> bytes:
 
 
 @pytest.mark.compiled
-@given(seed=seeds, at=cuts)
+@given(seed=seeds, leaps=st.booleans(), at=cuts)
 @settings(max_examples=30, deadline=None)
-def test_cutting_a_stream_elsewhere_changes_no_connection_and_no_score(seed: int, at: list[int]) -> None:
-    p = stream(seed, 400)
+def test_cutting_a_stream_elsewhere_changes_no_connection_and_no_score(
+    seed: int, leaps: bool, at: list[int]
+) -> None:
+    p = stream(seed, 400, leaps=leaps)
     whole, cut = outcome(detector(SMALL), blocks(p, [])), outcome(detector(SMALL), blocks(p, at))
     assert sum(map(len, whole)) > 0
     assert flat(whole) == flat(cut)
@@ -95,10 +98,10 @@ def connection_rows(said: list[ScoreBatch]) -> list[bytes]:
 
 
 @pytest.mark.compiled
-@given(seed=seeds, count=st.integers(2, 5))
+@given(seed=seeds, leaps=st.booleans(), count=st.integers(2, 5))
 @settings(max_examples=30, deadline=None)
-def test_one_partition_or_several_give_the_same_connections(seed: int, count: int) -> None:
-    p = stream(seed, 400, ordered=True)
+def test_one_partition_or_several_give_the_same_connections(seed: int, leaps: bool, count: int) -> None:
+    p = stream(seed, 400, ordered=True, leaps=leaps)
     one = outcome(detector(ROOMY), blocks(p, [100, 200]))
     goes = partitions(p, count)
     several: list[ScoreBatch] = []
@@ -153,12 +156,12 @@ def test_a_block_that_comes_again_is_skipped_and_counted() -> None:
 
 
 @pytest.mark.compiled
-@given(seed=seeds, at=cuts, again=cuts)
+@given(seed=seeds, leaps=st.booleans(), at=cuts, again=cuts)
 @settings(max_examples=20, deadline=None)
 def test_a_stream_published_again_in_other_blocks_changes_nothing(
-    seed: int, at: list[int], again: list[int]
+    seed: int, leaps: bool, at: list[int], again: list[int]
 ) -> None:
-    p = stream(seed, 400)
+    p = stream(seed, 400, leaps=leaps)
     first, second = blocks(p, at), blocks(p, again)
     known, resumed = detector(SMALL), detector(SMALL)
     half = len(first) // 2
@@ -174,10 +177,10 @@ def test_rows_of_blocks_cannot_be_changed_in_place() -> None:
 
 
 @pytest.mark.compiled
-@given(seed=seeds)
+@given(seed=seeds, leaps=st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_a_tracker_that_hands_over_few_at_a_time_says_the_same(seed: int) -> None:
-    p = stream(seed, 400)
+def test_a_tracker_that_hands_over_few_at_a_time_says_the_same(seed: int, leaps: bool) -> None:
+    p = stream(seed, 400, leaps=leaps)
 
     def ended(spare: int) -> list[bytes]:
         tracker = Tracker(SMALL, spare)
@@ -212,25 +215,27 @@ cutting = st.tuples(
 
 
 @pytest.mark.compiled
-@given(seed=seeds, count=st.integers(1, 4), one=cutting, other=cutting)
-@example(seed=22, count=3, one=(1, 7), other=(64, 20))  # differs where a block's time is the sensor's
+@given(seed=seeds, leaps=st.booleans(), count=st.integers(1, 4), one=cutting, other=cutting)
+@example(
+    seed=22, leaps=False, count=3, one=(1, 7), other=(64, 20)
+)  # differs where a block's time is the sensor's
 @settings(max_examples=25, deadline=None)
 def test_blocks_of_any_size_through_publisher_and_bus_give_equal_rows_on_as_many_partitions(
-    seed: int, count: int, one: tuple[int, int], other: tuple[int, int]
+    seed: int, leaps: bool, count: int, one: tuple[int, int], other: tuple[int, int]
 ) -> None:
-    p = stream(seed, 400, ordered=True)
+    p = stream(seed, 400, ordered=True, leaps=leaps)
     first, second = published(p, SMALL, count, *one), published(p, SMALL, count, *other)
     assert sum(len(batch) for said in first for batch in said) > 0
     assert [flat(said) if said else b"" for said in first] == [flat(said) if said else b"" for said in second]
 
 
 @pytest.mark.compiled
-@given(seed=seeds, count=st.integers(2, 4), one=cutting, other=cutting)
-@example(seed=1, count=4, one=(64, 20), other=(64, 20))  # differs without a last heartbeat
+@given(seed=seeds, leaps=st.booleans(), count=st.integers(2, 4), one=cutting, other=cutting)
+@example(seed=1, leaps=False, count=4, one=(64, 20), other=(64, 20))  # differs without a last heartbeat
 @settings(max_examples=25, deadline=None)
 def test_one_partition_or_several_behind_a_publisher_give_the_same_connections(
-    seed: int, count: int, one: tuple[int, int], other: tuple[int, int]
+    seed: int, leaps: bool, count: int, one: tuple[int, int], other: tuple[int, int]
 ) -> None:
-    p = stream(seed, 400, ordered=True)
+    p = stream(seed, 400, ordered=True, leaps=leaps)
     single, several = published(p, ROOMY, 1, *one), published(p, ROOMY, count, *other)
     assert connection_rows(single[0]) == connection_rows([batch for said in several for batch in said])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from connectors.alerts import JsonLines, to_ecs
-from engine.connections.tracker import ICMP, ICMP6
+from engine.connections.track_kernels import ICMP, ICMP6
 from engine.scores import as_dicts, score_table
 from tests.batches import batch
 

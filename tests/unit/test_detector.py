@@ -46,3 +46,27 @@ def test_a_block_that_comes_again_loses_nothing_again() -> None:
     for _ in range(3):
         d.process(block, 0)
     assert (d.dropped, d.repeated_packets) == (5, 4)
+
+
+YEAR = 365 * 24 * 3600 * SECOND
+
+
+def test_a_damaged_time_stamp_at_the_end_of_a_block_does_not_confirm_itself() -> None:
+    d = detector()
+    p = udp([T0, T0 + SECOND, T0 + YEAR], [1, 2, 3])
+    assert d.process(PacketBlock("s", 0, 0, p, T0 + YEAR), 0) == []
+    assert d.process(PacketBlock("s", 0, 3, udp([T0 + 2 * SECOND], [1]), T0 + 2 * SECOND), 1) == []
+    (said,) = d.flush(2)
+    assert said.rows["start"].tolist() == [T0, T0 + SECOND, T0 + YEAR]
+
+
+def test_a_heartbeat_before_a_leap_says_nothing_against_it_and_one_behind_it_confirms_it() -> None:
+    for beat, ended in ((T0 + 2 * SECOND, 0), (T0 + YEAR, 1)):
+        d = detector()
+        d.process(PacketBlock("s", 0, 0, udp([T0, T0 + YEAR], [1, 2]), T0 + YEAR), 0)
+        said = d.process(PacketBlock("s", 0, 2, empty_packets(), beat), 1)
+        assert sum(map(len, said)) == ended
+        said = d.process(PacketBlock("s", 0, 2, udp([T0 + YEAR + 1], [2]), T0 + YEAR + 1), 2)
+        assert sum(map(len, said)) == 1 - ended
+        (last,) = d.flush(3)
+        assert last.sides["packets"].sum() == 2

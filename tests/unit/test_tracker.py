@@ -301,6 +301,29 @@ def test_nothing_ends_before_a_pause_is_confirmed_and_all_of_it_when_it_is() -> 
     assert [r["id.orig_p"] for r in ended(tracker, take(p, slice(3, 4)), flush=False)] == [1, 2]
 
 
+def test_the_first_packet_behind_a_pause_begins_a_connection_of_its_own() -> None:
+    p = udp([T0, T0 + SECOND, T0 + 2 * HOUR, T0 + 2 * HOUR + SECOND], [1, 2, 1, 2])
+    records = ended(Tracker(TrackerConfig(capacity=8)), p)
+    assert [(r["id.orig_p"], r["orig_pkts"], r["ending"]) for r in records] == [
+        (1, 1, "timeout"), (2, 1, "timeout"), (1, 1, "flushed"), (2, 1, "flushed"),
+    ]  # fmt: skip
+
+
+def test_the_first_packet_behind_a_pause_goes_on_with_what_has_not_lapsed() -> None:
+    tracker = Tracker(TrackerConfig(capacity=8, udp_timeout=3 * 3600))
+    assert [
+        r["orig_pkts"] for r in ended(tracker, udp([T0, T0 + 2 * HOUR, T0 + 2 * HOUR + 1], [1, 1, 1]))
+    ] == [3]
+
+
+def test_the_first_packet_behind_a_pause_ends_what_was_closed_as_closed() -> None:
+    c = Conversation().open().close(1, 1).send("a", "A", 9, 9, after=2 * 3600 * 1000)
+    assert [r["ending"] for r in ended(Tracker(TrackerConfig(capacity=8)), c.packets())] == [
+        "closed",
+        "flushed",
+    ]
+
+
 @pytest.mark.parametrize("ts", [T0 + 10 * YEAR, (1 << 63) - 1])
 def test_one_odd_time_stamp_right_before_a_pause_keeps_nothing_from_ending(ts: int) -> None:
     times = [T0, T0 + SECOND, ts, T0 + 2 * HOUR, T0 + 2 * HOUR + SECOND, T0 + 2 * HOUR + 90 * SECOND]
@@ -328,6 +351,14 @@ def test_a_timeout_beyond_the_greatest_time_is_never_reached() -> None:
         (1, 5, "flushed"),
         (2, 5, "flushed"),
     ]
+
+
+def test_a_fragment_behind_a_pause_is_none_of_the_datagram_before() -> None:
+    p = udp([T0, T0 + 2 * HOUR], [1, 0])
+    p.kind[:] = [Kind.IPV4 | KIND_FIRST_FRAGMENT, Kind.IPV4 | KIND_FRAGMENT]
+    p.dport[1], p.ip_id[:] = 0, 7
+    records = ended(Tracker(TrackerConfig(capacity=8)), p)
+    assert [(r["id.orig_p"], r["orig_pkts"]) for r in records] == [(1, 1), (0, 1)]
 
 
 @pytest.mark.parametrize("apart", [1, 50, 1000])
