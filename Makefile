@@ -6,6 +6,8 @@ KITSUNE_PY ?=
 
 N ?= 3
 JOBS ?= 2
+WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test check bench bench-capture bench-lab soak broker chaos
 .SILENT:
@@ -31,10 +33,10 @@ demo: setup
 	$(BIN)/wiresonde score demo/demo.pcap.zst --config demo/wiresonde.yaml --labels demo/labels.csv --learn 15000 --out out/demo
 
 test: .venv/.installed-test
-	echo "+ $(BIN)/python -m pytest"
-	$(BIN)/python -m pytest
-	echo "+ NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -m 'not compiled' tests/unit tests/property"
-	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=plain $(BIN)/python -m pytest -q -m 'not compiled' tests/unit tests/property
+	echo "+ $(PYTEST)"
+	$(PYTEST)
+	echo "+ NUMBA_DISABLE_JIT=1 $(PYTEST) -m 'not compiled' tests/unit tests/property"
+	NUMBA_DISABLE_JIT=1 HYPOTHESIS_PROFILE=plain $(PYTEST) -q -m 'not compiled' tests/unit tests/property
 
 check: .venv/.installed-test
 	echo "+ $(BIN)/ruff check && $(BIN)/ruff format --check && $(BIN)/mypy && $(BIN)/lint-imports"

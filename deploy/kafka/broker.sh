@@ -15,7 +15,8 @@ need() {
   command -v "$1" > /dev/null || { echo "$1 is not here: install a Java runtime (17 or newer) and Maven" >&2; exit 1; }
 }
 
-fetch() {
+fetch() ( # one at a time
+  flock 9
   if ! cmp -s "$here/pom.xml" "$jars/pom.xml"; then
     need mvn
     echo "fetching Kafka's jars into $jars (43 MB, once)" >&2
@@ -23,7 +24,7 @@ fetch() {
     mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$jars" -DincludeScope=runtime >&2
     cp "$here/pom.xml" "$jars/pom.xml" # what is there came from this list
   fi
-}
+) 9> "$root/lock"
 
 running() { [ -s "$pid" ] && kill -0 "$(cat "$pid")" 2> /dev/null; }
 
