@@ -5,16 +5,19 @@ from __future__ import annotations
 import lzma
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import zstandard
 
 from connectors.window import DamagedStreamError
 
-PIECE = 1 << 16  # bytes unpacked in a step; where a stream breaks, the step's own bytes are lost
+PIECE = 1 << 16  # bytes unpacked in a step
+XZ_PIECE = 1 << 8  # where an xz stream breaks the step's own bytes are lost, so they are few
 GATHERED = 1 << 20  # bytes given at once
 MAX_MEMORY = 1 << 27  # of zstd's window and xz' dictionary: what the tools accept without being asked to
-ZSTD_FEED = 1 << 10  # zstd takes no output limit; 4 bytes can mean 128 KiB, so a step gives <= 32 MiB
+FEED = (
+    1 << 10
+)  # compressed bytes of a step; zstd takes no output limit, and 4 bytes can mean 128 KiB: <= 32 MiB
 
 SKIPPABLE = b"\x2a\x4d\x18"  # behind 0x50..0x5f: a zstd frame of something else (RFC 8878, 3.1.2)
 MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\x00"}
@@ -30,19 +33,50 @@ def compression(head: bytes) -> str | None:
 class _Decoder(Protocol):
     """One member of a gzip file, frame of a zstd file or stream of an xz file."""
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """Bytes unpacked, and the part of `data` not taken yet."""
-
     @property
     def eof(self) -> bool: ...
 
+    @property
+    def wants(self) -> bool:
+        """Whether it has used up what it was given."""
+
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        """Bytes unpacked, and how many at the end of all that it was given it has not taken."""
+
 
 class _Gzip:
+    wants = True
+
     def __init__(self) -> None:
         self._z = zlib.decompressobj(wbits=31)
+        self._broken: zlib.error | None = None
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        return self._z.decompress(data, PIECE), self._z.unconsumed_tail or self._z.unused_data
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        if self._broken is not None:
+            raise self._broken
+        before = self._z.copy()
+        try:
+            out = self._z.decompress(data, PIECE)
+        except zlib.error as error:
+            self._broken = error
+            return self._rescued(before, data), 0
+        return out, len(self._z.unconsumed_tail or self._z.unused_data)
+
+    @staticmethod
+    def _rescued(z: Any, data: bytes) -> bytes:
+        """What can be had of the step that broke: shorter and shorter ones, until a single byte breaks."""
+        out, size = b"", PIECE // 2
+        while size:
+            before = z.copy()
+            try:
+                part = z.decompress(data, size)
+            except zlib.error:
+                z, size = before, size // 2
+                continue
+            if not part:
+                break
+            out, data = out + part, z.unconsumed_tail
+        return out
 
     @property
     def eof(self) -> bool:
@@ -50,12 +84,13 @@ class _Gzip:
 
 
 class _Zstd:
+    wants = True
+
     def __init__(self) -> None:
         self._z = zstandard.ZstdDecompressor(max_window_size=MAX_MEMORY).decompressobj()
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        out = self._z.decompress(data[:ZSTD_FEED])
-        return out, self._z.unused_data + data[ZSTD_FEED:]
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        return self._z.decompress(data), len(self._z.unused_data)
 
     @property
     def eof(self) -> bool:
@@ -66,10 +101,12 @@ class _Xz:
     def __init__(self) -> None:
         self._z = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_MEMORY)
 
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        if not self._z.needs_input:  # it keeps what it took, so nothing more until that is used up
-            return self._z.decompress(b"", PIECE), self._z.unused_data + data
-        return self._z.decompress(data, PIECE), self._z.unused_data
+    @property
+    def wants(self) -> bool:
+        return self._z.needs_input
+
+    def feed(self, data: bytes) -> tuple[bytes, int]:
+        return self._z.decompress(data, XZ_PIECE), len(self._z.unused_data)
 
     @property
     def eof(self) -> bool:
@@ -89,7 +126,8 @@ class Unpacked:
         self._name = name
         self._read_packed = read
         self._decoder = _DECODERS[name]()
-        self._waiting = b""  # read, not yet taken by the decoder
+        self._data = b""  # read; the decoder has taken it up to _at, and may give some of that back
+        self._at = 0
         self._damage: DamagedStreamError | None = None
 
     def read(self) -> bytes:
@@ -120,11 +158,14 @@ class Unpacked:
                 if not self._next_member():
                     return b""
                 self._decoder = _DECODERS[self._name]()
-            at_end = not self._waiting and not self._more()
+            wants = self._decoder.wants
+            at_end = wants and self._at == len(self._data) and not self._more()
+            piece = self._data[self._at : self._at + FEED] if wants else b""
             try:
-                out, self._waiting = self._decoder.feed(self._waiting)
+                out, back = self._decoder.feed(piece)
             except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
                 raise DamagedStreamError(f"{self._name} data is damaged: {error}") from error
+            self._at += len(piece) - back
             if out:
                 return out
             if at_end and not self._decoder.eof:
@@ -132,19 +173,20 @@ class Unpacked:
 
     def _more(self) -> bool:
         part = self._read_packed()
-        self._waiting += part
+        kept = max(0, self._at - FEED)
+        self._data, self._at = self._data[kept:] + part, self._at - kept
         return bool(part)
 
     def _next_member(self) -> bool:
         """Skip padding after a member; whether another one follows."""
         while True:
-            self._waiting = self._waiting.lstrip(b"\0")
-            if len(self._waiting) >= 6 or not self._more():
+            while self._data.startswith(b"\0", self._at):
+                self._at += 1
+            if len(self._data) - self._at >= 6 or not self._more():
                 break
-        if not self._waiting:
+        head = self._data[self._at : self._at + 6]
+        if not head:
             return False
-        skippable = self._name == "zstd" and self._waiting[1:4] == b"\x2a\x4d\x18"
-        if self._waiting.startswith(MAGIC[self._name]) or skippable:
+        if compression(head) == self._name:
             return True
-        begins = self._waiting[:6].hex(" ")
-        raise DamagedStreamError(f"what follows the {self._name} data is not {self._name}: {begins}")
+        raise DamagedStreamError(f"what follows the {self._name} data is not {self._name}: {head.hex(' ')}")

@@ -76,6 +76,14 @@ class CaptureFile:
 
     def __iter__(self) -> Iterator[FrameBlock]:
         packed = self._recognise()
+        try:
+            yield from self._blocks(packed)
+        except CaptureError as error:
+            if packed is None or isinstance(error.__cause__, OSError):  # that is at a byte of the file itself
+                raise
+            raise CaptureError(self.path, error.offset, error.problem, unpacked=True) from error.__cause__
+
+    def _blocks(self, packed: str | None) -> Iterator[FrameBlock]:
         window = self._window(packed)
         at = window.grow(0, 4)
         magic = window.data[at : at + 4].tobytes()
@@ -157,6 +165,7 @@ def _read(window: Window, path: str, limit: int) -> Iterator[FrameBlock]:
     at = window.grow(0, 24) + 24
     while True:
         rows = columns(limit)
+        window.hold(path, at)
         n, at, problem, need = _index(window.data, at, form, rows)
         if n:
             rows.link_type[:n] = link_type

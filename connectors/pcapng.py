@@ -76,6 +76,7 @@ def read(window: Window, path: str, limit: int) -> Iterator[FrameBlock]:
     rows = columns(limit)
     n = 0
     while True:
+        window.hold(path, at)
         n, at, problem, detail = _index(window.data, at, section.described, rows, n)
         # an interface description does not end a block of frames, else many interfaces would mean tiny blocks
         if problem != _DESCRIBED and n:

@@ -7,6 +7,7 @@ not know whether a file, a pipe or a decompressor is behind. Memory is bounded b
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -24,10 +25,12 @@ Bytes = NDArray[np.uint8]
 class CaptureError(Exception):
     """A capture cannot be read on. Every whole packet before `offset` has been given out already."""
 
-    def __init__(self, path: str, offset: int, problem: str) -> None:
-        super().__init__(f"{path}: byte {offset}: {problem}")
+    def __init__(self, path: str, offset: int, problem: str, *, unpacked: bool = False) -> None:
+        where = "byte {} of the unpacked data" if unpacked else "byte {}"
+        super().__init__(f"{path}: {where.format(offset)}: {problem}")
         self.path = path
         self.offset = offset  # in the file; in the unpacked bytes if the file is compressed
+        self.problem = problem
 
 
 class DamagedStreamError(Exception):
@@ -43,6 +46,9 @@ class Window(Protocol):
     def grow(self, at: int, need: int) -> int:
         """Get at least `need` bytes from index `at` on, if there are; the index of the same byte then."""
 
+    def hold(self, path: str, at: int) -> None:
+        """Raise CaptureError if bytes have gone: to touch them would end the process (SIGBUS)."""
+
 
 class Mapped:
     """A whole file, mapped; what is beyond it is the end."""
@@ -50,9 +56,14 @@ class Mapped:
     def __init__(self, file: int) -> None:
         self.data: Bytes = np.frombuffer(mmap.mmap(file, 0, access=mmap.ACCESS_READ), np.uint8)
         self.base = 0
+        self._file = file
 
     def grow(self, at: int, need: int) -> int:  # noqa: ARG002
         return at
+
+    def hold(self, path: str, at: int) -> None:
+        if os.fstat(self._file).st_size < self.data.size:
+            raise CaptureError(path, at, "the file was cut while it was read")
 
 
 class Streamed:
@@ -63,6 +74,9 @@ class Streamed:
         self.base = 0
         self._read = read  # some bytes, none at the end
         self._path = path
+
+    def hold(self, path: str, at: int) -> None:
+        """What was read stays."""
 
     def grow(self, at: int, need: int) -> int:
         parts = [self.data[at:].tobytes()]

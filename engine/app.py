@@ -26,18 +26,16 @@ from engine.labels import NO_PROBES, Labels, Slices
 from engine.metrics import Metrics
 from engine.outlet import Outlet
 from engine.publisher import LATENCY, Pace, Publisher, Sensor, replay
-from engine.reading import Progress, frames
+from engine.reading import Progress, check_captures, frames, late_note
 from engine.scorers import KitsuneScorer
 from engine.scores import label_names
 from engine.segments import ScoreSegments
 from engine.sinks import AlertFile, ScoreFile, Top
 from engine.types import PHASES
 from engine.worker import Every, Worker
-from models.bundle import BundleError, save
+from models.bundle import BundleError, pack
 
 logger = logging.getLogger(__name__)
-
-LATE_SHARE = 0.01  # of packets out of order beyond which a note is made
 
 
 class Live(Protocol):
@@ -125,11 +123,7 @@ class Scoring:
             raise
 
     def _check(self) -> None:
-        for path in self.job.captures:
-            if str(path) != "-" and not path.exists():
-                raise InputError(f"{path}: No such file or directory")
-        if [str(path) for path in self.job.captures].count("-") > 1:
-            raise ConfigError("stdin (-) can be read only once")
+        check_captures(self.job.captures)
         if self.job.labels is None:
             return
         names = label_names(self.probes)
@@ -287,10 +281,8 @@ class Scoring:
                 f"{t.false_positive_rate:g} (kitsune.threshold)"
             )
         late = sum(d.tracker.counters["late_packets"] for d in self.detectors)
-        if late > LATE_SHARE * summary.packets:
-            notes.append(
-                f"{late:,} packets are older than ones before them: are the captures in order of time?"
-            )
+        if note := late_note(late, summary.packets):
+            notes.append(note)
         if self.job.labels is not None and self.job.live is None:
             n = self._publisher.labelled if self._publisher else 0
             what = f"{n:,} of {summary.packets:,} packets match a label"
@@ -350,8 +342,10 @@ def train_kitsune(
         ],
     }
     try:
-        save(out, scorer.kitnet.state(), sections, provenance, kind=KIND)
-    except (OSError, BundleError) as error:
-        raise OutputError(f"{out}: {error.strerror}" if isinstance(error, OSError) else str(error)) from error
+        write_whole(out, pack(scorer.kitnet.state(), sections, provenance, kind=KIND))
+    except BundleError as error:
+        raise OutputError(f"{out}: {error}") from error
+    except OSError as error:
+        raise OutputError(f"{out}: {error.strerror or error}") from error
     summary.files.append(str(out))
     return summary

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
+from connectors.whole import WholeFile
 from engine.config import Config
 from engine.detector import Detector, slots_needed
 from engine.errors import InputError, OutputError
 from engine.scorers import KitsuneScorer, new_kitsune
-from models.bundle import BundleError, load, require
-from models.kitnet import KitNET, KitNETConfig, Phase
+from models.bundle import BundleError, kitnet_of, load
+from models.kitnet import Phase
 from models.threshold import Threshold
 
 KIND = "kitsune"
@@ -42,39 +42,36 @@ def load_kitsune(path: Path, config: Config, slots: int) -> KitsuneScorer:
     """A frozen Kitsune of a bundle. Raises InputError when the bundle is damaged or does not fit."""
     try:
         bundle = load(path, kind=KIND)
-        kitnet_config = KitNETConfig(
-            **{**bundle.config["kitnet"], "clip": tuple(bundle.config["kitnet"]["clip"])}
-        )
         features = config.kitsune.features
         if list(features.lambdas) != bundle.config["features"]["lambdas"]:
             raise InputError(
                 f"{path}: learned with lambdas {bundle.config['features']['lambdas']}, "
                 f"the configuration has {list(features.lambdas)}"
             )
-        kitnet = KitNET.from_state(kitnet_config, bundle.arrays)
+        kitnet = kitnet_of(bundle)
         if kitnet.phase is not Phase.SCORE:
             raise InputError(
                 f"{path}: its model has not learned to the end, it is in phase {kitnet.phase.value}"
             )
-        require(bundle, {name: (a.shape, a.dtype.name) for name, a in kitnet.state().items()})
         threshold = Threshold(**bundle.config["threshold"])
         scorer_config = config.kitsune.scorer.__class__(**bundle.config["scorer"])
     except (BundleError, OSError) as error:
         raise InputError(f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise InputError(f"{path}: not a whole kitsune bundle: its config lacks {error.args[0]}") from error
+    except (TypeError, ValueError) as error:
         raise InputError(f"{path}: not a whole kitsune bundle: {error}") from error
     return KitsuneScorer(features, kitnet, config.kitsune.threshold, scorer_config, slots, threshold)
 
 
 def check_bundle_place(path: Path) -> None:
     """Raise OutputError when no bundle can be written there, before hours are spent on learning one."""
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise OutputError(f"{folder}: not a directory")
-    if path.is_dir():
-        raise OutputError(f"{path}: Is a directory")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{folder}: Permission denied")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return  # a device or a pipe: opening it to try would be the first use of it
+    try:
+        WholeFile(path).abort()
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from error
 
 
 def digest_of_file(path: Path) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ from engine.errors import ConfigError, InputError
 from engine.options import CAPTURES, CONFIG, DURATION, FILE, FILTER, INTERFACE, Seconds, Speed, load_config
 
 if TYPE_CHECKING:
-    pass
+    from engine.reading import Read
 
 LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
 
@@ -125,6 +126,16 @@ def _learning(n: int | None) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def told(read: Read) -> Iterator[None]:
+    """Say what was not read, also before an error ends the command."""
+    try:
+        yield
+    finally:
+        for note in read.notes():
+            click.echo(note, err=True)
+
+
 @main.command()
 @CAPTURES
 @CONFIG
@@ -134,10 +145,12 @@ def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str,
     """Write the connections of captures, with the field names of Zeek's conn.log."""
     config = load_config(config_file)
     from engine.connections.record import json_lines
-    from engine.reading import read_connection_tables
+    from engine.reading import Read, check_captures, read_connection_tables
 
-    with progress_bar("reading") as progress:
-        write_tables(read_connection_tables(captures, config, progress), kind, output, json_lines)
+    check_captures(captures, output)
+    read = Read()
+    with told(read), progress_bar("reading") as progress:
+        write_tables(read_connection_tables(captures, config, progress, read), kind, output, json_lines)
 
 
 @main.command()
@@ -149,13 +162,14 @@ def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, out
     """Write the decoded packets of captures, one row a frame, ts in ns."""
     config = load_config(config_file)
     from engine.packets import packet_lines, packet_table
-    from engine.reading import read_packets
+    from engine.reading import Read, check_captures, read_packets
     from engine.types import empty_packets
 
-    with progress_bar("reading") as progress:
-        blocks = chain(
-            [empty_packets()], read_packets(captures, config, progress)
-        )  # columns, even of no packet
+    check_captures(captures, output)
+    read = Read()
+    with told(read), progress_bar("reading") as progress:
+        # columns, even of no packet
+        blocks = chain([empty_packets()], read_packets(captures, config, progress, read))
         write_tables((packet_table(p) for p in blocks), kind, output, packet_lines)
 
 
@@ -234,9 +248,12 @@ def train_kitsune(
     config = load_config(config_file)
     from engine import app
     from engine.bundles import check_bundle_place
-    from engine.reading import read_packets
+    from engine.reading import check_captures, read_packets
     from engine.summary import print_summary
 
+    if str(output) == "-":
+        raise ConfigError("-o -: a bundle needs a file")
+    check_captures(captures, output)
     check_bundle_place(output)
     if learn is None:
         if Path("-") in captures:

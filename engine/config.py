@@ -8,6 +8,7 @@ into another.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any
@@ -240,6 +241,10 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Config:
+        if self.kitsune.kitnet.map_samples < 1:
+            raise ValueError(
+                "kitsune.kitnet.map_samples 0: the map of the features is made from at least 1 packet"
+            )
         if self.kitsune.kitnet.features != 20 * len(self.kitsune.features.lambdas):
             raise ValueError(
                 f"kitsune.kitnet.features {self.kitsune.kitnet.features} must be 20 for each of the "
@@ -268,7 +273,7 @@ def _problem(error: Any, where: str) -> str:
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: {key}: unknown key"
     message = error["msg"].removeprefix("Value error, ")
-    shown = error.get("input")
+    shown = error.get("input") if error["type"] != "json_invalid" else None
     value = f" {shown!r}" if isinstance(shown, str | int | float | bool) else ""
     return f"{where}: {key}{value}: {message}"
 
@@ -327,6 +332,12 @@ _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":merge"))]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+# 1e-3 is a number in YAML 1.2, as everywhere else
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def replace(config: Config, where: str, changes: dict[str, Any]) -> Config:

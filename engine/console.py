@@ -32,6 +32,7 @@ class Group(click.Group):
         find_cache()
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False, "prog_name": "wiresonde"})
+            sys.stdout.flush()
         except click.exceptions.NoArgsIsHelpError as error:
             error.show()
             sys.exit(2)
@@ -42,6 +43,8 @@ class Group(click.Group):
             _end(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             _end("interrupted", 130)
+        except OSError as error:  # of --help and --version, which click prints by itself
+            _output_failed(error)
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -54,14 +57,12 @@ class Group(click.Group):
             _end(error, 2)
         except WiresondeError as error:
             _end(error, 1)
-        except BrokenPipeError:  # the reader of stdout has seen enough
-            _drop_stdout()
-            sys.exit(0)
         except OSError as error:
-            _drop_stdout()
-            _end(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
+            _output_failed(error)
         except MemoryError as error:
-            size = f" ({error})" if str(error) else ""
+            size = (
+                f" ({str(error).partition(' for ')[0]})" if str(error) else ""
+            )  # numpy's, without its dtype
             _end(f"not enough memory{size}: lower connections.capacity and kitsune.features.flows", 1)
         return result
 
@@ -107,6 +108,13 @@ def _drop_stdout() -> None:
     """Throw away what waits to be printed, which Python would try again at its end."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _output_failed(error: OSError) -> NoReturn:
+    _drop_stdout()
+    if isinstance(error, BrokenPipeError):  # the reader of stdout has seen enough
+        sys.exit(0)
+    _end(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
 
 
 def _end(error: object, code: int) -> NoReturn:
@@ -175,7 +183,7 @@ def write_tables(
 
     Of a damaged capture, what came before the damage is written before InputError is raised.
     """
-    if kind == "parquet" and output is None:
+    if kind == "parquet" and (output is None or str(output) == "-"):
         raise ConfigError("--format parquet needs a file: give -o")
     if output is None or (str(output) == "-" and kind == "jsonl"):
         for table in tables:

@@ -11,7 +11,20 @@ import click
 if TYPE_CHECKING:
     from engine.config import Config
 
-FILE = click.Path(path_type=Path, readable=False)  # click's own check would not say why
+
+class FilePath(click.ParamType[Path]):
+    """A path; whether it can be read is said where it is opened, with the reason."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """Refuse what would be the current directory by mistake, and what no text can name."""
+        if str(value) == "":
+            self.fail("a path cannot be empty", param, ctx)
+        return Path(value)
+
+
+FILE = FilePath()
 CAPTURES = click.argument("captures", nargs=-1, required=True, type=FILE, metavar="PCAP…")
 CONFIG = click.option("--config", "-c", "config_file", type=FILE, help="YAML configuration.")
 BUS = click.option(

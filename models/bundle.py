@@ -8,10 +8,8 @@ file from elsewhere can at worst be refused. The header's metadata holds `format
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
 from models.kitnet import KitNET, KitNETConfig
-from models.threshold import Threshold
 
-FORMAT = 1  # number of the format that `save` writes
+FORMAT = 1  # number of the format that `pack` writes
 READABLE = (1,)  # those that `load` reads
 LARGEST = 256 * 2**20  # bytes; a bigger file is refused before anything of it is read
 DTYPES = ("float64", "float32", "int64", "int32", "uint32", "uint8")
@@ -46,46 +43,30 @@ class Bundle:
     provenance: dict[str, Any]
 
 
-def save(
-    path: str | Path,
+def pack(
     arrays: Mapping[str, NDArray[Any]],
     config: Mapping[str, Any],
     provenance: Mapping[str, Any],
     *,
     kind: str = "arrays",
-) -> None:
-    """Write a bundle: all of it or nothing, a file of that name is replaced at once.
+) -> bytes:
+    """The bytes of a bundle's file. Equal contents give equal bytes.
 
-    Equal contents give equal bytes. BundleError for arrays that `load` would refuse, TypeError or ValueError
-    for a config or provenance that is not JSON, OSError when the disk is at fault.
+    BundleError for arrays that `load` would refuse, TypeError or ValueError for a config or provenance that is not
+    JSON.
     """
-    path = Path(path)
     for name, array in arrays.items():
-        _check_array(path, name, array)
+        if problem := _problem(array):
+            raise BundleError(f"array {name} {problem}")
     metadata = {
         "format": str(FORMAT),
         "kind": kind,
         "config": json.dumps(config, sort_keys=True, allow_nan=False),
         "provenance": json.dumps(provenance, sort_keys=True, allow_nan=False),
     }
-    data = _in_order(
+    return _in_order(
         safetensors.save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, metadata)
     )
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def load(path: str | Path, *, kind: str | None = None, largest: int = LARGEST) -> Bundle:
@@ -97,6 +78,7 @@ def load(path: str | Path, *, kind: str | None = None, largest: int = LARGEST) -
         size = path.stat().st_size
         if size > largest:
             raise BundleError(f"{path}: {size} bytes, more than the limit of {largest}")
+        path.open("rb").close()  # safetensors takes a file that may not be read for a missing one
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             _check_metadata(path, metadata, kind)
@@ -105,7 +87,8 @@ def load(path: str | Path, *, kind: str | None = None, largest: int = LARGEST) -
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise BundleError(f"{path}: not a readable bundle: {reason}") from error
     for name, array in arrays.items():
-        _check_array(path, name, array)
+        if problem := _problem(array):
+            raise BundleError(f"{path}: array {name} {problem}")
     return Bundle(
         path=path,
         kind=metadata["kind"],
@@ -130,41 +113,19 @@ def require(bundle: Bundle, expected: ArrayShapes) -> None:
             raise BundleError(f"{bundle.path}: array {name} is {found}, must be {dtype}{list(shape)}")
 
 
-@dataclass(frozen=True)
-class KitNETBundle:
-    """A KitNET as it was saved, with the threshold of its scores if it had one."""
+def kitnet_of(bundle: Bundle) -> KitNET:
+    """The KitNET of a bundle with the section `kitnet`; it goes on to the last bit where it was saved.
 
-    kitnet: KitNET
-    threshold: Threshold | None
-    provenance: dict[str, Any]
-
-
-def kitnet_to_bundle(
-    path: str | Path,
-    kitnet: KitNET,
-    provenance: Mapping[str, Any],
-    threshold: Threshold | None = None,
-) -> None:
-    """Save a KitNET in whatever phase it is."""
-    config = {"kitnet": asdict(kitnet.config), "threshold": asdict(threshold) if threshold else None}
-    save(path, kitnet.state(), config, provenance, kind="kitnet")
-
-
-def kitnet_from_bundle(path: str | Path) -> KitNETBundle:
-    """The KitNET of a bundle, which goes on to the last bit where it was saved; BundleError if it cannot."""
-    bundle = load(path, kind="kitnet")
+    BundleError if it cannot.
+    """
     try:
         values = dict(bundle.config["kitnet"])
-        values["clip"] = tuple(values["clip"])
-        config = KitNETConfig(**values)
+        config = KitNETConfig(**{**values, "clip": tuple(values["clip"])})
         kitnet = KitNET.from_state(config, bundle.arrays)
-        threshold = bundle.config["threshold"]
-        if threshold is not None:
-            threshold = Threshold(**{field.name: threshold[field.name] for field in fields(Threshold)})
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BundleError(f"{bundle.path}: not a KitNET of this build: {error}") from error
     require(bundle, {name: (array.shape, array.dtype.name) for name, array in kitnet.state().items()})
-    return KitNETBundle(kitnet, threshold, bundle.provenance)
+    return kitnet
 
 
 def _in_order(data: bytes) -> bytes:
@@ -186,11 +147,13 @@ def _check_metadata(path: Path, metadata: Mapping[str, str], kind: str | None) -
         raise BundleError(f"{path}: holds a {metadata['kind']!r}, not a {kind!r}")
 
 
-def _check_array(path: Path, name: str, array: NDArray[Any]) -> None:
+def _problem(array: NDArray[Any]) -> str | None:
+    """Why an array may not be in a bundle."""
     if array.dtype.name not in DTYPES:
-        raise BundleError(f"{path}: array {name} has dtype {array.dtype}, must be one of {', '.join(DTYPES)}")
+        return f"has dtype {array.dtype}, must be one of {', '.join(DTYPES)}"
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise BundleError(f"{path}: array {name} has values that are not finite")
+        return "has values that are not finite"
+    return None
 
 
 def _object(path: Path, metadata: Mapping[str, str], name: str) -> dict[str, Any]:

@@ -15,7 +15,6 @@ The scores that the output layer sees are not clipped, so a worse sample still s
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -50,7 +49,7 @@ class KitNETConfig:
 
     features: int = 100  # inputs: 20 for each of the lambdas
     max_cluster: int = 10  # features of one autoencoder at most
-    map_samples: int = 5_000  # packets from which the feature map is made; 0 only with a map handed over
+    map_samples: int = 5_000  # packets from which the feature map is made
     learn_samples: int = 50_000  # packets learned from after that
     hidden_ratio: float = 0.75  # hidden units by inputs, rounded up
     learning_rate: float = 0.2  # published: 0.1, too little for the short learning of a stream
@@ -60,19 +59,19 @@ class KitNETConfig:
 
     def __post_init__(self) -> None:
         low, high = self.clip
-        for name, good in (
-            ("features", self.features >= 1),
-            ("max_cluster", self.max_cluster >= 1),
-            ("map_samples", self.map_samples >= 0),
-            ("learn_samples", self.learn_samples >= 1),
-            ("hidden_ratio", 0.0 < self.hidden_ratio <= 1.0),
-            ("learning_rate", 0.0 < self.learning_rate < math.inf),
-            ("seed", 0 <= self.seed < 2**32),
-            ("clip", -1e9 <= low <= 0.0 and 1.0 <= high <= 1e9),
-            ("precision", self.precision in ("float32", "float64")),
+        for name, good, bound in (
+            ("features", self.features >= 1, ">= 1"),
+            ("max_cluster", self.max_cluster >= 1, ">= 1"),
+            ("map_samples", self.map_samples >= 0, ">= 0"),
+            ("learn_samples", self.learn_samples >= 1, ">= 1"),
+            ("hidden_ratio", 0.0 < self.hidden_ratio <= 1.0, "in (0, 1]"),
+            ("learning_rate", 0.0 < self.learning_rate <= 100.0, "in (0, 100]"),
+            ("seed", 0 <= self.seed < 2**32, "in 0..4294967295"),
+            ("clip", -1e9 <= low <= 0.0 and 1.0 <= high <= 1e9, "a pair in -1e9..0 and 1..1e9"),
+            ("precision", self.precision in ("float32", "float64"), "float32 or float64"),
         ):
             if not good:
-                raise ValueError(f"{name} {getattr(self, name)!r} is out of range")
+                raise ValueError(f"{name} {getattr(self, name)!r} must be {bound}")
 
 
 class KitNET:

@@ -50,16 +50,28 @@ class Threshold:
     log_std: float | None = None
 
     def __post_init__(self) -> None:
-        if (
-            isinstance(self.value, bool)
-            or not isinstance(self.value, int | float)
-            or not 0 <= self.value < math.inf
+        for name, good in (
+            ("value", _is_number(self.value) and 0 <= self.value < math.inf),
+            ("method", self.method in ("quantile", "lognormal")),
+            (
+                "false_positive_rate",
+                _is_number(self.false_positive_rate) and 0 < self.false_positive_rate < 1,
+            ),
+            ("n", type(self.n) is int and self.n >= 1),
+            ("sufficient", type(self.sufficient) is bool),
+            ("log_mean", self.log_mean is None or _is_number(self.log_mean)),
+            ("log_std", self.log_std is None or _is_number(self.log_std)),
         ):
-            raise ValueError(f"threshold {self.value!r} is not a finite number from 0")
+            if not good:
+                raise ValueError(f"threshold: {name} {getattr(self, name)!r} is not what it may be")
 
     def alarm(self, scores: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether each score is above the threshold; NaN, the score of a sample not scored, is not."""
         return np.asarray(scores > self.value)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def fit(scores: NDArray[Any], config: ThresholdConfig) -> Threshold:

@@ -26,7 +26,6 @@ from engine import __version__, console
 from engine.cli import main
 from engine.types import concatenate
 from models import bundle
-from models.kitnet import KitNET, KitNETConfig
 from tests.capture_bytes import pcap
 from tests.datagrams import udp
 from tests.demo import ROOT, command, piece, run
@@ -515,8 +514,7 @@ def test_bundles_that_do_not_fit_are_named(capture: Path, trained: Path, tmp_pat
     (tmp_path / "garbage").write_bytes(b"garbage" * 100)
     (tmp_path / "empty").touch()
     (tmp_path / "w.yaml").write_text("kitsune: {features: {lambdas: [4, 3, 2, 1, 0.5]}}")
-    config = KitNETConfig(features=7, map_samples=20, learn_samples=30)
-    bundle.kitnet_to_bundle(tmp_path / "other", KitNET(config), {})
+    (tmp_path / "other").write_bytes(bundle.pack({}, {}, {}, kind="kitnet"))
     for name, said in (
         ("cut", "cut: not a readable bundle"), ("garbage", "garbage: not a readable bundle"), ("empty", "empty: "),
         ("missing", "missing: "), (".", "not a regular file"), ("other", "holds a 'kitnet', not a 'kitsune'"),

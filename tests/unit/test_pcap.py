@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,10 @@ import numpy as np
 import pytest
 import zstandard
 
+from connectors.compressed import XZ_PIECE, Unpacked
 from connectors.frames import FrameBlock
 from connectors.pcap import CaptureError, CaptureFile
+from connectors.window import DamagedStreamError
 from tests.capture_bytes import (
     INTERFACE,
     Record,
@@ -65,8 +68,13 @@ def read(folder: Path, data: bytes, frames_per_block: int = 4096) -> tuple[list[
     if damage is None:
         return rows(blocks), ""
     assert damage.path == str(path)
-    assert str(damage).startswith(f"{path}: byte {damage.offset}: ")
+    assert str(damage).startswith((f"{path}: byte {damage.offset}: ", f"{path}: byte {damage.offset} of the"))
     return rows(blocks), str(damage).removeprefix(f"{path}: ")
+
+
+def place(offset: int, pack: object) -> str:
+    """How an error begins that is at a byte of what was packed."""
+    return f"byte {offset}: " if pack is bytes else f"byte {offset} of the unpacked data: "
 
 
 def expected(records: list[Record], tick: int = 1000, link_type: int = 1) -> list[Row]:
@@ -244,7 +252,7 @@ def test_damage_in_pcap_comes_after_every_whole_frame(tmp_path: Path, name: str)
     tail, problem = DAMAGES[name]
     good = pcap(RECORDS)
     for pack in (bytes, gzip.compress):
-        assert read(tmp_path, pack(good + tail)) == (expected(RECORDS), f"byte {len(good)}: {problem}")
+        assert read(tmp_path, pack(good + tail)) == (expected(RECORDS), place(len(good), pack) + problem)
 
 
 PCAPNG_DAMAGES: dict[str, tuple[bytes, int, str]] = {
@@ -295,7 +303,7 @@ def test_damage_in_pcapng_comes_after_every_whole_frame(tmp_path: Path, name: st
     for pack in (bytes, gzip.compress):
         found, error = read(tmp_path, pack(good + tail))
         assert found == expected(RECORDS)
-        assert error.startswith(f"byte {len(good) + offset}: ")
+        assert error.startswith(place(len(good) + offset, pack))
         assert problem in error
 
 
@@ -363,6 +371,49 @@ def test_a_zstd_file_may_hold_skippable_frames_also_at_its_beginning(tmp_path: P
     )  # fmt: skip
     head = struct.pack("<BBBBI", magic ^ 0x10, 0x2A, 0x4D, 0x18, 300)
     assert read(tmp_path, head + pack(data))[1].startswith("byte 0: not a pcap or pcapng file: begins with 4")
+
+
+def unpacked_one_by_one(name: str, packed: bytes) -> bytes:
+    """All that the library gives, asked for byte after byte."""
+    out = bytearray()
+    try:
+        if name == "gzip":
+            z = zlib.decompressobj(wbits=31)
+            while not z.eof and (part := z.decompress(packed, 1)):
+                out, packed = out + part, z.unconsumed_tail
+        else:
+            x = lzma.LZMADecompressor()
+            while not x.eof and (part := x.decompress(packed, 1)):
+                out, packed = out + part, b""
+    except (zlib.error, lzma.LZMAError):
+        pass
+    return bytes(out)
+
+
+@pytest.mark.parametrize("name", ["gzip", "xz"])
+@pytest.mark.parametrize("at", [0.01, 0.2, 0.5, 0.77, 0.99, -7, -5, -1])
+def test_what_can_be_unpacked_before_the_damage_is_given(name: str, at: float) -> None:
+    packed = bytearray(PACKERS[name](np.random.default_rng(1).integers(0, 64, 100_000, np.uint8).tobytes()))
+    packed[round(at * len(packed)) if at > 0 else int(at)] ^= 0xFF
+    known = unpacked_one_by_one(name, bytes(packed))
+    left = [bytes(packed)]
+    unpacked = Unpacked(name, lambda: left.pop() if left else b"")
+    parts: list[bytes] = []
+    with pytest.raises(DamagedStreamError, match=f"{name} data is damaged: "):
+        parts.extend(iter(unpacked.read, b""))
+    found = b"".join(parts)
+    assert known.startswith(found)
+    assert len(known) - len(found) < (XZ_PIECE if name == "xz" else 1)
+
+
+def test_a_file_that_is_cut_while_it_is_read_ends_with_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, pcap([(i, b"x" * 1000, 1000) for i in range(100)]))
+    with CaptureFile(path, frames_per_block=10) as capture:
+        blocks = iter(capture)
+        assert len(next(blocks)) == 10
+        os.truncate(path, 5000)
+        with pytest.raises(CaptureError, match="byte 10184: the file was cut while it was read"):
+            next(blocks)
 
 
 @pytest.mark.parametrize("name", PACKERS)
