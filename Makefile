@@ -16,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-r
 .venv/.installed: setup.cfg pyproject.toml constraints.txt
 	echo "+ creating .venv and installing wiresonde into it (a minute or two, once)"
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12 …")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
 
@@ -45,8 +45,11 @@ check: .venv/.installed-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: .venv/.installed-test
-	test -n "$(TRACE)" || { echo "make bench TRACE=FILE.pcap [KITSUNE_PY=DIR]" >&2; exit 2; }
+.PHONY: have-trace
+have-trace:
+	test -n "$(TRACE)" || { echo "make $(MAKECMDGOALS) TRACE=FILE.pcap" >&2; exit 2; }
+
+bench: have-trace .venv/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	echo "+ $(BIN)/python -m benchmarks.bench_offline --trace $(TRACE) --json docs/figures/bench_offline.json"
 	$(BIN)/python -m benchmarks.bench_offline --trace "$(TRACE)" --json docs/figures/bench_offline.json $(if $(KITSUNE_PY),--kitsune-py $(KITSUNE_PY)) > /dev/null
@@ -54,8 +57,7 @@ bench: .venv/.installed-test
 	$(BIN)/python -m benchmarks.bench_kafka --trace "$(TRACE)" --json docs/figures/bench_kafka.json > /dev/null
 	$(BIN)/python -m benchmarks.tables
 
-bench-capture: .venv/.installed-test
-	test -n "$(TRACE)" || { echo "make bench-capture TRACE=FILE.pcap" >&2; exit 2; }
+bench-capture: have-trace .venv/.installed-test
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	echo "+ $(BIN)/python -m benchmarks.bench_capture --trace $(TRACE) --json docs/figures/bench_capture.json"
 	$(BIN)/python -m benchmarks.bench_capture --trace "$(TRACE)" --json docs/figures/bench_capture.json > /dev/null
@@ -68,8 +70,7 @@ bench-lab: .venv/.installed-test
 	done
 	$(BIN)/python -m benchmarks.tables
 
-soak: .venv/.installed-test
-	test -n "$(TRACE)" || { echo "make soak TRACE=FILE.pcap" >&2; exit 2; }
+soak: have-trace .venv/.installed-test
 	echo "+ $(BIN)/python -m benchmarks.soak --trace $(TRACE) --json docs/figures/soak.json"
 	$(BIN)/python -m benchmarks.soak --trace "$(TRACE)" --json docs/figures/soak.json > /dev/null
 	$(BIN)/python -m benchmarks.tables

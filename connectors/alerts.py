@@ -14,7 +14,11 @@ import orjson
 from connectors.whole import write_whole
 
 ECS_VERSION = "8.11.0"
-WITH_PORTS = ("tcp", "udp")  # Zeek keeps type and code of ICMP in the ports' place
+TRANSPORTS = {  # IANA's keywords in lower case, as ECS wants them
+    1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah", 58: "ipv6-icmp",
+    89: "ospfigp", 103: "pim", 112: "vrrp", 132: "sctp", 136: "udplite",
+}  # fmt: skip
+WITH_PORTS = (6, 17, 33, 132, 136)  # Zeek keeps type and code of ICMP in the ports' place
 
 
 OURS = (
@@ -22,7 +26,7 @@ OURS = (
     "final", "partition", "offset", "row",
 )  # fmt: skip
 COLUMNS = (
-    *OURS, "ts", "duration", "peak_at", "proto", "ip_proto", "community_id", "id.orig_h", "id.orig_p", "id.resp_h",
+    *OURS, "ts", "duration", "peak_at", "ip_proto", "community_id", "id.orig_h", "id.orig_p", "id.resp_h",
     "id.resp_p", "orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes",
 )  # fmt: skip  # what a document is made of, beside the columns label.NAME
 
@@ -30,7 +34,8 @@ COLUMNS = (
 def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
     """The ECS document of one scored connection, given COLUMNS and its labels."""
     start, duration = int(row["ts"]), row.get("duration") or 0.0
-    labels = {k[6:]: v for k, v in row.items() if v is not None and k[:6] == "label."}
+    # a dot would make an object of a label, and labels are texts
+    labels = {k[6:].replace(".", "_"): v for k, v in row.items() if v is not None and k[:6] == "label."}
     document: dict[str, Any] = {
         "@timestamp": _iso(int(row["peak_at"])),
         "ecs": {"version": ECS_VERSION},
@@ -50,7 +55,7 @@ def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
         "destination": _endpoint(row, "resp"),
         "related": {"ip": [row["id.orig_h"], row["id.resp_h"]]},
         "network": {
-            "transport": row["proto"],
+            "transport": TRANSPORTS.get(row["ip_proto"]),
             "iana_number": str(row["ip_proto"]),
             "type": "ipv6" if ":" in row["id.orig_h"] else "ipv4",
             "community_id": row["community_id"],
@@ -60,6 +65,8 @@ def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
         "rule": {"name": f"{row['model']} score above threshold", "category": "anomaly"},
         "wiresonde": {name: row[name] for name in OURS},
     }  # fmt: skip
+    if document["network"]["transport"] is None:
+        del document["network"]["transport"]
     if labels:
         document["labels"] = labels
     return document
@@ -67,7 +74,7 @@ def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
 
 def _endpoint(row: Mapping[str, Any], side: str) -> dict[str, Any]:
     shown = {"ip": row[f"id.{side}_h"], "packets": row[f"{side}_pkts"], "bytes": row[f"{side}_ip_bytes"]}
-    if row["proto"] in WITH_PORTS:
+    if row["ip_proto"] in WITH_PORTS:
         shown["port"] = row[f"id.{side}_p"]
     return shown
 

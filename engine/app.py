@@ -35,6 +35,8 @@ from engine.types import PHASES
 from engine.worker import Every, Worker
 from models.bundle import BundleError, pack
 
+METRICS_FILE = "metrics.prom"
+
 logger = logging.getLogger(__name__)
 
 
@@ -75,7 +77,8 @@ class Summary:
     alerts: int = 0
     seconds: float = 0.0
     phase: str = ""
-    threshold: float | None = None
+    threshold: float | None = None  # the greatest of the partitions'
+    least_threshold: float | None = None
     losses: dict[str, int] = field(default_factory=dict)
     top: list[dict[str, Any]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -116,8 +119,8 @@ class Scoring:
         self._stopped = threading.Event()
         self._publisher: Publisher | None = None
         try:
-            self._open_files()
             self.server = self._serve()
+            self._open_files()
         except BaseException:
             self.abort()
             raise
@@ -128,9 +131,11 @@ class Scoring:
             return
         names = label_names(self.probes)
         if not names:
-            raise InputError("the label file has no rows")
+            raise InputError(f"{self.job.labels.source}: no row has a label")
         if unknown := [name for name in self.job.config.labels.slice if name not in names]:
-            raise ConfigError(f"labels.slice: {', '.join(unknown)}: the label file has {', '.join(names)}")
+            raise ConfigError(
+                f"labels.slice: {', '.join(unknown)}: {self.job.labels.source} has {', '.join(names)}"
+            )
 
     def _open_files(self) -> None:
         directory = self.job.config.output.directory
@@ -140,6 +145,8 @@ class Scoring:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{directory}: {error.strerror}") from error
+        if (directory / METRICS_FILE).is_dir():
+            raise OutputError(f"{directory / METRICS_FILE}: Is a directory")
         live, name = self.job.live, self.job.config.sensor.name
         if live is not None:
             self.segments.append(ScoreSegments(directory / live.name, self.probes))
@@ -206,10 +213,13 @@ class Scoring:
             raise
         finally:
             thread.join(timeout=1 if self.job.live is None else None)  # it may wait for a pipe
+        return summary
+
+    def leave(self) -> None:
+        """Keep the metrics endpoint for as long as the job wants it, up to ``stop``, then close it."""
         if self.server is not None:
             self._stopped.wait(self.job.linger)
             self.server.close()
-        return summary
 
     def _publish(self) -> None:
         try:
@@ -254,18 +264,23 @@ class Scoring:
         losses["lost packets"] = sum(d.lost_packets for d in detectors)
         losses["evicted connections"] = sum(d.tracker.counters["evicted"] for d in detectors)
         for d in detectors:
-            losses.update({f"not read whole: {reason}": n for reason, n in d.unread.items()})
+            unread = {
+                reason: n for reason, n in d.unread.items() if reason != "link_protocol"
+            }  # not IP: no loss
+            losses.update({f"not read whole: {reason}": n for reason, n in unread.items()})
         summary.losses = {name: n for name, n in losses.items() if n}
         scorers = [s for d in detectors for s in d.scorers]
         summary.phase = min((s.phase for s in scorers), key=PHASES.index)
         thresholds = [s.threshold_value for s in scorers if not np.isnan(s.threshold_value)]
         summary.threshold = max(thresholds) if thresholds else None
+        summary.least_threshold = min(thresholds) if thresholds else None
         if summary.phase != "score":
             config = self.job.config.kitsune
             need = config.kitnet.map_samples + config.kitnet.learn_samples + config.scorer.calibrate_packets
+            most = max(s.kitnet.samples for s in scorers if isinstance(s, KitsuneScorer))
             summary.notes.append(
                 f"the model is still in phase {summary.phase}: it learns from {need} packets a partition, "
-                f"and the fullest had {max(d.packets for d in detectors)}; --learn N makes do with fewer"
+                f"and the fullest had {most}; --learn N makes do with fewer"
             )
         summary.notes += self._notes(summary)
         summary.top = self.top.rows(self.probes)
@@ -296,7 +311,7 @@ class Scoring:
             summary.files.append(str(file.path))
         directory = self.job.config.output.directory
         if directory is not None:
-            path = directory / "metrics.prom"
+            path = directory / METRICS_FILE
             try:
                 write_whole(path, generate_latest(registry_of(self.metrics.collector)))
             except OSError as error:
@@ -306,7 +321,10 @@ class Scoring:
 
 def score(job: Job) -> Summary:
     """Score captures through the embedded bus. Raises WiresondeError; see also ``Summary.problem``."""
-    return Scoring(job).run()
+    scoring = Scoring(job)
+    summary = scoring.run()
+    scoring.leave()
+    return summary
 
 
 def train_kitsune(

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -98,18 +98,21 @@ def score(
     from engine.summary import print_summary, shown_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
-    with progress_bar("scoring") as progress:
+    with ExitStack() as whole, ExitStack() as reading:
+        progress = reading.enter_context(progress_bar("scoring"))
         scoring = app.Scoring(app.Job(captures, config, known, model, speed, progress, linger))
-        with interrupts(scoring.stop):
-            if scoring.server is not None:
-                click.echo(f"metrics at {scoring.server.url}", err=True)
-            summary = scoring.run()
-    if as_json:
-        click.echo(json.dumps(summary.as_json(), default=str))
-    else:
-        print_summary(summary, shown_labels(config.labels.slice, scoring.probes))
-    if summary.interrupted:
-        click.echo("interrupted: the captures were not read to their end", err=True)
+        whole.enter_context(interrupts(scoring.stop))
+        if scoring.server is not None:
+            click.echo(f"metrics at {scoring.server.url}", err=True)
+        summary = scoring.run()
+        reading.close()
+        if as_json:
+            click.echo(json.dumps(summary.as_json(), default=str))
+        else:
+            print_summary(summary, shown_labels(config.labels.slice, scoring.probes))
+        if summary.interrupted:
+            click.echo("interrupted: the captures were not read to their end", err=True)
+        scoring.leave()
     if summary.problem is not None:
         raise InputError(summary.problem)
 
@@ -128,12 +131,16 @@ def _learning(n: int | None) -> dict[str, Any]:
 
 @contextmanager
 def told(read: Read) -> Iterator[None]:
-    """Say what was not read, also before an error ends the command."""
+    """Say what was not read; also of a damaged capture, but not when nobody reads on."""
+    problem: InputError | None = None
     try:
         yield
-    finally:
-        for note in read.notes():
-            click.echo(note, err=True)
+    except InputError as error:
+        problem = error
+    for note in read.notes():
+        click.echo(note, err=True)
+    if problem is not None:
+        raise problem
 
 
 @main.command()

@@ -89,19 +89,44 @@ def _open_streams() -> None:
 
 
 _signals: list[int] = []  # that asked this command to end
+AGAIN = 0.5  # seconds after which the end is asked for once more
 
 
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack, so that nothing half written stays."""
+    """Let SIGTERM and SIGHUP unwind the stack, so that nothing half written stays.
+
+    What a handler raises while a destructor or a callback runs, Python forgets; so it is raised again, until it has
+    come through.
+    """
 
     def handle(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-        _signals.append(number)
-        _end("terminated", 128 + number)
+        if not _signals:
+            click.echo("wiresonde: terminated", err=True)
+        if number != signal.SIGALRM:
+            _signals.append(number)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        sys.exit(128 + _signals[0])
+
+    def forgotten(raised: sys.UnraisableHookArgs) -> None:
+        if not (_signals and raised.exc_type is SystemExit):
+            before(raised)
 
     _signals.clear()
-    with _handled(handle, signal.SIGTERM, signal.SIGHUP):
-        yield
+    before = sys.unraisablehook
+    with _handled(handle, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        sys.unraisablehook = forgotten
+        try:
+            yield
+        finally:
+            sys.unraisablehook = before
+            _come_through()
+
+
+def _come_through() -> None:
+    """Ask for the end no more: it is being done."""
+    if _signals:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _drop_stdout() -> None:
@@ -137,9 +162,9 @@ def interrupts(stop: Callable[[], None], reload: Callable[[], None] | None = Non
         stop()
 
     with _handled(handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # what was raised in a destructor or a callback, where nothing can be raised, would be forgotten
-        if _signals:
-            _end("terminated", 128 + _signals[0])
+        if _signals:  # raised where it was forgotten, and from now on handled otherwise
+            _come_through()
+            sys.exit(128 + _signals[0])
         yield
 
 
@@ -228,6 +253,7 @@ def whole(path: Path, begin: Callable[[], Any]) -> Iterator[Any]:
             file.abort()
         raise OutputError(f"{path}: {error.strerror or error}") from error
     except BaseException:
+        _come_through()
         if file is not None:
             file.abort()
         raise

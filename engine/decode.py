@@ -57,8 +57,8 @@ class DecodeConfig:
             raise ValueError(f"tunnels {unknown} must be among {sorted(TUNNELS)}")
         if not 0 < self.vxlan_port < 65536:
             raise ValueError(f"vxlan_port {self.vxlan_port} must be in 1..65535")
-        if self.max_depth < 1:
-            raise ValueError(f"max_depth {self.max_depth} must be >= 1")
+        if not 1 <= self.max_depth <= 64:
+            raise ValueError(f"max_depth {self.max_depth} must be in 1..64")
 
 
 class _Frames(NamedTuple):

@@ -128,6 +128,7 @@ class Labels:
     probes: Probes
     rules: Rows  # (m,) RULE, those with an empty address, port or protocol first, then by start
     patterns: int  # how many have empty fields
+    source: str = "labels"  # where they were read
 
     def __post_init__(self) -> None:
         size = 1 << max(4, int(2 * self.rules.size).bit_length())
@@ -157,6 +158,8 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
         raise InputError(f"{path}: no column {', '.join(missing)}; the key columns are {', '.join(KEYS)}")
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise InputError(f"{path}: more than one column {', '.join(twice)}")
+    if "" in names:
+        raise InputError(f"{path}: column {names.index('') + 1} has no name")
     columns = [n for n in names if n not in KEYS and not _measured(table.schema.field(n))]
     if not columns:
         raise InputError(f"{path}: no label column beside {', '.join(KEYS)}")
@@ -187,7 +190,10 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
             f"{path}: {patterns} rows have an empty address, port or protocol; at most {MAX_PATTERNS}"
         )
     order = np.lexsort((rules["start"], whole))
-    return Labels(probes, rules[order], patterns)
+    return Labels(probes, rules[order], patterns, str(path))
+
+
+_LINE = re.compile(r"Row #(\d+)")
 
 
 def _measured(field: pa.Field) -> bool:
@@ -215,7 +221,10 @@ def _read(path: Path) -> pa.Table:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except (pa.ArrowException, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: neither CSV nor Parquet: {error}") from None
+        said = _LINE.sub(lambda found: f"row {int(found[1]) - 1}", str(error))  # rows of data, as elsewhere
+        raise InputError(
+            f"{path}: not a readable {'Parquet' if magic == b'PAR1' else 'CSV'} file: {said}"
+        ) from None
 
 
 def _times_as_text(table: pa.Table) -> pa.Table:

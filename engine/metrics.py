@@ -61,7 +61,10 @@ class Metrics:
             "gauge", "wiresonde_phase", "Partitions in which a model is in this phase.", ("model", "phase")
         )
         self.threshold = Series(
-            "gauge", "wiresonde_threshold", "Score above which a connection alarms.", ("model",)
+            "gauge",
+            "wiresonde_threshold",
+            "Score above which a connection alarms; the greatest of the partitions' thresholds.",
+            ("model",),
         )
         self.connections = Series("counter", "wiresonde_connections", "Connections that ended.", model)
         self.alarms = Series("counter", "wiresonde_alarms", "Connections that ended with an alarm.", model)

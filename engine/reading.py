@@ -55,12 +55,12 @@ class Read:
     def notes(self) -> list[str]:
         """What the user should know, a line each."""
         notes = []
-        if n := self.unread.pop("link_type", 0):
+        if n := self.unread["link_type"]:
             names = ", ".join(_link_name(number) for number in sorted(self.link_types))
             notes.append(f"{n:,} packets not read: no decoder for link type {names}")
-        if self.unread:
-            reasons = ", ".join(f"{reason} {n:,}" for reason, n in sorted(self.unread.items()))
-            notes.append(f"{sum(self.unread.values()):,} packets not read whole: {reasons}")
+        if reasons := {k: n for k, n in self.unread.items() if k not in ("link_type", "link_protocol")}:
+            shown = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
+            notes.append(f"{sum(reasons.values()):,} packets not read whole: {shown}")
         if self.evicted:
             notes.append(f"{self.evicted:,} connections ended early: more than connections.capacity at once")
         if late := late_note(self.late, self.packets):

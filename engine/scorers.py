@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -321,8 +321,3 @@ def new_kitsune(
 ) -> KitsuneScorer:
     """A Kitsune that has learned nothing."""
     return KitsuneScorer(features, KitNET(kitnet), threshold, config, slots)
-
-
-def provenance(scorer: KitsuneScorer, sources: Mapping[str, Any]) -> dict[str, Any]:
-    """What a bundle says of where it comes from."""
-    return {"version": scorer.version, "samples": scorer.kitnet.samples, **sources}

@@ -64,6 +64,9 @@ def print_report(report: DetectReport, slices: Sequence[str], as_json: bool) -> 
 def _facts(summary: Summary) -> list[tuple[str, str]]:
     rate = summary.packets / summary.seconds if summary.seconds > 0 else 0.0
     bound = "none yet" if summary.threshold is None else f"above {summary.threshold:.4f}"
+    least = summary.least_threshold
+    if summary.threshold is not None and least is not None and least < summary.threshold:
+        bound = f"above {least:.4f} to {summary.threshold:.4f}, by partition"
     losses = ", ".join(f"{name} {n:,}" for name, n in summary.losses.items()) or "none"
     facts = [
         ("packets", f"{summary.packets:,} in {summary.seconds:.2f} s ({rate:,.0f} a second)"),
@@ -86,7 +89,7 @@ def _top(summary: Summary, shown: Sequence[str]) -> Table:
     for row in summary.top:
         cells = [
             *connection_cells(row),
-            *(escape(row[f"label.{name}"] or "") for name in shown),
+            *(escape(_printable(row[f"label.{name}"] or "")) for name in shown),
             row["community_id"],
         ]
         table.add_row(*cells)
@@ -110,6 +113,11 @@ def connection_cells(row: dict[str, Any]) -> list[str]:
         row["conn_state"],
         str(row["orig_pkts"] + row["resp_pkts"]),
     ]
+
+
+def _printable(text: str) -> str:
+    """Text without what a terminal would obey."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def _endpoint(host: str, port: int) -> str:

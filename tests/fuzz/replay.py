@@ -7,9 +7,10 @@ import tempfile
 
 from connectors.pcap import CaptureError, CaptureFile
 from engine.decode import DecodeConfig, decode
+from engine.headers.cursor import TUNNELS
 from engine.types import Reason
 
-CONFIGS = (DecodeConfig(), DecodeConfig(tunnels=("gre", "ipip", "6in4", "vxlan"), max_depth=3))
+CONFIGS = (DecodeConfig(), DecodeConfig(tunnels=tuple(TUNNELS), max_depth=3))
 
 
 def replay(data: bytes) -> int:

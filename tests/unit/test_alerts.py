@@ -125,12 +125,26 @@ def test_totals_are_the_sums_of_both_sides() -> None:
             assert document["network"][unit] == document["source"][unit] + document["destination"][unit] > 0
 
 
-@pytest.mark.parametrize(("proto", "name"), [(ICMP, "icmp"), (ICMP6, "icmp"), (47, "unknown_transport")])
-def test_what_has_no_ports_shows_none(proto: int, name: str) -> None:
+@pytest.mark.parametrize(
+    ("proto", "name"), [(ICMP, "icmp"), (ICMP6, "ipv6-icmp"), (47, "gre"), (50, "esp"), (250, None)]
+)
+def test_what_has_no_ports_shows_none(proto: int, name: str | None) -> None:
     document = to_ecs(rows(proto=proto)[0], "s")
     assert "port" not in document["source"]
     assert "port" not in document["destination"]
-    assert (document["network"]["transport"], document["network"]["iana_number"]) == (name, str(proto))
+    assert (document["network"].get("transport"), document["network"]["iana_number"]) == (name, str(proto))
+
+
+@pytest.mark.parametrize(("proto", "name"), [(6, "tcp"), (17, "udp"), (132, "sctp"), (33, "dccp")])
+def test_what_has_ports_shows_them(proto: int, name: str) -> None:
+    document = to_ecs(rows(proto=proto, a_port=4000, b_port=80)[0], "s")
+    assert document["network"]["transport"] == name
+    assert {document["source"]["port"], document["destination"]["port"]} == {4000, 80}
+
+
+def test_a_dot_in_a_labels_name_makes_no_object_of_it() -> None:
+    row = rows()[0] | {"label.link.delay": "5"}
+    assert to_ecs(row, "s")["labels"]["link_delay"] == "5"
 
 
 def test_ipv6_is_named() -> None:

@@ -188,7 +188,7 @@ def test_captures_behind_a_damaged_one_are_named_as_not_read(more: int, tmp_path
     assert summary.packets == 10 + 9
     assert summary.problem is not None
     assert summary.problem.startswith(f"{damaged}: byte ")
-    said = f"; {more} more captures were not read"
+    said = f"; {more} more {'capture was' if more == 1 else 'captures were'} not read"
     assert summary.problem.endswith(said) if more else "not read" not in summary.problem
     read: list[int] = []
     with pytest.raises(InputError) as caught:
@@ -199,6 +199,6 @@ def test_captures_behind_a_damaged_one_are_named_as_not_read(more: int, tmp_path
 def test_connections_before_the_damage_are_given_before_it_is_said(tmp_path: Path) -> None:
     damaged = cut(capture(tmp_path / "damaged.pcap", flows(10)))
     rows: list[int] = []
-    with pytest.raises(InputError, match=r"damaged\.pcap: byte \d+: .*; 1 more captures were not read"):
+    with pytest.raises(InputError, match=r"damaged\.pcap: byte \d+: .*; 1 more capture was not read"):
         rows.extend(t.num_rows for t in read_connection_tables([damaged, damaged]))
     assert np.sum(rows) == 9

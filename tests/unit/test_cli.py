@@ -1,82 +1,26 @@
-"""The command line: what it writes, and what it says when something is wrong."""
+"""The command line: its help, packets and connections, and what it says when something is wrong."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import pty
-import re
-import signal
 import socket
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
 
-from engine import __version__, console
+from engine import __version__
 from engine.cli import main
-from engine.types import concatenate
-from models import bundle
-from tests.capture_bytes import pcap
-from tests.datagrams import udp
-from tests.demo import ROOT, command, piece, run
+from tests.calls import READERS, Line, N, called, misused, refused
+from tests.demo import ROOT, piece
 from tests.disks import listing, open_folder, small_disk, unprivileged
-from tests.frames import frames_of
 
 pytestmark = pytest.mark.compiled
-
-N = 3000  # packets of the piece of the demo capture that most tests read
-
-
-@pytest.fixture(scope="module")
-def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return piece(tmp_path_factory.mktemp("captures") / "piece.pcap", N)
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with the last record cut."""
-    path = piece(tmp_path_factory.mktemp("captures") / "damaged.pcap", N)
-    path.write_bytes(path.read_bytes()[:-5])
-    return path
-
-
-@pytest.fixture(scope="module")
-def trained(capture: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("bundle") / "kitsune.bundle"
-    assert called("train", "kitsune", capture, "-o", out).exit_code == 0
-    return out
-
-
-def called(*arguments: object) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(main, [str(a) for a in arguments])
-
-
-def refused(result: Result, code: int, said: str) -> None:
-    """A command that ended with one line on stderr, nothing on stdout and this exit code."""
-    assert isinstance(result.exception, SystemExit), result.exception
-    assert result.exit_code == code
-    assert result.stdout == ""
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, lines
-    assert lines[0].startswith("wiresonde: ")
-    assert said in lines[0]
-
-
-def misused(result: Result, said: str) -> None:
-    """A command that click refused: one line that names the help, exit code 2."""
-    refused(result, 2, said)
-    assert "--help" in result.stderr
 
 
 def commands(
@@ -86,9 +30,6 @@ def commands(
         if isinstance(one, click.Group):
             yield from commands(one, (*at, name))
         yield (*at, name), one
-
-
-# -------------------------------------------------------------------------------------------------------- help
 
 
 @pytest.mark.parametrize(("path", "one"), [pytest.param(p, c, id=" ".join(p)) for p, c in commands()])
@@ -115,9 +56,6 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_the_version_is_that_of_the_package() -> None:
     assert called("--version").stdout == f"wiresonde, version {__version__}\n"
-
-
-# ------------------------------------------------------------------------------------------ packets and connections
 
 
 @pytest.mark.parametrize("what", ["packets", "connections"])
@@ -202,17 +140,6 @@ def test_what_is_no_regular_file_is_written_to_and_not_replaced(capture: Path, t
     assert (tmp_path / "pipe").is_fifo()
 
 
-# ------------------------------------------------------------------------------------------------ what goes wrong
-
-Line = Callable[[Path, Path], tuple[object, ...]]  # arguments for a capture and a directory of outputs
-READERS = [
-    pytest.param(lambda c, o: ("packets", c, "-o", o / "f"), id="packets"),
-    pytest.param(lambda c, o: ("connections", c, "--format", "parquet", "-o", o / "f"), id="connections"),
-    pytest.param(lambda c, o: ("score", c, "--out", o / "d"), id="score"),
-    pytest.param(lambda c, o: ("train", "kitsune", c, "-o", o / "f"), id="train"),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("line", READERS)
 def test_captures_that_cannot_be_read_are_named_and_leave_nothing(line: Line, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -272,10 +199,11 @@ def test_a_directory_that_may_not_be_written_is_named(line: Line, tmp_path: Path
 
 def test_the_place_of_a_bundle_is_looked_at_before_captures_are_read() -> None:
     with open_folder() as folder:
+        (folder / "garbage.pcap").write_bytes(b"garbage")
         folder.chmod(0o500)
         with unprivileged():
-            result = called("train", "kitsune", folder / "missing.pcap", "-o", folder / "b")
-        refused(result, 1, f"{folder}: Permission denied")
+            result = called("train", "kitsune", folder / "garbage.pcap", "-o", folder / "b")
+        refused(result, 1, f"{folder / 'b'}: Permission denied")
 
 
 def test_an_output_of_an_earlier_run_stays_when_a_run_fails(capture: Path, tmp_path: Path) -> None:
@@ -351,9 +279,7 @@ def test_a_slice_that_the_label_file_does_not_have_is_named(capture: Path, tmp_p
     (tmp_path / "w.yaml").write_text("labels: {slice: [taks]}")
     (tmp_path / "labels.csv").write_text("src,sport,dst,dport,proto,start,end,task\n,,,,,,,a\n")
     line = ("score", capture, "-c", tmp_path / "w.yaml", "--out", tmp_path / "out")
-    refused(
-        called(*line, "--labels", tmp_path / "labels.csv"), 2, "labels.slice: taks: the label file has task"
-    )
+    refused(called(*line, "--labels", tmp_path / "labels.csv"), 2, "labels.csv has task")
     assert listing(tmp_path) == ["labels.csv", "w.yaml"]
 
 
@@ -365,391 +291,3 @@ def test_a_metrics_port_that_is_taken_is_named(capture: Path, tmp_path: Path) ->
         result = called("score", capture, "--metrics-port", port, "--out", tmp_path)
     refused(result, 1, f"metrics endpoint 127.0.0.1:{port}: Address already in use")
     assert listing(tmp_path) == []
-
-
-# ------------------------------------------------------------------------------------------------------- score
-
-
-def summary(*arguments: object, code: int = 0) -> dict[str, object]:
-    result = called("score", *arguments, "--json")
-    assert result.exit_code == code, result.stderr
-    values: dict[str, object] = json.loads(result.stdout, parse_constant=pytest.fail)
-    return values
-
-
-def test_a_capture_is_scored_and_summed_up(capture: Path, tmp_path: Path) -> None:
-    got = summary(capture, "--learn", 1000, "--out", tmp_path)
-    assert (got["packets"], got["phase"], got["losses"], got["problem"]) == (N, "score", {}, None)
-    table = pq.read_table(tmp_path / "scores.parquet")
-    final = np.array(table.column("final").to_pylist())
-    assert got["connections"] == int(final.sum())
-    assert got["alarms"] == int((final & np.array(table.column("alarm").to_pylist())).sum())
-    assert got["alerts"] == len((tmp_path / "alerts.jsonl").read_text().splitlines())
-    assert listing(tmp_path) == ["alerts.jsonl", "metrics.prom", "scores.parquet"]
-
-
-def test_the_table_for_people_is_whole_also_without_a_terminal(capture: Path) -> None:
-    result = called("score", capture, "--learn", 1000)
-    assert result.exit_code == 0
-    assert result.stderr == ""
-    assert f"packets      {N:,} in" in result.stdout
-    assert "…" not in result.stdout
-    top = summary(capture, "--learn", 1000)["top"]
-    assert isinstance(top, list)
-    assert [row["community_id"] for row in top] == [w for w in result.stdout.split() if w.startswith("1:")]
-
-
-def test_a_run_too_short_to_learn_says_so_in_its_summary(capture: Path) -> None:
-    got = summary(capture)
-    assert got["phase"] == "map"
-    assert got["notes"]
-    assert got["scored"] == 0
-
-
-def test_what_came_before_the_damage_is_scored(damaged: Path, tmp_path: Path) -> None:
-    whole = piece(tmp_path / "whole.pcap", N - 1)
-    assert summary(whole, "--learn", 1000, "--out", tmp_path / "expected")["packets"] == N - 1
-    result = called("score", damaged, "--learn", 1000, "--out", tmp_path / "got")
-    assert result.exit_code == 1
-    assert result.stderr.count("\n") == 1
-    assert "damaged.pcap: " in result.stderr
-    for name in ("scores.parquet", "alerts.jsonl"):
-        assert (tmp_path / "got" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
-    got = summary(damaged, "--learn", 1000, code=1)
-    assert got["packets"] == N - 1
-    assert "damaged.pcap" in str(got["problem"])
-
-
-def test_two_runs_give_equal_bytes(capture: Path, tmp_path: Path) -> None:
-    for k in range(3):
-        summary(capture, "--learn", 1000, "--out", tmp_path / str(k))
-    for name in ("scores.parquet", "alerts.jsonl", "metrics.prom"):
-        assert len({(tmp_path / str(k) / name).read_bytes() for k in range(3)}) == 1, name
-
-
-def test_a_capture_of_nothing_but_arp_is_learned_from_without_a_threshold(tmp_path: Path) -> None:
-    arp = (
-        b"\xff" * 6
-        + b"\x02" * 6
-        + b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01"
-        + b"\x02" * 6
-        + b"\x0a\0\0\x01"
-        + b"\0" * 10
-    )
-    head = piece(tmp_path / "arp.pcap", 0).read_bytes()
-    size = len(arp).to_bytes(4, "little")
-    records = ((1_700_000_000 + k).to_bytes(4, "little") + bytes(4) + size + size + arp for k in range(100))
-    (tmp_path / "arp.pcap").write_bytes(head + b"".join(records))
-    got = summary(tmp_path / "arp.pcap", "--learn", 50)
-    assert (got["packets"], got["connections"]) == (100, 0)
-
-
-# ------------------------------------------------------------------------------------------------- train and bundles
-
-
-def test_a_bundle_scores_as_the_model_it_was_made_of(capture: Path, trained: Path, tmp_path: Path) -> None:
-    assert listing(trained.parent) == [trained.name]
-    got = summary(capture, "--model", trained, "--out", tmp_path / "a")
-    assert got["phase"] == "score"
-    assert got["scored"] == got["connections"]
-    summary(capture, "--model", trained, "--out", tmp_path / "b")
-    assert (tmp_path / "a/scores.parquet").read_bytes() == (tmp_path / "b/scores.parquet").read_bytes()
-
-
-def test_a_bundle_scores_what_comes_after_as_the_process_that_learned_it(tmp_path: Path) -> None:
-    """Learned and scored in one process, against learned, saved and scored in another: from the first packet on
-    whose features owe nothing to what was learned from, scores are equal to the bit."""
-    from engine.bundles import load_kitsune
-    from engine.config import Config
-    from engine.decode import decode
-    from engine.detector import slots_needed
-    from engine.reading import frames
-
-    capture = piece(tmp_path / "c.pcap", 1000)
-    trained = tmp_path / "m.bundle"
-    assert called("train", "kitsune", capture, "-o", trained).exit_code == 0
-    config = Config()
-    later = [decode(f, config.decode) for f in frames([piece(tmp_path / "l.pcap", 500, 1000)], 4096)]
-    scorers = [load_kitsune(trained, config, slots_needed(config.connections)) for _ in range(2)]
-    frozen = [np.concatenate([s.score(p) for p in later]) for s in scorers]
-    assert np.array_equal(frozen[0], frozen[1])
-    features = [s.features for s in scorers]
-    assert features[0].flows == features[1].flows > 0
-    summary_scores = summary(tmp_path / "l.pcap", "--model", trained, "--out", tmp_path)["top"]
-    assert isinstance(summary_scores, list)
-    assert summary_scores[0]["score"] == frozen[0].max()
-
-
-def test_training_twice_gives_equal_bundles(capture: Path, trained: Path, tmp_path: Path) -> None:
-    assert called("train", "kitsune", capture, "-o", tmp_path / "again").exit_code == 0
-    assert (tmp_path / "again").read_bytes() == trained.read_bytes()
-
-
-def test_training_writes_nothing_but_the_bundle_whatever_is_configured(capture: Path, tmp_path: Path) -> None:
-    config = tmp_path / "w.yaml"
-    config.write_text(
-        f"output: {{directory: {tmp_path}/out}}\nbus: {{partitions: 3}}\nmetrics: {{port: 0}}\n"
-    )
-    assert called("train", "kitsune", capture, "-c", config, "-o", tmp_path / "b").exit_code == 0
-    assert listing(tmp_path) == ["b", "w.yaml"]
-
-
-def test_training_from_too_little_or_from_damage_is_refused(damaged: Path, tmp_path: Path) -> None:
-    few = piece(tmp_path / "few.pcap", 9)
-    refused(
-        called("train", "kitsune", few, "-o", tmp_path / "b"), 1, "few.pcap: 9 packets in all; at least 10"
-    )
-    refused(called("train", "kitsune", few, "-o", tmp_path / "b", "--learn", 100), 1, "no bundle was written")
-    refused(called("train", "kitsune", few, "-o", tmp_path / "b", "--learn", 0), 2, "--learn 0: at least 10")
-    refused(
-        called("train", "kitsune", damaged, "-o", tmp_path / "b", "--learn", 100), 1, "no bundle was written"
-    )
-    refused(called("train", "kitsune", "-", "-o", tmp_path / "b"), 2, "stdin can be read only once")
-    assert listing(tmp_path) == ["few.pcap"]
-
-
-def test_bundles_that_do_not_fit_are_named(capture: Path, trained: Path, tmp_path: Path) -> None:
-    data = trained.read_bytes()
-    (tmp_path / "cut").write_bytes(data[: len(data) // 2])
-    (tmp_path / "garbage").write_bytes(b"garbage" * 100)
-    (tmp_path / "empty").touch()
-    (tmp_path / "w.yaml").write_text("kitsune: {features: {lambdas: [4, 3, 2, 1, 0.5]}}")
-    (tmp_path / "other").write_bytes(bundle.pack({}, {}, {}, kind="kitnet"))
-    for name, said in (
-        ("cut", "cut: not a readable bundle"), ("garbage", "garbage: not a readable bundle"), ("empty", "empty: "),
-        ("missing", "missing: "), (".", "not a regular file"), ("other", "holds a 'kitnet', not a 'kitsune'"),
-    ):  # fmt: skip
-        refused(called("score", capture, "--model", tmp_path / name, "--out", tmp_path / "out"), 1, said)
-    result = called("score", capture, "--model", trained, "-c", tmp_path / "w.yaml")
-    refused(result, 1, "learned with lambdas [5.0, 3.0, 1.0, 0.1, 0.01], the configuration has [4.0, 3.0")
-    assert "out" not in listing(tmp_path)
-
-
-def test_a_bundle_with_any_byte_of_its_header_changed_is_refused_or_used(trained: Path) -> None:
-    from engine.bundles import load_kitsune
-    from engine.config import Config
-    from engine.errors import InputError
-
-    data = trained.read_bytes()
-    end = 8 + int.from_bytes(data[:8], "little")
-    rng = np.random.default_rng(7)
-    changed = trained.with_name("changed")
-    used = 0
-    for at in rng.integers(0, end, 300).tolist():
-        changed.write_bytes(data[:at] + bytes([int(rng.integers(32, 127))]) + data[at + 1 :])
-        try:
-            load_kitsune(changed, Config(), 10)
-            used += 1
-        except InputError:
-            pass
-    changed.unlink()
-    assert used < 150
-
-
-# -------------------------------------------------------------------------------------------- pipes and interrupts
-
-
-def test_a_capture_from_stdin_is_read_as_from_a_file(capture: Path, tmp_path: Path) -> None:
-    code, out, err = run(
-        "score", "-", "--learn", 1000, "--json", "--out", tmp_path, input=capture.read_bytes()
-    )
-    assert (code, err) == (0, "")
-    from_file = summary(capture, "--learn", 1000, "--out", tmp_path / "file")
-    assert json.loads(out)["top"][0]["score"] == from_file["top"][0]["score"]  # type: ignore[index]
-
-
-def test_a_reader_of_stdout_may_leave_early(capture: Path) -> None:
-    process = command("packets", capture)
-    with process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["ts"] > 0
-        process.stdout.close()
-        assert process.stderr is not None
-        assert process.stderr.read() == b""
-    assert process.returncode == 0
-
-
-def test_a_stdout_that_is_full_is_named(capture: Path) -> None:
-    for line in (("packets", capture), ("score", capture)):
-        with open("/dev/full", "wb") as full:
-            code, _, err = run(*line, stdout=full)
-        assert (code, err) == (1, "wiresonde: stdout: No space left on device\n"), line
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_of_a_paced_replay_flushes_and_ends_well(
-    number: int, capture: Path, tmp_path: Path
-) -> None:
-    process = command(
-        "score", capture, "--speed", "1x", "--metrics-port", 0, "--linger", 100, "--out", tmp_path, "--json"
-    )
-    assert process.stderr is not None
-    assert b"metrics at http://127.0.0.1:" in process.stderr.readline()
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (0, b"interrupted: the captures were not read to their end\n")
-    got = json.loads(out)
-    assert got["interrupted"] is True
-    assert got["packets"] < N
-    assert listing(tmp_path) == ["alerts.jsonl", "metrics.prom", "scores.parquet"]
-    assert pq.read_table(tmp_path / "scores.parquet").num_rows >= got["connections"]
-
-
-def test_an_interrupt_while_a_pipe_is_silent_ends_well(capture: Path, tmp_path: Path) -> None:
-    reader, writer = os.pipe()
-    os.write(writer, capture.read_bytes()[:30_000])
-    process = command("score", "-", "--metrics-port", 0, "--out", tmp_path, "--json", stdin=reader)
-    assert process.stderr is not None
-    assert b"metrics at" in process.stderr.readline()
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    os.close(writer)
-    os.close(reader)
-    assert (process.returncode, err) == (0, b"interrupted: the captures were not read to their end\n")
-    assert json.loads(out)["interrupted"] is True
-    assert listing(tmp_path) == ["alerts.jsonl", "metrics.prom", "scores.parquet"]
-
-
-def test_a_terminal_sees_progress_on_stderr_and_data_on_stdout_alone(capture: Path, tmp_path: Path) -> None:
-    mine, theirs = pty.openpty()
-    with (tmp_path / "out").open("wb") as out:
-        process = command("packets", capture, stdout=out, stderr=theirs, env={"TERM": "xterm"})
-    os.close(theirs)
-    shown = b""
-    with contextlib.suppress(OSError):  # the other side is closed
-        while part := os.read(mine, 65536):
-            shown += part
-    os.close(mine)
-    assert process.wait(60) == 0
-    assert b"reading" in shown
-    assert (tmp_path / "out").read_text() == called("packets", capture).stdout
-
-
-# ------------------------------------------------------------------------------------- signals and closed streams
-
-
-def many_flows(path: Path) -> Path:
-    """A capture of more connections than wait to be written at a time, and packets by whose time they have ended."""
-    n = 12_000
-    p = udp([1_700_000_000_000_000_000 + 1000 * k for k in range(n)], [1024 + k for k in range(n)])
-    later = udp([1_700_000_100_000_000_000 + k for k in range(2)], [1, 2])
-    frames = frames_of(concatenate([p, later]))
-    starts, sizes = frames.start.tolist(), frames.captured.tolist()
-    records = zip((frames.ts // 1000).tolist(), starts, sizes, frames.wire.tolist())
-    path.write_bytes(pcap((ts, frames.buffer[a : a + size].tobytes(), wire) for ts, a, size, wire in records))
-    return path
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for a condition; fail when it does not come true in time."""
-    deadline, never = time.monotonic() + seconds, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline
-        never.wait(0.01)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda n: n.name)
-@pytest.mark.parametrize(
-    ("what", "kind"), [("packets", "jsonl"), ("packets", "parquet"), ("connections", "jsonl")]
-)
-def test_a_signal_while_a_file_is_written_leaves_neither_it_nor_a_hidden_one(
-    number: signal.Signals, what: str, kind: str, tmp_path: Path
-) -> None:
-    data = many_flows(tmp_path / "flows.pcap").read_bytes()
-    place = tmp_path / "out"
-    place.mkdir()
-    process = command(what, "-", "--format", kind, "-o", place / "new", stdin=subprocess.PIPE)
-    with process:
-        assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write(data)
-        process.stdin.flush()  # and it waits for more
-        until(lambda: listing(place) != [])
-        (hidden,) = listing(place)
-        assert re.fullmatch(r"\.new\.[0-9a-f]{32}\.tmp", hidden)
-        process.send_signal(number)
-        assert process.wait(60) == 128 + number
-        assert process.stderr.read() == b"wiresonde: terminated\n"
-    assert listing(place) == []
-
-
-def test_a_signal_while_a_file_is_written_leaves_the_one_of_an_earlier_run(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("earlier")
-    process = command("packets", "-", "-o", tmp_path / "out", stdin=subprocess.PIPE)
-    with process:
-        assert process.stdin is not None
-        process.stdin.write(piece(tmp_path / "c.pcap", 50).read_bytes())
-        process.stdin.flush()
-        until(lambda: len(listing(tmp_path)) == 3)
-        process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
-    assert listing(tmp_path) == ["c.pcap", "out"]
-    assert (tmp_path / "out").read_text() == "earlier"
-
-
-def redirected(redirection: str, *arguments: object) -> tuple[int, str, str]:
-    """Run wiresonde from a shell that closes a stream of it: exit code, stdout, stderr."""
-    line = [
-        "sh",
-        "-c",
-        f'exec "$@" {redirection}',
-        "sh",
-        sys.executable,
-        "-m",
-        "engine.cli",
-        *map(str, arguments),
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(line, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
-@pytest.mark.parametrize("line", READERS)
-def test_a_stdin_that_is_closed_is_named(line: Line, tmp_path: Path) -> None:
-    learn = ("--learn", 100) if line(tmp_path, tmp_path)[0] == "train" else ()
-    code, out, err = redirected("<&-", *line(Path("-"), tmp_path), *learn)
-    assert (code, out, err) == (1, "", "wiresonde: -: stdin is closed\n")
-    assert all(files == [] for _, _, files in os.walk(tmp_path))
-
-
-@pytest.mark.parametrize(
-    "line", [("packets",), ("connections",), ("score", "--json"), ("packets", "-o", "f")]
-)
-def test_a_stdout_that_is_closed_is_named(
-    line: tuple[str, ...], capture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert redirected(">&-", *line, capture) == (1, "", "wiresonde: stdout is closed\n")
-    assert redirected(">&-", "config", "show") == (1, "", "wiresonde: stdout is closed\n")
-    assert listing(tmp_path) == []
-
-
-def test_a_stderr_that_is_closed_changes_no_exit_code(tmp_path: Path) -> None:
-    assert redirected("2>&-", "config", "show") == (0, called("config", "show").stdout, "")
-    assert redirected("2>&-", "config", "check", tmp_path / "missing") == (1, "", "")
-    assert redirected("2>&-", "nonsense") == (2, "", "")
-
-
-def test_a_stderr_that_is_closed_keeps_no_capture_from_being_read(capture: Path) -> None:
-    assert redirected("2>&-", "packets", capture) == (0, called("packets", capture).stdout, "")
-
-
-def test_a_signal_that_was_raised_where_nothing_can_be_raised_is_remembered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Python prints and forgets what a destructor or a callback raises."""
-
-    class Forgetful:
-        def __del__(self) -> None:
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)
-
-    forgotten: list[object] = []
-    monkeypatch.setattr(sys, "unraisablehook", forgotten.append)
-    with console._terminated():
-        thing = Forgetful()
-        del thing
-        assert len(forgotten) == 1
-        with pytest.raises(SystemExit) as ended, console.interrupts(lambda: None):
-            raise AssertionError("the command went on")
-    assert ended.value.code == 128 + signal.SIGTERM
