@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -75,7 +75,10 @@ PACKETS = {
         "tshark stops at an option that is longer than its header; its length is of no use to us"
     ),
     ("robust/zeek__pbb-recursive-frames.pcapng", 1): "nested deeper than our limit of 8",
-    ("conn/zeek__cisco-fabric-path.pcap", 0): "SCTP without a whole chunk: tshark then shows no ports",
+    (
+        "conn/zeek__cisco-fabric-path.pcap",
+        0,
+    ): "tshark shows no ports of SCTP without a whole chunk, nor some addresses",
 }
 
 
@@ -150,6 +153,11 @@ class Seen:
     dst: int
     proto: int
     ports: tuple[int, int]
+
+    def is_part_of(self, other: Seen) -> bool:
+        """Whether all that is here is there, too."""
+        pairs = zip((*astuple(self)[:4], *self.ports), (*astuple(other)[:4], *other.ports))
+        return all(mine in (0, theirs) for mine, theirs in pairs)
 
 
 def _theirs(line: str) -> Seen:
@@ -238,7 +246,7 @@ def test_lengths_and_five_tuples_are_tsharks(tmp_path: Path) -> None:
             mine = _ours(p, i, theirs)
             compared += 1
             if mine != theirs:
-                differ[file, 0 if (file, 0) in PACKETS else i + 1] = mine, theirs
+                differ[file, 0 if (file, 0) in PACKETS and theirs.is_part_of(mine) else i + 1] = mine, theirs
     assert next(lines, None) is None
     assert compared > 50_000
     assert {key: value for key, value in differ.items() if key not in PACKETS} == {}

@@ -11,7 +11,7 @@ from engine.connections.tracker import Tracker
 from tests.conversation import Conversation
 
 GIVEN = st.lists(
-    st.tuples(st.integers(0, 60), st.integers(2, 25), st.sampled_from([0.5, 2.0, 30.0])),
+    st.tuples(st.integers(0, 60), st.integers(1, 25), st.sampled_from([0.5, 2.0, 30.0])),
     min_size=1,
     max_size=40,
 )
