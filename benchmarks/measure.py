@@ -30,14 +30,15 @@ def one_core() -> int:
 def interleaved(work: dict[str, tuple[int, Callable[[], float]]], rounds: int) -> dict[str, list[float]]:
     """Rates (per second) of each piece of work, run in turn so that a slow spell hits all alike.
 
-    work: name -> (most rounds it takes part in, run -> packets a second). Each is run once before, unmeasured.
+    work: name -> (most rounds it takes part in, run -> packets a second). Each is run once before, unmeasured; with
+    0 rounds that one run counts.
     """
     runs: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(-1, rounds):
         for name, (most, run) in work.items():
             if turn < most:
                 rate = run()
-                if turn >= 0:
+                if turn >= 0 or not most:
                     runs[name].append(rate)
                 print(f"{'warm' if turn < 0 else turn:>5} {name:<14} {rate:>14,.0f}", file=sys.stderr)
     return runs

@@ -43,8 +43,7 @@ def peers(trace: Path, total: int, folder: Path, kitsune_py: Path | None) -> dic
     if importlib.util.find_spec("nfstream"):
         found["nfstream"] = (3, lambda: _nfstream(trace, total))
     if kitsune_py is not None:
-        longer = first_packets(trace, 40_000, folder) if "dpkt" in found else trace
-        found["kitsune_py"] = (1, lambda: _kitsune_py(kitsune_py, longer))
+        found["kitsune_py"] = (0, lambda: _kitsune_py(kitsune_py, trace))  # minutes, and nothing to warm up
     for name in ("dpkt", "scapy", "tshark", "nfstream", "kitsune_py"):
         if name not in found:
             print(f"{name}: not here, left out", file=sys.stderr)

@@ -22,12 +22,13 @@ STAGES = {
     "kitnet_score": "KitNET, scoring",
     "pipeline": "**file → scored connections, everything**",
 }
+PROCESSES = {"help": "`wiresonde --help`", "score_demo": "`wiresonde score` on the demo's capture"}
 PEERS = {
     "dpkt": "dpkt: parse",
     "scapy": "scapy: parse",
     "tshark": "tshark: eight fields",
     "nfstream": "nfstream: flows with statistics",
-    "kitsune_py": "Kitsune-py: features and score",
+    "kitsune_py": "Kitsune-py: the whole path",
 }
 
 
@@ -50,6 +51,8 @@ def offline(document: dict[str, Any]) -> str:
             lines.append(
                 f"| {text} | {rate[name]:,.0f} | {1e9 / rate[name]:,.0f} | {ratios[0]} | {ratios[1]} |"
             )
+    lines += ["", "| a whole process, warm | seconds |", "|---|---:|"]
+    lines += [f"| {text} | {rate[name]:.2f} |" for name, text in PROCESSES.items()]
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engine.clock import LEAP, LEAPS, LEAPT, NEVER, NOW, SEEN, new_clock, run, step
+from engine.clock import LEAP, LEAPS, LEAPT, NEVER, NOW, SEEN, believe, new_clock, run, step
 
 HOUR = 3_600_000_000_000
 T0 = 1_700_000_000_000_000_000
@@ -123,3 +123,15 @@ def test_a_block_of_time_stamps_moves_the_clock_as_one_at_a_time(times: list[int
     for t in np.array(times, np.int64):
         step(single, t)
     assert whole.tolist() == single.tolist()
+
+
+def test_a_time_that_is_believed_confirms_a_leap_that_it_has_reached_and_never_goes_back() -> None:
+    clock = new_clock()
+    for ts in (T0, T0 + 10 * LEAP):
+        step(clock, ts)
+    believe(clock, T0 + 11 * LEAP)
+    assert clock[:2].tolist() == [T0 + 11 * LEAP, NEVER]
+    step(clock, T0 + 30 * LEAP)
+    assert clock[NOW] == T0 + 11 * LEAP
+    believe(clock, T0)
+    assert clock[:2].tolist() == [T0 + 11 * LEAP, T0 + 30 * LEAP]
