@@ -38,11 +38,6 @@ def alive() -> None:
     _send("WATCHDOG=1")
 
 
-def status(text: str) -> None:
-    """One line for ``systemctl status``."""
-    _send(*_status(text))
-
-
 def watchdog_seconds() -> float | None:
     """Silence after which systemd kills this process; None when it does not watch it. Call ``alive`` twice as often."""
     try:
@@ -60,7 +55,7 @@ def _status(text: str) -> list[str]:
 def _send(*lines: str) -> None:
     """One datagram of a line for each assignment."""
     address = os.environ.get("NOTIFY_SOCKET", "")
-    if not lines or not address.startswith(("/", "@")):
+    if not address.startswith(("/", "@")):
         return
     if address.startswith("@"):  # abstract: no file
         address = "\0" + address[1:]

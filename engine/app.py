@@ -23,7 +23,7 @@ from engine.config import BusSection, Config, MetricsSection, OutputSection
 from engine.errors import ConfigError, InputError, OutputError
 from engine.intake import Intake
 from engine.labels import NO_PROBES, Labels, Slices
-from engine.metrics import Metrics
+from engine.metrics import Metrics, serve
 from engine.outlet import Outlet
 from engine.publisher import LATENCY, Pace, Publisher, Sensor, replay
 from engine.reading import Progress, check_captures, frames, late_note
@@ -119,7 +119,7 @@ class Scoring:
         self._stopped = threading.Event()
         self._publisher: Publisher | None = None
         try:
-            self.server = self._serve()
+            self.server = serve(self.metrics.collector, config.metrics.host, config.metrics.port)
             self._open_files()
         except BaseException:
             self.abort()
@@ -153,15 +153,6 @@ class Scoring:
         else:
             self.files.append(ScoreFile(directory / "scores.parquet", self.probes))
         self.files.append(AlertFile(directory / "alerts.jsonl", self.probes, name, append=live is not None))
-
-    def _serve(self) -> MetricsServer | None:
-        host, port = self.job.config.metrics.host, self.job.config.metrics.port
-        if port is None:
-            return None
-        try:
-            return MetricsServer(self.metrics.collector, host, port)
-        except OSError as error:
-            raise OutputError(f"metrics endpoint {host}:{port}: {error.strerror}") from error
 
     def abort(self) -> None:
         """Leave nothing half written."""

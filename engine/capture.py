@@ -30,7 +30,7 @@ from engine.live import (
     publish_live,
     spill_directory,
 )
-from engine.metrics import SensorMetrics
+from engine.metrics import SensorMetrics, serve
 from engine.publisher import Publisher
 from engine.replay import kafka_errors, settings_of
 from engine.warm import warm_up_sensor
@@ -85,21 +85,12 @@ class Capture:
                 self._bus = SpillingPublisher(lambda: KafkaPublisher(settings, PACKETS, in_flight), spill)
             stack.callback(self._bus.close, 0.0)
             self._publisher = Publisher(sensor, self._bus)
-            self.server = self._serve()
-            self._stack = stack.pop_all()
-
-    def _serve(self) -> MetricsServer | None:
-        host, port = self._config.metrics.host, self._config.metrics.port
-        if port is None:
-            return None
-        alive = self._config.detect.alive_seconds
-        try:
-            return MetricsServer(
-                self.metrics.collector, host, port,
+            alive = self._config.detect.alive_seconds
+            self.server = serve(
+                self.metrics.collector, self._config.metrics.host, self._config.metrics.port,
                 lambda: self._clock() - self._looked < alive, lambda: self._bus.up,
             )  # fmt: skip
-        except OSError as error:
-            raise OutputError(f"metrics endpoint {host}:{port}: {error.strerror}") from error
+            self._stack = stack.pop_all()
 
     def stop(self) -> None:
         """Take no more packets; what was taken is published. A signal handler may call it."""

@@ -21,12 +21,12 @@ from engine.bundles import build_detector, model_digest
 from engine.config import Config
 from engine.connections.layout import CONNECTION, LINK, SIDE
 from engine.detector import Detector
-from engine.errors import OutputError, StateError
+from engine.errors import StateError
 from engine.features.streams import FLOW, KEY
 from engine.intake import Intake
 from engine.labels import Probes, Slices
 from engine.member import Member, MemberConfig
-from engine.metrics import Metrics
+from engine.metrics import Metrics, serve
 from engine.outlet import Outlet, Sink
 from engine.probes import ProbeBook
 from engine.replay import kafka_errors, settings_of
@@ -117,7 +117,10 @@ class Detect:
                 ),
                 self._busy, clock, identify=lambda: _same_topic(settings, topic),
             )  # fmt: skip
-            self.server = self._serve()
+            self.server = serve(
+                self.metrics.collector, config.metrics.host, config.metrics.port,
+                lambda: self._clock() - self.member.progress < config.detect.alive_seconds, lambda: self.member.ready,
+            )  # fmt: skip
             self._close = stack.pop_all()
 
     def _build(self, partition: int) -> Detector:
@@ -138,19 +141,6 @@ class Detect:
             for name, topic in self._topics.items():
                 self.metrics.in_flight.set((name,), topic.in_flight)
         return any(topic.behind for topic in self._topics.values())
-
-    def _serve(self) -> MetricsServer | None:
-        host, port = self._job.config.metrics.host, self._job.config.metrics.port
-        if port is None:
-            return None
-        alive = self._job.config.detect.alive_seconds
-        try:
-            return MetricsServer(
-                self.metrics.collector, host, port,
-                lambda: self._clock() - self.member.progress < alive, lambda: self.member.ready,
-            )  # fmt: skip
-        except OSError as error:
-            raise OutputError(f"metrics endpoint {host}:{port}: {error.strerror}") from error
 
     def stop(self) -> None:
         """End after the messages at hand. A signal handler may call it."""

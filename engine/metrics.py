@@ -6,10 +6,13 @@ reasons, and the slice labels that the configuration names; never an address, a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from connectors.prometheus import BatchCollector, Series
+from connectors.prometheus import BatchCollector, MetricsServer, Series
+from engine.errors import OutputError
 from engine.types import Reason
 
 SCORE_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 26), 6))
@@ -17,6 +20,19 @@ SCORE_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 26), 
 
 DELAY_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 51), 6))
 REASONS = tuple(reason.name.lower() for reason in Reason if reason)
+
+
+def serve(
+    collector: BatchCollector, host: str, port: int | None,
+    healthy: Callable[[], bool] = lambda: True, ready: Callable[[], bool] = lambda: True,
+) -> MetricsServer | None:  # fmt: skip
+    """The endpoint, if there is to be one. Raises OutputError when the address is taken."""
+    if port is None:
+        return None
+    try:
+        return MetricsServer(collector, host, port, healthy, ready)
+    except OSError as error:
+        raise OutputError(f"metrics endpoint {host}:{port}: {error.strerror}") from error
 
 
 class Metrics:

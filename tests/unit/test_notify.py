@@ -14,7 +14,7 @@ import pytest
 from connectors import notify
 
 SENDERS: list[Callable[[], None]] = [
-    notify.ready, notify.reloading, notify.stopping, notify.alive, lambda: notify.status("1,000 packets a second"),
+    notify.ready, notify.reloading, notify.stopping, notify.alive, lambda: notify.ready("1,000 packets a second"),
 ]  # fmt: skip
 
 
@@ -47,9 +47,9 @@ def nothing_came(sock: socket.socket) -> bool:
         (notify.stopping, b"STOPPING=1"),
         (lambda: notify.stopping("flushing"), b"STOPPING=1\nSTATUS=flushing"),
         (notify.alive, b"WATCHDOG=1"),
-        (lambda: notify.status("µ"), b"STATUS=\xc2\xb5"),
-        (lambda: notify.status(" two\nlines\tREADY=1\n"), b"STATUS=two lines READY=1"),
-        (lambda: notify.status("\udcff"), b"STATUS=?"),
+        (lambda: notify.ready("µ"), b"READY=1\nSTATUS=\xc2\xb5"),
+        (lambda: notify.ready(" two\nlines\tREADY=1\n"), b"READY=1\nSTATUS=two lines READY=1"),
+        (lambda: notify.ready("\udcff"), b"READY=1\nSTATUS=?"),
     ],
 )
 def test_each_message_is_one_datagram(systemd: socket.socket, send: Callable[[], None], text: bytes) -> None:
@@ -66,11 +66,6 @@ def test_a_reload_says_when_it_began(systemd: socket.socket) -> None:
     name, _, value = second.partition("=")
     assert name == "MONOTONIC_USEC"
     assert before <= int(value) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-
-
-def test_an_empty_status_says_nothing(systemd: socket.socket) -> None:
-    notify.status("")
-    assert nothing_came(systemd)
 
 
 @pytest.mark.parametrize("name", [None, "", "vsock:2:1234", "relative"])
