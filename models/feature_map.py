@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import ClusterNode, linkage, to_tree
+
+if TYPE_CHECKING:
+    from scipy.cluster.hierarchy import ClusterNode
 
 Floats = NDArray[np.float64]
 FeatureMap = tuple[tuple[int, ...], ...]  # the features of each autoencoder; each feature stands in one
@@ -79,6 +83,8 @@ def cluster(distance: Floats, largest: int) -> FeatureMap:
     ranked by (distance, i, j) and linked by rank, which single linkage does not feel otherwise, so the map
     depends neither on SciPy's inner order nor on the last bits of the statistics.
     """
+    from scipy.cluster.hierarchy import linkage, to_tree  # half a second, which a frozen model can do without
+
     d = len(distance)
     if d == 1:
         return ((0,),)

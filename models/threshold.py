@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from models.autoencoder import Floats
 
@@ -97,6 +96,8 @@ def _lognormal(scores: Floats, config: ThresholdConfig) -> Threshold:
     Its slope is the standard deviation, its height at 0 the mean. Small scores, often of another law, take
     no part. Zeros have no logarithm: the law is that of the scores above zero, and the rate is theirs.
     """
+    from scipy.special import ndtri  # a quarter of a second, which a quantile can do without
+
     rate, n = config.false_positive_rate, scores.size
     logs = np.log(scores[scores > 0.0])
     many = logs.size
