@@ -150,7 +150,8 @@ def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
     for r in range(0, n, width):
         many = min(width, n - r)
         for t in range(many):
-            clipped += normalise(nets, x[r + t], own.rows[t * stride : t * stride + d])
+            room = own.rows[t * stride : t * stride + d]
+            clipped += normalise(nets.low, nets.scale, nets.band[0], nets.band[1], x[r + t], room)
         for i in range(0, stride, width):
             turn(own.rows, i, stride, own.columns, i * width)
         for i in range(d):
@@ -172,19 +173,19 @@ def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
 
 
 @kernel
-def normalise(nets: Frozen, x: Real, out: Real) -> int:
-    """Normalise one row (d,) into out, clipped to the band; returns how many values that changed.
+def normalise(low: Floats, scale: Floats, lower: float, upper: float, x: Real, out: Real) -> int:
+    """Normalise one row (d,) into out, clipped to lower..upper; returns how many values that changed.
 
-    In float64, since a range may be small beside its values. What is not a number becomes the upper bound.
+    In float64, since a range may be small beside its values. What is not a number becomes the upper bound. Takes the
+    arrays by themselves and counts without a branch: out of a tuple, and with one, the loop stays scalar.
     """
-    lower, upper = nets.band[0], nets.band[1]
     clipped = 0
     for i in range(out.size):
-        v = (np.float64(x[i]) - nets.low[i]) * nets.scale[i]
+        v = (np.float64(x[i]) - low[i]) * scale[i]
         below = v if v <= upper else upper  # NaN: also upper
         inside = below if below >= lower else lower
         out[i] = inside
-        clipped += 0 if inside == v else 1
+        clipped += np.int64(inside != v)
     return clipped
 
 
