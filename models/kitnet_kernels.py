@@ -185,7 +185,7 @@ def normalise(low: Floats, scale: Floats, lower: float, upper: float, x: Real, o
         below = v if v <= upper else upper  # NaN: also upper
         inside = below if below >= lower else lower
         out[i] = inside
-        clipped += np.int64(inside != v)
+        clipped += int(inside != v)
     return clipped
 
 
