@@ -173,8 +173,7 @@ class Unpacked:
 
     def _more(self) -> bool:
         part = self._read_packed()
-        kept = max(0, self._at - FEED)
-        self._data, self._at = self._data[kept:] + part, self._at - kept
+        self._data, self._at = self._data[self._at :] + part, 0
         return bool(part)
 
     def _next_member(self) -> bool:
