@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import zlib
 from collections.abc import Callable
@@ -12,12 +13,12 @@ import zstandard
 from connectors.window import DamagedStreamError
 
 PIECE = 1 << 16  # bytes unpacked in a step
-XZ_PIECE = 1 << 8  # where an xz stream breaks the step's own bytes are lost, so they are few
+SMALL_PIECE = 1 << 8  # where an xz stream breaks that cannot be read again, the step's own bytes are lost
+NEVER = 1 << 62
 GATHERED = 1 << 20  # bytes given at once
 MAX_MEMORY = 1 << 27  # of zstd's window and xz' dictionary: what the tools accept without being asked to
-FEED = (
-    1 << 10
-)  # compressed bytes of a step; zstd takes no output limit, and 4 bytes can mean 128 KiB: <= 32 MiB
+FEED = 1 << 14  # compressed bytes of a step
+ZSTD_FEED = 1 << 10  # zstd takes no output limit, and 4 bytes can mean 128 KiB: a step gives <= 32 MiB
 
 SKIPPABLE = b"\x2a\x4d\x18"  # behind 0x50..0x5f: a zstd frame of something else (RFC 8878, 3.1.2)
 MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\x00"}
@@ -40,8 +41,10 @@ class _Decoder(Protocol):
     def wants(self) -> bool:
         """Whether it has used up what it was given."""
 
-    def feed(self, data: bytes) -> tuple[bytes, int]:
-        """Bytes unpacked, and how many at the end of all that it was given it has not taken."""
+    def feed(self, data: bytes, piece: int) -> tuple[bytes, int]:
+        """Bytes unpacked, up to ``piece`` if that can be asked for, and how many at the end of all that it was given it
+        has not taken.
+        """
 
 
 class _Gzip:
@@ -51,12 +54,12 @@ class _Gzip:
         self._z = zlib.decompressobj(wbits=31)
         self._broken: zlib.error | None = None
 
-    def feed(self, data: bytes) -> tuple[bytes, int]:
+    def feed(self, data: bytes, piece: int) -> tuple[bytes, int]:
         if self._broken is not None:
             raise self._broken
         before = self._z.copy()
         try:
-            out = self._z.decompress(data, PIECE)
+            out = self._z.decompress(data, piece)
         except zlib.error as error:
             self._broken = error
             return self._rescued(before, data), 0
@@ -89,7 +92,7 @@ class _Zstd:
     def __init__(self) -> None:
         self._z = zstandard.ZstdDecompressor(max_window_size=MAX_MEMORY).decompressobj()
 
-    def feed(self, data: bytes) -> tuple[bytes, int]:
+    def feed(self, data: bytes, piece: int) -> tuple[bytes, int]:  # noqa: ARG002
         return self._z.decompress(data), len(self._z.unused_data)
 
     @property
@@ -105,8 +108,8 @@ class _Xz:
     def wants(self) -> bool:
         return self._z.needs_input
 
-    def feed(self, data: bytes) -> tuple[bytes, int]:
-        return self._z.decompress(data, XZ_PIECE), len(self._z.unused_data)
+    def feed(self, data: bytes, piece: int) -> tuple[bytes, int]:
+        return self._z.decompress(data, piece), len(self._z.unused_data)
 
     @property
     def eof(self) -> bool:
@@ -119,15 +122,26 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {"gzip": _Gzip, "zstd": _Zstd, "x
 class Unpacked:
     """The bytes behind a compressed stream; several members in a row are one stream.
 
-    name: of MAGIC. read: some compressed bytes, none at the end.
+    name: of MAGIC. read: some compressed bytes, none at the end. again: begins at the first byte once more and gives
+    another ``read``; None where that cannot be.
     """
 
-    def __init__(self, name: str, read: Callable[[], bytes]) -> None:
+    def __init__(
+        self, name: str, read: Callable[[], bytes], again: Callable[[], Callable[[], bytes]] | None = None
+    ) -> None:
         self._name = name
         self._read_packed = read
+        self._again = again
+        self._piece = PIECE if again or name != "xz" else SMALL_PIECE
+        self._most = ZSTD_FEED if name == "zstd" else FEED
+        self._taken = self._latest = (
+            0  # bytes the decoder has taken, and had taken before it was given the latest
+        )
+        self._careful = NEVER  # compressed bytes after which it is given single ones
         self._decoder = _DECODERS[name]()
-        self._data = b""  # read; the decoder has taken it up to _at, and may give some of that back
+        self._data = b""  # read; the decoder has taken it up to _at
         self._at = 0
+        self._given = 0  # bytes unpacked so far
         self._damage: DamagedStreamError | None = None
 
     def read(self) -> bytes:
@@ -142,7 +156,7 @@ class Unpacked:
                 part = self._step()
             except DamagedStreamError as damage:
                 self._damage = damage
-                break
+                part = self._rescued()
             if not part:
                 break
             parts.append(part)
@@ -160,16 +174,38 @@ class Unpacked:
                 self._decoder = _DECODERS[self._name]()
             wants = self._decoder.wants
             at_end = wants and self._at == len(self._data) and not self._more()
-            piece = self._data[self._at : self._at + FEED] if wants else b""
+            most = min(self._most, self._careful - self._taken) if self._taken < self._careful else 1
+            data = self._data[self._at : self._at + most] if wants else b""
+            self._latest = self._taken if data else self._latest
             try:
-                out, back = self._decoder.feed(piece)
+                out, back = self._decoder.feed(data, self._piece)
             except (zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
                 raise DamagedStreamError(f"{self._name} data is damaged: {error}") from error
-            self._at += len(piece) - back
+            self._at += len(data) - back
+            self._taken += len(data) - back
+            self._given += len(out)
             if out:
                 return out
             if at_end and not self._decoder.eof:
                 raise DamagedStreamError(f"{self._name} data ends early")
+
+    def _rescued(self) -> bytes:
+        """What an xz stream has before the damage, byte after byte: its decoder can neither be copied nor does it give
+        what it had when it breaks, so all of it is unpacked once more.
+        """
+        if self._name != "xz" or self._again is None:
+            return b""
+        fresh = Unpacked(self._name, self._again())
+        fresh._careful = self._latest
+        while fresh._given < self._given:
+            fresh._piece = min(PIECE, self._given - fresh._given)
+            fresh._step()
+        fresh._piece = 1
+        out = bytearray()
+        with contextlib.suppress(DamagedStreamError):
+            while part := fresh._step():
+                out += part
+        return bytes(out)
 
     def _more(self) -> bool:
         part = self._read_packed()
@@ -179,11 +215,11 @@ class Unpacked:
     def _next_member(self) -> bool:
         """Skip padding after a member; whether another one follows."""
         while True:
-            while self._data.startswith(b"\0", self._at):
-                self._at += 1
+            if self._data.startswith(b"\0", self._at):
+                self._data, self._at = self._data[self._at :].lstrip(b"\0"), 0
             if len(self._data) - self._at >= 6 or not self._more():
                 break
-        head = self._data[self._at : self._at + 6]
+        head = self._data[self._at : self._at + 6].lstrip(b"\0")
         if not head:
             return False
         if compression(head) == self._name:

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
@@ -71,7 +71,8 @@ class CaptureFile:
         regular = stat.S_ISREG(state.st_mode)
         self.size: int | None = state.st_size if regular else None  # bytes of the file, as it is on disk
         self.position = 0  # bytes of the file used so far
-        self._mappable = regular and self._own and state.st_size > 0  # files of /proc say 0
+        self._regular = regular and self._own
+        self._mappable = self._regular and state.st_size > 0  # files of /proc say 0
         self._head = b""  # read to recognise the file, not yet given on
 
     def __iter__(self) -> Iterator[FrameBlock]:
@@ -122,10 +123,16 @@ class CaptureFile:
 
     def _window(self, packed: str | None) -> Window:
         if packed is not None:
-            return Streamed(Unpacked(packed, self._read).read, self.path)
+            return Streamed(
+                Unpacked(packed, self._read, self._rewound if self._regular else None).read, self.path
+            )
         if self._mappable:
             return Mapped(self._file)
         return Streamed(self._read, self.path)
+
+    def _rewound(self) -> Callable[[], bytes]:
+        os.lseek(self._file, 0, os.SEEK_SET)
+        return self._read
 
     def _read(self) -> bytes:
         head, self._head = self._head, b""

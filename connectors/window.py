@@ -7,7 +7,6 @@ not know whether a file, a pipe or a decompressor is behind. Memory is bounded b
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -54,15 +53,15 @@ class Mapped:
     """A whole file, mapped; what is beyond it is the end."""
 
     def __init__(self, file: int) -> None:
-        self.data: Bytes = np.frombuffer(mmap.mmap(file, 0, access=mmap.ACCESS_READ), np.uint8)
+        self._map = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
+        self.data: Bytes = np.frombuffer(self._map, np.uint8)
         self.base = 0
-        self._file = file
 
     def grow(self, at: int, need: int) -> int:  # noqa: ARG002
         return at
 
     def hold(self, path: str, at: int) -> None:
-        if os.fstat(self._file).st_size < self.data.size:
+        if self._map.size() < self.data.size:  # of the file, as it is now
             raise CaptureError(path, at, "the file was cut while it was read")
 
 

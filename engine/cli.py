@@ -154,7 +154,7 @@ def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str,
     from engine.connections.record import json_lines
     from engine.reading import Read, check_captures, read_connection_tables
 
-    check_captures(captures, output)
+    check_captures(captures, output, config_file)
     read = Read()
     with told(read), progress_bar("reading") as progress:
         write_tables(read_connection_tables(captures, config, progress, read), kind, output, json_lines)
@@ -172,7 +172,7 @@ def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, out
     from engine.reading import Read, check_captures, read_packets
     from engine.types import empty_packets
 
-    check_captures(captures, output)
+    check_captures(captures, output, config_file)
     read = Read()
     with told(read), progress_bar("reading") as progress:
         # columns, even of no packet
@@ -260,7 +260,7 @@ def train_kitsune(
 
     if str(output) == "-":
         raise ConfigError("-o -: a bundle needs a file")
-    check_captures(captures, output)
+    check_captures(captures, output, config_file)
     check_bundle_place(output)
     if learn is None:
         if Path("-") in captures:

@@ -261,7 +261,12 @@ def parse(data: Any, where: str) -> Config:
         raise ConfigError(f"{where}: a mapping of sections is expected, found {type(data).__name__}")
     try:
         # as JSON, so that strict types still take a list as a tuple and a text as a path
-        return Config.model_validate_json(json.dumps(data), strict=True)
+        text = json.dumps(data, ensure_ascii=False)
+        text.encode()
+        return Config.model_validate_json(text, strict=True)
+    except UnicodeEncodeError as error:
+        odd = error.object[: error.end].rpartition('"')[2]
+        raise ConfigError(f"{where}: {odd!r} is not UTF-8") from None
     except (TypeError, ValueError, RecursionError) as error:
         if not isinstance(error, ValidationError):
             raise ConfigError(f"{where}: {error}") from None

@@ -100,12 +100,18 @@ def _terminated() -> Iterator[None]:
     come through.
     """
 
-    def handle(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
-        if not _signals:
-            click.echo("wiresonde: terminated", err=True)
-        if number != signal.SIGALRM:
-            _signals.append(number)
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        again = number == signal.SIGALRM
+        if again and not _signals:
+            return  # somebody else's alarm
         signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        if again and _is_ending(sys.exc_info()[1]):
+            return  # it has come through, and is being cleaned up after
+        if not again:
+            _signals.append(number)
+        if len(_signals) == 1 and not again:
+            with contextlib.suppress(OSError, RuntimeError):  # nobody reads, or stderr is being written to
+                click.echo("wiresonde: terminated", err=True)
         sys.exit(128 + _signals[0])
 
     def forgotten(raised: sys.UnraisableHookArgs) -> None:
@@ -120,13 +126,23 @@ def _terminated() -> Iterator[None]:
             yield
         finally:
             sys.unraisablehook = before
-            _come_through()
+            _calm()
 
 
-def _come_through() -> None:
-    """Ask for the end no more: it is being done."""
-    if _signals:
+def _calm() -> bool:
+    """Ask for the end no more; whether it had been asked for."""
+    asked = bool(_signals)
+    _signals.clear()  # first: an alarm that is on its way asks for nothing then
+    if asked:
         signal.setitimer(signal.ITIMER_REAL, 0)
+    return asked
+
+
+def _is_ending(handled: BaseException | None) -> bool:
+    """Whether what is being handled came up in handling SystemExit, or is that."""
+    while handled is not None and not isinstance(handled, SystemExit):
+        handled = handled.__context__
+    return handled is not None
 
 
 def _drop_stdout() -> None:
@@ -162,9 +178,8 @@ def interrupts(stop: Callable[[], None], reload: Callable[[], None] | None = Non
         stop()
 
     with _handled(handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if _signals:  # raised where it was forgotten, and from now on handled otherwise
-            _come_through()
-            sys.exit(128 + _signals[0])
+        if _calm():  # raised where it was forgotten, and from now on handled otherwise
+            stop()
         yield
 
 
@@ -253,7 +268,6 @@ def whole(path: Path, begin: Callable[[], Any]) -> Iterator[Any]:
             file.abort()
         raise OutputError(f"{path}: {error.strerror or error}") from error
     except BaseException:
-        _come_through()
         if file is not None:
             file.abort()
         raise

@@ -158,6 +158,10 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
         raise InputError(f"{path}: no column {', '.join(missing)}; the key columns are {', '.join(KEYS)}")
     if twice := sorted({n for n in names if names.count(n) > 1}):
         raise InputError(f"{path}: more than one column {', '.join(twice)}")
+    if clash := sorted({n for n in names if "." in n and n.replace(".", "_") in names}):
+        raise InputError(
+            f"{path}: column {clash[0]} is {clash[0].replace('.', '_')} in alerts, which there is, too"
+        )
     if "" in names:
         raise InputError(f"{path}: column {names.index('') + 1} has no name")
     columns = [n for n in names if n not in KEYS and not _measured(table.schema.field(n))]

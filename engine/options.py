@@ -18,7 +18,7 @@ class FilePath(click.ParamType[Path]):
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Refuse what would be the current directory by mistake, and what no text can name."""
+        """Refuse what would be the current directory by mistake."""
         if str(value) == "":
             self.fail("a path cannot be empty", param, ctx)
         return Path(value)

@@ -13,7 +13,7 @@ import numpy as np
 
 from connectors.frames import FrameBlock
 from engine import wire
-from engine.clock import NOW, SEEN, new_clock
+from engine.clock import NEVER, NOW, SEEN, new_clock
 from engine.clock import run as run_clock
 from engine.decode import DecodeConfig, decode
 from engine.labels import Labels
@@ -150,7 +150,7 @@ class Publisher:
         p = parts[0] if len(parts) == 1 else concatenate(parts) if parts else empty_packets()
         self._parts[partition], self._waiting[partition] = [], 0
         # the partition's own time: with the sensor's, results would depend on where blocks are cut
-        now = int(p.ts.max()) if p.ts.size else int(self._clock[NOW])
+        now = int(p.ts.max()) if p.ts.size else int(self._clock[NOW]) if self._clock[SEEN] > 1 else NEVER
         block = PacketBlock(
             self._sensor.name,
             self._sensor.epoch,
@@ -189,6 +189,7 @@ class Publisher:
     def heartbeat(self, now: int | None = None) -> None:
         """Publish what waits and an empty block to every partition, so that event time goes on where no packet comes.
 
+        Of a single packet the time may be damaged, and is not believed.
         ``now``: ns, before which no packet is still to come; else the time of the latest packet.
         """
         with self._lock:

@@ -79,15 +79,18 @@ def late_note(late: int, packets: int) -> str | None:
     return f"{late:,} packets are older than ones before them: are the captures in order of time?"
 
 
-def check_captures(paths: Sequence[Path], output: Path | None = None) -> None:
+def check_captures(paths: Sequence[Path], output: Path | None = None, config: Path | None = None) -> None:
     """Raise before anything is read or written: InputError for what is not there, ConfigError for stdin read twice
-    and for an output that is one of the captures.
+    and for an output that is a capture or the configuration.
     """
     for path in paths:
         if str(path) != "-" and not path.exists():
             raise InputError(f"{path}: No such file or directory")
-        if output is not None and output.is_file() and str(path) != "-" and path.samefile(output):
-            raise ConfigError(f"{output}: is one of the captures, and would be replaced")
+    if output is not None and output.is_file():
+        for path in (*paths, *([config] if config else [])):
+            if str(path) != "-" and path.samefile(output):
+                what = "the configuration" if path is config else "one of the captures"
+                raise ConfigError(f"{output}: is {what}, and would be replaced")
     if [str(path) for path in paths].count("-") > 1:
         raise ConfigError("stdin (-) can be read only once")
 

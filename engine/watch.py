@@ -98,6 +98,7 @@ class Watch:
             timer.start()
         try:
             summary = self.scoring.run()
+            self.scoring.leave()
         finally:
             timer.cancel()
             self.source.close()

@@ -60,18 +60,22 @@ class KitNETConfig:
     def __post_init__(self) -> None:
         low, high = self.clip
         for name, good, bound in (
-            ("features", self.features >= 1, ">= 1"),
-            ("max_cluster", self.max_cluster >= 1, ">= 1"),
-            ("map_samples", self.map_samples >= 0, ">= 0"),
-            ("learn_samples", self.learn_samples >= 1, ">= 1"),
+            ("features", _is_count(self.features, 1), "a number >= 1"),
+            ("max_cluster", _is_count(self.max_cluster, 1), "a number >= 1"),
+            ("map_samples", _is_count(self.map_samples, 0), "a number >= 0"),
+            ("learn_samples", _is_count(self.learn_samples, 1), "a number >= 1"),
             ("hidden_ratio", 0.0 < self.hidden_ratio <= 1.0, "in (0, 1]"),
             ("learning_rate", 0.0 < self.learning_rate <= 100.0, "in (0, 100]"),
-            ("seed", 0 <= self.seed < 2**32, "in 0..4294967295"),
+            ("seed", _is_count(self.seed, 0) and self.seed < 2**32, "in 0..4294967295"),
             ("clip", -1e9 <= low <= 0.0 and 1.0 <= high <= 1e9, "a pair in -1e9..0 and 1..1e9"),
             ("precision", self.precision in ("float32", "float64"), "float32 or float64"),
         ):
             if not good:
                 raise ValueError(f"{name} {getattr(self, name)!r} must be {bound}")
+
+
+def _is_count(value: object, least: int) -> bool:
+    return type(value) is int and least <= value < 2**62
 
 
 class KitNET:

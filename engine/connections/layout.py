@@ -120,7 +120,7 @@ SIDE = np.dtype(
         ("packets", "u8"), ("ip_bytes", "u8"), ("payload", "u8"),
         ("missed", "u8"), ("again_bytes", "u8"),  # bytes acknowledged but never captured; bytes seen twice
         ("base", "u4"),  # sequence number that is 0 in relative numbers
-        ("recent", "u8", (RECENT,)),  # hash (high half) and ns (low half) of the latest packets
+        ("recent", "u8", (RECENT,)),  # hash (high half) and time (low half) of the latest packets
         ("last_ack", "u4"),  # of the latest packet
         ("syn_seq", "u4"), ("fin_seq", "u4"), ("rst_seq", "u4"),  # latest seen, for the history
         ("data", "u4"),  # segments with payload

@@ -57,8 +57,9 @@ _S32 = np.uint64(32)
 _M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 TRUSTED_JUMP = 1 << 20  # a SYN or RST further off than this does not move the sequence space (Zeek)
-DUPLICATE_WINDOW = 1_000_000  # ns; within it the same packet (IP id and all) again is the capture's doing
-TWIN_WINDOW = 100_000  # ns; within it a segment equal to the one before is, even without an IP id (IPv6)
+TICK = 10  # bits of ns that `recent` leaves out, so that its 32 bits of time last for more than an hour
+DUPLICATE_WINDOW = 1_000_000 >> TICK  # within it the same packet (IP id and all) again is the capture's doing
+TWIN_WINDOW = 100_000 >> TICK  # within it a segment equal to the one before is, even without an IP id (IPv6)
 SILENCE = 1_000_000_000  # ns; where no ACK is captured, a hole keeps recovery going for so long (least RTO, RFC 6298)
 
 
@@ -215,13 +216,14 @@ def is_copy(me: Any, ts: Int, flags: Int, seq: Int, ack: Int, payload: Int, ip_i
     x = (np.uint64(seq) << _S32 | np.uint64(ack)) * _M1
     x ^= x >> _S32
     x = (x ^ (np.uint64(payload) << _S32 | np.uint64(ip_id) << np.uint64(8) | np.uint64(flags))) * _M2
-    mine, clock, latest = x >> _S32, np.uint64(ts) & _U32, np.int64(me["packets"])
+    mine, clock, latest = x >> _S32, np.uint64(ts >> TICK) & _U32, np.int64(me["packets"])
     found = False
     for k in range(1, RECENT + 1):
         one = me["recent"][(latest - k) & (RECENT - 1)]
         if k > latest or one >> _S32 != mine:
             continue
         age = np.int64((clock - one) & _U32)
+        age = min(age, (1 << 32) - age)  # copies of two queues may come in either order
         if ip_id != 0:
             found |= bool(age <= DUPLICATE_WINDOW)
         elif k == 1 and (payload > 0 or flags & (SYN | FIN)):  # equal ACKs without an id may well be two

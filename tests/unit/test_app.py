@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -202,3 +204,15 @@ def test_connections_before_the_damage_are_given_before_it_is_said(tmp_path: Pat
     with pytest.raises(InputError, match=r"damaged\.pcap: byte \d+: .*; 1 more capture was not read"):
         rows.extend(t.num_rows for t in read_connection_tables([damaged, damaged]))
     assert np.sum(rows) == 9
+
+
+def test_the_metrics_endpoint_is_closed_when_the_run_is_over(tmp_path: Path) -> None:
+    path = capture(tmp_path / "c.pcap", flows(10))
+    scoring = app.Scoring(app.Job([path], config(metrics__port=0)))
+    assert scoring.server is not None
+    scoring.run()
+    with urllib.request.urlopen(scoring.server.url) as answer:
+        assert answer.status == 200
+    scoring.leave()
+    with pytest.raises(urllib.error.URLError):
+        urllib.request.urlopen(scoring.server.url)

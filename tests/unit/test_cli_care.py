@@ -45,6 +45,12 @@ def test_a_capture_is_not_replaced_by_what_is_made_of_it(line: tuple[str, ...], 
     for place in ("c.pcap", "link", "hard"):
         refused(called(*line, capture, "-o", tmp_path / place), 2, f"{place}: is one of the captures")
     assert capture.read_bytes() == before
+    (tmp_path / "w.yaml").write_text("{}")
+    refused(
+        called(*line, capture, "-c", tmp_path / "w.yaml", "-o", tmp_path / "w.yaml"),
+        2,
+        "is the configuration",
+    )
 
 
 @pytest.mark.parametrize("what", ["packets", "connections", "score"])
@@ -207,6 +213,7 @@ def test_a_path_that_is_no_text_is_refused_in_a_line(tmp_path: Path) -> None:
     )
     out, err = result.communicate(timeout=60)
     assert (result.returncode, out) == (2, b"")
+    assert err.endswith(b"/\\udcff' is not UTF-8\n")
     assert len(err) < 300
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -245,8 +245,10 @@ def test_a_signal_that_was_raised_where_nothing_can_be_raised_is_remembered(
 ) -> None:
     def work() -> None:
         forget()
-        with console.interrupts(lambda: None):
-            raise AssertionError("the command went on")
+        stopped: list[bool] = []
+        with console.interrupts(lambda: stopped.append(True)):
+            assert stopped == [True]  # as by a signal that comes now
+        sys.exit(128 + signal.SIGTERM)
 
     told_to_end(work, capsys)
 
@@ -262,6 +264,66 @@ def test_it_is_raised_again_until_it_comes_through(capsys: pytest.CaptureFixture
     told_to_end(work, capsys)
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize("way", ["finally", "except", "with"])
+def test_no_clean_up_is_disturbed_by_it(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "AGAIN", 0.05)
+
+    def clean() -> None:
+        time.sleep(0.2)
+        (tmp_path / "clean").touch()
+
+    @contextlib.contextmanager
+    def cleaned() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            clean()
+
+    def work() -> None:
+        if way == "with":
+            with cleaned():
+                forget()
+                time.sleep(1)
+        try:
+            forget()
+            time.sleep(1)
+        except SystemExit:
+            if way == "except":
+                clean()
+            raise
+        finally:
+            if way == "finally":
+                clean()
+
+    told_to_end(work, capsys)
+    assert (tmp_path / "clean").exists()
+
+
+def test_a_foreign_alarm_ends_nothing() -> None:
+    with console._terminated():
+        os.kill(os.getpid(), signal.SIGALRM)
+        time.sleep(0.01)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+def test_a_stderr_that_nobody_reads_keeps_no_command_from_ending(capture: Path) -> None:
+    reader, writer = os.pipe()
+    process = command("packets", "-", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writer)
+    os.close(writer)
+    os.close(reader)
+    with process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(capture.read_bytes()[:30_000])
+        process.stdin.flush()
+        process.stdout.read(1)
+        process.terminate()
+        process.stdout.close()
+        assert process.wait(60) == 128 + signal.SIGTERM
 
 
 def test_cleaning_up_is_not_disturbed_by_it(

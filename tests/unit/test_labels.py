@@ -269,6 +269,8 @@ def test_missing_and_doubled_columns_are_named(tmp_path: Path) -> None:
         labels(tmp_path, without)
     with pytest.raises(InputError, match="no label column beside"):
         labels(tmp_path, {k: ROW[k] for k in KEYS})
+    with pytest.raises(InputError, match=r"column a\.b is a_b in alerts"):
+        labels(tmp_path, ROW | {"a.b": "x", "a_b": "y"})
     with pytest.raises(InputError, match="column 9 has no name"):
         labels(tmp_path, ROW | {"": "x"})
     path = tmp_path / "labels.csv"

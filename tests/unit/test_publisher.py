@@ -13,11 +13,12 @@ from connectors.frames import FrameBlock
 from connectors.memory import MemoryBus, Message
 from engine import publisher as publisher_module
 from engine import wire
+from engine.clock import NEVER
 from engine.connections.layout import FLAG_DROPPED
 from engine.decode import DecodeConfig
 from engine.partition import partitions
 from engine.publisher import Pace, Producer, Publisher, Sensor, replay
-from engine.types import PacketBlock, Packets
+from engine.types import PacketBlock, Packets, concatenate
 from tests.conversation import T0
 from tests.datagrams import udp
 from tests.detectors import detector
@@ -198,7 +199,7 @@ def test_a_silent_source_sends_every_partition_a_heartbeat_now_and_then(
 ) -> None:
     monkeypatch.setattr(publisher_module, "HEARTBEAT", 0.2)
     bus, messages = MemoryBus(3, 1000), list[Message]()
-    one = hosts(0, 1, T0)
+    one = concatenate([hosts(0, 1, T0 - 1), hosts(0, 1, T0)])
 
     def source() -> Iterator[FrameBlock]:
         yield frames_of(one)
@@ -212,7 +213,18 @@ def test_a_silent_source_sends_every_partition_a_heartbeat_now_and_then(
     for partition, mine in enumerate(blocks(messages, 3)):
         beats = mine[1:] if partition == goes else mine
         assert len(beats) >= 4
-        assert {(len(block), block.now, block.seq) for block in beats} == {(0, T0, int(partition == goes))}
+        assert {(len(block), block.now, block.seq) for block in beats} == {(0, T0, 2 * (partition == goes))}
+
+
+def test_the_time_of_a_single_packet_is_not_passed_on_to_others() -> None:
+    bus = MemoryBus(1, 10)
+    for name, times in (("a", [T0, T0 + 10**9]), ("b", [T0 + 365 * 86400 * 10**9])):
+        publisher = Publisher(Sensor(name, 0, 100, DecodeConfig()), bus)
+        publisher.add(frames_of(udp(times, [1] * len(times))))
+        publisher.finish()
+    blocks = [wire.decode(m.value) for m in bus.poll(0.0) or []]
+    beats = {b.sensor: b.now for b in blocks if not len(b)}
+    assert beats == {"a": T0 + 10**9, "b": NEVER}
 
 
 def test_heartbeats_come_about_every_second() -> None:

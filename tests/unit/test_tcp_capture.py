@@ -38,6 +38,35 @@ def test_without_an_ip_id_the_very_next_packet_within_100_us_is_a_copy(after: fl
     assert kinds(c.send("a", "A", 1, 1, 100, after=after, ip_id=0))[-1] is kind
 
 
+def test_copies_of_two_queues_may_come_in_either_order() -> None:
+    c = Conversation().open().send("a", "A", 1, 1, 100, ip_id=7)
+    assert kinds(c.send("a", "A", 1, 1, 100, after=-0.01, ip_id=7))[-1] is COPY
+
+
+def test_a_copy_of_a_copy_is_one() -> None:
+    c = Conversation().open()
+    for after in (1, 0.9, 0.9):
+        c.send("a", "A", 1, 1, 100, after=after, ip_id=7)
+    assert kinds(c)[-2:] == [COPY, COPY]
+
+
+@pytest.mark.parametrize("later", [4294.967296, 4294.967296 * 1.024])
+def test_the_same_packet_much_later_is_none(later: float) -> None:
+    c = Conversation().open().send("a", "A", 1, 1, 100, ip_id=7)
+    assert kinds(c.send("a", "A", 1, 1, 100, after=later, ip_id=7))[-1] is DUPLICATE
+
+
+@pytest.mark.parametrize("flags", ["S", "FA"])
+def test_without_an_ip_id_syns_and_fins_have_copies(flags: str) -> None:
+    c = (
+        Conversation().send("a", "S", 0, ip_id=0)
+        if flags == "S"
+        else Conversation().open().send("a", "FA", 1, 1, ip_id=0)
+    )
+    c.send("a", flags, 0 if flags == "S" else 1, 0 if flags == "S" else 1, after=0.01, ip_id=0)
+    assert kinds(c)[-1] is COPY
+
+
 def test_without_an_ip_id_another_packet_in_between_makes_it_a_duplicate() -> None:
     c = (
         Conversation()
@@ -85,6 +114,13 @@ def test_data_behind_its_ack_on_the_tap_is_new() -> None:
     assert segments[-2:] == [NEW, NEW]
     assert not any(recovery)
     assert records[0]["orig_reordered"] == records[0]["orig_recovery_episodes"] == 0
+
+
+def test_data_behind_several_acks_on_the_tap_is_new() -> None:
+    c = Conversation().open().send("b", "A", 1, 101).send("b", "A", 1, 201, after=0.05)
+    c.send("a", "A", 1, 1, 100, after=0.1).send("a", "A", 101, 1, 100, after=0.1)
+    assert kinds(c)[-2:] == [NEW, NEW]
+    assert only(c)["orig_recovery_episodes"] == 0
 
 
 def test_data_long_behind_its_ack_is_late() -> None:
