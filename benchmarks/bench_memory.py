@@ -103,7 +103,11 @@ def main() -> None:
     figures["scan"] = [max(at)]
     figures["scan_last_tenth_growth"] = [at[-1] - at[-max(2, len(at) // 10)]]
     figures["scan_rate"] = [arguments.scan / (time.perf_counter() - began)]
-    document = report(figures, "bytes", arguments.json, counters=d.tracker.counters)
+    units = dict.fromkeys(figures, "bytes") | {
+        "live_connections": "connections",
+        "scan_rate": "connections/s",
+    }
+    document = report(figures, units, arguments.json, scanned=arguments.scan, counters=d.tracker.counters)
     assert document["counters"]["opened"] == arguments.live + arguments.scan
 
 

@@ -171,7 +171,27 @@ def soak(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def memory(document: dict[str, Any]) -> str:
+    """The table of bench_memory."""
+    value = {name: figure["value"] for name, figure in document["figures"].items()}
+    live, scanned = value["live_connections"], document["scanned"]
+    return "\n".join(
+        [
+            f"{document['machine']['cpu']}, commit {document['commit']}.",
+            "",
+            "| | |",
+            "|---|---:|",
+            f"| {live:,.0f} live connections, all their state | {value['live'] / 2**30:.2f} GiB |",
+            f"| a connection | {value['live'] / live:,.0f} bytes |",
+            f"| at most, over a scan of {scanned:,} flows | {value['scan'] / 2**30:.2f} GiB |",
+            f"| growth in the last tenth of the scan | {value['scan_last_tenth_growth']:,.0f} bytes |",
+            f"| new flows of the scan | {value['scan_rate']:,.0f} a second |",
+        ]
+    )
+
+
 TABLES = {
+    "bench_memory.json": ("performance.md", "memory", memory),
     "bench_capture.json": ("capture.md", "capture", capture),
     "soak.json": ("capture.md", "soak", soak),
     "bench_offline.json": ("performance.md", "offline", offline),
