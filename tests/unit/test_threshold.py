@@ -95,3 +95,17 @@ def test_scores_that_are_none_are_refused(scores: list[float]) -> None:
 def test_a_value_out_of_range_is_named(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         ThresholdConfig(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("value", -0.1), ("value", "0.5"), ("value", True), ("method", "mean"), ("false_positive_rate", "x"),
+        ("false_positive_rate", 1.0), ("n", "abc"), ("n", 0), ("n", 2.5), ("sufficient", "no"), ("sufficient", 1),
+        ("log_mean", "x"), ("log_std", float("nan")),
+    ],
+)  # fmt: skip
+def test_a_threshold_that_is_none_is_refused_with_what_is_wrong(field: str, value: object) -> None:
+    good = {"value": 0.5, "method": "quantile", "false_positive_rate": 0.001, "n": 5, "sufficient": True}
+    with pytest.raises(ValueError, match=f"threshold: {field} {value!r} is not what it may be"):
+        Threshold(**{**good, field: value})  # type: ignore[arg-type]
