@@ -6,7 +6,7 @@ KITSUNE_PY ?=
 
 N ?= 3
 JOBS ?= 2
-WORKERS ?= 4
+WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test check bench bench-capture bench-lab soak broker chaos

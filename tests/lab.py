@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,12 @@ def needs(*programs: str) -> None:
 
 
 USUAL = How()
+BUSY_MS = 200  # that a busy machine may add to a handshake
+
+
+def is_delayed(row: Mapping[str, Any], delay_ms: float) -> bool:
+    """Whether a connection's handshake took the link's delay twice, and no more than a busy machine may add."""
+    return bool(0 <= row["handshake_ms"] - 2 * delay_ms < BUSY_MS)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class KafkaPair:
             admin.create(partitions, 1, 24)
         self.partitions = partitions
         self._publisher = KafkaPublisher(settings, PACKETS)
-        self._subscriber = KafkaSubscriber(settings, PACKETS, "contract")
+        self._subscriber = KafkaSubscriber(settings, PACKETS, settings.prefix)
         self._published = [0] * partitions
         self._ended = False
         self._held: set[int] = set()
@@ -68,7 +68,14 @@ class KafkaPair:
         self._subscriber.seek(partition, offset)
 
     def commit(self, partition: int, offset: int) -> None:
-        assert self._subscriber.commit(partition, offset)
+        until = time.monotonic() + SECONDS
+        while not self._subscriber.commit(
+            partition, offset
+        ):  # a member may have to join again, which a poll does
+            assert time.monotonic() < until, "the group does not take it"
+            self._subscriber.pause()
+            assert self._poll(0.1, 1) == []
+            self._subscriber.resume()
         assert self._subscriber.committed(partition) == offset
 
     def close(self) -> None:

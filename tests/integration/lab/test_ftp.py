@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 
 from probing.lab import catalog
-from tests.lab import Done, perform
+from tests.lab import Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 
 DELAY_MS = 5
 STATES = {"fin": "SF", "timeout": "SF", "rst": "RSTO", "sudden": "S1"}
 SEVERAL = 3  # files, of activities with several
-BUSY_MS = 200  # that a busy machine may add to a handshake
 LISTING = 300  # bytes at most that name them
 # data connections: of files, and of lists
 TRANSFERS = {
@@ -36,7 +35,7 @@ def agrees(done: Done) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         assert row["role"] == ("control" if row["dport"] == 21 else "data"), what
         assert row["termination"] == done.run.parameters.termination, what
         assert connection["conn_state"] == STATES[row["termination"]], what
-        assert 0 <= row["handshake_ms"] - 2 * done.run.link.delay_ms < BUSY_MS, what
+        assert is_delayed(row, done.run.link.delay_ms), what
         both[row["role"] == "data"].append(row | connection)
     (control,), data = both
     marks = json.loads(control["phases"])

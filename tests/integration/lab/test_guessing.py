@@ -11,7 +11,7 @@ import pytest
 from scapy.utils import PcapReader
 
 from probing.lab.isolation import PASSWORD
-from tests.lab import Done, perform
+from tests.lab import Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 
@@ -25,7 +25,7 @@ def agrees(done: Done) -> dict[int, list[tuple[dict[str, Any], dict[str, Any]]]]
     for row, connection in sorted(done.joined(), key=lambda pair: pair[0]["start"]):
         what = f"{done.run.id}: {row} {connection}"
         assert connection["conn_state"] in STATES[row["termination"]], what
-        assert row["handshake_ms"] == pytest.approx(2 * done.run.link.delay_ms, abs=5), what
+        assert is_delayed(row, done.run.link.delay_ms), what
         assert (row["attack"], row["attack_kind"], row["content_bytes"]) == (1, "password-guessing", None), (
             what
         )

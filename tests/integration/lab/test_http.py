@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from probing.lab import catalog
-from tests.lab import Done, perform
+from tests.lab import Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 
@@ -31,7 +31,7 @@ def agrees(done: Done, tls: int = 0) -> list[tuple[dict[str, Any], dict[str, Any
         assert (row["role"], row["dport"]) == ("main", 443 if tls else 80), what
         assert row["termination"] == ends, what
         assert connection["conn_state"] == STATES[ends], what
-        assert row["handshake_ms"] == pytest.approx(2 * done.run.link.delay_ms, abs=5), what
+        assert is_delayed(row, done.run.link.delay_ms), what
         _phases_agree(done, row, what)
         if ends in ("fin", "timeout"):
             _content_agrees(done, row, connection, tls, what)

@@ -43,7 +43,8 @@ def test_requests_and_answers_are_packets_of_48_bytes(tmp_path: Path) -> None:
             requests[row["sample"]] += row["packets_up"]
         burst = {"chronyd": 3}.get(done.run.client, 4)
         assert set(requests.values()) == {1 if done.run.activity == "query" else burst}
-        assert len(joined) == (3 if done.run.client == "sntp" else sum(requests.values()))
+        drawn = 3 if done.run.client == "sntp" else sum(requests.values())
+        assert drawn - 1 <= len(joined) <= drawn  # a port may be drawn twice
 
 
 def test_our_own_client_asks_again_and_ntpdig_does_not(tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from probing.lab import catalog
-from tests.lab import Done, perform
+from tests.lab import Done, is_delayed, perform
 
 pytest.importorskip("aiosmtpd")
 pytestmark = pytest.mark.lab
 
 DELAY_MS = 5
-BUSY_MS = 200  # that a busy machine may add to a handshake
 STATES = {"fin": "SF", "timeout": "SF", "rst": "RSTO", "sudden": "S1"}
 HEAD = 1000  # bytes of a mail and its conversation that are not content, at most
 
@@ -30,7 +29,7 @@ def agrees(done: Done) -> dict[str, Any]:
     assert (row["role"], row["dport"]) == ("main", 25), what
     assert row["termination"] == done.run.parameters.termination, what
     assert row["conn_state"] == STATES[row["termination"]], what
-    assert 0 <= row["handshake_ms"] - 2 * done.run.link.delay_ms < BUSY_MS, what
+    assert is_delayed(row, done.run.link.delay_ms), what
     marks = json.loads(row["phases"])
     phases = catalog.scenario("smtp").activities[done.run.activity].phases
     assert tuple(dict.fromkeys(name for name, _ in marks)) == phases, what

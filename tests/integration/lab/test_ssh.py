@@ -11,12 +11,11 @@ import pytest
 
 from probing.lab import catalog
 from probing.lab.clients.openssh import SCANNED
-from tests.lab import Done, perform
+from tests.lab import Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 
 DELAY_MS = 5
-BUSY_MS = 200  # that a busy machine may add to a handshake
 STATES = {"fin": "SF", "timeout": "SF", "rst": "RSTO", "sudden": "S1"}
 LOGIN = 3000  # bytes that a login takes at least, of either side
 MORE = 60_000  # bytes of a conversation that are not content, at most
@@ -32,7 +31,7 @@ def agrees(done: Done) -> list[dict[str, Any]]:
         assert (row["role"], row["dport"]) == ("main", 22), what
         assert row["termination"] == done.run.parameters.termination, what
         assert row["conn_state"] == STATES[row["termination"]], what
-        assert 0 <= row["handshake_ms"] - 2 * done.run.link.delay_ms < BUSY_MS, what
+        assert is_delayed(row, done.run.link.delay_ms), what
         marks = json.loads(row["phases"])
         assert tuple(dict.fromkeys(name for name, _ in marks)) == phases, what
         times = [at for _, at in marks]

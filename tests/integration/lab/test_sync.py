@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from probing.lab import catalog
-from tests.lab import Done, perform
+from tests.lab import Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 
@@ -58,7 +58,7 @@ def check(done: Done, steps: list[str]) -> None:
         assert row["succeeded"] is True
         assert (row["task"], row["role"]) == ("file-sync", "main")
         assert (row["termination"], connection["conn_state"]) == ("fin", "SF")
-        assert 10 <= row["handshake_ms"] < 30  # the machine may be busy
+        assert is_delayed(row, 5), row
     found = by_step(done)
     assert [name for _, name, _ in found] == steps * done.run.samples
     for _, name, connections in found:
