@@ -14,7 +14,6 @@ from connectors.window import DamagedStreamError
 
 PIECE = 1 << 16  # bytes unpacked in a step
 SMALL_PIECE = 1 << 8  # where an xz stream breaks that cannot be read again, the step's own bytes are lost
-NEVER = 1 << 62
 GATHERED = 1 << 20  # bytes given at once
 MAX_MEMORY = 1 << 27  # of zstd's window and xz' dictionary: what the tools accept without being asked to
 FEED = 1 << 14  # compressed bytes of a step
@@ -134,10 +133,9 @@ class Unpacked:
         self._again = again
         self._piece = PIECE if again or name != "xz" else SMALL_PIECE
         self._most = ZSTD_FEED if name == "zstd" else FEED
-        self._taken = self._latest = (
-            0  # bytes the decoder has taken, and had taken before it was given the latest
-        )
-        self._careful = NEVER  # compressed bytes after which it is given single ones
+        self._taken = 0  # compressed bytes that the decoder has taken,
+        self._latest = 0  # and had taken before it was given the latest
+        self._careful = 1 << 62  # compressed bytes after which it is given single ones: never
         self._decoder = _DECODERS[name]()
         self._data = b""  # read; the decoder has taken it up to _at
         self._at = 0

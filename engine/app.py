@@ -31,7 +31,7 @@ from engine.scorers import KitsuneScorer
 from engine.scores import label_names
 from engine.segments import ScoreSegments
 from engine.sinks import AlertFile, ScoreFile, Top
-from engine.types import PHASES
+from engine.types import NO_LOSS, PHASES
 from engine.worker import Every, Worker
 from models.bundle import BundleError, pack
 
@@ -255,10 +255,7 @@ class Scoring:
         losses["lost packets"] = sum(d.lost_packets for d in detectors)
         losses["evicted connections"] = sum(d.tracker.counters["evicted"] for d in detectors)
         for d in detectors:
-            unread = {
-                reason: n for reason, n in d.unread.items() if reason != "link_protocol"
-            }  # not IP: no loss
-            losses.update({f"not read whole: {reason}": n for reason, n in unread.items()})
+            losses.update({f"not read whole: {why}": n for why, n in d.unread.items() if why != NO_LOSS})
         summary.losses = {name: n for name, n in losses.items() if n}
         scorers = [s for d in detectors for s in d.scorers]
         summary.phase = min((s.phase for s in scorers), key=PHASES.index)

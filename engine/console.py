@@ -60,9 +60,8 @@ class Group(click.Group):
         except OSError as error:
             _output_failed(error)
         except MemoryError as error:
-            size = (
-                f" ({str(error).partition(' for ')[0]})" if str(error) else ""
-            )  # numpy's, without its dtype
+            said = str(error).partition(" for ")[0]  # numpy's, without its dtype
+            size = f" ({said})" if said else ""
             _end(f"not enough memory{size}: lower connections.capacity and kitsune.features.flows", 1)
         return result
 
@@ -88,7 +87,7 @@ def _open_streams() -> None:
         _end("stdout is closed", 1)
 
 
-_signals: list[int] = []  # that asked this command to end
+_signals: list[int] = []  # the one that asked this command to end
 AGAIN = 0.5  # seconds after which the end is asked for once more
 
 
@@ -107,9 +106,8 @@ def _terminated() -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, AGAIN)
         if again and _is_ending(sys.exc_info()[1]):
             return  # it has come through, and is being cleaned up after
-        if not again:
+        if not _signals:
             _signals.append(number)
-        if len(_signals) == 1 and not again:
             with contextlib.suppress(OSError, RuntimeError):  # nobody reads, or stderr is being written to
                 click.echo("wiresonde: terminated", err=True)
         sys.exit(128 + _signals[0])

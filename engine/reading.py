@@ -20,7 +20,7 @@ from engine.connections.tracker import Tracker
 from engine.decode import decode
 from engine.detector import SPARE
 from engine.errors import ConfigError, InputError
-from engine.types import Packets, Reason, Rows, count_unread, join_rows
+from engine.types import NO_LOSS, Packets, Reason, Rows, count_unread, join_rows
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Read:
         if n := self.unread["link_type"]:
             names = ", ".join(_link_name(number) for number in sorted(self.link_types))
             notes.append(f"{n:,} packets not read: no decoder for link type {names}")
-        if reasons := {k: n for k, n in self.unread.items() if k not in ("link_type", "link_protocol")}:
+        if reasons := {k: n for k, n in self.unread.items() if k not in ("link_type", NO_LOSS)}:
             shown = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
             notes.append(f"{sum(reasons.values()):,} packets not read whole: {shown}")
         if self.evicted:

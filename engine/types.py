@@ -63,6 +63,9 @@ class Reason(IntEnum):
     ENCAPSULATION = 12  # a broken VLAN, MPLS, PPPoE, GRE or VXLAN header
 
 
+NO_LOSS = Reason.LINK_PROTOCOL.name.lower()  # counted, and nothing the user missed
+
+
 class Packets(NamedTuple):
     """Columns of n packets in capture order, one row a frame; read-only once built.
 

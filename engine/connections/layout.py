@@ -116,7 +116,6 @@ SIDE = np.dtype(
         ("recovery_point", "i8"),  # an episode lasts until acked reaches it; 0 = no episode
         ("t_recovery", "i8"), ("recovery_ns", "i8"),  # begin of the episode; time spent in all of them
         ("round_trip", "i8"),  # ns, least time between new data and its ACK; 0 = none measured
-        ("last_ts", "i8"),
         ("packets", "u8"), ("ip_bytes", "u8"), ("payload", "u8"),
         ("missed", "u8"), ("again_bytes", "u8"),  # bytes acknowledged but never captured; bytes seen twice
         ("base", "u4"),  # sequence number that is 0 in relative numbers

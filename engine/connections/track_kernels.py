@@ -43,7 +43,7 @@ from engine.connections.table import (
     touch,
     unlink,
 )
-from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, segment
+from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, end_recovery, segment
 from engine.kernels import Int, kernel
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Packets, Rows
 
@@ -310,7 +310,6 @@ def track(
         me["packets"] += 1
         me["ip_bytes"] += p.ip_size[i]
         me["payload"] += p.payload[i]
-        me["last_ts"] = ts
         if ts > row["last"]:
             if lasting:  # what follows the end of both sides is counted, but does not prolong (Zeek)
                 row["last"] = ts
@@ -335,5 +334,4 @@ def settle(t: Table, slots: NDArray[np.int32]) -> None:
             if me["holes"] > 0:
                 count_losses(t.rows[slot], me, you, t.holes, s, d, t.rows[slot]["last"], -(1 << 62))
             if me["recovery_point"]:
-                me["recovery_ns"] += max(0, t.rows[slot]["last"] - me["t_recovery"])
-                me["recovery_point"] = 0
+                end_recovery(me, t.rows[slot]["last"])

@@ -65,6 +65,15 @@ def cluster(folder: Path, **spill: object) -> Iterator[tuple[Broker, Site]]:
             site.close()
 
 
+@contextmanager
+def capturing(folder: Path, *words: str, **spill: object) -> Iterator[tuple[Broker, Site, Sensor]]:
+    """A cluster, and a sensor that publishes what passes tap0 to it."""
+    with cluster(folder, **spill) as (broker, site):
+        sensor = Sensor(site, "capture", "-i", "tap0", *words)
+        sensor.ready()
+        yield broker, site, sensor
+
+
 def sending(line: Wire, capture: Path, *options: str) -> Callable[[], int]:
     """Send in the background; a function that waits for the end and gives the packets sent."""
     sent: list[int] = []

@@ -14,7 +14,7 @@ from connectors.pcap import CaptureFile
 from engine.decode import decode
 from engine.segments import merge
 from tests.integration.kafka.site import assert_equal, wait_for
-from tests.integration.live.sensor import LOSSLESS, Sensor, cluster, found, metrics, sending
+from tests.integration.live.sensor import LOSSLESS, Sensor, capturing, cluster, found, metrics, sending
 from tests.netns import Wire
 
 pytestmark = [pytest.mark.live, pytest.mark.kafka, pytest.mark.compiled]
@@ -33,9 +33,7 @@ def test_a_bus_that_is_gone_for_half_a_minute_under_load_costs_nothing(
     line: Wire, mixed: Path, tmp_path: Path
 ) -> None:
     def work() -> None:
-        with cluster(tmp_path, directory=str(tmp_path / "spill")) as (broker, site):
-            sensor = Sensor(site, "capture", "-i", "tap0")
-            sensor.ready()
+        with capturing(tmp_path, directory=str(tmp_path / "spill")) as (broker, site, sensor):
             finish = sending(line, mixed, "--pps", "3000", "--loop", "6")
             time.sleep(3)
             broker.kill()
@@ -88,9 +86,11 @@ def test_what_the_bus_did_not_take_by_the_end_waits_on_disk_for_the_next_start(
     line: Wire, mixed: Path, tmp_path: Path
 ) -> None:
     def work() -> None:
-        with cluster(tmp_path, directory=str(tmp_path / "spill"), stop_seconds=1.0) as (broker, site):
-            sensor = Sensor(site, "capture", "-i", "tap0")
-            sensor.ready()
+        with capturing(tmp_path, directory=str(tmp_path / "spill"), stop_seconds=1.0) as (
+            broker,
+            site,
+            sensor,
+        ):
             line.send(mixed, "--topspeed", "--limit", "2000")
             time.sleep(1)
             broker.kill()
@@ -112,9 +112,7 @@ def test_a_detector_that_is_killed_while_packets_come_leaves_none_unscored(
     line: Wire, mixed: Path, tmp_path: Path
 ) -> None:
     def work() -> None:
-        with cluster(tmp_path) as (_, site):
-            sensor = Sensor(site, "capture", "-i", "tap0")
-            sensor.ready()
+        with capturing(tmp_path) as (_, site, sensor):
             detector = site.detect("first")
             wait_for(lambda: "restored" in detector.said(), "its partitions")
             finish = sending(line, mixed, "--pps", "4000")
@@ -138,9 +136,7 @@ def test_a_reload_changes_the_filter_and_a_wrong_one_changes_nothing(
     line: Wire, mixed: Path, tmp_path: Path
 ) -> None:
     def work() -> None:
-        with cluster(tmp_path) as (_, site):
-            sensor = Sensor(site, "capture", "-i", "tap0", "--metrics-port", "0")
-            sensor.ready()
+        with capturing(tmp_path, "--metrics-port", "0") as (_, site, sensor):
             url = sensor.said().split("metrics at ")[1].split()[0]
             line.send(mixed, "--topspeed", "--limit", "1000")
             name = 'wiresonde_sensor_received_packets_total{interface="tap0",sensor="wiresonde"} 1000.0'
@@ -195,9 +191,7 @@ def test_capture_loses_its_interface_says_so_and_publishes_what_came(
     line: Wire, mixed: Path, tmp_path: Path
 ) -> None:
     def work() -> None:
-        with cluster(tmp_path) as (_, site):
-            sensor = Sensor(site, "capture", "-i", "tap0")
-            sensor.ready()
+        with capturing(tmp_path) as (_, _, sensor):
             line.send(mixed, "--topspeed", "--limit", "700")
             time.sleep(0.3)
             line.ip("link", "del", "tap0")
