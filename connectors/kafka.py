@@ -257,6 +257,7 @@ class KafkaSubscriber:
         With ``stop_at_end``, None once every partition held has given what its log held when it came.
         Raises KafkaBusError, also when an offset is no longer in the log.
         """
+        self._resume_join()
         if self._stop_at_end and not self.joined:
             self._empty_since = None
         elif self._stop_at_end and not self._changes and self._all_read():
@@ -280,6 +281,17 @@ class KafkaSubscriber:
             for at in sorted(records)
             for record in records[at]
         ]
+
+    def _resume_join(self) -> None:
+        """Have the client finish a join that it has forgotten.
+
+        kafka-python (3.0) joins again when the topic's metadata changed, and takes that reason back while it joins. If
+        a poll's time is up in between, later polls see no reason to join and leave the answer unread: the member sends
+        no heartbeats, cannot commit, and never comes back to the group.
+        """
+        coordinator = self._consumer._coordinator  # no public call makes a member join
+        if coordinator.rebalance_in_progress() and not coordinator.need_rejoin():
+            coordinator.request_rejoin()
 
     @property
     def joined(self) -> bool:

@@ -8,6 +8,7 @@ import re
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 
 import pyarrow as pa
 import pytest
@@ -299,8 +300,8 @@ def test_a_detector_says_when_it_is_ready_and_what_it_is_behind(empty_site: Site
     assert value('wiresonde_partition_changes_total{kind="assigned"}') == 4
     assert value('wiresonde_in_flight_bytes{topic="scores"}') is not None
     assert value("wiresonde_delay_seconds_count") == sum(ends.values())
-    tasks = set(re.findall(r'wiresonde_connections_total\{.*task="(\w*)"', get(f"{address}/metrics")))
-    assert {"http", "dns", "scan"} <= tasks
+    tasks = re.compile(r'wiresonde_connections_total\{.*task="(\w*)"')
+    wait_for(lambda: {"http", "dns", "scan"} <= set(tasks.findall(get(f"{address}/metrics"))), "a last flush")
     detector.stop()
 
 
@@ -316,6 +317,30 @@ def get(url: str) -> str:
     with urllib.request.urlopen(url, timeout=5) as answer:
         text: str = answer.read().decode()
     return text
+
+
+def test_a_subscriber_that_polls_for_moments_gets_through_every_join(empty_site: Site) -> None:
+    settings = dataclasses.replace(empty_site.kafka, consumer={"metadata_max_age_ms": 300})
+    subscriber = KafkaSubscriber(settings, "packets", "hasty")
+    admin = KafkaAdminClient(bootstrap_servers=empty_site.address)
+    try:
+        held: set[int] = set()
+
+        def joins(count: int) -> bool:
+            """Without time between polls: the client throws away what is answered then."""
+            ends = time.monotonic() + 0.5
+            while time.monotonic() < ends:
+                subscriber.poll(0.01)
+                held.update(c.partition for c in subscriber.changes() if c.kind == "assigned")
+            return len(held) == count and subscriber.joined and subscriber.commit(0, count)
+
+        for count in range(4, 8):
+            if count > 4:
+                admin.create_partitions({f"{empty_site.prefix}packets": count})
+            wait_for(partial(joins, count), f"{count} partitions", seconds=30)
+    finally:
+        admin.close()
+        subscriber.close()
 
 
 def test_a_subscriber_that_pauses_stays_in_the_group_and_goes_on_where_it_was(empty_site: Site) -> None:
