@@ -182,7 +182,9 @@ class Bench:
                 ]  # fmt: skip
                 processes.append(subprocess.Popen(command, stdout=log, stderr=log))
                 addresses.append(_until(lambda log=log: _address(Path(log.name)), "metrics"))
-            _until(lambda: all(_ready(a) for a in addresses) and _held(addresses) == PARTITIONS, "partitions")
+            # a member that just came is ready with nothing, until the others give up its share
+            share = PARTITIONS // count
+            _until(lambda: all(_ready(a) and _held(a) == share for a in addresses), "partitions")
             yield addresses
         finally:
             for process in processes:
@@ -273,8 +275,8 @@ def _sum(addresses: list[str], name: str) -> float:
     return sum(float(v) for a in addresses for v in re.findall(rf"^{name}\S* (\S+)", _scrape(a), re.M))
 
 
-def _held(addresses: list[str]) -> int:
-    return sum(len(re.findall(r"^wiresonde_next_offset\{", _scrape(a), re.M)) for a in addresses)
+def _held(address: str) -> int:
+    return len(re.findall(r"^wiresonde_next_offset\{", _scrape(address), re.M))
 
 
 def main() -> None:
