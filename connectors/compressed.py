@@ -91,7 +91,7 @@ class _Zstd:
     def __init__(self) -> None:
         self._z = zstandard.ZstdDecompressor(max_window_size=MAX_MEMORY).decompressobj()
 
-    def feed(self, data: bytes, piece: int) -> tuple[bytes, int]:  # noqa: ARG002
+    def feed(self, data: bytes, piece: int) -> tuple[bytes, int]:  # noqa: ARG002 -- no limit of output
         return self._z.decompress(data), len(self._z.unused_data)
 
     @property

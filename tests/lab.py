@@ -41,7 +41,7 @@ def needs(*programs: str) -> None:
 
 
 USUAL = How()
-BUSY_MS = 200  # that a busy machine may add to a handshake
+BUSY_MS = 200  # that a busy machine may add to a handshake or a request
 
 
 def is_delayed(row: Mapping[str, Any], delay_ms: float) -> bool:

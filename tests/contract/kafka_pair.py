@@ -69,9 +69,8 @@ class KafkaPair:
 
     def commit(self, partition: int, offset: int) -> None:
         until = time.monotonic() + SECONDS
-        while not self._subscriber.commit(
-            partition, offset
-        ):  # a member may have to join again, which a poll does
+        # a member may have to join again first, which a poll does
+        while not self._subscriber.commit(partition, offset):
             assert time.monotonic() < until, "the group does not take it"
             self._subscriber.pause()
             assert self._poll(0.1, 1) == []

@@ -3,59 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner, Result
 
-from engine.cli import main
-from engine.errors import InputError
-from engine.labels import read_labels
-from engine.types import Kind
-from probing.detgen import HEADER, Imported, Name, Problem, import_folder, parse_name, read_label_file
+from probing.detgen import Name, Problem, import_folder, parse_name
 from probing.detgen_scenarios import SCENARIOS, scenario_of
-from tests.capture_bytes import Record, pcap
-from tests.captures import CAPTURES
-from tests.frames import frame_of
-
-TIME = "2021-03-10_19-13-15"
-T0 = 1_615_403_600_000_000_000  # some seconds later
-SECOND = 1_000_000_000
-CLIENT, SERVER = 10 << 24 | 2, 10 << 24 | 1
-
-
-def packet(at: int, sport: int = 40000, back: bool = False, flags: int = 2) -> Record:
-    src, dst = (SERVER, CLIENT) if back else (CLIENT, SERVER)
-    ports = {"sport": 22, "dport": sport} if back else {"sport": sport, "dport": 22}
-    frame = frame_of({
-        "kind": Kind.IPV4, "src_mac": 1, "dst_mac": 2, "src_lo": src, "dst_lo": dst, "proto": 6, "payload": 0,
-        "ip_id": 1, "ttl": 64, "seq": 1, "ack": 0, "tcp_flags": flags, "window": 1000, **ports,
-    })  # fmt: skip
-    return at, frame, len(frame)
-
-
-def capture(path: Path, *packets: Record) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pcap(packets, magic=0xA1B23C4D))
-    return path
-
-
-def label_file(path: Path, *rows: str, header: str = HEADER) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(line + "\n" for line in (header, *rows) if line))
-    return path
-
-
-SSH = "1;capture-090-openssh;9;4321;12;8;0.52;0100.23;020.5;0.05;0.012;;2;Filetransfer Client to server with password"
-
-
-def ssh(folder: Path, *rows: str, name: str = "dump-090-sshd-server-sc2", **options: Any) -> Imported:
-    """One capture of an SSH run, with a label file."""
-    capture(folder / f"{name}-{TIME}-1.pcap", packet(T0), packet(T0 + 2 * SECOND, back=True, flags=18))
-    label_file(folder / f"capture-090-openssh-{TIME}-labels.csv", *(rows or (SSH,)), **options)
-    return import_folder(folder)
-
+from tests.capture_bytes import pcap
+from tests.detgen_files import SECOND, SSH, T0, TIME, capture, label_file, packet, ssh
 
 # names
 
@@ -235,85 +189,6 @@ def test_rows_that_contradict_each_other_are_said(tmp_path: Path) -> None:
     ]
 
 
-# label files
-
-
-def read(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
-    problems: list[Problem] = []
-    runs = read_label_file(path, problems)
-    assert all(problem.file == path for problem in problems)
-    return [{"repetition": run.repetition, **run.values} for run in runs], [p.reason for p in problems]
-
-
-@pytest.mark.parametrize("header", ["", HEADER, HEADER.replace(";", " ; ").upper()])
-def test_the_header_may_be_missing_and_may_be_written_otherwise(tmp_path: Path, header: str) -> None:
-    rows, problems = read(label_file(tmp_path / f"-{TIME}-labels.csv", SSH, header=header))
-    assert (rows[0]["repetition"], rows[0]["delay_ms"]) == (1, 100.23)
-    assert problems == []
-
-
-def test_a_header_amid_rows_is_no_row(tmp_path: Path) -> None:
-    rows, problems = read(label_file(tmp_path / f"-{TIME}-labels.csv", SSH, HEADER, "2" + SSH[1:]))
-    assert [row["repetition"] for row in rows] == [1, 2]
-    assert problems == []
-
-
-def test_a_description_may_contain_what_separates_columns(tmp_path: Path) -> None:
-    rows, _ = read(label_file(tmp_path / f"-{TIME}-labels.csv", SSH + "; then ls"))
-    assert rows[0]["description"] == "Filetransfer Client to server with password; then ls"
-
-
-def test_a_decimal_comma_is_read(tmp_path: Path) -> None:
-    rows, problems = read(label_file(tmp_path / f"-{TIME}-labels.csv", SSH.replace("0.52", "0,52")))
-    assert rows[0]["load_average"] == 0.52
-    assert problems == []
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        (SSH.replace(";0.52;", ";average;"), "load 'average' is no number: left empty"),
-        (SSH.replace(";0.05;", ";101;"), "mean loss 101 is not from 0 to 100: left empty"),
-        (SSH.replace(";4321;", ";-3;"), "file-length -3 is not from 0 to inf: left empty"),
-        (SSH.replace(";020.5;", ";inf;"), "latency variance inf is not from 0 to inf: left empty"),
-        (SSH.replace(";020.5;", ";nan;"), "latency variance nan is not from 0 to inf: left empty"),
-    ],
-)
-def test_a_value_that_cannot_be_is_left_empty(tmp_path: Path, row: str, reason: str) -> None:
-    rows, problems = read(label_file(tmp_path / f"-{TIME}-labels.csv", row))
-    whole, _ = read(label_file(tmp_path / f"-{TIME}-labels.csv", SSH))
-    assert problems == [reason]
-    assert len(rows[0]) == len(whole[0]) - 1
-
-
-@pytest.mark.parametrize(
-    ("row", "reason"),
-    [
-        (";" + SSH.split(";", 1)[1], "row 2: REPNUM '' is no number: left out"),
-        ("1;capture-090-openssh;9", "row 2 has 3 of 14 columns: left out"),
-    ],
-)
-def test_a_row_that_cannot_be_read_is_left_out(tmp_path: Path, row: str, reason: str) -> None:
-    rows, problems = read(label_file(tmp_path / f"-{TIME}-labels.csv", row, SSH))
-    assert [r["repetition"] for r in rows] == [1]
-    assert problems == [reason]
-
-
-def test_the_same_oddity_is_said_once(tmp_path: Path) -> None:
-    odd = SSH.replace(";0.52;", ";average;")
-    _, problems = read(label_file(tmp_path / f"-{TIME}-labels.csv", odd, "2" + odd[1:]))
-    assert problems == ["load 'average' is no number: left empty (2 rows)"]
-
-
-def test_a_label_file_without_a_time_and_one_of_other_bytes_are_said(tmp_path: Path) -> None:
-    assert read(label_file(tmp_path / "my-labels.csv", SSH)) == ([], ["no capture time in its name"])
-    path = tmp_path / f"-{TIME}-labels.csv"
-    path.write_bytes(b"\x00\xff;\n" * 3)
-    rows, problems = read(path)
-    assert rows == []
-    assert len(problems) == 3
-
-
 # captures
 
 
@@ -382,88 +257,3 @@ def test_connections_are_labelled_each(tmp_path: Path) -> None:
         ("10.0.0.2", 40001, "10.0.0.1", 22, "tcp", T0 + 5 * SECOND, T0 + 5 * SECOND, "scp-up", 100.23),
     ]
     assert found.captures == 2
-
-
-# the command
-
-
-def command(*arguments: Any) -> Result:
-    return CliRunner().invoke(main, ["lab", "import", "detgen", *map(str, arguments)])
-
-
-@pytest.mark.parametrize("name", ["labels.parquet", "labels.csv"])
-@pytest.mark.parametrize("per", ["capture", "connection"])
-def test_the_command_writes_what_labels_reads(tmp_path: Path, name: str, per: str) -> None:
-    ssh(tmp_path / "data")
-    result = command(tmp_path / "data", "-o", tmp_path / name, "--per", per)
-    assert result.exit_code == 0, result.stderr
-    assert result.stderr == f"{tmp_path / name}: 1 rows for 1 captures\n"
-    known = read_labels(tmp_path / name)
-    assert known.patterns == (per == "capture")
-    (labels,) = (values for probe, values in known.probes.items() if probe)
-    assert labels == {
-        "scenario": "090-openssh", "task": "ssh", "activity": "scp-up", "client_impl": "openssh",
-        "server_impl": "openssh", "attack": "0", "attack_kind": "none", "delay_ms": "100.23", "jitter_ms": "20.5",
-        "distribution": "pareto", "loss_pct": "0.05", "corrupt_pct": "0.012",
-    }  # fmt: skip
-    rule = known.rules[0]
-    assert (rule["start"], rule["end"]) == (T0, T0 + 2 * SECOND)
-
-
-def test_parquet_also_has_what_is_no_label(tmp_path: Path) -> None:
-    ssh(tmp_path / "data")
-    assert command(tmp_path / "data", "-o", tmp_path / "labels.parquet").exit_code == 0
-    (row,) = pq.read_table(tmp_path / "labels.parquet").drop_columns(["start", "end"]).to_pylist()
-    assert (row["content_bytes"], row["load_average"], row["run"]) == (4321, 0.52, f"090-openssh-{TIME}-1")
-
-
-def test_the_command_says_what_it_could_not_use(tmp_path: Path) -> None:
-    ssh(tmp_path / "data")
-    capture(tmp_path / "data" / "other.pcap", packet(T0))
-    result = command(tmp_path / "data", "-o", tmp_path / "labels.csv")
-    assert result.exit_code == 0
-    assert "other.pcap: no capture time in its name: none of DetGen's" in result.stderr.splitlines()[0]
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (Path, "no such folder"),
-        (lambda folder: folder.mkdir(), "no captures"),
-        (lambda folder: capture(folder / "other.pcap", packet(T0)), "no capture could be labelled"),
-    ],
-)
-def test_the_command_fails_where_there_is_nothing_to_label(tmp_path: Path, make: Any, says: str) -> None:
-    make(tmp_path / "data")
-    result = command(tmp_path / "data", "-o", tmp_path / "labels.csv")
-    assert result.exit_code == 1
-    assert f"{tmp_path / 'data'}: {says}" in result.stderr
-    assert not (tmp_path / "labels.csv").exists()
-
-
-def test_a_file_of_another_kind_is_not_written(tmp_path: Path) -> None:
-    ssh(tmp_path / "data")
-    result = command(tmp_path / "data", "-o", tmp_path / "labels.txt")
-    assert result.exit_code == 2
-    assert "ends with .parquet or .csv" in result.stderr
-
-
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
-        import_folder(tmp_path / "none")
-
-
-@pytest.mark.captures
-def test_captures_that_detgen_made_are_labelled(tmp_path: Path) -> None:
-    paths = [path for path in CAPTURES.rglob("dump-*") if parse_name(path.name)]
-    if not paths:
-        pytest.skip(f"no captures of DetGen in {CAPTURES} (set WIRESONDE_CAPTURES)")
-    for k, path in enumerate(paths):  # names are not unique across folders
-        (tmp_path / str(k)).mkdir()
-        (tmp_path / str(k) / path.name).symlink_to(path)
-    found = import_folder(tmp_path)
-    assert found.captures == len(paths)
-    for row in found.rows:
-        assert row["task"] is not None, row["capture"]
-        assert 0 <= row["end"] - row["start"] < 3600 * SECOND
-        assert row["attack"] in (0, 1)

@@ -3,39 +3,29 @@
 from __future__ import annotations
 
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from connectors import capture as capture_module
 from connectors.bpf import FilterError
 from connectors.capture import RingCapture
-from connectors.capture_settings import CaptureLostError, CaptureSettings, Counters
-from connectors.clock_steps import ClockSteps
+from connectors.capture_settings import CaptureSettings, Counters
 from connectors.frames import FrameBlock
 from connectors.netdev import InterfaceError
-from connectors.pcap import CaptureFile
 from connectors.sniffer import SniffedCapture
 from engine.decode import decode
 from engine.types import Packets, concatenate
 from tests.capture_bytes import pcap
+from tests.integration.live.ring import of_file, tagged
 from tests.netns import Wire
 
 pytestmark = [pytest.mark.live, pytest.mark.compiled]
 Capture = RingCapture | SniffedCapture
-SECONDS = 60.0  # after which a test that waits has failed
-
-
-def of_file(path: Path) -> Packets:
-    with CaptureFile(path) as capture:
-        return concatenate([decode(frames) for frames in capture])
 
 
 raw: list[bytes] = []  # frames of the last capture
@@ -88,13 +78,6 @@ def assert_same(got: Packets, wanted: Packets) -> None:
     assert (np.diff(got.ts) >= 0).all()
     assert 0 < got.ts[-1] - got.ts[0] < 60_000_000_000
     assert abs(int(got.ts[-1]) - time.time_ns()) < 60_000_000_000
-
-
-def tagged(*tags: tuple[int, int]) -> bytes:
-    """A UDP datagram under VLAN tags (TPID, TCI)."""
-    ip = bytes.fromhex("4500001c000100004011000a0a0000010a000002") + struct.pack(">HHHH", 5000, 53, 8, 0)
-    stack = b"".join(struct.pack(">HH", tpid, tci) for tpid, tci in tags)
-    return bytes.fromhex("020000000002020000000001") + stack + b"\x08\x00" + ip + bytes(18)
 
 
 def test_what_is_captured_is_what_was_sent_packet_for_packet(line: Wire, mixed: Path) -> None:
@@ -196,177 +179,6 @@ def test_the_portable_fallback_gives_the_same(line: Wire, mixed: Path) -> None:
     )
     assert sent == 1000 == counters.received
     assert_same(got, Packets._make(column[:1000] for column in wanted))
-
-
-def shared(line: Wire, capture: Path, by: str) -> list[Packets]:
-    """What two captures of one fanout group get."""
-
-    def work() -> list[Packets]:
-        sources = [RingCapture("tap0", CaptureSettings(fanout=77, fanout_by=by)) for _ in range(2)]
-        parts: list[list[Packets]] = [[], []]
-
-        def read(k: int) -> None:
-            parts[k] += [decode(frames) for frames in sources[k].frames()]
-
-        readers = [threading.Thread(target=read, args=(k,)) for k in range(2)]
-        for reader in readers:
-            reader.start()
-        line.send(capture, "--topspeed")
-        time.sleep(0.3)
-        for source in sources:
-            source.stop()
-        for reader in readers:
-            reader.join()
-        for source in sources:
-            source.close()
-        return [concatenate(p) for p in parts]
-
-    return line.inside(work)
-
-
-def keys(p: Packets, *, ports: bool) -> set[Any]:
-    """Unordered pairs of the ends of all IP packets."""
-    ip = (p.kind & 0x0F) >= 3
-    ends = zip(
-        *(column[ip].tolist() for column in (p.src_hi, p.src_lo, p.sport, p.dst_hi, p.dst_lo, p.dport))
-    )
-    found = set()
-    for a_hi, a_lo, a_port, b_hi, b_lo, b_port in ends:
-        pair = ((a_hi, a_lo, a_port if ports else 0), (b_hi, b_lo, b_port if ports else 0))
-        found.add(tuple(sorted(pair)))
-    return found
-
-
-def rows(p: Packets) -> NDArray[Any]:
-    """All columns but the time, for comparing as sets."""
-    return np.stack([getattr(p, name).astype("u8") for name in Packets._fields if name != "ts"], axis=1)
-
-
-@pytest.mark.parametrize("by", ["hosts", "hash"])
-def test_two_workers_see_each_packet_once_and_each_connection_whole(line: Wire, mixed: Path, by: str) -> None:
-    first, second = shared(line, mixed, by)
-    wanted = of_file(mixed)
-    assert min(first.ts.size, second.ts.size) > 0
-    together = np.concatenate([rows(first), rows(second)])
-    assert together.shape == rows(wanted).shape
-    order, other = np.lexsort(together.T), np.lexsort(rows(wanted).T)
-    assert np.array_equal(together[order], rows(wanted)[other])
-    assert not keys(first, ports=by == "hash") & keys(second, ports=by == "hash")
-    both_ways = {tuple(e) for e in zip(first.src_lo.tolist(), first.dst_lo.tolist())}
-    assert any((b, a) in both_ways for a, b in both_ways if a != b)  # the traffic is two-way
-
-
-def test_fragments_stay_with_the_other_packets_of_their_connection(line: Wire, tmp_path: Path) -> None:
-    """They have no ports: a hash of ports would send them elsewhere."""
-    frames = []
-    ethernet = bytes.fromhex("0200000000020200000000010800")
-    for host in range(1, 65):
-        for offset in (0, 0x2000, 0x0001):  # a whole datagram, and another in two fragments
-            ip = struct.pack(">BBHHHBBH", 0x45, 0, 28, host, offset, 64, 17, 0)
-            ip += bytes([10, 1, 0, host, 10, 2, 0, 1])
-            frames.append(
-                ethernet + ip + struct.pack(">HHHH", 99, 53, 8 if not offset else 16, 0) + bytes(18)
-            )
-    path = tmp_path / "fragments.pcap"
-    path.write_bytes(pcap([(k, frame, len(frame)) for k, frame in enumerate(frames)]))
-    torn = []
-    for by in ("hosts", "hash"):
-        first, second = shared(line, path, by)
-        assert first.ts.size + second.ts.size == 192
-        assert min(first.ts.size, second.ts.size) > 0
-        torn.append(len(keys(first, ports=False) & keys(second, ports=False)))
-    assert torn[0] == 0 < torn[1]
-
-
-def test_an_interface_that_goes_down_and_comes_back_goes_on(line: Wire, mixed: Path) -> None:
-    def work() -> tuple[int, int]:
-        source = RingCapture("tap0", CaptureSettings())
-        sent: list[int] = []
-
-        def change() -> None:
-            try:
-                sent.append(line.send(mixed, "--topspeed", "--limit", "500"))
-                time.sleep(0.2)
-                line.ip("link", "set", "tap0", "down")
-                time.sleep(0.5)
-                line.ip("link", "set", "tap0", "up")
-                time.sleep(0.2)
-                sent.append(line.send(mixed, "--topspeed", "--limit", "700"))
-                time.sleep(0.2)
-            finally:
-                source.stop()
-
-        changer = threading.Thread(target=change)
-        changer.start()
-        for frames in source.frames():
-            decode(frames)
-        changer.join()
-        source.close()
-        return sum(sent), source.counters.received
-
-    sent, received = line.inside(work)
-    assert sent == received == 1200
-
-
-def test_an_interface_that_is_removed_ends_the_capture_behind_what_it_gave(line: Wire, mixed: Path) -> None:
-    def work() -> tuple[int, str]:
-        source = RingCapture("tap0", CaptureSettings())
-        line.send(mixed, "--topspeed", "--limit", "500")
-        remover = threading.Timer(0.5, lambda: line.ip("link", "del", "tap0"))
-        remover.start()
-        n, ends = 0, time.monotonic() + SECONDS
-        blocks = source.frames()
-        try:
-            while time.monotonic() < ends:
-                n += len(next(blocks))
-        except CaptureLostError as error:
-            return n, str(error)
-        finally:
-            remover.join()
-            source.close()
-        raise AssertionError("the capture went on")
-
-    assert line.inside(work) == (500, "tap0: the interface is gone")
-
-
-def test_a_silent_interface_tells_the_time(line: Wire) -> None:
-    def work() -> list[int]:
-        source = RingCapture("tap0", CaptureSettings())
-        blocks = source.frames(wait=0.01)
-        times = [next(blocks).now for _ in range(5)]
-        source.close()
-        return [t for t in times if t is not None]
-
-    times = line.inside(work)
-    assert len(times) == 5
-    assert times == sorted(times)
-    assert 0 < time.time_ns() - times[-1] < 10_000_000_000
-
-
-def test_the_clock_of_the_hardware_is_kept_apart_from_the_machines(line: Wire) -> None:
-    """No interface here has one, so the kernel's times stand for it: counted, and taken as they are."""
-
-    def work() -> tuple[list[int | None], int]:
-        source = RingCapture("tap0", CaptureSettings())
-        source._settings, source._ahead = CaptureSettings(timestamps="hardware"), None
-        source.clock = ClockSteps(lambda: time.time_ns() + 37_000_000_000)  # the machine's is ahead
-        blocks = source.frames(wait=0.01)
-        told = [next(blocks).now]
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
-            sender.bind(("wire0", 0))
-            sender.send(tagged())
-        while not len(frames := next(blocks)):
-            pass
-        told += [int(frames.ts[0]), next(blocks).now]
-        source.close()
-        return told, source.counters.unstamped
-
-    (before, stamped, after), unstamped = line.inside(work)
-    assert before is None
-    assert unstamped == 1
-    assert stamped is not None
-    assert after is not None
-    assert abs(after - stamped) < 2_000_000_000
 
 
 def test_what_came_before_the_stop_is_given(line: Wire) -> None:
