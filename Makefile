@@ -82,6 +82,6 @@ broker:
 	deploy/kafka/broker.sh start
 
 chaos: .venv/.installed-test
-	echo "+ $(BIN)/python -m tests.chaos --seeds $(N) --jobs $(JOBS) --json docs/figures/chaos.json"
-	$(BIN)/python -m tests.chaos --seeds $(N) --jobs $(JOBS) --json docs/figures/chaos.json
+	echo "+ $(BIN)/python -m tests.support.chaos --seeds $(N) --jobs $(JOBS) --json docs/figures/chaos.json"
+	$(BIN)/python -m tests.support.chaos --seeds $(N) --jobs $(JOBS) --json docs/figures/chaos.json
 	$(BIN)/python -m benchmarks.tables

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import commit, machine
-from tests.netns import Wire, wire
+from tests.support.netns import Wire, wire
 
 RATES = (
     2_000,
@@ -59,12 +59,12 @@ class NoBus:
 
 def ring(stop: threading.Event, ready: Callable[[], None]) -> int:
     """Our capture command without Kafka: ring, decode, blocks, Arrow."""
-    from connectors.capture import RingCapture
-    from connectors.capture_settings import CaptureSettings
+    from connectors.live.capture import RingCapture
+    from connectors.live.settings import CaptureSettings
+    from engine.commands.warm import warm_up_sensor
     from engine.config import Config
-    from engine.live import live_sensor, publish_live
-    from engine.publisher import Publisher
-    from engine.warm import warm_up_sensor
+    from engine.sensor.live import live_sensor, publish_live
+    from engine.sensor.publisher import Publisher
 
     config = Config()
     warm_up_sensor(config)
@@ -240,7 +240,7 @@ def main() -> None:
     if arguments.receiver:
         receive(arguments.receiver)
         return
-    from connectors.pcap import CaptureFile
+    from connectors.files.pcap import CaptureFile
 
     with CaptureFile(arguments.trace) as capture:
         packets = sum(len(frames) for frames in capture)

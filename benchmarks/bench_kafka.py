@@ -29,16 +29,16 @@ from pathlib import Path
 import yaml
 
 from benchmarks.measure import interleaved, report
-from connectors.kafka import KafkaPublisher, KafkaSubscriber
-from connectors.kafka_client import KafkaSettings
-from connectors.kafka_topics import PACKETS, Admin
+from connectors.bus.kafka import KafkaPublisher, KafkaSubscriber
+from connectors.bus.kafka_client import KafkaSettings
+from connectors.bus.kafka_topics import PACKETS, Admin
 from engine import wire
+from engine.commands.reading import read_packets
+from engine.commands.replay import Replay, ReplayJob
 from engine.config import load
 from engine.partition import partitions
-from engine.reading import read_packets
-from engine.replay import Replay, ReplayJob
 from engine.types import PacketBlock, Packets, concatenate, take
-from tests import broker as brokers
+from tests.support import broker as brokers
 
 BLOCK = 4096
 PARTITIONS = 4

@@ -33,7 +33,7 @@ import numpy as np
 from benchmarks.measure import report
 from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM, alone
-from probing.lab.link import Link
+from probing.lab.link.link import Link
 from probing.lab.run import How
 from probing.lab.settings import Link as Setting
 from probing.lab.worker import warm_up

@@ -19,11 +19,11 @@ import numpy as np
 
 from benchmarks.measure import report
 from engine.connections.bounds import TrackerConfig
-from engine.detector import Detector, slots_needed
 from engine.features.afterimage import AfterImageConfig
-from engine.scorers import ScorerConfig, new_kitsune
+from engine.scoring.detector import Detector, slots_needed
+from engine.scoring.kitsune import ScorerConfig, new_kitsune
 from engine.types import KIND_TRANSPORT, Kind, PacketBlock, Packets, empty_packets
-from models.kitnet import KitNETConfig
+from models.kitnet.kitnet import KitNETConfig
 from models.threshold import ThresholdConfig
 
 BLOCK = 4096

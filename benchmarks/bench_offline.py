@@ -19,14 +19,14 @@ from pathlib import Path
 
 from benchmarks.measure import interleaved, one_core, report, timed
 from benchmarks.peers import Run, peers
-from connectors.pcap import CaptureFile
-from engine.app import Job, Scoring
+from connectors.files.pcap import CaptureFile
+from engine.commands.score import Job, Scoring
 from engine.config import Config
 from engine.connections.tracker import Tracker
-from engine.decode import decode
 from engine.features.afterimage import AfterImage, AfterImageConfig
+from engine.headers.decode import decode
 from engine.types import Floats, Packets, freeze, take
-from models.kitnet import KitNET, KitNETConfig, Phase
+from models.kitnet.kitnet import KitNET, KitNETConfig, Phase
 
 BLOCK = 2048
 DEMO = "demo/demo.pcap.zst"

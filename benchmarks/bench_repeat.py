@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import report
+from engine.commands.reading import read_packets
 from engine.config import Config
-from engine.reading import read_packets
 from probing.lab import catalog
 from probing.lab.campaign import Worker
 from probing.lab.run import How

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import report
+from engine.commands.reading import read_connection_tables
 from engine.config import Config
 from engine.connections.record import json_lines
-from engine.reading import read_connection_tables
 from probing.lab import catalog
 from probing.lab.campaign import Worker
 from probing.lab.run import How

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import commit, machine
-from tests.netns import wire
+from tests.support.netns import wire
 
 EVERY = 30.0  # seconds between looks
 

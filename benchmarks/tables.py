@@ -102,7 +102,7 @@ def kafka(document: dict[str, Any]) -> str:
 
 
 def chaos(document: dict[str, Any]) -> str:
-    """The table of tests/chaos.py."""
+    """The table of tests/support/chaos.py."""
     reports = document["reports"]
     events: dict[str, int] = {}
     for report in reports:

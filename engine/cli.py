@@ -15,13 +15,23 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from engine import __version__
-from engine.cli_kafka import capture, detect, replay, scores, topics
-from engine.console import Group, interrupts, progress_bar, write_tables
+from engine.commands.console import Group, interrupts, progress_bar, write_tables
+from engine.commands.kafka_cli import capture, detect, replay, scores, topics
+from engine.commands.options import (
+    CAPTURES,
+    CONFIG,
+    DURATION,
+    FILE,
+    FILTER,
+    INTERFACE,
+    Seconds,
+    Speed,
+    load_config,
+)
 from engine.errors import ConfigError, InputError
-from engine.options import CAPTURES, CONFIG, DURATION, FILE, FILTER, INTERFACE, Seconds, Speed, load_config
 
 if TYPE_CHECKING:
-    from engine.reading import Read
+    from engine.commands.reading import Read
 
 LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
 
@@ -37,7 +47,7 @@ class Main(Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A command by name."""
         if cmd_name == "lab" and find_spec("probing") is not None:
-            from probing.cli import lab
+            from probing.lab.cli import lab
 
             return lab
         return super().get_command(ctx, cmd_name)
@@ -93,9 +103,9 @@ def score(
         config_file, bus__partitions=partitions, metrics__port=metrics_port,
         output__directory=out, **_learning(learn),
     )  # fmt: skip
-    from engine import app
-    from engine.labels import read_labels
-    from engine.summary import print_summary, shown_labels
+    from engine.commands import score as app
+    from engine.commands.summary import print_summary, shown_labels
+    from engine.labels.file import read_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
     with ExitStack() as whole, ExitStack() as reading:
@@ -151,8 +161,8 @@ def told(read: Read) -> Iterator[None]:
 def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
     """Write the connections of captures, with the field names of Zeek's conn.log."""
     config = load_config(config_file)
+    from engine.commands.reading import Read, check_captures, read_connection_tables
     from engine.connections.record import json_lines
-    from engine.reading import Read, check_captures, read_connection_tables
 
     check_captures(captures, output, config_file)
     read = Read()
@@ -168,8 +178,8 @@ def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str,
 def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
     """Write the decoded packets of captures, one row a frame, ts in ns."""
     config = load_config(config_file)
-    from engine.packets import packet_lines, packet_table
-    from engine.reading import Read, check_captures, read_packets
+    from engine.commands.packets import packet_lines, packet_table
+    from engine.commands.reading import Read, check_captures, read_packets
     from engine.types import empty_packets
 
     check_captures(captures, output, config_file)
@@ -206,7 +216,7 @@ def watch(
 
     Ends with the counters as JSON.
     """
-    from connectors.privileges import stay_single
+    from connectors.live.privileges import stay_single
 
     stay_single()  # before libraries start threads, which would keep privileges
     if learn is not None and model is not None:
@@ -220,8 +230,8 @@ def watch(
     )
     from rich.console import Console
 
-    from engine.labels import read_labels
-    from engine.watch import Watch, WatchJob, view
+    from engine.commands.watch import Watch, WatchJob, view
+    from engine.labels.file import read_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
     process = Watch(WatchJob(interface, config, known, model, duration))
@@ -253,10 +263,10 @@ def train_kitsune(
 ) -> None:
     """Learn a Kitsune from captures without attacks and write it as a bundle."""
     config = load_config(config_file)
-    from engine import app
-    from engine.bundles import check_bundle_place
-    from engine.reading import check_captures, read_packets
-    from engine.summary import print_summary
+    from engine.commands import score as app
+    from engine.commands.bundles import check_bundle_place
+    from engine.commands.reading import check_captures, read_packets
+    from engine.commands.summary import print_summary
 
     if str(output) == "-":
         raise ConfigError("-o -: a bundle needs a file")

@@ -25,13 +25,13 @@ from pydantic import (
     model_validator,
 )
 
-from connectors.capture_settings import CaptureSettings
+from connectors.live.settings import CaptureSettings
 from engine.connections.bounds import TrackerConfig
-from engine.decode import DecodeConfig
 from engine.errors import ConfigError, InputError
 from engine.features.afterimage import AfterImageConfig
-from engine.scorers import ScorerConfig
-from models.kitnet import KitNETConfig
+from engine.headers.decode import DecodeConfig
+from engine.scoring.kitsune import ScorerConfig
+from models.kitnet.kitnet import KitNETConfig
 from models.threshold import ThresholdConfig
 
 MAX_FILE = 1 << 20  # bytes; a configuration is small
@@ -144,7 +144,7 @@ class KafkaSection(Section):
     @model_validator(mode="after")
     def _are_known(self) -> KafkaSection:
         if self.client or self.producer or self.consumer or self.secrets:
-            from connectors.kafka_client import check_settings
+            from connectors.bus.kafka_client import check_settings
 
             check_settings(self.client, self.producer, self.consumer, self.secrets)
         return self

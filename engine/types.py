@@ -184,7 +184,7 @@ PHASES = ("map", "learn", "calibrate", "score")
 class ScoreBatch:
     """What a detector says of n connections: rows of state as they were, and one model's scores of them.
 
-    Kept raw, since most are only counted; engine/scores.py makes columns with names of it, once for all sinks.
+    Kept raw, since most are only counted; engine/scoring/columns.py makes columns with names of it, once for all sinks.
     """
 
     model: str

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from connectors import codec
-from connectors.codec import CodecError
+from connectors.bus import codec
+from connectors.bus.codec import CodecError
 from engine.types import PACKET_DTYPES, PacketBlock, Packets, freeze
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
-from models.kitnet import KitNET, KitNETConfig
+from models.kitnet.kitnet import KitNET, KitNETConfig
 
 FORMAT = 1  # number of the format that `pack` writes
 READABLE = (1,)  # those that `load` reads

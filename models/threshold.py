@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.autoencoder import Floats
+from models.kitnet.autoencoder import Floats
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,8 @@
-"""The researcher's half: make labelled traffic, train on it, probe detectors with it. A sensor does not need it."""
+"""The researcher's half: make labelled traffic, train on it, probe detectors with it.
+
+Belongs here: what a sensor does not need. Does not: anything that scores packets.
+
+lab/       real servers and clients in private machines, over a link whose faults are set
+imports/   label files for DetGen's and CICIDS-2017's captures
+corpus/    labelled traffic as tables
+"""

@@ -20,7 +20,7 @@ PLAIN = os.environ.get("NUMBA_DISABLE_JIT") == "1"
 @pytest.fixture(scope="session")
 def kafka_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a real broker: KAFKA_BOOTSTRAP, or one of our own; skips where none can be had."""
-    from tests.broker import given_or_started
+    from tests.support.broker import given_or_started
 
     with given_or_started(tmp_path_factory.mktemp("broker")) as address:
         yield address

@@ -5,8 +5,7 @@ settings.py      what lab files may say
 catalog.py       scenarios and corpora by name; a corpus as a list of runs
 isolation.py     a private machine for each run
 hosts.py         hosts of a run
-link.py          the link between them (link_kernels.py: its loop; link_flows.py: its tables, a frame's flow)
-netem.py         the kernel's queues in its place (relay_kernels.py: the loop)
+link/            the link between them
 load.py          load of the server, set and measured
 session.py       one sample; what services and clients must be able to do
 run.py           one run, from fresh hosts to captures and label rows
@@ -17,5 +16,6 @@ worker.py        a process that does runs
 campaign.py      a corpus in the making: workers, what is done, what is missing
 assemble.py      from the folders of runs to one corpus
 check.py         what the lab needs of a machine, and what it may do to it
+cli.py           the commands
 registry.py      which file holds which server and client
 """

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 
 import zstandard
 
-from connectors.parquet import ParquetFile
-from connectors.whole import WholeFile, write_whole
+from connectors.files.parquet import ParquetFile
+from connectors.files.whole import WholeFile, write_whole
 from engine import __version__
 from probing.lab import labels
 from probing.lab.run import How

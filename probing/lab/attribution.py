@@ -9,7 +9,7 @@ from typing import Any
 from probing.lab import catalog, labels, registry
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
-from probing.lab.link import Log
+from probing.lab.link.link import Log
 from probing.lab.load import Meter
 from probing.lab.session import Span, phases
 from probing.lab.settings import Activity, Background, Parameters, Run

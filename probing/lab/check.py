@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from probing.lab import catalog, load, netem, registry
+from probing.lab import catalog, load, registry
 from probing.lab.errors import LabError
 from probing.lab.isolation import OVERLAID, PATH
+from probing.lab.link import netem
 
 DISTRIBUTIONS = {"debian": "apt-get install", "fedora": "dnf install", "arch": "pacman -S"}
 # program -> package on Debian and Ubuntu, Fedora, Arch; an empty name: not packaged there

@@ -21,8 +21,8 @@ from probing.lab.attribution import Role, roles
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM
-from probing.lab.link import Link, Log
-from probing.lab.netem import NetemLink, TbfLink
+from probing.lab.link.link import Link, Log
+from probing.lab.link.netem import NetemLink, TbfLink
 from probing.lab.session import Session, Site, Span, on_host
 from probing.lab.settings import Link as LinkSetting
 from probing.lab.settings import Run

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM
-from probing.lab.link import Link
+from probing.lab.link.link import Link
 from probing.lab.settings import Parameters
 
 TEXT = b"the quick brown fox jumps over the lazy dog and then it sleeps in the sun until noon "

@@ -13,8 +13,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from probing.lab.link import Log
-from probing.lab.link_flows import COPY, parse
+from probing.lab.link.link import Log
+from probing.lab.link.tables import COPY, parse
 
 PCAP_HEADER = np.array([0xA1B23C4D, 2 | 4 << 16, 0, 0, 262_144, 1], np.uint32).tobytes()
 FULL = 262_144

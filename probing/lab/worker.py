@@ -17,7 +17,7 @@ from pathlib import Path
 
 from probing.lab import load
 from probing.lab.isolation import alone, die_with_parent
-from probing.lab.link import Bounds
+from probing.lab.link.link import Bounds
 from probing.lab.run import LINKS, How, perform
 from probing.lab.settings import Run
 from probing.lab.vantage import FULL, HEADERS, write_pcap

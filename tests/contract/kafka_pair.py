@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 import uuid
 
-from connectors.kafka import KafkaPublisher, KafkaSubscriber
-from connectors.kafka_client import KafkaSettings
-from connectors.kafka_topics import PACKETS, Admin
-from connectors.memory import Message
+from connectors.bus.kafka import KafkaPublisher, KafkaSubscriber
+from connectors.bus.kafka_client import KafkaSettings
+from connectors.bus.kafka_topics import PACKETS, Admin
+from connectors.bus.memory import Message
 
 SECONDS = 20.0
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from connectors.memory import BusClosedError, MemoryBus
+from connectors.bus.memory import BusClosedError, MemoryBus
 
 NewBus = Callable[[int, int], Any]  # of the number of partitions and a partition's capacity
 SECONDS = 10  # after which a test that waits has failed

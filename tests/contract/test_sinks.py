@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from engine.consumer.file_sinks import AlertFile, ScoreFile, Top
 from engine.errors import OutputError
-from engine.labels import Probes
-from engine.sinks import AlertFile, ScoreFile, Top
+from engine.labels.file import Probes
 from engine.types import ScoreBatch, choose
-from tests.batches import batch
-from tests.disks import listing, open_folder, small_disk, unprivileged
+from tests.support.batches import batch
+from tests.support.disks import listing, open_folder, small_disk, unprivileged
 
 PROBES: Probes = {0: {}, 1: {"task": "http"}, 2: {"task": "dns", "attack": "1"}}
 

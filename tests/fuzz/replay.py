@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 
-from connectors.pcap import CaptureError, CaptureFile
-from engine.decode import DecodeConfig, decode
+from connectors.files.pcap import CaptureError, CaptureFile
 from engine.headers.cursor import TUNNELS
+from engine.headers.decode import DecodeConfig, decode
 from engine.types import Reason
 
 CONFIGS = (DecodeConfig(), DecodeConfig(tunnels=tuple(TUNNELS), max_depth=3))

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connectors.frames import FrameBlock
-from connectors.pcap import CaptureFile
-from engine.decode import decode
+from connectors.files.frames import FrameBlock
+from connectors.files.pcap import CaptureFile
 from engine.features.afterimage import FEATURES, AfterImage, AfterImageConfig
+from engine.headers.decode import decode
 from engine.types import Floats, Packets, concatenate, take
 
 pytestmark = pytest.mark.captures

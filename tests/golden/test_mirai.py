@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from connectors.pcap import CaptureFile
-from engine.decode import decode
+from connectors.files.pcap import CaptureFile
 from engine.features.afterimage import AfterImage, AfterImageConfig
-from models.kitnet import KitNET, KitNETConfig
-from tests.captures import CAPTURES, needs_captures
+from engine.headers.decode import decode
+from models.kitnet.kitnet import KitNET, KitNETConfig
+from tests.support.captures import CAPTURES, needs_captures
 
 pytestmark = [needs_captures, pytest.mark.compiled]
 

@@ -17,17 +17,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.commands.reading import read_packets
 from engine.config import Config
 from engine.connections.bounds import TrackerConfig
 from engine.connections.layout import Segment
 from engine.connections.record import address_text
 from engine.connections.track_kernels import TCP
 from engine.connections.tracker import Tracker
-from engine.decode import DecodeConfig
-from engine.reading import read_packets
+from engine.headers.decode import DecodeConfig
 from engine.types import KIND_FRAGMENT, KIND_TRANSPORT, Packets, concatenate, take
-from tests.captures import CAPTURES, capture_files, needs_captures
-from tests.peers import Direction, TcptraceCounts, read_table, tcptrace_counts, tshark_events, write_table
+from tests.support.captures import CAPTURES, capture_files, needs_captures
+from tests.support.peers import (
+    Direction,
+    TcptraceCounts,
+    read_table,
+    tcptrace_counts,
+    tshark_events,
+    write_table,
+)
 
 pytestmark = [pytest.mark.captures, pytest.mark.compiled, needs_captures]
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connectors.pcap import CaptureError, CaptureFile
-from engine.decode import decode
+from connectors.files.pcap import CaptureError, CaptureFile
+from engine.headers.decode import decode
 from engine.types import Packets, Reason, concatenate
-from tests.captures import CAPTURES, capture_files, needs_captures, tshark_counters
+from tests.support.captures import CAPTURES, capture_files, needs_captures, tshark_counters
 
 pytestmark = [needs_captures, pytest.mark.captures, pytest.mark.compiled]
 

@@ -12,7 +12,7 @@ import click
 import pytest
 
 from engine.cli import main
-from tests.pages import commands, works
+from tests.support.pages import commands, works
 
 ROOT = Path(__file__).parents[2]
 PAGES = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.memory import measured_apart
+from tests.support.memory import measured_apart
 
 pytestmark = pytest.mark.compiled
 

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from engine import app
+from engine.commands import score as app
+from engine.commands.reading import read_packets
 from engine.config import Config, load, replace
-from engine.labels import Labels, read_labels
-from engine.reading import read_packets
-from tests.demo import CAPTURE, CONFIG, LABELS, piece
+from engine.labels.file import Labels, read_labels
+from tests.support.demo import CAPTURE, CONFIG, LABELS, piece
 
 pytestmark = [
     pytest.mark.compiled,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.features.afterimage import FEATURES, AfterImage, AfterImageConfig
 from engine.types import KIND_FRAGMENT, Floats, Kind, Packets, empty_packets, take
-from tests.naive_afterimage import naive
+from tests.support.naive_afterimage import naive
 
 GAPS = st.sampled_from(
     [0, 1, 1_000, 40_000_000, 1_000_000_000, 300_000_000_000, -1, -5_000_000, -2_000_000_000]

@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from connectors import codec
-from connectors.codec import CodecError, NewerFormatError
+from connectors.bus import codec
+from connectors.bus.codec import CodecError, NewerFormatError
 from engine import wire
 from engine.types import PACKET_DTYPES, PacketBlock, Packets, empty_packets, take
-from tests.streams import stream
+from tests.support.streams import stream
 
 int64s = st.integers(-(1 << 63), (1 << 63) - 1)
 counts = st.integers(0, (1 << 63) - 1)

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.frames import FrameBlock
-from engine.decode import DecodeConfig, decode
+from connectors.files.frames import FrameBlock
+from engine.headers.decode import DecodeConfig, decode
 from engine.types import KIND_INNER, KIND_MASK, KIND_TRANSPORT, Kind, Packets, Reason, concatenate, take
 
 LINK_TYPES = [0, 1, 9, 12, 14, 50, 51, 101, 104, 108, 113, 147, 228, 229, 276]

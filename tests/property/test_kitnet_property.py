@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.kitnet import KitNET, KitNETConfig
+from models.kitnet.kitnet import KitNET, KitNETConfig
 
 CONFIG = KitNETConfig(features=9, max_cluster=3, map_samples=20, learn_samples=30)
 ROWS = 140  # several tiles of scoring

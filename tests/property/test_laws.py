@@ -9,22 +9,22 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from connectors.memory import MemoryBus
+from connectors.bus.memory import MemoryBus
 from engine import wire
 from engine.clock import NOW, new_clock, run
 from engine.connections.bounds import TrackerConfig
 from engine.connections.tracker import Tracker
-from engine.decode import DecodeConfig
-from engine.detector import Detector, slots_needed
 from engine.features.afterimage import AfterImageConfig
+from engine.headers.decode import DecodeConfig
 from engine.partition import partitions
-from engine.publisher import Publisher, Sensor
-from engine.scorers import ScorerConfig, new_kitsune
+from engine.scoring.detector import Detector, slots_needed
+from engine.scoring.kitsune import ScorerConfig, new_kitsune
+from engine.sensor.publisher import Publisher, Sensor
 from engine.types import PacketBlock, Packets, Rows, ScoreBatch, empty_packets, join_rows, take
-from models.kitnet import KitNETConfig
+from models.kitnet.kitnet import KitNETConfig
 from models.threshold import ThresholdConfig
-from tests.frames import frames_of
-from tests.streams import stream
+from tests.support.frames import frames_of
+from tests.support.streams import stream
 
 SMALL = TrackerConfig(capacity=6)
 ROOMY = TrackerConfig(capacity=4096)

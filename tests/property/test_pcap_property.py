@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.frames import FrameBlock
-from connectors.pcap import CaptureError, CaptureFile
-from tests.capture_bytes import Record, enhanced, interface, obsolete, pcap, pcapng, section, simple
+from connectors.files.frames import FrameBlock
+from connectors.files.pcap import CaptureError, CaptureFile
+from tests.support.capture_bytes import Record, enhanced, interface, obsolete, pcap, pcapng, section, simple
 
 Frame = tuple[int, bytes, int]
 

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from engine.pseudonyms import Memory, Pseudonymiser, Values
+from engine.sensor.pseudonyms import Memory, Pseudonymiser, Values
 from engine.types import Packets, concatenate, empty_packets, freeze, take
-from tests.streams import stream
+from tests.support.streams import stream
 
 Address = IPv4Address | IPv6Address
 

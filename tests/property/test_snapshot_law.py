@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.connections.bounds import TrackerConfig
+from engine.consumer.snapshot import Snapshot, SnapshotStore, Stamp
 from engine.errors import StateError
-from engine.snapshot import Snapshot, SnapshotStore, Stamp
 from tests.property.test_laws import ROOMY, SMALL, blocks, detector, flat
-from tests.streams import stream
+from tests.support.streams import stream
 
 STAMP = Stamp("topic", 4, "digest")
 

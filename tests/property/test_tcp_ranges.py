@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.connections.bounds import TrackerConfig
 from engine.connections.layout import Segment
 from engine.connections.tracker import Tracker
-from tests.conversation import Conversation
+from tests.support.conversation import Conversation
 
 GIVEN = st.lists(
     st.tuples(st.integers(0, 60), st.integers(1, 25), st.sampled_from([0.5, 2.0, 30.0])),

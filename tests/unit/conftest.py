@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.calls import N, called
-from tests.demo import piece
+from tests.support.calls import N, called
+from tests.support.demo import piece
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.segments import Merged
+from engine.consumer.segments import Merged
 from tests.integration.kafka.site import Site
 
 

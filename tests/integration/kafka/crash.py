@@ -25,13 +25,13 @@ def die() -> None:
 
 def install(where: str, nth: int) -> None:
     """Put the bomb in its place."""
-    import engine.detect
-    import engine.snapshot
-    from engine.detector import Detector
-    from engine.member import Member
-    from engine.outlet import Outlet
+    import engine.commands.detect
+    import engine.consumer.snapshot
+    from engine.consumer.member import Member
+    from engine.consumer.outlet import Outlet
+    from engine.scoring.detector import Detector
 
-    setattr(engine.detect, "warm_up", lambda *_: None)  # noqa: B010 -- it passes the same places
+    setattr(engine.commands.detect, "warm_up", lambda *_: None)  # noqa: B010 -- it passes the same places
     reached = 0
 
     def counted() -> bool:
@@ -74,8 +74,8 @@ def install(where: str, nth: int) -> None:
                 die()
             written(folder, name, data)
 
-        written = engine.snapshot._write_whole
-        engine.snapshot._write_whole = half
+        written = engine.consumer.snapshot._write_whole
+        engine.consumer.snapshot._write_whole = half
     elif where == "before-flush":
         wrap(Outlet, "flush", before=True)
     elif where == "after-flush":

@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from connectors.kafka_client import KafkaSettings
-from connectors.kafka_topics import Admin
-from engine.segments import Merged, merge
+from connectors.bus.kafka_client import KafkaSettings
+from connectors.bus.kafka_topics import Admin
+from engine.consumer.segments import Merged, merge
 
 ROOT = Path(__file__).parents[3]
 DEMO = ROOT / "demo" / "demo.pcap.zst"

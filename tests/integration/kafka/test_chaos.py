@@ -1,4 +1,4 @@
-"""No crash loses or doubles a row: one seed of tests/chaos.py."""
+"""No crash loses or doubles a row: one seed of tests/support/chaos.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import chaos
+from tests.support import chaos
 
 pytestmark = [pytest.mark.kafka, pytest.mark.compiled, pytest.mark.chaos]
 

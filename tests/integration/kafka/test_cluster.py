@@ -14,9 +14,9 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from engine.segments import merge
-from tests import broker as brokers
+from engine.consumer.segments import merge
 from tests.integration.kafka.site import DEMO, Site, final_rows, wait_for
+from tests.support import broker as brokers
 
 pytestmark = [pytest.mark.kafka, pytest.mark.compiled]
 

@@ -16,11 +16,11 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from engine.segments import merge
+from engine.consumer.segments import merge
 from probing.lab import labels
 from tests.integration.kafka.site import ROOT, Site, wait_for
 from tests.integration.kafka.test_log import get, read_all
-from tests.lab import needs
+from tests.support.lab import needs
 
 pytestmark = [pytest.mark.kafka, pytest.mark.lab, pytest.mark.compiled]
 

@@ -15,12 +15,12 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaConnectionError
 
-from connectors import codec
-from connectors.kafka import KafkaPublisher, KafkaSubscriber
-from connectors.kafka_client import KafkaBusError
-from connectors.kafka_table import KafkaTable
-from connectors.kafka_topics import PROBES, Admin
-from engine.segments import Merged, merge
+from connectors.bus import codec
+from connectors.bus.kafka import KafkaPublisher, KafkaSubscriber
+from connectors.bus.kafka_client import KafkaBusError
+from connectors.bus.kafka_table import KafkaTable
+from connectors.bus.kafka_topics import PROBES, Admin
+from engine.consumer.segments import Merged, merge
 from tests.integration.kafka.site import DEMO, LABELS, Site, assert_equal, final_rows, wait_for
 
 pytestmark = [pytest.mark.kafka, pytest.mark.compiled]

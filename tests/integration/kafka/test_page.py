@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.integration.kafka.site import ROOT
-from tests.pages import commands, works
+from tests.support.pages import commands, works
 
 pytestmark = [pytest.mark.kafka, pytest.mark.compiled]
 
 
 def test_every_command_on_the_page_works(tmp_path: Path) -> None:
-    from tests import broker as brokers
+    from tests.support import broker as brokers
 
     shutil.copytree(ROOT / "demo", tmp_path / "demo")
     known = commands(ROOT / "docs" / "kafka.md")

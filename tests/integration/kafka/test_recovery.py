@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.segments import Merged, merge
-from tests.disks import small_disk
+from engine.consumer.segments import Merged, merge
 from tests.integration.kafka.site import Site, assert_equal, committed, wait_for
+from tests.support.disks import small_disk
 
 pytestmark = [pytest.mark.kafka, pytest.mark.compiled]
 
@@ -198,8 +198,8 @@ def test_a_full_disk_during_a_snapshot_stops_no_detection(site: Site, wanted: Me
 
 
 def test_the_same_snapshots_serve_from_an_object_store(site: Site, wanted: Merged) -> None:
+    from engine.commands.detect import Detect, DetectJob
     from engine.config import load, replace
-    from engine.detect import Detect, DetectJob
 
     outs = []
     for name in ("one", "two"):  # fsspec's memory store lives in this process

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.lab import needs, perform
+from tests.support.lab import needs, perform
 
 pytestmark = pytest.mark.lab
 

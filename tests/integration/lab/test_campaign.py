@@ -18,7 +18,7 @@ import yaml
 from click.testing import CliRunner
 
 from engine.cli import main
-from tests.lab import connections_of, needs
+from tests.support.lab import connections_of, needs
 
 pytestmark = pytest.mark.lab
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from engine.commands.reading import read_connection_tables
 from engine.config import Config
-from engine.reading import read_connection_tables
-from probing.corpus import join, read_corpus
+from probing.corpus.corpus import join, read_corpus
 from probing.lab import catalog
 from probing.lab.check import programs
 from tests.integration.kafka.site import ROOT
-from tests.lab import needs
+from tests.support.lab import needs
 
 COMMITTED = ROOT / "corpora"
 STATES = {

@@ -11,7 +11,7 @@ import pytest
 from scapy.utils import PcapReader
 
 from probing.lab.isolation import PASSWORD
-from tests.lab import Done, is_delayed, perform
+from tests.support.lab import Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 

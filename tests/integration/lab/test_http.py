@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from probing.lab import catalog
-from tests.lab import BUSY_MS, Done, is_delayed, perform
+from tests.support.lab import BUSY_MS, Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.lab.test_http import agrees, lasts_ms
-from tests.lab import perform
+from tests.support.lab import perform
 
 pytestmark = pytest.mark.lab
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from engine.commands.reading import read_packets
 from engine.config import Config
-from engine.reading import read_packets
-from probing.lab import netem
+from probing.lab.link import netem
 from probing.lab.run import How
-from tests.lab import Done, needs, perform
+from tests.support.lab import Done, needs, perform
 
 pytestmark = pytest.mark.lab
 

@@ -10,7 +10,7 @@ import pytest
 
 from probing.lab import load
 from probing.lab.settings import Load
-from tests.lab import Done, perform
+from tests.support.lab import Done, perform
 
 pytestmark = pytest.mark.lab
 

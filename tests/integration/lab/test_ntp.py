@@ -12,7 +12,7 @@ import pytest
 
 from probing.lab import catalog
 from probing.lab.services.chrony import WITHOUT_CLOCK
-from tests.lab import needs, perform
+from tests.support.lab import needs, perform
 
 pytestmark = pytest.mark.lab
 

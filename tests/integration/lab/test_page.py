@@ -8,8 +8,8 @@ import pytest
 
 from probing.lab.check import programs
 from tests.integration.kafka.site import ROOT
-from tests.lab import needs
-from tests.pages import commands, works
+from tests.support.lab import needs
+from tests.support.pages import commands, works
 
 pytestmark = [pytest.mark.lab, pytest.mark.compiled]
 

@@ -10,7 +10,7 @@ import pytest
 from scapy.layers.inet import TCP
 from scapy.utils import PcapReader
 
-from tests.lab import Done, is_delayed, perform
+from tests.support.lab import Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 

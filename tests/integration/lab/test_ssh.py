@@ -11,7 +11,7 @@ import pytest
 
 from probing.lab import catalog
 from probing.lab.clients.openssh import SCANNED
-from tests.lab import Done, is_delayed, perform
+from tests.support.lab import Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 

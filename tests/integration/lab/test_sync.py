@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from probing.lab import catalog
-from tests.lab import Done, is_delayed, perform
+from tests.support.lab import Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns import Wire, wire
+from tests.support.netns import Wire, wire
 
 
 @pytest.fixture
@@ -20,9 +20,9 @@ def line() -> Iterator[Wire]:
 @pytest.fixture(scope="session")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo capture as plain pcap: tcpreplay sends what was captured of each frame, so wire sizes are those."""
-    from connectors.pcap import CaptureFile
-    from tests.capture_bytes import pcap
+    from connectors.files.pcap import CaptureFile
     from tests.integration.kafka.site import DEMO
+    from tests.support.capture_bytes import pcap
 
     records = []
     with CaptureFile(DEMO) as capture:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from connectors.pcap import CaptureFile
-from engine.decode import decode
+from connectors.files.pcap import CaptureFile
+from engine.headers.decode import decode
 from engine.types import Packets, concatenate
 
 

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests import broker as brokers
-from tests.broker import Broker
 from tests.integration.kafka.site import Site, wait_for
-from tests.netns import Wire
+from tests.support import broker as brokers
+from tests.support.broker import Broker
+from tests.support.netns import Wire
 
 LOSSLESS = {"kernel": 0, "ring": 0, "queue": 0, "bus": 0}
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from connectors.pcap import CaptureFile
-from engine.decode import decode
-from engine.segments import merge
+from connectors.files.pcap import CaptureFile
+from engine.consumer.segments import merge
+from engine.headers.decode import decode
 from tests.integration.kafka.site import assert_equal, wait_for
 from tests.integration.live.sensor import LOSSLESS, Sensor, capturing, cluster, found, metrics, sending
-from tests.netns import Wire
+from tests.support.netns import Wire
 
 pytestmark = [pytest.mark.live, pytest.mark.kafka, pytest.mark.compiled]
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from connectors.capture import RingCapture
-from connectors.capture_settings import CaptureSettings
-from engine.decode import decode
+from connectors.live.capture import RingCapture
+from connectors.live.settings import CaptureSettings
+from engine.headers.decode import decode
 from engine.types import Packets, concatenate
-from tests.capture_bytes import pcap
 from tests.integration.live.ring import of_file
-from tests.netns import Wire
+from tests.support.capture_bytes import pcap
+from tests.support.netns import Wire
 
 pytestmark = [pytest.mark.live, pytest.mark.compiled]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import broker as brokers
 from tests.integration.kafka.site import ROOT
-from tests.netns import wire
-from tests.pages import commands, works
+from tests.support import broker as brokers
+from tests.support.netns import wire
+from tests.support.pages import commands, works
 
 pytestmark = [pytest.mark.kafka, pytest.mark.compiled, pytest.mark.live]
 

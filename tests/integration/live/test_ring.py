@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connectors import capture as capture_module
-from connectors.bpf import FilterError
-from connectors.capture import RingCapture
-from connectors.capture_settings import CaptureSettings, Counters
-from connectors.frames import FrameBlock
-from connectors.netdev import InterfaceError
-from connectors.sniffer import SniffedCapture
-from engine.decode import decode
+from connectors.files.frames import FrameBlock
+from connectors.live import capture as capture_module
+from connectors.live.bpf import FilterError
+from connectors.live.capture import RingCapture
+from connectors.live.netdev import InterfaceError
+from connectors.live.settings import CaptureSettings, Counters
+from connectors.live.sniffer import SniffedCapture
+from engine.headers.decode import decode
 from engine.types import Packets, concatenate
-from tests.capture_bytes import pcap
 from tests.integration.live.ring import of_file, tagged
-from tests.netns import Wire
+from tests.support.capture_bytes import pcap
+from tests.support.netns import Wire
 
 pytestmark = [pytest.mark.live, pytest.mark.compiled]
 Capture = RingCapture | SniffedCapture

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from connectors.capture import RingCapture
-from connectors.capture_settings import CaptureLostError, CaptureSettings
-from connectors.clock_steps import ClockSteps
-from engine.decode import decode
+from connectors.live.capture import RingCapture
+from connectors.live.clock_steps import ClockSteps
+from connectors.live.settings import CaptureLostError, CaptureSettings
+from engine.headers.decode import decode
 from tests.integration.live.ring import tagged
-from tests.netns import Wire
+from tests.support.netns import Wire
 
 pytestmark = [pytest.mark.live, pytest.mark.compiled]
 SECONDS = 60.0  # after which a test that waits has failed

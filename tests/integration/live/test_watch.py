@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from engine.segments import merge
-from tests.capture_bytes import pcap
+from engine.consumer.segments import merge
 from tests.integration.kafka.site import Site, wait_for
 from tests.integration.live.sensor import LOSSLESS, Sensor, alone, metrics
-from tests.netns import Wire
+from tests.support.capture_bytes import pcap
+from tests.support.netns import Wire
 
 pytestmark = [pytest.mark.live, pytest.mark.compiled]
 

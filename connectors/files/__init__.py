@@ -1,0 +1,14 @@
+"""Captures and outputs on disk.
+
+Belongs here: formats and files. Does not: what their rows mean.
+
+frames.py       FrameBlock: raw frames of one read in one flat buffer
+window.py       the bytes of a capture file, mapped or read piece by piece
+compressed.py   gzip, zstd and xz
+pcap.py         pcap files, and how any capture file is opened
+pcapng.py       pcapng files
+whole.py        files that appear whole or not at all
+parquet.py      columns as Parquet
+text.py         lines of text
+alerts.py       alerts as ECS JSON lines
+"""

@@ -1,0 +1,171 @@
+"""Alerts as ECS JSON lines (Elastic Common Schema 8), so that other tools can pivot on them."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from connectors.files.whole import write_whole
+
+ECS_VERSION = "8.11.0"
+TRANSPORTS = {  # IANA's keywords in lower case, as ECS wants them
+    1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah", 58: "ipv6-icmp",
+    89: "ospfigp", 103: "pim", 112: "vrrp", 132: "sctp", 136: "udplite",
+}  # fmt: skip
+WITH_PORTS = (6, 17, 33, 132, 136)  # Zeek keeps type and code of ICMP in the ports' place
+
+
+OURS = (
+    "uid", "model", "version", "score", "threshold", "mean_score", "scored_pkts", "conn_state", "history", "probe",
+    "final", "partition", "offset", "row",
+)  # fmt: skip
+COLUMNS = (
+    *OURS, "ts", "duration", "peak_at", "ip_proto", "community_id", "id.orig_h", "id.orig_p", "id.resp_h",
+    "id.resp_p", "orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes",
+)  # fmt: skip  # what a document is made of, beside the columns label.NAME
+
+
+def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
+    """The ECS document of one scored connection, given COLUMNS and its labels."""
+    start, duration = int(row["ts"]), row.get("duration") or 0.0
+    # a dot would make an object of a label, and labels are texts
+    labels = {k[6:].replace(".", "_"): v for k, v in row.items() if v is not None and k[:6] == "label."}
+    document: dict[str, Any] = {
+        "@timestamp": _iso(int(row["peak_at"])),
+        "ecs": {"version": ECS_VERSION},
+        "event": {
+            "kind": "alert",
+            "category": ["network", "intrusion_detection"],
+            "type": ["connection", "info"],
+            "module": "wiresonde",
+            "dataset": "wiresonde.alert",
+            "id": f"{row['uid']}-{row['model']}",
+            "start": _iso(start),
+            "end": _iso(start + round(duration * 1e9)),
+            "duration": round(duration * 1e9),
+        },
+        "observer": {"name": observer, "type": "ids", "vendor": "Wiresonde"},
+        "source": _endpoint(row, "orig"),
+        "destination": _endpoint(row, "resp"),
+        "related": {"ip": [row["id.orig_h"], row["id.resp_h"]]},
+        "network": {
+            "transport": TRANSPORTS.get(row["ip_proto"]),
+            "iana_number": str(row["ip_proto"]),
+            "type": "ipv6" if ":" in row["id.orig_h"] else "ipv4",
+            "community_id": row["community_id"],
+            "packets": row["orig_pkts"] + row["resp_pkts"],
+            "bytes": row["orig_ip_bytes"] + row["resp_ip_bytes"],
+        },
+        "rule": {"name": f"{row['model']} score above threshold", "category": "anomaly"},
+        "wiresonde": {name: row[name] for name in OURS},
+    }  # fmt: skip
+    if document["network"]["transport"] is None:
+        del document["network"]["transport"]
+    if labels:
+        document["labels"] = labels
+    return document
+
+
+def _endpoint(row: Mapping[str, Any], side: str) -> dict[str, Any]:
+    shown = {"ip": row[f"id.{side}_h"], "packets": row[f"{side}_pkts"], "bytes": row[f"{side}_ip_bytes"]}
+    if row["ip_proto"] in WITH_PORTS:
+        shown["port"] = row[f"id.{side}_p"]
+    return shown
+
+
+def _iso(ns: int) -> str:
+    seconds, rest = divmod(ns, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:09d}Z"
+
+
+def whole_lines(path: Path) -> int:
+    """Bytes of a file up to and with its last line break."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            begin = max(0, end - (1 << 16))
+            file.seek(begin)
+            at = file.read(end - begin).rfind(b"\n")
+            if at >= 0:
+                return begin + at + 1
+            end = begin
+    return 0
+
+
+class JsonLines:
+    """A file of JSON objects, one a line; only whole lines are ever in it.
+
+    What a file of that name held before stays until the first write, or ``close``; with ``append`` for good, but
+    for a last line that a crash cut off.
+    """
+
+    def __init__(self, path: Path, append: bool = False) -> None:
+        """Raises OSError when the place cannot be written."""
+        self.path = path
+        self._new = not path.exists()
+        self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0)
+        self._good = -1  # bytes of whole lines; -1: not begun
+        if append and self._file.seekable():
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                self._file.close()
+                raise OSError(
+                    error.errno, "another process writes it; give each its own directory"
+                ) from error
+            self._good = whole_lines(path)
+            self._cut(self._good)
+
+    def write(self, objects: Iterable[Mapping[str, Any]]) -> None:
+        """Append objects. Raises OSError, leaving the lines written before."""
+        data = memoryview(b"".join(orjson.dumps(o, option=orjson.OPT_APPEND_NEWLINE) for o in objects))
+        if self._good < 0:
+            self._begin(data)
+            return
+        good = self._good + len(data)
+        try:
+            while data:  # a disk that fills takes a part before it refuses
+                data = data[self._file.write(data) :]
+        except OSError:
+            self._cut(self._good)
+            raise
+        self._good = good
+
+    def _begin(self, data: bytes | memoryview) -> None:
+        """Put the first lines in the place of what was there, all of them or none."""
+        if not self._file.seekable():
+            self._good = self._file.write(data)
+            return
+        write_whole(self.path, data)
+        self._file.close()
+        self._file = os.fdopen(os.open(self.path, os.O_WRONLY), "wb", buffering=0)
+        self._good = self._file.seek(0, os.SEEK_END)
+
+    def _cut(self, size: int) -> None:
+        if self._file.seekable():
+            self._file.seek(size)
+            self._file.truncate()
+
+    def sync(self) -> None:
+        """Make all lines durable. Raises OSError."""
+        if self._file.seekable():
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Make all lines durable. Raises OSError."""
+        if self._good < 0:
+            self._begin(b"")
+        self.sync()
+        self._file.close()
+
+    def abort(self) -> None:
+        """Keep the whole lines written so far; without one, leave what was there before."""
+        self._file.close()
+        if self._good < 0 and self._new:
+            self.path.unlink(missing_ok=True)

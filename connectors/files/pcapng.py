@@ -1,0 +1,293 @@
+"""pcapng: sections and interfaces are read in Python, the packet blocks between them by a kernel.
+
+https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-02.html
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from connectors.files.frames import FrameBlock
+from connectors.files.window import (
+    MAX_CAPTURED,
+    Bytes,
+    CaptureError,
+    Columns,
+    Window,
+    block,
+    columns,
+    u16,
+    u32,
+)
+
+MAGIC = b"\x0a\x0d\x0d\x0a"
+MAX_BLOCK = 16 << 20  # bytes; Wireshark's limit
+MAX_INTERFACES = 1 << 16  # of a section
+MAX_TS = 2**63 - 1
+
+_INTERFACE = np.dtype(
+    [
+        ("link_type", "u2"),
+        ("snaplen", "i8"),  # 0: none
+        ("offset", "i8"),  # ns to add
+        ("bits", "i8"),  # a second has 2**bits ticks; -1: it has a power of ten
+        ("divide", "u8"),  # ticks of a nanosecond, 0: more than an u8 holds; 1 where a tick is longer
+        ("times", "u8"),  # nanoseconds of a tick
+        ("most", "u8"),  # ticks / divide beyond this leave int64
+    ],
+    align=True,
+)
+
+# Why _index stopped. The first four are no damage.
+_WHOLE, _MORE, _SECTION, _DESCRIBED, _LENGTH, _TRAILER, _INTERFACE_ID, _CAPTURED = range(8)
+_PROBLEMS = {
+    _LENGTH: f"block claims {{}} bytes, must be a multiple of 4 in 12..{MAX_BLOCK}",
+    _TRAILER: "block ends with another length than it begins with: {}",
+    _INTERFACE_ID: "packet block names interface {}, which the section has not described",
+    _CAPTURED: f"packet record claims {{}} bytes, more than its block holds or the limit of {MAX_CAPTURED}",
+}
+
+
+class _Described(NamedTuple):
+    """What the kernel needs of a section."""
+
+    big: bool
+    interfaces: NDArray[Any]  # (m,) _INTERFACE
+
+
+class _Section:
+    """Byte order and interfaces of the section being read."""
+
+    def __init__(self, big: bool) -> None:
+        self.big = big
+        self.count = 0
+        self._rows = np.zeros(4, _INTERFACE)
+
+    @property
+    def described(self) -> _Described:
+        return _Described(self.big, self._rows[: self.count])
+
+    def add(self, row: NDArray[Any]) -> None:
+        if self.count == self._rows.size:
+            self._rows = np.concatenate([self._rows, np.zeros_like(self._rows)])
+        self._rows[self.count : self.count + 1] = row
+        self.count += 1
+
+
+def read(window: Window, path: str, limit: int) -> Iterator[FrameBlock]:
+    """The frames of a pcapng file whose first section header the window begins with."""
+    section = _Section(big=False)
+    at = 0
+    rows = columns(limit)
+    n = 0
+    while True:
+        window.hold(path, at)
+        n, at, problem, detail = _index(window.data, at, section.described, rows, n)
+        # an interface description does not end a block of frames, else many interfaces would mean tiny blocks
+        if problem != _DESCRIBED and n:
+            yield block(window.data, rows, n)
+            rows, n = columns(limit), 0
+        try:
+            if problem == _MORE:
+                at = window.grow(at, detail)
+                if window.data.size == at:
+                    return
+                _require(window, at, detail)
+            elif problem == _SECTION:
+                at, section = _section(window, at)
+            elif problem == _DESCRIBED:
+                at = _describe(window.data, at, section)
+            elif problem != _WHOLE:
+                raise _DamageError(at, _PROBLEMS[problem].format(detail))
+        except _DamageError as damage:
+            if n:
+                yield block(window.data, rows, n)
+            raise CaptureError(path, window.base + damage.at, damage.problem) from None
+
+
+class _DamageError(Exception):
+    def __init__(self, at: int, problem: str) -> None:
+        super().__init__(problem)
+        self.at = at
+        self.problem = problem
+
+
+def _require(window: Window, at: int, need: int) -> None:
+    left = window.data.size - at
+    if left < need:
+        raise _DamageError(at, f"block needs {need} bytes, the file has {left} more")
+
+
+def _section(window: Window, at: int) -> tuple[int, _Section]:
+    """Read a Section Header Block; the index after it, and the section it opens."""
+    at = window.grow(at, 28)
+    _require(window, at, 28)
+    magic = window.data[at + 8 : at + 12].tobytes()
+    if magic not in (b"\x1a\x2b\x3c\x4d", b"\x4d\x3c\x2b\x1a"):
+        raise _DamageError(at + 8, f"byte-order magic is {magic.hex(' ')}")
+    big = magic == b"\x1a\x2b\x3c\x4d"
+    size = u32(window.data, at + 4, big)
+    if size < 28 or size > MAX_BLOCK or size % 4:
+        raise _DamageError(
+            at, f"section header claims {size} bytes, must be a multiple of 4 in 28..{MAX_BLOCK}"
+        )
+    at = window.grow(at, size)
+    _require(window, at, size)
+    data = window.data
+    major, minor = u16(data, at + 12, big), u16(data, at + 14, big)
+    if major != 1 or minor not in (0, 2):
+        raise _DamageError(at + 12, f"pcapng version {major}.{minor} is not 1.0")
+    if u32(data, at + size - 4, big) != size:
+        raise _DamageError(at, _PROBLEMS[_TRAILER].format(u32(data, at + size - 4, big)))
+    return at + size, _Section(big)
+
+
+def _describe(data: Bytes, at: int, section: _Section) -> int:
+    """Add the interface of the whole Interface Description Block at `at`; the index after it."""
+    big = section.big
+    size = u32(data, at + 4, big)
+    if size < 20:
+        raise _DamageError(at, f"interface description claims {size} bytes, minimum 20")
+    if section.count == MAX_INTERFACES:
+        raise _DamageError(at, f"section describes more than {MAX_INTERFACES} interfaces")
+    resolution, offset = 6, 0
+    option, end = at + 16, at + size - 4
+    while end - option >= 4:
+        code, length = u16(data, option, big), u16(data, option + 2, big)
+        if code == 0:
+            break
+        if length > end - option - 4:
+            raise _DamageError(option, f"option {code} claims {length} bytes, {end - option - 4} left")
+        value = data[option + 4 : option + 4 + length].tobytes()
+        if code == 9 and length == 1:
+            resolution = value[0]
+        elif code == 14 and length == 8:
+            offset = int.from_bytes(value, "big" if big else "little", signed=True)
+        option += 4 + (length + 3) // 4 * 4
+    section.add(_interface(u16(data, at + 8, big), u32(data, at + 12, big), resolution, offset))
+    return at + size
+
+
+def _interface(link_type: int, snaplen: int, resolution: int, offset: int) -> NDArray[Any]:
+    """(1,) row of interfaces. resolution: if_tsresol; offset: if_tsoffset in seconds."""
+    row = np.zeros(1, _INTERFACE)
+    row["link_type"], row["snaplen"] = link_type, snaplen
+    row["offset"] = min(max(offset * 10**9, -MAX_TS), MAX_TS)
+    digits = resolution & 127
+    row["bits"] = digits if resolution & 128 else -1
+    divide = 10 ** max(digits - 9, 0)
+    times = 10 ** max(9 - digits, 0)
+    row["divide"] = divide if divide < 2**64 else 0
+    row["times"] = times
+    row["most"] = MAX_TS // times
+    return row
+
+
+@njit(cache=True, nogil=True)
+def _index(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> tuple[int, int, int, int]:
+    """Find packets from `at` on, filling rows from n: (rows filled, next index, why it stopped, detail).
+
+    Detail: bytes needed (_MORE) or the value that is wrong.
+    """
+    big = section.big
+    while n < rows.start.size:
+        left = data.size - at
+        if left < 12:
+            return n, at, _MORE, 12
+        kind, size = u32(data, at, big), u32(data, at + 4, big)
+        if kind == 0x0A0D0D0A:
+            return n, at, _SECTION, 0
+        if size < 12 or size > MAX_BLOCK or size & 3:
+            return n, at, _LENGTH, size
+        if left < size:
+            return n, at, _MORE, size
+        trailer = u32(data, at + size - 4, big)
+        if trailer != size:
+            return n, at, _TRAILER, trailer
+        if kind == 1:
+            return n, at, _DESCRIBED, 0
+        if kind in (2, 3, 6):
+            problem, detail = _packet(data, at, section, rows, n)
+            if problem != _WHOLE:
+                return n, at, problem, detail
+            n += 1
+        at += size
+    return n, at, _WHOLE, 0
+
+
+@njit(cache=True, nogil=True)
+def _packet(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> tuple[int, int]:
+    """Write row n from an Enhanced (6), Simple (3) or obsolete (2) Packet Block: (problem, detail)."""
+    big, interfaces = section.big, section.interfaces
+    kind, size = u32(data, at, big), u32(data, at + 4, big)
+    header = 12 if kind == 3 else 28  # bytes before the frame
+    if size < header + 4:
+        return _LENGTH, size
+    interface = 0
+    if kind == 6:
+        interface = u32(data, at + 8, big)
+    elif kind == 2:
+        interface = u16(data, at + 8, big)
+    if interface >= interfaces.size:
+        return _INTERFACE_ID, interface
+    row = interfaces[interface]
+    room = size - header - 4
+    if kind == 3:
+        wire = u32(data, at + 8, big)
+        captured = min(wire, room)
+        if row["snaplen"] > 0:
+            captured = min(captured, row["snaplen"])
+        ts = 0
+    else:
+        captured, wire = u32(data, at + 20, big), u32(data, at + 24, big)
+        ts = _nanoseconds(u32(data, at + 12, big), u32(data, at + 16, big), row)
+    if captured > room or captured > MAX_CAPTURED:
+        return _CAPTURED, captured
+    rows.start[n] = at + header
+    rows.captured[n] = captured
+    rows.wire[n] = max(captured, wire)
+    rows.ts[n] = ts
+    rows.link_type[n] = row["link_type"]
+    return _WHOLE, 0
+
+
+@njit(cache=True, nogil=True)
+def _nanoseconds(high: int, low: int, interface: Any) -> int:
+    """Ticks of the interface as ns since the epoch; beyond int64 it stays at the limit."""
+    ticks = np.uint64(high) << np.uint64(32) | np.uint64(low)
+    bits = interface["bits"]
+    if bits < 0:
+        if interface["divide"] == 0:
+            whole = np.uint64(0)
+        else:
+            whole = ticks // interface["divide"]
+        ns = MAX_TS if whole > interface["most"] else np.int64(whole * interface["times"])
+    else:
+        ns = _binary(ticks, bits)
+    offset = interface["offset"]
+    if offset > 0 and ns > MAX_TS - offset:
+        return MAX_TS
+    return int(ns + offset)
+
+
+@njit(cache=True, nogil=True)
+def _binary(ticks: np.uint64, bits: int) -> int:
+    """Ticks of 2**-bits seconds in ns; of the fraction, 32 bits count."""
+    if bits < 64:
+        whole = ticks >> np.uint64(bits)
+        part = ticks - (whole << np.uint64(bits))
+    else:
+        whole = np.uint64(0)
+        part = ticks
+    if bits > 32:
+        part = part >> np.uint64(bits - 32) if bits - 32 < 64 else np.uint64(0)
+        bits = 32
+    if whole > np.uint64(MAX_TS // 1_000_000_000):
+        return MAX_TS
+    ns = np.int64(whole) * 1_000_000_000 + np.int64(part * np.uint64(1_000_000_000) >> np.uint64(bits))
+    return int(ns) if ns < MAX_TS else MAX_TS

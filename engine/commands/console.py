@@ -1,0 +1,271 @@
+"""What every command shares with the terminal: how it ends, signals, progress, output that appears whole."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from types import FrameType
+from typing import IO, TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from engine.errors import ConfigError, InputError, OutputError, WiresondeError
+
+if TYPE_CHECKING:
+    from engine.commands.reading import Progress
+
+
+class Group(click.Group):
+    """Ends with one line, not a traceback, on anything the user can do something about."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Run, and end the process."""
+        _open_streams()
+        find_cache()
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False, "prog_name": "wiresonde"})
+            sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            sys.exit(2)
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "wiresonde"
+            _end(f"{error.format_message()} (see {where} --help)", 2)
+        except click.ClickException as error:
+            _end(error.format_message(), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _end("interrupted", 130)
+        except OSError as error:  # of --help and --version, which click prints by itself
+            _output_failed(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            with _terminated():
+                result = super().invoke(ctx)
+            sys.stdout.flush()
+        except ConfigError as error:
+            _end(error, 2)
+        except WiresondeError as error:
+            _end(error, 1)
+        except OSError as error:
+            _output_failed(error)
+        except MemoryError as error:
+            said = str(error).partition(" for ")[0]  # numpy's, without its dtype
+            size = f" ({said})" if said else ""
+            _end(f"not enough memory{size}: lower connections.capacity and kitsune.features.flows", 1)
+        return result
+
+
+def find_cache() -> None:
+    """Give compiled kernels a place where neither the installation nor the home can be written (a service)."""
+    installed = Path(__file__).parent.parent
+    places = (installed / "__pycache__", installed, Path.home() if "HOME" in os.environ else installed)
+    if "NUMBA_CACHE_DIR" in os.environ or any(os.access(place, os.W_OK) for place in places):
+        return
+    own = Path(tempfile.gettempdir()) / f"wiresonde-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        own.mkdir(mode=0o700, exist_ok=True)
+        if own.stat().st_uid == os.getuid() and not own.is_symlink():
+            os.environ["NUMBA_CACHE_DIR"] = str(own)
+
+
+def _open_streams() -> None:
+    """Give a stream that the caller closed somewhere to go: nothing is said on stderr, stdout is refused."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for the life of the process
+    if sys.stdout is None:
+        _end("stdout is closed", 1)
+
+
+_signals: list[int] = []  # the one that asked this command to end
+AGAIN = 0.5  # seconds after which the end is asked for once more
+
+
+@contextlib.contextmanager
+def _terminated() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind the stack, so that nothing half written stays.
+
+    What a handler raises while a destructor or a callback runs, Python forgets; so it is raised again, until it has
+    come through.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        again = number == signal.SIGALRM
+        if again and not _signals:
+            return  # somebody else's alarm
+        signal.setitimer(signal.ITIMER_REAL, AGAIN)
+        if again and _is_ending(sys.exc_info()[1]):
+            return  # it has come through, and is being cleaned up after
+        if not _signals:
+            _signals.append(number)
+            with contextlib.suppress(OSError, RuntimeError):  # nobody reads, or stderr is being written to
+                click.echo("wiresonde: terminated", err=True)
+        sys.exit(128 + _signals[0])
+
+    def forgotten(raised: sys.UnraisableHookArgs) -> None:
+        if not (_signals and raised.exc_type is SystemExit):
+            before(raised)
+
+    _signals.clear()
+    before = sys.unraisablehook
+    with _handled(handle, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
+        sys.unraisablehook = forgotten
+        try:
+            yield
+        finally:
+            sys.unraisablehook = before
+            _calm()
+
+
+def _calm() -> bool:
+    """Ask for the end no more; whether it had been asked for."""
+    asked = bool(_signals)
+    _signals.clear()  # first: an alarm that is on its way asks for nothing then
+    if asked:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return asked
+
+
+def _is_ending(handled: BaseException | None) -> bool:
+    """Whether what is being handled came up in handling SystemExit, or is that."""
+    while handled is not None and not isinstance(handled, SystemExit):
+        handled = handled.__context__
+    return handled is not None
+
+
+def _drop_stdout() -> None:
+    """Throw away what waits to be printed, which Python would try again at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _output_failed(error: OSError) -> NoReturn:
+    _drop_stdout()
+    if isinstance(error, BrokenPipeError):  # the reader of stdout has seen enough
+        sys.exit(0)
+    _end(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
+
+
+def _end(error: object, code: int) -> NoReturn:
+    click.echo("wiresonde: " + " ".join(str(error).split()), err=True)
+    sys.exit(code)
+
+
+@contextlib.contextmanager
+def interrupts(stop: Callable[[], None], reload: Callable[[], None] | None = None) -> Iterator[None]:
+    """Call ``stop`` on the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process at once.
+
+    SIGHUP calls ``reload`` where there is one, else it stops too.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if number == signal.SIGHUP and reload is not None:
+            reload()
+            return
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()
+
+    with _handled(handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if _calm():  # raised where it was forgotten, and from now on handled otherwise
+            stop()
+        yield
+
+
+@contextlib.contextmanager
+def _handled(handle: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
+    """Handle signals within the block. Does nothing in a thread, which Python lets handle none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def progress_bar(what: str, stream: IO[str] | None = None) -> Iterator[Progress | None]:
+    """A progress bar with time left, on a terminal only."""
+    stream = stream or sys.stderr
+    if not stream.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(file=stream)
+    with Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def write_tables(
+    tables: Iterator[Any], kind: str, output: Path | None, lines: Callable[[Any], Iterator[str]]
+) -> None:
+    """Write tables to a file, which appears whole or not at all, or to stdout.
+
+    Of a damaged capture, what came before the damage is written before InputError is raised.
+    """
+    if kind == "parquet" and (output is None or str(output) == "-"):
+        raise ConfigError("--format parquet needs a file: give -o")
+    if output is None or (str(output) == "-" and kind == "jsonl"):
+        for table in tables:
+            sys.stdout.writelines(line + "\n" for line in lines(table))
+        return
+    rows = 0
+    problem: InputError | None = None
+    first = next(tables)
+    with whole(output, functools.partial(_begin, output, kind, first.schema)) as file:
+        try:
+            for table in chain([first], tables):
+                file.write(table if kind == "parquet" else lines(table))
+                rows += table.num_rows
+        except InputError as error:
+            if not rows:
+                raise
+            problem = error
+    if problem is not None:
+        raise problem
+
+
+def _begin(path: Path, kind: str, schema: Any) -> Any:
+    if kind == "parquet":
+        from connectors.files.parquet import ParquetFile
+
+        return ParquetFile(path, schema)
+    from connectors.files.text import TextFile
+
+    return TextFile(path)
+
+
+@contextlib.contextmanager
+def whole(path: Path, begin: Callable[[], Any]) -> Iterator[Any]:
+    """A file that is closed on success and leaves nothing behind on failure."""
+    file = None
+    try:
+        file = begin()
+        yield file
+        file.close()
+    except OSError as error:
+        if file is not None:
+            file.abort()
+        raise OutputError(f"{path}: {error.strerror or error}") from error
+    except BaseException:
+        if file is not None:
+            file.abort()
+        raise

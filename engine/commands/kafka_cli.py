@@ -1,0 +1,208 @@
+"""The commands over Kafka: replay, capture, detect, topics, scores."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import click
+
+from engine.commands.console import interrupts, progress_bar, whole
+from engine.commands.options import (
+    BUS,
+    CAPTURES,
+    CONFIG,
+    DURATION,
+    FILE,
+    FILTER,
+    INTERFACE,
+    Speed,
+    load_config,
+)
+from engine.errors import InputError, OutputError
+
+
+@click.command()
+@CAPTURES
+@BUS
+@CONFIG
+@click.option("--labels", type=FILE, help="Probe labels, CSV or Parquet.")
+@click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
+@click.option(
+    "--loop", type=click.IntRange(1, 1 << 20), default=1, show_default=True, help="Times to publish."
+)
+@click.option("--epoch", type=int, help="Number of this run; by default the same for the same captures.")
+def replay(
+    captures: tuple[Path, ...], bus: str | None, config_file: Path | None, labels: Path | None,
+    speed: float, loop: int, epoch: int | None,
+) -> None:  # fmt: skip
+    """Publish captures (- is stdin) to Kafka.
+
+    A capture that is published again is recognised by the detectors, which skip what they have seen; so a replay that
+    was interrupted can be given again. To have it taken for new traffic, give another --epoch.
+    """
+    config = load_config(config_file, bus__url=bus, sensor__epoch=epoch)
+    from engine.commands.replay import Replay, ReplayJob
+    from engine.labels.file import read_labels
+
+    known = read_labels(labels, config.labels.max_probes) if labels else None
+    with progress_bar("publishing") as progress:
+        job = Replay(ReplayJob(captures, config, known, speed, loop, progress))
+        with interrupts(job.stop):
+            report = job.run()
+    rate = report.packets / report.seconds if report.seconds else 0.0
+    click.echo(
+        f"published    {report.packets:,} packets in {report.messages:,} messages, {report.seconds:.2f} s "
+        f"({rate:,.0f} packets a second)"
+    )
+    if report.drift.pieces:
+        click.echo(
+            f"pacing       late by {report.drift.mean * 1e3:.1f} ms on average, {report.drift.worst * 1e3:.1f} at worst"
+        )
+    if report.interrupted:
+        click.echo("interrupted: the captures were not published to their end", err=True)
+
+
+@click.command()
+@INTERFACE
+@BUS
+@CONFIG
+@DURATION
+@FILTER
+@click.option("--fanout", type=int, help="Number that several processes give to share the packets.")
+@click.option("--metrics-port", type=int, help="Serve /metrics, /healthz and /readyz on this port (0: any).")
+def capture(
+    interface: str, bus: str | None, config_file: Path | None, duration: float | None, expression: str | None,
+    fanout: int | None, metrics_port: int | None,
+) -> None:  # fmt: skip
+    """Publish what passes an interface to Kafka.
+
+    While Kafka does not take packets they wait in memory, then on disk, then the oldest are dropped; whatever is lost,
+    anywhere, is counted. Ends with the counters as JSON. SIGHUP reads the configuration again.
+    """
+    from connectors.live.privileges import stay_single
+
+    stay_single()  # before libraries start threads, which would keep privileges
+    read = functools.partial(
+        load_config,
+        config_file,
+        bus__url=bus,
+        metrics__port=metrics_port,
+        capture__filter=expression,
+        capture__fanout=fanout,
+    )
+    from engine.commands.capture import Capture, CaptureJob
+
+    sensor = Capture(CaptureJob(interface, read(), duration, read))
+    if sensor.server is not None:
+        click.echo(f"metrics at {sensor.server.url}", err=True)
+    with interrupts(sensor.stop, sensor.reload if config_file else None):
+        report = sensor.run()
+    click.echo(json.dumps(report.as_json()))
+    if report.problem is not None:
+        raise InputError(report.problem)
+
+
+@click.command()
+@BUS
+@click.option("--group", required=True, help="Consumer group; its members share the partitions.")
+@click.option(
+    "--state", required=True, metavar="DIR|URL", help="Snapshots: a folder all members reach, or a URL."
+)
+@CONFIG
+@click.option(
+    "--out", type=click.Path(readable=False), help="Directory for scores-*.parquet and alerts.jsonl."
+)
+@click.option("--metrics-port", type=int, help="Serve /metrics, /healthz and /readyz on this port (0: any).")
+@click.option("--model", type=FILE, help="Score with this bundle, learn nothing.")
+@click.option("--instance", help="Name of this process in the group (static membership).")
+@click.option("--stop-at-end", is_flag=True, help="Process what the topic holds, then end.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def detect(
+    bus: str | None, group: str, state: str, config_file: Path | None, out: str | None, metrics_port: int | None,
+    model: Path | None, instance: str | None, stop_at_end: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Detect from Kafka, as a member of a consumer group whose state survives crashes."""
+    config = load_config(config_file, bus__url=bus, metrics__port=metrics_port, output__directory=out)
+    from engine.commands.detect import Detect, DetectJob
+    from engine.commands.summary import print_report
+
+    process = Detect(DetectJob(config, group, state, model, instance, stop_at_end))
+    if process.server is not None:
+        click.echo(f"metrics at {process.server.url}", err=True)
+    with interrupts(process.stop):
+        report = process.run()
+    print_report(report, config.labels.slice, as_json)
+
+
+@click.group()
+def topics() -> None:
+    """Make and describe the topics of a Kafka cluster."""
+
+
+@topics.command("create")
+@BUS
+@CONFIG
+@click.option(
+    "--partitions", type=click.IntRange(1, 1024), default=4, show_default=True, help="Of packets and scores."
+)
+@click.option(
+    "--replication", type=click.IntRange(1, 16), default=1, show_default=True, help="Copies of each."
+)
+@click.option("--retention", type=click.FloatRange(1, 87600), default=24.0, show_default=True, help="Hours.")
+def topics_create(
+    bus: str | None, config_file: Path | None, partitions: int, replication: int, retention: float
+) -> None:
+    """Make the topics that are not there, with the settings that recovery needs."""
+    config = load_config(config_file, bus__url=bus)
+    from connectors.bus.kafka_topics import TOPICS, Admin
+    from engine.commands.replay import kafka_errors, settings_of
+
+    with kafka_errors(), Admin(settings_of(config)) as admin:
+        made = admin.create(partitions, replication, retention)
+    for name in TOPICS:
+        full = config.bus.kafka.prefix + name
+        click.echo(f"{full}: {'made' if full in made else 'was there'}")
+
+
+@topics.command("describe")
+@BUS
+@CONFIG
+def topics_describe(bus: str | None, config_file: Path | None) -> None:
+    """Say how the topics are set; exit 1 when something breaks recovery."""
+    config = load_config(config_file, bus__url=bus)
+    from connectors.bus.kafka_topics import TOPICS, Admin, describe
+    from engine.commands.replay import kafka_errors, settings_of
+
+    with kafka_errors(), Admin(settings_of(config)) as admin:
+        found = {t.name: t for t in admin.describe()}
+    bad = []
+    for kind in TOPICS:
+        lines, broken = describe(kind, found.get(config.bus.kafka.prefix + kind), config.bus.kafka.prefix)
+        click.echo("\n".join(lines))
+        bad += broken
+    if bad:
+        raise OutputError(bad[0])
+
+
+@click.command()
+@click.argument("directories", nargs=-1, required=True, type=FILE, metavar="DIR…")
+@click.option("-o", "--output", type=FILE, required=True, help="Parquet file.")
+def scores(directories: tuple[Path, ...], output: Path) -> None:
+    """Put the scores-*.parquet of detectors into one file: repeats dropped, what is missing named."""
+    from connectors.files.parquet import ParquetFile
+    from engine.consumer.segments import merge
+
+    merged = merge(directories)
+    with whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
+        file.write(merged.table)
+    click.echo(
+        f"{merged.table.num_rows:,} rows; {merged.repeated:,} came again and were equal, "
+        f"{merged.superseded:,} were provisional ends"
+    )
+    if merged.gaps:
+        where = "; ".join(
+            f"partition {p}: " + ", ".join(f"{a}..{b - 1}" for a, b in g) for p, g in merged.gaps.items()
+        )
+        raise InputError(f"offsets that no file covers: {where}")

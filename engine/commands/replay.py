@@ -1,0 +1,192 @@
+"""The replay command put together: captures to Kafka."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kafka.errors import KafkaError
+
+from connectors.bus.kafka import KafkaPublisher
+from connectors.bus.kafka_client import KafkaBusError, KafkaSettings, Secret, explain
+from connectors.bus.kafka_table import KafkaTable
+from connectors.bus.kafka_topics import PACKETS, PROBES, Admin
+from connectors.files.frames import FrameBlock
+from engine.commands.reading import Progress, frames
+from engine.config import Config
+from engine.errors import ConfigError, InputError, OutputError
+from engine.labels.file import Labels
+from engine.labels.probes import introduce
+from engine.sensor.publisher import LATENCY, Drift, Pace, Publisher, Sensor, replay
+
+ENDS = 1 << 20  # bytes of a capture's beginning and end that tell it from others
+PAUSE = 1_000_000_000  # ns of capture between two rounds of a loop
+
+
+@dataclass(frozen=True)
+class ReplayJob:
+    """Captures to publish."""
+
+    captures: Sequence[Path]
+    config: Config
+    labels: Labels | None = None
+    speed: float = 0.0  # times real time; 0 = as fast as it goes
+    loop: int = 1
+    progress: Progress | None = None
+
+
+@dataclass
+class ReplayReport:
+    """What was published."""
+
+    packets: int = 0
+    messages: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    drift: Drift = field(default_factory=Drift)
+
+
+def settings_of(config: Config) -> KafkaSettings:
+    """How Kafka is reached. ConfigError when the configuration names no cluster."""
+    if config.bus.url is None:
+        raise ConfigError("bus.url: no Kafka is named; give --bus kafka://HOST:PORT")
+    k = config.bus.kafka
+    return KafkaSettings(
+        servers=tuple(config.bus.url.removeprefix("kafka://").split(",")),
+        prefix=k.prefix,
+        client=k.client,
+        producer=k.producer,
+        consumer=k.consumer,
+        secrets={name: Secret(s.env, s.file) for name, s in k.secrets.items()},
+    )
+
+
+@contextmanager
+def kafka_errors() -> Iterator[None]:
+    """Errors of the cluster as ours."""
+    try:
+        yield
+    except KafkaBusError as error:
+        raise OutputError(str(error)) from error
+    except KafkaError as error:  # what no call expected
+        raise OutputError(f"kafka: {explain(error)}") from error
+
+
+def epoch_of(captures: Sequence[Path], config: Config) -> int:
+    """A number that is the same when the same captures are published again, in the same way.
+
+    From the size and both ends of each file; the whole would take a minute for each 20 GB.
+    """
+    digest = hashlib.sha256(repr(config.decode).encode())
+    for path in captures:
+        if not path.is_file():
+            raise ConfigError(f"{path}: what it holds is not known beforehand; give sensor.epoch or --epoch")
+        size = path.stat().st_size
+        digest.update(size.to_bytes(8, "little"))
+        with path.open("rb") as file:
+            digest.update(file.read(ENDS))
+            file.seek(max(0, size - ENDS))
+            digest.update(file.read(ENDS))
+    return int.from_bytes(digest.digest()[:7], "little")
+
+
+class Replay:
+    """One replay, built and ready."""
+
+    def __init__(self, job: ReplayJob) -> None:
+        """Raises InputError, OutputError or ConfigError before anything is published."""
+        self._job = job
+        config = job.config
+        settings = settings_of(config)
+        for path in job.captures:
+            if str(path) != "-" and not path.exists():
+                raise InputError(f"{path}: No such file or directory")
+        if job.loop > 1 and any(not path.is_file() for path in job.captures):
+            raise ConfigError("--loop needs files: a pipe is gone once it is read")
+        self._epoch = config.sensor.epoch
+        if self._epoch is None:
+            self._epoch = epoch_of(job.captures, config)
+        self._stopped = threading.Event()
+        with kafka_errors(), ExitStack() as stack:
+            with Admin(settings) as admin:
+                admin.packets()
+            self._labels = job.labels
+            if job.labels is not None:
+                self._labels = _introduced(job.labels, settings)
+            self._bus = KafkaPublisher(settings, PACKETS, config.bus.kafka.in_flight_bytes)
+            stack.callback(self._bus.close, 0.0)
+            stack.pop_all()
+
+    def stop(self) -> None:
+        """End early; what was handed over is still delivered. A signal handler may call it."""
+        self._stopped.set()
+
+    def run(self) -> ReplayReport:
+        """Publish everything. Raises OutputError naming the first packet that did not reach the log."""
+        job, report = self._job, ReplayReport()
+        clock = Pace().clock
+        began = clock()
+        live = job.speed > 0 or any(str(path) == "-" for path in job.captures)
+        pace = Pace(job.speed, LATENCY if live else None, sleep=self._stopped.wait, drift=report.drift)
+        try:
+            with kafka_errors():
+                shift = 0
+                for turn in range(job.loop):
+                    publisher = self._publisher(turn, shift)
+                    try:
+                        self._round(publisher, pace)
+                    finally:
+                        report.packets += publisher.packets
+                        report.messages = self._bus.messages
+                    if self._stopped.is_set():
+                        break
+                    shift += publisher.span + PAUSE
+                self._bus.flush()
+        finally:
+            report.seconds = clock() - began
+            report.interrupted = self._stopped.is_set()
+            # after a failure nothing more may reach the log: it would stand behind the hole, and hide it from a repeat
+            self._bus.close(0.0 if self._bus.undelivered else 5.0)
+        return report
+
+    def _publisher(self, turn: int, shift: int) -> Publisher:
+        config = self._job.config
+        assert self._epoch is not None
+        block, name = config.bus.kafka.block_packets, config.sensor.name
+        sensor = Sensor(name, self._epoch + turn, block, config.decode, self._labels, shift=shift)
+        return Publisher(sensor, self._bus)
+
+    def _round(self, publisher: Publisher, pace: Pace) -> None:
+        blocks = frames(self._job.captures, self._job.config.bus.kafka.block_packets, self._job.progress)
+        try:
+            replay(self._until_stopped(blocks), publisher, pace)
+        except InputError:
+            publisher.finish()  # what came before the damage is published whole
+            self._bus.flush()
+            raise
+
+    def _until_stopped(self, blocks: Iterable[FrameBlock]) -> Iterator[FrameBlock]:
+        for block in blocks:
+            if self._stopped.is_set():
+                return
+            yield block
+
+
+def _introduced(labels: Labels, settings: KafkaSettings) -> Labels:
+    table = KafkaTable(settings, PROBES)
+    try:
+        publisher = KafkaPublisher(settings, PROBES)
+        try:
+            known = introduce(
+                labels, table, lambda key, value: publisher.publish(0, value, key, about="a probe")
+            )
+            publisher.flush()
+        finally:
+            publisher.close()
+    finally:
+        table.close()
+    return known

@@ -1,0 +1,97 @@
+"""Compiles the kernels before the first packet: it would wait for a minute otherwise, and on a tap be lost."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from connectors.bus.memory import MemoryBus
+from connectors.files.frames import FrameBlock
+from engine.commands.bundles import build_detector
+from engine.config import Config
+from engine.consumer.intake import Intake
+from engine.metrics import Metrics
+from engine.sensor.pseudonyms import Pseudonymiser
+from engine.sensor.publisher import Publisher, Sensor
+from engine.types import empty_packets
+
+logger = logging.getLogger(__name__)
+
+PACKETS = 512
+NOTABLE = 5.0  # seconds; the compiled kernels of an earlier start take one
+
+
+def warm_up(config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+    """Run all kernels between frames and rows once, on made-up packets: about a minute the first time."""
+    began = clock()
+    small = _small(config)
+    bus = warm_up_sensor(config)
+    detectors = [build_detector(small, partition) for partition in range(bus.partitions)]
+    intake = Intake(Metrics())
+    for detector in detectors:
+        intake.adopt(detector)
+    for message in bus.poll(0.0, 1 << 10) or []:
+        intake.take(message)
+    for detector in detectors:
+        detector.flush(0)
+        detector.restore(detector.state())
+    if (took := clock() - began) > NOTABLE:
+        logger.info("kernels compiled seconds=%.0f", took)
+
+
+def warm_up_sensor(config: Config) -> MemoryBus:
+    """Run the kernels between frames and messages once; the bus that has the messages."""
+    bus = MemoryBus(2, 1 << 10)
+    publisher = Publisher(Sensor("warm-up", 0, 64, config.decode), bus)
+    for frames in _frames():
+        publisher.add(frames)
+    publisher.finish()
+    if config.privacy.pseudonym_key is not None:
+        Pseudonymiser(bytes(32), 256).apply(empty_packets(1))
+    return bus
+
+
+def _small(config: Config) -> Config:
+    """The same models, soon through all their phases and with small tables."""
+    k = config.kitsune
+    kitsune = k.model_copy(
+        update={
+            "features": replace(k.features, flows=1024),
+            "kitnet": replace(k.kitnet, map_samples=50, learn_samples=50),
+            "scorer": replace(k.scorer, calibrate_packets=50),
+        }
+    )
+    connections = replace(config.connections, capacity=1024)
+    return config.model_copy(update={"kitsune": kitsune, "connections": connections})
+
+
+def _frames() -> Iterator[FrameBlock]:
+    """TCP conversations between some pairs of hosts."""
+    flags = (2, 18, 16, 24, 16, 17, 17, 16)  # a handshake, data, and an end
+    head = bytes.fromhex("0200000000010200000000020800")
+    for begin in range(0, PACKETS, 128):
+        parts = []
+        for i in range(begin, begin + 128):
+            talk, step = divmod(i, len(flags))
+            ends = (talk % 7 + 1, 200) if step % 2 == 0 else (200, talk % 7 + 1)
+            ports = (1024 + talk, 80) if step % 2 == 0 else (80, 1024 + talk)
+            ip = b"\x45\x00\x00\x28\x00\x00\x40\x00\x40\x06\x00\x00" + b"".join(
+                bytes([192, 0, 2, e]) for e in ends
+            )
+            tcp = b"".join(p.to_bytes(2, "big") for p in ports) + step.to_bytes(4, "big") * 2
+            parts.append(head + ip + tcp + bytes([0x50, flags[step], 1, 0, 0, 0, 0, 0]))
+        n = len(parts)
+        size = np.full(n, len(parts[0]), np.uint32)
+        yield FrameBlock(
+            np.frombuffer(b"".join(parts), np.uint8),
+            np.arange(n, dtype=np.int64) * int(size[0]),
+            size,
+            size,
+            (np.arange(begin, begin + n, dtype=np.int64) + 1) * 1_000_000,
+            np.ones(n, np.uint16),
+            dropped=1 if begin else 0,
+        )

@@ -1,0 +1,179 @@
+"""The watch command put together: an interface through the embedded bus to scored connections, and a view of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live as Screen
+from rich.table import Table
+from rich.text import Text
+
+from connectors.bus.memory import MemoryBus
+from connectors.live.settings import CaptureLostError
+from engine.commands.score import Job, Scoring, Summary
+from engine.commands.summary import add_connection_columns, connection_cells
+from engine.commands.warm import warm_up
+from engine.config import Config
+from engine.errors import InputError
+from engine.labels.file import Labels
+from engine.sensor.live import (
+    CaptureReport,
+    Source,
+    give_up_privileges,
+    live_sensor,
+    open_source,
+    publish_live,
+)
+from engine.sensor.publisher import Publisher
+
+logger = logging.getLogger(__name__)
+
+REFRESH = 0.5  # seconds between pictures
+SHOWN = 8  # connections
+
+
+class Tap:
+    """A live source that publishes to the embedded bus; while that is full, the kernel's ring takes what comes."""
+
+    def __init__(self, source: Source, interface: str, config: Config, labels: Labels | None) -> None:
+        """The name is the time of the start, UTC, the interface and the process."""
+        self.source = source
+        self.name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{interface}-{os.getpid()}"
+        self._sensor = live_sensor(config, config.bus.block_packets, labels)
+        self.published = 0
+
+    def publish(self, bus: MemoryBus) -> None:
+        """Publish until stopped. Raises InputError when the interface is gone."""
+        publisher = Publisher(self._sensor, bus)
+        try:
+            publish_live(self.source, publisher)
+        except CaptureLostError as error:
+            raise InputError(str(error)) from None
+        finally:
+            self.published = publisher.packets
+
+    def stop(self) -> None:
+        """Take no more packets, and end."""
+        self.source.stop()
+
+
+@dataclass(frozen=True)
+class WatchJob:
+    """An interface to score."""
+
+    interface: str
+    config: Config
+    labels: Labels | None = None
+    model: Path | None = None
+    duration: float | None = None  # seconds; None: until stopped
+
+
+class Watch:
+    """Capture and detection in one process, built and ready."""
+
+    def __init__(self, job: WatchJob) -> None:
+        """Raises InputError, OutputError or ConfigError before a packet is taken."""
+        self._job, self.interface = job, job.interface
+        warm_up(job.config)
+        self.source = open_source(job.interface, job.config.capture, logger.warning)
+        try:
+            give_up_privileges(job.config.privacy.user)
+            self.tap = Tap(self.source, job.interface, job.config, job.labels)
+            self.scoring = Scoring(Job((), job.config, job.labels, job.model, live=self.tap))
+        except BaseException:
+            self.source.close()
+            raise
+
+    def stop(self) -> None:
+        """Take no more packets; what was taken is scored. A signal handler may call it."""
+        self.tap.stop()
+
+    def run(self) -> tuple[CaptureReport, Summary]:
+        """Score until stopped."""
+        timer = threading.Timer(self._job.duration or 0.0, self.stop)
+        timer.daemon = True
+        if self._job.duration is not None:
+            timer.start()
+        try:
+            summary = self.scoring.run()
+            self.scoring.leave()
+        finally:
+            timer.cancel()
+            self.source.close()
+        counters = self.source.counters
+        report = CaptureReport(
+            self._job.interface, summary.seconds, counters.received, summary.packets,
+            {"kernel": counters.kernel, "ring": counters.ring, "queue": 0, "bus": self.tap.published - summary.packets},
+            skipped=counters.skipped, problem=summary.problem,
+        )  # fmt: skip
+        return report, summary
+
+
+@contextmanager
+def view(watch: Watch, console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """Show what happens while the block runs: rates, drops, connections, top scores."""
+    ended = threading.Event()
+    frame = _Frame(watch, clock)
+    with Screen(frame.picture(), console=console, auto_refresh=False, transient=True) as screen:
+
+        def refresh() -> None:
+            while not ended.wait(REFRESH):
+                screen.update(frame.picture(), refresh=True)
+
+        thread = threading.Thread(target=refresh, name="view", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+class _Frame:
+    """What the view shows."""
+
+    def __init__(self, watch: Watch, clock: Callable[[], float]) -> None:
+        self._watch, self._clock = watch, clock
+        self._began = self._looked = clock()
+        self._received = 0
+        self._rate = 0.0
+
+    def picture(self) -> Group:
+        """The view as it is now."""
+        counters, scoring = self._watch.source.counters, self._watch.scoring
+        now = self._clock()
+        if now > self._looked:
+            self._rate = (counters.received - self._received) / (now - self._looked)
+            self._received, self._looked = counters.received, now
+        tables = [d.tracker.counters for d in scoring.detectors]
+        phases = sorted({s.phase for d in scoring.detectors for s in d.scorers})
+        facts: dict[str, str] = {
+            "packets": f"{counters.received:,} ({self._rate:,.0f} a second)",
+            "dropped": f"ring {counters.ring:,}, kernel {counters.kernel:,}",
+            "connections": f"{sum(t['live'] for t in tables):,} live, {scoring.top.connections:,} ended",
+            "alarms": f"{scoring.top.alarms:,}",
+            "phase": ", ".join(phases),
+        }
+        lines = Table.grid(padding=(0, 2))
+        for name, value in facts.items():
+            lines.add_row(Text(name, style="bold"), value)
+        title = f"{self._watch.interface} for {now - self._began:,.0f} s, Ctrl-C ends"
+        return Group(Text(title), lines, self._top(scoring))
+
+    @staticmethod
+    def _top(scoring: Scoring) -> Table:
+        table = Table(box=None, title="highest scores", title_justify="left", title_style="bold")
+        add_connection_columns(table)
+        rows: list[dict[str, Any]] = scoring.top.rows(scoring.probes)[:SHOWN]
+        for row in rows:
+            table.add_row(*connection_cells(row))
+        return table

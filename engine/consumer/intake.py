@@ -1,0 +1,108 @@
+"""Messages in, rows out: decodes blocks and feeds the detectors of the partitions this process has."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+
+from connectors.bus.codec import CodecError, NewerFormatError
+from connectors.bus.memory import Message
+from connectors.prometheus import Series
+from engine import wire
+from engine.errors import StateError
+from engine.metrics import Metrics
+from engine.scoring.detector import Detector
+from engine.types import PHASES, ScoreBatch
+
+logger = logging.getLogger(__name__)
+
+DeadLetter = Callable[[Message, str], None]
+
+
+class Intake:
+    """Detectors by partition, and what is counted of their messages."""
+
+    def __init__(self, metrics: Metrics, dead_letter: DeadLetter | None = None) -> None:
+        """``dead_letter``: takes messages that hold no block, with the reason."""
+        self.detectors: dict[int, Detector] = {}
+        self._before: dict[int, Counter[tuple[str, str]]] = {}  # counted before a detector came here
+        self._gone: Counter[tuple[str, str]] = Counter()  # counted here by detectors that left
+        self._metrics = metrics
+        self._dead_letter = dead_letter
+
+    def take(self, message: Message) -> list[ScoreBatch]:
+        """Rows that a message gives. One that cannot be read is counted, put away, and gives none.
+
+        Raises StateError for a message of a newer format, which is not to be skipped.
+        """
+        where = f"partition={message.partition} offset={message.offset}"
+        try:
+            block = wire.decode(message.value)
+        except NewerFormatError as error:
+            raise StateError(f"{where}: {error}; upgrade this detector before it goes on") from error
+        except CodecError as error:
+            logger.warning("message skipped: %s error=%s", where, error)
+            with self._metrics.collector.lock:
+                self._metrics.unreadable.add((), 1)
+            if self._dead_letter is not None:
+                self._dead_letter(message, str(error))
+            return []
+        detector = self.detectors[message.partition]
+        dropped, unread = detector.dropped, detector.unread.copy()
+        rows = detector.process(block, message.offset)
+        with self._metrics.collector.lock:
+            self._metrics.packets.add((block.sensor,), len(block))
+            self._metrics.blocks.add((block.sensor,), 1)
+            self._metrics.dropped.add((block.sensor, "sensor"), detector.dropped - dropped)
+            for reason, n in (detector.unread - unread).items():
+                self._metrics.unread.add((reason,), n)
+        return rows
+
+    def adopt(self, detector: Detector) -> None:
+        """Take a partition on. What its detector has counted before is another process's to show."""
+        self.detectors[detector.partition] = detector
+        self._before[detector.partition] = _counts(detector)
+
+    def drop(self, partition: int) -> None:
+        """Let a partition go; what was counted here stays counted."""
+        detector = self.detectors.pop(partition, None)
+        if detector is not None:
+            self._gone.update(_counts(detector))
+            self._gone.subtract(self._before.pop(partition))
+
+    def measure(self) -> None:
+        """Bring the metrics of the detectors' state up to date."""
+        totals = Counter(self._gone)
+        for partition, detector in self.detectors.items():
+            totals.update(_counts(detector))
+            totals.subtract(self._before[partition])
+        m, detectors = self._metrics, list(self.detectors.values())
+        with m.collector.lock:
+            m.live.set((), sum(d.tracker.counters["live"] for d in detectors))
+            for (name, model), n in totals.items():
+                series: Series = getattr(m, name)
+                series.set((model,) if model else (), n)
+            scorers = [s for d in detectors for s in d.scorers]
+            for name in {s.name for s in scorers}:
+                mine = [s for s in scorers if s.name == name]
+                for phase in PHASES:
+                    m.phase.set((name, phase), sum(s.phase == phase for s in mine))
+                values = [s.threshold_value for s in mine]
+                m.threshold.set((name,), float(np.nanmax(values)) if not np.isnan(values).all() else np.nan)
+
+
+def _counts(detector: Detector) -> Counter[tuple[str, str]]:
+    """What a detector counts since its partition's beginning, by name of the metric and model."""
+    table = detector.tracker.counters
+    found = {
+        ("opened", ""): table["opened"], ("evicted", ""): table["evicted"], ("late", ""): table["late_packets"],
+        ("lost_packets", ""): detector.lost_packets, ("repeated_packets", ""): detector.repeated_packets,
+    }  # fmt: skip
+    for scorer in detector.scorers:
+        counters = scorer.counters()
+        found["flows_evicted", scorer.name] = counters.get("flows_evicted", 0)
+        found["out_of_range", scorer.name] = counters.get("out_of_range", 0)
+    return Counter(found)

@@ -1,0 +1,178 @@
+"""Scores of a detector that never ends: Parquet files of a range of offsets each, and how to read them as one table.
+
+``scores-PARTITION-FIRST-NEXT.parquet`` has the rows of the messages FIRST..NEXT-1 of a partition, also when there are
+none, so that what is missing shows. After a crash ranges overlap; their rows are equal and carry the same
+(partition, offset, row).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from connectors.files.parquet import ParquetFile
+from engine.consumer.file_sinks import no_scores
+from engine.consumer.outlet import FLUSHED_ROW, Spans
+from engine.errors import InputError, OutputError
+from engine.labels.file import Probes
+from engine.scoring.columns import as_dicts, by_partition, score_table
+from engine.types import ScoreBatch
+
+MOST_ROWS = 1 << 18  # rows of a partition kept in memory, about 0.1 GB
+_NAME = re.compile(r"scores-(\d{5})-(\d{20})-(\d{20})\.parquet")
+IDENTITY = ("partition", "offset", "model", "row")
+
+
+class ScoreSegments:
+    """Sink: a file a partition at each ``sync``, or when too many rows wait."""
+
+    def __init__(self, directory: Path, probes: Probes, most_rows: int = MOST_ROWS) -> None:
+        """Raises OutputError when the folder cannot be made."""
+        self.directory = directory
+        self._probes = probes
+        self._most_rows = most_rows
+        self._tables: dict[int, list[pa.Table]] = {}
+        self._spans: dict[int, tuple[int, int]] = {}
+        self._arrived: dict[int, list[pa.Table]] = {}  # since the last flush
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{directory}: {error.strerror}") from error
+
+    def write(self, batch: ScoreBatch) -> None:
+        """Keep a batch until the flush that says which messages it is of."""
+        for partition, mine in by_partition(batch, self._probes):
+            self._arrived.setdefault(partition, []).append(mine)
+
+    def flush(self, spans: Spans) -> None:
+        """Add what arrived to the segments; one that is full, or does not go on where it ended, is written."""
+        for partition, (first, after) in spans.items():
+            begun = self._spans.get(partition)
+            if begun is not None and not begun[0] <= first <= begun[1]:
+                self.sync(partition)
+                begun = None
+            self._spans[partition] = (begun[0] if begun else first, after)
+            self._tables.setdefault(partition, []).extend(self._arrived.pop(partition, []))
+            if sum(table.num_rows for table in self._tables[partition]) >= self._most_rows:
+                self.sync(partition)
+
+    def sync(self, partition: int) -> None:
+        """Write the segment of a partition. Raises OutputError, keeping the rows for another try."""
+        if partition not in self._spans:
+            return
+        first, after = self._spans[partition]
+        tables = self._tables.get(partition, [])
+        table = (
+            pa.concat_tables(tables, promote_options="default")
+            if tables
+            else score_table(no_scores(), self._probes)
+        )
+        path = self.directory / f"scores-{partition:05d}-{first:020d}-{after:020d}.parquet"
+        try:
+            file = ParquetFile(path, table.schema)
+            try:
+                file.write(table)
+                file.close()
+            except BaseException:
+                file.abort()
+                raise
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror or error}") from error
+        del self._spans[partition]
+        self._tables.pop(partition, None)
+
+
+@dataclass
+class Merged:
+    """Segments read as one table."""
+
+    table: pa.Table
+    repeated: int = 0  # rows that came more than once, and were equal
+    superseded: int = 0  # rows of connections ended by an end of the log that was not the last
+    spans: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # offsets covered, by partition
+
+    @property
+    def gaps(self) -> dict[int, list[tuple[int, int]]]:
+        """Offsets between the first and the last that no segment covers, by partition."""
+        found = {}
+        for partition, covered in self.spans.items():
+            holes = [(a[1], b[0]) for a, b in pairwise(covered)]
+            if holes:
+                found[partition] = holes
+        return found
+
+
+def merge(directories: Sequence[Path]) -> Merged:
+    """All segments of some folders as one table, in the order of partition, offset and row.
+
+    Raises InputError for a damaged file, and for rows of one identity that differ.
+    """
+    found = [(path, m) for d in directories for path in _listed(d) if (m := _NAME.fullmatch(path.name))]
+    if not found:
+        raise InputError(f"{directories[0]}: no scores-*.parquet")
+    spans: dict[int, list[tuple[int, int]]] = {}
+    for _, m in found:
+        spans.setdefault(int(m[1]), []).append((int(m[2]), int(m[3])))
+    spans = {partition: _joined(some) for partition, some in sorted(spans.items())}
+    table = pa.concat_tables([_read(path) for path, _ in found], promote_options="default")
+    table = table.sort_by([(name, "ascending") for name in IDENTITY])
+    whole, repeated = _without_repeats(table)
+    last = {partition: some[-1][1] - 1 for partition, some in spans.items()}
+    ends = np.array([last[p] for p in whole["partition"].to_pylist()], np.int64)
+    stale = (whole["row"].to_numpy() >= FLUSHED_ROW) & (whole["offset"].to_numpy() < ends)
+    return Merged(whole.filter(pa.array(~stale)), repeated, int(stale.sum()), spans)
+
+
+def _listed(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError as error:
+        raise InputError(f"{directory}: {error.strerror}") from error
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    for first, after in sorted(spans):
+        if out and first <= out[-1][1]:
+            out[-1] = out[-1][0], max(out[-1][1], after)
+        else:
+            out.append((first, after))
+    return out
+
+
+def _without_repeats(table: pa.Table) -> tuple[pa.Table, int]:
+    """A sorted table with one row an identity. Raises InputError where rows of one identity differ."""
+    if not table.num_rows:
+        return table, 0
+    same = np.ones(table.num_rows - 1, bool)
+    for name in IDENTITY:
+        column = table[name].combine_chunks()
+        same &= np.asarray(pc.equal(column.slice(0, len(column) - 1), column.slice(1)))
+    at = np.flatnonzero(same)
+    one, other = table.take(pa.array(at)), table.take(pa.array(at + 1))
+    if at.size and not one.combine_chunks().equals(other.combine_chunks()):
+        for k in range(at.size):
+            a, b = as_dicts(one.slice(k, 1))[0], as_dicts(other.slice(k, 1))[0]
+            differ = [n for n in a if a[n] != b[n] and not (a[n] != a[n] and b[n] != b[n])]
+            if differ:
+                where = ", ".join(f"{name} {a[name]}" for name in IDENTITY)
+                raise InputError(
+                    f"rows of {where} differ in {', '.join(differ)}: they are of two logs or configurations"
+                )
+    keep = np.concatenate(([True], ~same))
+    return table.filter(pa.array(keep)), int(same.sum())

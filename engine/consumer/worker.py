@@ -1,0 +1,96 @@
+"""The loop over the embedded bus: poll, process, flush sinks, commit. member.py is its twin for Kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from connectors.bus.memory import Message
+from engine.consumer.intake import Intake
+from engine.consumer.outlet import Outlet
+from engine.scoring.detector import Detector
+
+
+class Consumer(Protocol):
+    """Where messages come from."""
+
+    def poll(self, timeout: float | None = None, most: int = 16) -> list[Message] | None:
+        """The next messages of all partitions in order, [] after the timeout, None when nothing will come."""
+
+    def commit(self, partition: int, offset: int) -> None:
+        """Messages before ``offset`` will not be asked for again."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """How long, in seconds, rows wait at most for the sinks, and to be made durable."""
+
+    flush: float
+    sync: float
+
+
+class Worker:
+    """Feeds the detectors of some partitions from a bus, and sinks and metrics from the detectors."""
+
+    def __init__(
+        self, bus: Consumer, detectors: Sequence[Detector], intake: Intake, outlet: Outlet,
+        flush_after: tuple[int, int] = (8192, 16), every: Every | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """``flush_after``: so many connections or messages may wait before sinks are flushed and offsets
+        committed; not more messages than the bus holds, or publishing would wait for ever. ``every``: and no longer
+        than that, for a source that never ends.
+        """
+        self._bus = bus
+        self._intake = intake
+        self._outlet = outlet
+        for detector in detectors:
+            intake.adopt(detector)
+        self._flush_rows, self._flush_messages = flush_after
+        self._every, self._clock = every, clock
+        self._flushed = self._synced = clock()
+        self._next: dict[int, int] = {}  # partition -> offset after the last message taken
+
+    def run(self) -> None:
+        """Work until the bus has ended; then end all connections, flush and commit.
+
+        When sinks are flushed depends on the messages alone, not on how many a poll gives, as long as they
+        keep coming. Raises what the publisher ended with, before anything is ended here.
+        """
+        while (messages := self._bus.poll(timeout=1.0)) is not None:
+            for message in messages:
+                self._next[message.partition] = message.offset + 1
+                self._outlet.keep(message.partition, message.offset, self._intake.take(message))
+                if self._outlet.rows >= self._flush_rows or self._outlet.messages >= self._flush_messages:
+                    self._flush()
+            if self._outlet.messages and (not messages or self._is_due()):
+                self._flush()
+            self._intake.measure()
+        self.close()
+
+    def close(self) -> None:
+        """End all connections, flush and commit."""
+        for partition, detector in self._intake.detectors.items():
+            after = self._next.get(partition, 0)
+            self._outlet.end(partition, after, detector.flush(after))
+        self._flush()
+        self._sync()
+        self._intake.measure()
+
+    def _is_due(self) -> bool:
+        return self._every is not None and self._clock() - self._flushed >= self._every.flush
+
+    def _sync(self) -> None:
+        for partition in self._next:
+            self._outlet.sync(partition)
+        self._synced = self._clock()
+
+    def _flush(self) -> None:
+        self._outlet.flush()
+        self._flushed = self._clock()
+        if self._every is not None and self._flushed - self._synced >= self._every.sync:
+            self._sync()
+        for partition, offset in self._next.items():
+            self._bus.commit(partition, offset)

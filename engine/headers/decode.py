@@ -1,0 +1,192 @@
+"""Raw frames -> packet columns, in one kernel call a block. How each header is read stands in headers/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from connectors.files.frames import FrameBlock
+from engine.headers.cursor import (
+    CURSOR,
+    DONE,
+    R_OK,
+    R_TUNNEL_DEPTH,
+    ROW,
+    TO_ARP,
+    TO_ETHERNET,
+    TO_ETHERTYPE,
+    TO_EXTENSIONS,
+    TO_GENEVE,
+    TO_GRE,
+    TO_GTP,
+    TO_IP,
+    TO_IPV4,
+    TO_IPV6,
+    TO_LLC,
+    TO_MPLS,
+    TO_PORTS,
+    TO_PPP,
+    TO_PPPOE,
+    TO_PROTOCOL,
+    TO_TCP,
+    TO_VXLAN,
+    TUNNELS,
+    Bytes,
+    clear,
+)
+from engine.headers.link import ethernet, ethertype, first_layer, llc, mpls, ppp, pppoe, rare_link
+from engine.headers.network import arp, extensions, ip, ipv4, ipv6
+from engine.headers.transport import geneve, gre, gtp, ports, protocol, tcp, vxlan
+from engine.types import Packets, empty_packets, freeze
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeConfig:
+    """What to look into. A tunnel that is not named is reported by its outer packet."""
+
+    tunnels: tuple[str, ...] = ()  # to look into: gre (and ERSPAN), ipip, 6in4, vxlan, gtp, geneve
+    vxlan_port: int = 4789  # UDP port of VXLAN
+    max_depth: int = 8  # VLAN tags, label stacks and tunnels of one frame
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.tunnels) - set(TUNNELS)):
+            raise ValueError(f"tunnels {unknown} must be among {sorted(TUNNELS)}")
+        if not 0 < self.vxlan_port < 65536:
+            raise ValueError(f"vxlan_port {self.vxlan_port} must be in 1..65535")
+        if not 1 <= self.max_depth <= 64:
+            raise ValueError(f"max_depth {self.max_depth} must be in 1..64")
+
+
+class _Frames(NamedTuple):
+    """The columns of a FrameBlock that say where its frames are."""
+
+    start: NDArray[np.int64]
+    captured: NDArray[np.uint32]
+    wire: NDArray[np.uint32]
+    link_type: NDArray[np.uint16]
+
+
+DEFAULT = DecodeConfig()
+
+
+def decode(
+    frames: FrameBlock, config: DecodeConfig = DEFAULT, probe: int | NDArray[np.uint32] = 0
+) -> Packets:
+    """One row a frame, in order, whatever the frame holds. probe: the label of all frames, or one of each."""
+    p = empty_packets(len(frames))
+    p.ts[:] = frames.ts
+    p.probe[:] = probe
+    row, cursor = np.zeros(1, ROW), np.zeros(1, CURSOR)
+    cursor["max_depth"] = config.max_depth
+    cursor["tunnels"] = sum(TUNNELS[name] for name in set(config.tunnels))
+    cursor["vxlan_port"] = config.vxlan_port
+    where = _Frames(
+        _frozen(frames.start), _frozen(frames.captured), _frozen(frames.wire), _frozen(frames.link_type)
+    )
+    _decode(_frozen(frames.buffer), where, cursor, row, p)
+    return freeze(p)
+
+
+def _frozen(column: NDArray[Any]) -> NDArray[Any]:
+    """A read-only view: to numba a writable or strided array is another type, and would be compiled for."""
+    view = np.ascontiguousarray(column).view()
+    view.flags.writeable = False
+    return view
+
+
+@njit(cache=True, nogil=True)
+def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[Any], p: Packets) -> None:
+    """Decode each frame into its row of p. cursor, rows: (1,) scratch, changed in place.
+
+    All headers are called from here, and their functions call nothing large with `data`: numba counts
+    references to an array around each call that LLVM does not inline, which was 70 of 130 ns a packet.
+    """
+    c = cursor[0]
+    row = rows[0]
+    for i in range(frames.start.size):
+        captured = int(np.int64(frames.captured[i]))
+        wire = max(captured, int(np.int64(frames.wire[i])))
+        at = min(max(int(frames.start[i]), 0), data.size)
+        c["at"] = at
+        c["end"] = min(at + captured, data.size)
+        c["wire_end"] = at + wire
+        c["depth"] = 0
+        c["inner"] = 0
+        clear(row)
+        row["src_mac"] = 0
+        row["dst_mac"] = 0
+        row["reason"] = R_OK
+        row["size"] = wire
+        layer = first_layer(int(frames.link_type[i]))
+        while layer != DONE:
+            if c["depth"] > c["max_depth"]:
+                row["reason"] = R_TUNNEL_DEPTH
+                break
+            if layer == TO_ETHERNET:
+                layer = ethernet(data, c, row)
+            elif layer == TO_ETHERTYPE:
+                layer = ethertype(data, c, row)
+            elif layer == TO_IPV4:
+                layer = ipv4(data, c, row)
+            elif layer == TO_EXTENSIONS:
+                layer = extensions(data, c, row)
+            elif layer == TO_PROTOCOL:
+                layer = protocol(c, row)
+            elif layer == TO_TCP:
+                layer = tcp(data, c, row)
+            elif layer == TO_PORTS:
+                layer = ports(data, c, row)
+            elif layer == TO_IPV6:
+                layer = ipv6(data, c, row)
+            elif layer == TO_ARP:
+                layer = arp(data, c, row)
+            elif layer == TO_IP:
+                layer = ip(data, c, row)
+            elif layer == TO_LLC:
+                layer = llc(data, c, row)
+            elif layer == TO_MPLS:
+                layer = mpls(data, c, row)
+            elif layer == TO_PPPOE:
+                layer = pppoe(data, c, row)
+            elif layer == TO_PPP:
+                layer = ppp(data, c, row)
+            elif layer == TO_GRE:
+                layer = gre(data, c, row)
+            elif layer == TO_VXLAN:
+                layer = vxlan(data, c, row)
+            elif layer == TO_GTP:
+                layer = gtp(data, c, row)
+            elif layer == TO_GENEVE:
+                layer = geneve(data, c, row)
+            else:
+                layer = rare_link(data, layer, c, row)
+        _store(row, p, i)
+
+
+@njit(cache=True, nogil=True)
+def _store(row: Any, p: Packets, i: int) -> None:
+    """Copy the row into the columns."""
+    p.src_hi[i] = row["src_hi"]
+    p.src_lo[i] = row["src_lo"]
+    p.dst_hi[i] = row["dst_hi"]
+    p.dst_lo[i] = row["dst_lo"]
+    p.src_mac[i] = row["src_mac"]
+    p.dst_mac[i] = row["dst_mac"]
+    p.sport[i] = row["sport"]
+    p.dport[i] = row["dport"]
+    p.proto[i] = row["proto"]
+    p.ttl[i] = row["ttl"]
+    p.tcp_flags[i] = row["tcp_flags"]
+    p.kind[i] = row["kind"]
+    p.reason[i] = row["reason"]
+    p.size[i] = row["size"]
+    p.ip_size[i] = row["ip_size"]
+    p.payload[i] = row["payload"]
+    p.seq[i] = row["seq"]
+    p.ack[i] = row["ack"]
+    p.window[i] = row["window"]
+    p.ip_id[i] = row["ip_id"]

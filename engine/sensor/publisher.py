@@ -1,0 +1,282 @@
+"""Captures -> labelled packet blocks on a bus: the sensor's half."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from connectors.files.frames import FrameBlock
+from engine import wire
+from engine.clock import NEVER, NOW, SEEN, new_clock
+from engine.clock import run as run_clock
+from engine.headers.decode import DecodeConfig, decode
+from engine.labels.file import Labels
+from engine.partition import partitions
+from engine.types import PacketBlock, Packets, concatenate, empty_packets, take
+
+
+class Producer(Protocol):
+    """Where messages go."""
+
+    partitions: int
+
+    def publish(self, partition: int, value: bytes, *, about: str, packets: int) -> object:
+        """Append a message; may block while there is no room.
+
+        ``about``: what to call it in an error. ``packets``: how many it holds, for buses that count them.
+        """
+
+
+LATENCY = 0.05  # seconds that packets of a live or paced source may wait for their block to fill
+HEARTBEAT = 1.0  # seconds between heartbeats of a live or paced source
+LONGEST_SLEEP = 3600.0  # seconds; timers cannot take any number
+
+
+@dataclass
+class Drift:
+    """How late a paced replay was, in seconds."""
+
+    worst: float = 0.0
+    total: float = 0.0
+    pieces: int = 0
+
+    def note(self, late: float) -> None:
+        """Count one piece of a capture, that many seconds after it was due."""
+        self.worst, self.total, self.pieces = max(self.worst, late), self.total + late, self.pieces + 1
+
+    @property
+    def mean(self) -> float:
+        """Seconds a piece was late on average."""
+        return self.total / self.pieces if self.pieces else 0.0
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a capture is replayed: ``factor`` seconds of capture a second, 0 = as fast as it goes.
+
+    ``sleep`` may return true to say that waiting is over.
+    """
+
+    factor: float = 0.0
+    latency: float | None = (
+        None  # seconds that packets may wait for their block to fill; None: until it is full
+    )
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], object] = time.sleep
+    drift: Drift = field(default_factory=Drift)
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """Who publishes, and how packets are read."""
+
+    name: str
+    epoch: int
+    block_packets: int
+    decode: DecodeConfig
+    labels: Labels | None = None
+    hide: Callable[[Packets], Packets] | None = None  # gives pseudonyms, after labels were looked up
+    shift: int = 0  # ns added to every time, after labels have been looked up: for a capture published again
+
+
+class Publisher:
+    """Decodes frames, labels packets, splits them by partition and publishes blocks of about equal size."""
+
+    def __init__(self, sensor: Sensor, bus: Producer) -> None:
+        self._sensor = sensor
+        self._bus = bus
+        self._parts: list[list[Packets]] = [[] for _ in range(bus.partitions)]
+        self._waiting = [0] * bus.partitions
+        self._first = [0] * bus.partitions  # number of the first packet that waits, in the stream
+        self._seq = [0] * bus.partitions  # number of the next packet
+        self._dropped = 0  # to be counted with the next block
+        self._loss = [False] * bus.partitions  # whether packets were lost since a partition's last block
+        self._clock = new_clock()
+        self._began = 0  # time of the first packet
+        self._lock = threading.RLock()  # a ticker may flush while frames are added
+        self.packets = 0
+        self.labelled = 0  # packets that belong to a probe
+
+    def add(self, frames: FrameBlock) -> None:
+        """Publish what is full; the rest waits for more."""
+        if len(frames) or frames.dropped:
+            with self._lock:
+                self._add(frames)
+
+    def _add(self, frames: FrameBlock) -> None:
+        p = decode(frames, self._sensor.decode)
+        if self._sensor.labels is not None:
+            p = self._sensor.labels.tag(p)
+            self.labelled += int(np.count_nonzero(p.probe))
+        if self._sensor.hide is not None:
+            p = self._sensor.hide(p)
+        if self._sensor.shift:
+            p = p._replace(ts=p.ts + self._sensor.shift)
+        first = self.packets  # number of p's first packet in the stream
+        self.packets += len(frames)
+        if frames.dropped:
+            self.flush()  # what was read before the loss is told apart from what comes after it
+            self._dropped += frames.dropped
+            self._loss = [True] * self._bus.partitions
+        if not len(frames):
+            return
+        if not self._clock[SEEN]:
+            self._began = int(p.ts[0])
+        run_clock(self._clock, p.ts)
+        if self._bus.partitions == 1:
+            self._keep(0, p, first)
+            return
+        goes = partitions(p, self._bus.partitions)
+        for partition in np.unique(goes).tolist():
+            mine = goes == partition
+            self._keep(partition, take(p, mine), first + int(mine.argmax()))
+
+    def _keep(self, partition: int, p: Packets, first: int) -> None:
+        if not self._parts[partition]:
+            self._first[partition] = first
+        self._parts[partition].append(p)
+        self._waiting[partition] += p.ts.size
+        if self._waiting[partition] >= self._sensor.block_packets:
+            self._send(partition)
+
+    def _send(self, partition: int) -> None:
+        parts = self._parts[partition]
+        p = parts[0] if len(parts) == 1 else concatenate(parts) if parts else empty_packets()
+        self._parts[partition], self._waiting[partition] = [], 0
+        # the partition's own time: with the sensor's, results would depend on where blocks are cut
+        now = int(p.ts.max()) if p.ts.size else int(self._clock[NOW]) if self._clock[SEEN] > 1 else NEVER
+        block = PacketBlock(
+            self._sensor.name,
+            self._sensor.epoch,
+            self._seq[partition],
+            p,
+            now,
+            self._dropped,
+            self._loss[partition],
+        )
+        self._dropped, self._loss[partition] = 0, False
+        about = (
+            f"packet {self._first[partition]:,} of the stream (partition {partition})"
+            if parts
+            else "a heartbeat"
+        )
+        self._bus.publish(partition, wire.encode(block), about=about, packets=len(block))
+        self._seq[partition] += len(block)
+
+    @property
+    def span(self) -> int:
+        """ns of event time since the first packet."""
+        return int(self._clock[NOW]) - self._began if self._clock[SEEN] else 0
+
+    def flush(self) -> None:
+        """Publish what waits."""
+        with self._lock:
+            for partition in range(self._bus.partitions):
+                if self._parts[partition]:
+                    self._send(partition)
+
+    def finish(self) -> None:
+        """Publish what waits and a last heartbeat, so that every partition learns how late it is."""
+        self.flush()
+        self.heartbeat()
+
+    def heartbeat(self, now: int | None = None) -> None:
+        """Publish what waits and an empty block to every partition, so that event time goes on where no packet comes.
+
+        Of a single packet the time may be damaged, and is not believed.
+        ``now``: ns, before which no packet is still to come; else the time of the latest packet.
+        """
+        with self._lock:
+            if now is not None:
+                self.flush()
+                run_clock(self._clock, np.array([now], np.int64))
+            for partition in range(self._bus.partitions):
+                if self._clock[SEEN]:
+                    self._send(partition)
+
+
+def replay(blocks: Iterable[FrameBlock], publisher: Publisher, pace: Pace) -> None:
+    """Publish all blocks, each frame when it is due, give or take the latency, and finish."""
+    if pace.factor:
+        blocks = _in_time(blocks, pace)
+    with _ticking(publisher, pace.latency) as problem:
+        for frames in blocks:
+            publisher.add(frames)
+            if problem:
+                raise problem[0]
+    if problem:
+        raise problem[0]
+    publisher.finish()
+
+
+@contextmanager
+def _ticking(publisher: Publisher, latency: float | None) -> Iterator[list[BaseException]]:
+    """Publish what waits every ``latency`` seconds, and heartbeats, also while no frame comes.
+
+    Gives the list to which an error of the thread that does so is added.
+    """
+    problem: list[BaseException] = []
+    if latency is None:
+        yield problem
+        return
+    ended = threading.Event()
+
+    def tick() -> None:
+        beats = 0.0
+        while not ended.wait(latency):
+            beats += latency
+            try:
+                publisher.flush()
+                if beats >= HEARTBEAT:
+                    publisher.heartbeat()
+                    beats = 0.0
+            except Exception as error:
+                problem.append(error)
+                return
+
+    thread = threading.Thread(target=tick, name="ticker", daemon=True)
+    thread.start()
+    try:
+        yield problem
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _in_time(blocks: Iterable[FrameBlock], pace: Pace) -> Iterator[FrameBlock]:
+    """The frames of all blocks when they are due, cut where the latency asks for it."""
+    began: tuple[float, int] | None = None
+    for frames in blocks:
+        for piece in _pieces(frames, int((pace.latency or 1.0) * pace.factor * 1e9)):
+            last = int(piece.ts[-1])
+            if began is None:
+                began = (pace.clock(), int(piece.ts[0]))
+            due = began[0] + (last - began[1]) * 1e-9 / pace.factor
+            while (wait := due - pace.clock()) > 0 and not pace.sleep(min(wait, LONGEST_SLEEP)):
+                pass
+            pace.drift.note(max(0.0, pace.clock() - due))
+            yield piece
+
+
+def _pieces(frames: FrameBlock, span: int) -> Iterator[FrameBlock]:
+    """The frames cut into pieces of at most ``span`` ns of capture."""
+    begin, dropped = 0, frames.dropped
+    while begin < len(frames):
+        late = frames.ts[begin:] - frames.ts[begin] > span
+        end = begin + int(late.argmax()) if late.any() else len(frames)
+        yield replace(
+            frames,
+            start=frames.start[begin:end],
+            captured=frames.captured[begin:end],
+            wire=frames.wire[begin:end],
+            ts=frames.ts[begin:end],
+            link_type=frames.link_type[begin:end],
+            dropped=dropped,
+        )
+        begin, dropped = end, 0

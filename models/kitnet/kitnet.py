@@ -1,0 +1,365 @@
+"""KitNET: an ensemble of small autoencoders and one over their scores (Mirsky et al. 2018, IV).
+
+The phases follow each other at sample counts, counted from 0: the map is made from samples
+[0, map_samples), the autoencoders learn from [map_samples, map_samples + learn_samples), and later ones are
+scored with what was learned. The public code uses one sample more: its map takes [0, FM], it learns from
+[FM + 1, FM + AD] and the first score is that of FM + AD + 1; map_samples = FM + 1 and learn_samples = AD give
+the same.
+
+Differences from the public code, each on purpose: ties in the map are broken by index (feature_map.py);
+inputs are clipped to a band when scoring, where one odd value could give a score of 1e14; values that are not
+finite, or beyond 1e100, do not reach what is learned. A sample with such a value still counts for the phase,
+but is skipped in mapping and learning, with the score NaN; in scoring it is clipped, NaN to the upper bound.
+The scores that the output layer sees are not clipped, so a worse sample still scores higher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kitnet import learn as learning
+from models.kitnet import score_kernels as kernels
+from models.kitnet.autoencoder import Autoencoder, Floats, hidden_units
+from models.kitnet.feature_map import CorrelationDistance, FeatureMap, check_map, cluster
+from models.kitnet.score_kernels import Frozen, Nets
+
+State = dict[str, NDArray[Any]]
+
+LARGEST_WEIGHT = 1e6  # learned ones are below 100; beyond this scoring in float32 could overflow
+
+
+class Phase(Enum):
+    """What is done with the next sample."""
+
+    MAP = "map"  # statistics of the features; no score
+    LEARN = "learn"  # a step of the autoencoders; the score before it
+    SCORE = "score"  # a score; nothing is changed
+
+
+@dataclass(frozen=True)
+class KitNETConfig:
+    """What makes two KitNETs equal, given the same samples."""
+
+    features: int = 100  # inputs: 20 for each of the lambdas
+    max_cluster: int = 10  # features of one autoencoder at most
+    map_samples: int = 5_000  # packets from which the feature map is made
+    learn_samples: int = 50_000  # packets learned from after that
+    hidden_ratio: float = 0.75  # hidden units by inputs, rounded up
+    learning_rate: float = 0.2  # published: 0.1, too little for the short learning of a stream
+    seed: int = 1234  # of the initial weights, the same for every autoencoder
+    clip: tuple[float, float] = (-1.0, 2.0)  # band of normalised inputs in scoring; learned ones are in 0..1
+    precision: Literal["float32", "float64"] = "float32"  # of scoring; learning is in float64
+
+    def __post_init__(self) -> None:
+        low, high = self.clip
+        for name, good, bound in (
+            ("features", _is_count(self.features, 1), "a number >= 1"),
+            ("max_cluster", _is_count(self.max_cluster, 1), "a number >= 1"),
+            ("map_samples", _is_count(self.map_samples, 0), "a number >= 0"),
+            ("learn_samples", _is_count(self.learn_samples, 1), "a number >= 1"),
+            ("hidden_ratio", 0.0 < self.hidden_ratio <= 1.0, "in (0, 1]"),
+            ("learning_rate", 0.0 < self.learning_rate <= 100.0, "in (0, 100]"),
+            ("seed", _is_count(self.seed, 0) and self.seed < 2**32, "in 0..4294967295"),
+            ("clip", -1e9 <= low <= 0.0 and 1.0 <= high <= 1e9, "a pair in -1e9..0 and 1..1e9"),
+            ("precision", self.precision in ("float32", "float64"), "float32 or float64"),
+        ):
+            if not good:
+                raise ValueError(f"{name} {getattr(self, name)!r} must be {bound}")
+
+
+def _is_count(value: object, least: int) -> bool:
+    return type(value) is int and least <= value < 2**62
+
+
+class KitNET:
+    """Anomaly scores of samples (n, features), learned from the first of them.
+
+    Scores are the same to the last bit however the samples are cut into calls.
+    """
+
+    def __init__(self, config: KitNETConfig, feature_map: FeatureMap | None = None) -> None:
+        """A KitNET that has seen nothing; with a feature map it starts in LEARN."""
+        self.config = config
+        self.samples = 0  # rows seen by `process` and `learn`
+        self.learned = 0  # rows seen in learning, skipped ones included
+        self.steps = 0  # rows learned from
+        self.skipped = 0  # rows not used in mapping or learning, for a value that is not usable
+        self.out_of_range = 0  # values clipped to the band by `process`
+        self.feature_map: FeatureMap | None = None
+        self._phase = Phase.MAP
+        self._statistics = CorrelationDistance(0 if feature_map else config.features)
+        self._nets: Nets | None = None
+        self._packed: learning.Packed | None = None  # the same as learning wants them
+        self._stale = False  # whether _packed is ahead of _nets
+        self._frozen: Frozen | None = None  # the same as scoring wants them
+        self._scratch: kernels.Scratch  # of the frozen nets
+        if feature_map is not None:
+            self._start_learning(feature_map)
+        elif config.map_samples == 0:
+            raise ValueError("map_samples 0 needs a feature map")
+
+    @property
+    def phase(self) -> Phase:
+        """What `process` does with the next sample."""
+        return self._phase
+
+    def process(self, x: NDArray[Any]) -> Floats:
+        """Take the rows of x (n, features) in order; returns (n,) scores, NaN for samples of the map.
+
+        Scores of LEARN are in float64, those of SCORE in `config.precision`, returned as float64.
+        """
+        x = self._rows(x)
+        out = np.full(len(x), np.nan)
+        done = 0
+        while done < len(x):
+            if self._phase is Phase.MAP:
+                end = min(len(x), done + self.config.map_samples - self.samples)
+                self._map(x[done:end])
+            elif self._phase is Phase.LEARN:
+                end = min(len(x), done + self.config.learn_samples - self.learned)
+                out[done:end] = self.learn(x[done:end])
+            else:
+                end = len(x)
+                self.out_of_range += self._score(x[done:], out[done:])
+                self.samples += end - done
+            done = end
+        return out
+
+    def learn(self, x: NDArray[Any]) -> Floats:
+        """One SGD step for each row of x in order; returns (n,) scores before it, NaN for a skipped row.
+
+        The score before a step is taken in the range that holds the row already, as published. Also possible
+        in SCORE, where it goes on learning; not in MAP (RuntimeError).
+        """
+        x = self._rows(x)
+        if self._packed is None:
+            self._packed = learning.pack(self._ready())
+        out = np.empty(len(x))
+        rate, scratch = self.config.learning_rate, learning.make_step(self._packed)
+        with np.errstate(all="ignore"):  # uncompiled kernels warn of what they handle
+            skipped = learning.learn(self._packed, scratch, np.asarray(x, np.float64), rate, out)
+        self._stale = True
+        self.samples += len(x)
+        self.learned += len(x)
+        self.skipped += skipped
+        self.steps += len(x) - skipped
+        self._frozen = None
+        if self.learned >= self.config.learn_samples:
+            self._phase = Phase.SCORE
+        return out
+
+    def score(self, x: NDArray[Any]) -> Floats:
+        """(n,) scores of the rows of x with what has been learned so far; changes nothing.
+
+        RuntimeError in MAP; NaN where nothing was learned yet.
+        """
+        x = self._rows(x)
+        self._ready()
+        out = np.empty(len(x))
+        self._score(x, out)
+        return out
+
+    def freeze(self) -> None:
+        """End learning now, whatever the count; RuntimeError when there is nothing learned to score with."""
+        self._ready()
+        if self.steps == 0:
+            raise RuntimeError("nothing was learned yet, so there is nothing to freeze")
+        self._phase = Phase.SCORE
+
+    def autoencoders(self) -> tuple[list[Autoencoder], Autoencoder]:
+        """Copies of the ensemble, in the order of the feature map, and of the output layer."""
+        nets = self._ready()
+        rate = self.config.learning_rate
+        ensemble = []
+        for a in range(len(nets.visible)):
+            v, h, s = int(nets.visible[a]), int(nets.hidden[a]), int(nets.start[a])
+            own = nets.features[s : s + v]
+            part = Autoencoder(
+                nets.w[a, :v, :h],
+                nets.b_hidden[a, :h],
+                nets.b_visible[a, :v],
+                nets.low[own],
+                nets.high[own],
+                rate,
+            )
+            ensemble.append(deepcopy(part))
+        output = Autoencoder(
+            nets.out_w, nets.out_b_hidden, nets.out_b_visible, nets.out_low, nets.out_high, rate
+        )
+        return ensemble, deepcopy(output)
+
+    @classmethod
+    def from_autoencoders(
+        cls,
+        config: KitNETConfig,
+        feature_map: FeatureMap,
+        ensemble: Sequence[Autoencoder],
+        output: Autoencoder,
+    ) -> KitNET:
+        """A KitNET in SCORE with the given parts, ensemble[a] over the features feature_map[a]."""
+        kitnet = cls(config, feature_map)
+        nets = kitnet._ready()
+        if len(ensemble) != len(feature_map):
+            raise ValueError(f"{len(ensemble)} autoencoders do not fit a map of {len(feature_map)} clusters")
+        for a, part in enumerate(ensemble):
+            v, h, own = int(nets.visible[a]), int(nets.hidden[a]), list(feature_map[a])
+            _fill(nets.w[a, :v, :h], part.w, f"w of autoencoder {a}")
+            _fill(nets.b_hidden[a, :h], part.b_hidden, f"b_hidden of autoencoder {a}")
+            _fill(nets.b_visible[a, :v], part.b_visible, f"b_visible of autoencoder {a}")
+            nets.low[own], nets.high[own] = part.low, part.high
+        for name in ("w", "b_hidden", "b_visible", "low", "high"):
+            _fill(getattr(nets, f"out_{name}"), getattr(output, name), f"{name} of the output layer")
+        kitnet.learned, kitnet.steps = config.learn_samples, 1
+        kitnet._phase = Phase.SCORE
+        return kitnet
+
+    def state(self) -> State:
+        """All that later scores depend on, as finite arrays; `from_state` goes on from it to the last bit."""
+        counters = [self.samples, self.learned, self.steps, self.skipped, self.out_of_range]
+        state: State = {
+            "phase": np.array([list(Phase).index(self._phase)], np.int64),
+            "counters": np.array(counters, np.int64),
+        }
+        if self._nets is None:
+            s = self._statistics
+            return state | {
+                "map_samples": np.array([s.samples], np.int64),
+                "map_total": s.total.copy(),
+                "map_squares": s.squares.copy(),
+                "map_products": s.products.copy(),
+            }
+        for name, array in self._ready()._asdict().items():
+            unset = name in _RANGES and self.steps == 0  # infinities: files hold finite values only
+            state[name] = np.zeros_like(array) if unset else array.copy()
+        return state
+
+    @classmethod
+    def from_state(cls, config: KitNETConfig, state: Mapping[str, NDArray[Any]]) -> KitNET:
+        """The KitNET whose `state` this is; ValueError when it does not fit the config.
+
+        Nothing is allocated that the state does not hold already, and no index is taken from it unchecked.
+        """
+        number = int(_array(state, "phase", (1,))[0])
+        counters = [int(value) for value in _array(state, "counters", (5,))]
+        samples, learned, steps = counters[:3]
+        if not 0 <= number < len(Phase) or min(counters) < 0:
+            raise ValueError(f"state has phase {number} and counters {counters}")
+        phase = list(Phase)[number]
+        if phase is Phase.MAP:
+            kitnet = cls._mapping(config, state)
+            if samples >= config.map_samples:
+                raise ValueError(f"state is in phase map after {samples} of {config.map_samples} samples")
+        else:
+            kitnet = cls._mapped(config, state, learned_from=steps > 0)
+            if phase is Phase.LEARN and learned >= config.learn_samples:
+                raise ValueError(f"state is in phase learn after {learned} of {config.learn_samples} samples")
+        if kitnet._nets is not None and steps > 0:
+            for low, high in (
+                (kitnet._nets.low, kitnet._nets.high),
+                (kitnet._nets.out_low, kitnet._nets.out_high),
+            ):
+                if not (low <= high).all():
+                    raise ValueError("state has a range whose lower end is above its upper")
+            if any(np.abs(w).max() > LARGEST_WEIGHT for w in (kitnet._nets.w, kitnet._nets.out_w)):
+                raise ValueError(f"state has a weight beyond {LARGEST_WEIGHT:g}")
+        kitnet._phase = phase
+        kitnet.samples, kitnet.learned, kitnet.steps, kitnet.skipped, kitnet.out_of_range = counters
+        return kitnet
+
+    @classmethod
+    def _mapping(cls, config: KitNETConfig, state: Mapping[str, NDArray[Any]]) -> KitNET:
+        d = config.features
+        statistics = CorrelationDistance(0)
+        statistics.samples = int(_array(state, "map_samples", (1,))[0])
+        statistics.total = _array(state, "map_total", (d,)).copy()
+        statistics.squares = _array(state, "map_squares", (d,)).copy()
+        statistics.products = _array(state, "map_products", (d, d)).copy()
+        kitnet = cls(config)
+        kitnet._statistics = statistics
+        return kitnet
+
+    @classmethod
+    def _mapped(
+        cls, config: KitNETConfig, state: Mapping[str, NDArray[Any]], *, learned_from: bool
+    ) -> KitNET:
+        features = [int(i) for i in _array(state, "features", (config.features,))]
+        visible = [int(v) for v in state.get("visible", np.empty(0))]
+        feature_map = _cut(features, visible)
+        check_map(feature_map, config.features, config.max_cluster)
+        k, widest = len(visible), max(visible)
+        _array(state, "w", (k, widest, hidden_units(widest, config.hidden_ratio)))
+        _array(state, "out_w", (k, hidden_units(k, config.hidden_ratio)))
+        kitnet = cls(config, feature_map)
+        for name, array in kitnet._ready()._asdict().items():
+            value = _array(state, name, array.shape)
+            if array.dtype.kind == "i" and not np.array_equal(value, array):
+                raise ValueError(f"{name} of the state does not fit its feature map")
+            if name not in _RANGES or learned_from:
+                array[...] = value
+        return kitnet
+
+    def _rows(self, x: NDArray[Any]) -> NDArray[Any]:
+        if x.ndim != 2 or x.shape[1] != self.config.features:
+            raise ValueError(f"samples of shape {x.shape}, must be (n, {self.config.features})")
+        if x.dtype not in (np.float64, np.float32):
+            raise ValueError(f"samples of type {x.dtype}, must be float64 or float32")
+        return np.ascontiguousarray(x)
+
+    def _ready(self) -> Nets:
+        if self._nets is None:
+            raise RuntimeError(
+                f"no feature map yet: {self.samples} of {self.config.map_samples} samples seen"
+            )
+        if self._packed is not None and self._stale:
+            learning.unpack(self._packed, self._nets)
+            self._stale = False
+        return self._nets
+
+    def _map(self, x: NDArray[Any]) -> None:
+        self.skipped += self._statistics.update(np.asarray(x, np.float64))
+        self.samples += len(x)
+        if self.samples >= self.config.map_samples:
+            self._start_learning(cluster(self._statistics.distance(), self.config.max_cluster))
+
+    def _start_learning(self, feature_map: FeatureMap) -> None:
+        check_map(feature_map, self.config.features, self.config.max_cluster)
+        self.feature_map = feature_map
+        self._nets = kernels.fresh_nets(feature_map, self.config.hidden_ratio, self.config.seed)
+        self._phase = Phase.LEARN
+        self._statistics = CorrelationDistance(0)
+
+    def _score(self, x: NDArray[Any], out: Floats) -> int:
+        if self._frozen is None:
+            self._frozen = kernels.frozen_nets(self._ready(), self.config.precision, self.config.clip)
+            self._scratch = kernels.make_scratch(self._frozen)
+        with np.errstate(all="ignore"):
+            return int(kernels.score(self._frozen, self._scratch, x, out))
+
+
+_RANGES = ("low", "high", "out_low", "out_high")
+
+
+def _fill(to: Floats, value: Floats, what: str) -> None:
+    if to.shape != value.shape:
+        raise ValueError(f"{what} has shape {value.shape}, must be {to.shape}")
+    to[...] = value
+
+
+def _cut(features: list[int], sizes: list[int]) -> FeatureMap:
+    ends = np.cumsum(sizes, dtype=np.int64)
+    return tuple(tuple(features[int(e) - v : int(e)]) for v, e in zip(sizes, ends))
+
+
+def _array(state: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    if name not in state:
+        raise ValueError(f"state has no array {name!r}")
+    if state[name].shape != shape:
+        raise ValueError(f"{name} has shape {state[name].shape}, must be {shape}")
+    return state[name]

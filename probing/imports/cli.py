@@ -1,0 +1,65 @@
+"""`wiresonde lab import`: label files of other people's corpora."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from engine.commands.options import FILE
+from engine.errors import InputError
+
+if TYPE_CHECKING:
+    from probing.imports.cicids import Windows
+    from probing.imports.detgen import Per
+
+OUTPUT = click.option(
+    "-o", "--output", type=FILE, required=True, help="Label file to write: NAME.parquet or NAME.csv."
+)
+
+
+@click.group("import")
+def import_labels() -> None:
+    """Label files for captures of other laboratories."""
+
+
+@import_labels.command("detgen")
+@click.argument("folder", type=FILE)
+@OUTPUT
+@click.option(
+    "--per", type=click.Choice(["capture", "connection"]), default="capture", show_default=True,
+    help="A row for each capture, meaning all packets of its time, or for each connection in it.",
+)  # fmt: skip
+def import_detgen(folder: Path, output: Path, per: Per) -> None:
+    """Label the captures of DetGen below FOLDER, from their names and the label files there.
+
+    What cannot be made use of is said on stderr, a line each.
+    """
+    from probing.imports.detgen import MEASURED, import_folder
+    from probing.imports.label_files import label_table, write_labels
+
+    found = import_folder(folder, per)
+    for file, reason in found.problems:
+        click.echo(f"{file}: {reason}", err=True)
+    if not found.rows:
+        raise InputError(f"{folder}: no capture could be labelled")
+    write_labels(label_table(found.rows, MEASURED), output)
+    click.echo(f"{output}: {len(found.rows):,} rows for {found.captures:,} captures", err=True)
+
+
+@import_labels.command("cicids2017")
+@OUTPUT
+@click.option(
+    "--windows", type=click.Choice(["published", "corrected"]), default="published", show_default=True,
+    help="When attacks took place: as the dataset's page says, or as Liu et al. (2022) found in the captures.",
+)  # fmt: skip
+@click.option("--benign", is_flag=True, help="Also a row a day for all other traffic: attack 0.")
+def import_cicids2017(output: Path, windows: Windows, benign: bool) -> None:
+    """Write who attacked whom and when in CIC-IDS2017. Needs no capture."""
+    from probing.imports.cicids import label_rows
+    from probing.imports.label_files import label_table, write_labels
+
+    rows = label_rows(windows, benign)
+    write_labels(label_table(rows), output)
+    click.echo(f"{output}: {len(rows)} rows", err=True)

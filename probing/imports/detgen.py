@@ -1,0 +1,352 @@
+"""Label files for captures that were made with DetGen.
+
+DetGen labels runs, not connections: a row of ``data/DIRECTORY-CAPTURETIME-labels.csv`` for each repetition of a
+capture script, and a capture ``dump-NAME-CAPTURETIME-scSCENARIO-REPNUM.pcap`` for each container. What is said here of
+its scripts was read in github.com/detlearsom/DetGen (v1.0.0 and a3e3944) and github.com/glo-fi/DetGen (a021a67); its
+names and columns vary between them, and only some scripts write label files at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from engine.commands.reading import frames, read_connection_tables
+from engine.config import Config
+from engine.errors import InputError
+from probing.imports.detgen_scenarios import Scenario, scenario_of
+from probing.lab.labels import COLUMNS
+
+Per = Literal["capture", "connection"]
+MEASURED = {
+    "capture": pa.string(),
+    "description": pa.string(),
+    "load_average": pa.float64(),
+    "filename_bytes": pa.int64(),
+    "username_bytes": pa.int64(),
+    "password_bytes": pa.int64(),
+}
+HEADER = (
+    "REPNUM;Directory;Filename-length;File-length;Username-length;Password-length;load;mean latency;latency variance;"
+    "mean loss;mean corruption;Scenario;Activity Number;Activity description"
+)
+# column -> (our name, greatest value); "latency variance" is what netem was given as jitter, in ms
+NUMBERS: dict[str, tuple[str, type[int] | type[float], float]] = {
+    "filename-length": ("filename_bytes", int, math.inf),
+    "file-length": ("content_bytes", int, math.inf),
+    "username-length": ("username_bytes", int, math.inf),
+    "password-length": ("password_bytes", int, math.inf),
+    "load": ("load_average", float, math.inf),
+    "mean latency": ("delay_ms", float, math.inf),
+    "latency variance": ("jitter_ms", float, math.inf),
+    "mean loss": ("loss_pct", float, 100),
+    "mean corruption": ("corrupt_pct", float, 100),
+    "activity number": ("activity_number", int, math.inf),
+}
+LABELS = tuple(c.name for c in COLUMNS if c.kind == "label")
+
+_TIME = r"\d{4}-\d\d-\d\d[_T-]\d\d[-:]\d\d[-:]\d\d"
+_CAPTURE = re.compile(
+    rf"(?:dump-)*(?P<host>.+?)(?:-sc(?P<before>\d*))?-(?P<time>{_TIME})(?:-sc(?P<after>\d*))?(?:-(?P<repetition>\d*))?"
+    r"\.(?:pcap|pcapng|cap)(?:\.(?:gz|xz|zst))?",
+    re.ASCII | re.IGNORECASE,
+)
+_LABELS = re.compile(rf"(?P<directory>.*?)-?(?P<time>{_TIME})-labels\.csv", re.ASCII | re.IGNORECASE)
+_ENDINGS = re.compile(r".+\.(?:pcap|pcapng|cap)(?:\.(?:gz|xz|zst))?", re.IGNORECASE)
+
+
+class Name(NamedTuple):
+    """What the name of a capture says."""
+
+    host: str  # 090-sshd-server
+    time: str  # CAPTURETIME, the same in all repetitions of a script's run
+    scenario: int | None
+    repetition: int | None
+
+
+class Problem(NamedTuple):
+    """What could not be made use of."""
+
+    file: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """A row of a label file. ``values``: by our names, without those that are empty."""
+
+    file: Path
+    directory: str
+    time: str
+    repetition: int
+    values: Mapping[str, Any]
+
+
+@dataclass
+class Imported:
+    """Label rows of captures; ``captures``: how many have any."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    captures: int = 0
+    problems: list[Problem] = field(default_factory=list)
+
+
+def import_folder(folder: Path, per: Per = "capture") -> Imported:
+    """Label rows of all captures below a folder, in order of their first packets.
+
+    per: a row for each capture, which means all packets of its time; or one for each connection in it. Raises
+    InputError when there is no capture; what else is wrong is a Problem.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    captures = [path for path in files if _ENDINGS.fullmatch(path.name)]
+    if not captures:
+        raise InputError(f"{folder}: no captures (.pcap, .pcapng, .cap, also .gz, .xz or .zst)")
+    result = Imported()
+    runs: list[Run] = []
+    for path in files:
+        if path.name.lower().endswith("-labels.csv"):
+            runs.extend(read_label_file(path, result.problems))
+    for path in captures:
+        before = len(result.rows)
+        labels = _labels(path, runs, result.problems)
+        if labels is not None:
+            rows = (
+                _connections(path, result.problems) if per == "connection" else _times(path, result.problems)
+            )
+            result.rows.extend(row | labels for row in rows)
+        result.captures += len(result.rows) > before
+    result.rows.sort(key=lambda row: (row["start"], row["end"]))
+    if per == "connection":
+        result.rows = _seen_once(result.rows)
+    else:
+        result.problems.extend(_clashes(result.rows, folder))
+    return result
+
+
+# names
+
+
+def parse_name(name: str) -> Name | None:
+    """What a capture's name says; None when it has no capture time and so is none of DetGen's.
+
+    The scenario stands behind the time, before it, or nowhere; ``dump-`` may stand twice, where the container image
+    and its caller both put it there. With SCENARIO unset the image's arguments move up: then the repetition stands
+    behind ``sc`` and nothing in its own place.
+    """
+    found = _CAPTURE.fullmatch(name)
+    if found is None:
+        return None
+    scenario = _number(found["after"] or found["before"])
+    repetition = _number(found["repetition"])
+    if found["repetition"] == "" and found["after"]:
+        scenario, repetition = None, scenario
+    return Name(found["host"], _same_time(found["time"]), scenario, repetition)
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text else None
+
+
+def _same_time(text: str) -> str:
+    return f"{text[:10]}_{text[11:].replace(':', '-')}"
+
+
+# label files
+
+
+def read_label_file(path: Path, problems: list[Problem]) -> list[Run]:
+    """Rows of a label file; what is wrong with it is added to problems."""
+    name = _LABELS.fullmatch(path.name)
+    if name is None:
+        problems.append(Problem(path, "no capture time in its name"))
+        return []
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            lines = [line for line in csv.reader(file, delimiter=";", quoting=csv.QUOTE_NONE) if any(line)]
+    except (OSError, csv.Error) as error:
+        problems.append(Problem(path, str(getattr(error, "strerror", None) or error)))
+        return []
+    columns = _columns(HEADER.split(";"))
+    runs: list[Run] = []
+    odd: Counter[str] = Counter()
+    for number, line in enumerate(lines, 1):
+        if line[0].strip().lower() == "repnum":  # also amid rows, when two runs began in the same second
+            columns = _columns(line)
+            continue
+        if len(line) < len(columns):
+            odd[f"row {number} has {len(line)} of {len(columns)} columns: left out"] += 1
+            continue
+        last = len(columns) - 1  # a description may contain what separates columns
+        row = dict(zip(columns, [*(text.strip() for text in line[:last]), ";".join(line[last:]).strip()]))
+        repetition = row.get("repnum", "")
+        if not repetition.isdecimal():
+            odd[f"row {number}: REPNUM {repetition!r} is no number: left out"] += 1
+            continue
+        directory = row.get("directory") or name["directory"]
+        runs.append(Run(path, directory, _same_time(name["time"]), int(repetition), _values(row, odd)))
+    problems.extend(Problem(path, f"{reason}{f' ({n} rows)' * (n > 1)}") for reason, n in odd.items())
+    return runs
+
+
+def _columns(header: Sequence[str]) -> list[str]:
+    return [" ".join(name.lower().split()) for name in header]
+
+
+def _values(row: Mapping[str, str], odd: Counter[str]) -> dict[str, Any]:
+    """A row by our names."""
+    values: dict[str, Any] = {}
+    for column, (name, kind, top) in NUMBERS.items():
+        text = row.get(column, "").replace(",", ".")  # bc and uptime may follow a locale
+        if not text:
+            continue
+        try:
+            value = kind(text)
+        except ValueError:
+            # uptime's ninth word depends on how long the machine is up: an average over 1 or 5 minutes, or no number
+            odd[f"{column} {text!r} is no number: left empty"] += 1
+            continue
+        if not 0 <= value <= top or math.isinf(value):
+            odd[f"{column} {text} is not from 0 to {top:g}: left empty"] += 1
+            continue
+        values[name] = value
+    if description := row.get("activity description"):
+        values["description"] = description
+    if "delay_ms" in values:
+        values["distribution"] = "pareto"  # as container_tc.sh has it, whatever papers say
+    return values
+
+
+# which label row is which capture's
+
+
+def _labels(path: Path, runs: Sequence[Run], problems: list[Problem]) -> dict[str, Any] | None:
+    """Labels of a capture, as far as its name and a label file say; None when it is none of DetGen's."""
+    name = parse_name(path.name)
+    if name is None:
+        problems.append(Problem(path, "no capture time in its name: none of DetGen's"))
+        return None
+    run = _run_of(path, name, runs, problems)
+    inside = next((part for part in reversed(path.parts[:-1]) if part.lower().startswith("capture-")), "")
+    known = scenario_of((run.directory if run else "") or inside, name.host)
+    if known is None:
+        problems.append(Problem(path, f"scenario {name.host!r} is not known: labelled by its name only"))
+        known = Scenario(name.host.lower(), None, attack_kind=None)
+    values = dict(run.values) if run else {}
+    activity = values.pop("activity_number", name.scenario)
+    repetition = run.repetition if run else name.repetition
+    return {
+        "scenario": known.name, "task": known.task, "client_impl": known.client, "server_impl": known.server,
+        "attack": None if known.attack_kind is None else int(known.attack_kind != "none"),
+        "attack_kind": known.attack_kind,
+        "activity": known.activity(activity),
+        "run": "-".join(str(part) for part in (known.name, name.time, repetition) if part is not None),
+        "capture": path.name,
+        **values,
+    }  # fmt: skip
+
+
+def _run_of(path: Path, name: Name, runs: Sequence[Run], problems: list[Problem]) -> Run | None:
+    """The row of a label file that is a capture's."""
+    same = [run for run in runs if run.time == name.time]
+    if not same:
+        problems.append(Problem(path, "no label file has its capture time: labelled by its name only"))
+        return None
+    beside = [run for run in same if run.file.parent == path.parent] or same
+    known = scenario_of("", name.host)
+    alike = [run for run in beside if known is not None and scenario_of(run.directory, "") == known]
+    rows = alike or [run for run in beside if not run.directory] or beside
+    if name.repetition is None:  # each repetition writes the same file anew: what is left is the last
+        rows = [run for run in rows if run.repetition == max(r.repetition for r in rows)]
+    else:
+        rows = [run for run in rows if run.repetition == name.repetition]
+    if not rows:
+        problems.append(Problem(path, f"no row for repetition {name.repetition} in {beside[0].file.name}: labelled by "
+                                      "its name only"))  # fmt: skip
+        return None
+    if len({(run.directory, str(sorted(run.values.items()))) for run in rows}) > 1:
+        problems.append(Problem(path, f"{len(rows)} rows of label files are its own, and they differ: the first is "
+                                      "taken"))  # fmt: skip
+    return rows[0]
+
+
+# what is in a capture
+
+
+def _times(path: Path, problems: list[Problem]) -> Iterator[dict[str, Any]]:
+    """A row that means everything between a capture's first and last packet; none without packets."""
+    first, last = None, None
+    try:
+        for block in frames([path], 4096):
+            if block.ts.size:
+                least, most = int(np.min(block.ts)), int(np.max(block.ts))
+                first = least if first is None else min(first, least)
+                last = most if last is None else max(last, most)
+    except InputError as error:
+        problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
+    if first is not None:
+        yield {"start": first, "end": last}
+    else:
+        problems.append(Problem(path, "no packets: no row"))
+
+
+def _connections(path: Path, problems: list[Problem]) -> Iterator[dict[str, Any]]:
+    """A row for each connection of a capture."""
+    none = True
+    try:
+        for table in read_connection_tables([path], Config()):
+            starts = table.column("ts").cast(pa.int64()).to_pylist()
+            names = ("id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p", "proto", "ip_proto", "duration")
+            for start, src, sport, dst, dport, proto, number, length in zip(
+                starts, *(table.column(name).to_pylist() for name in names)
+            ):
+                ports = proto in ("tcp", "udp")
+                none = False
+                yield {
+                    "src": src, "dst": dst, "sport": sport if ports else None, "dport": dport if ports else None,
+                    "proto": proto if ports or proto == "icmp" else str(number),
+                    "start": start, "end": start + round((length or 0.0) * 1e9),
+                }  # fmt: skip
+    except InputError as error:
+        problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
+    if none:
+        problems.append(Problem(path, "no connections: no row"))
+
+
+def _seen_once(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows, in order of their start, with connections that were captured at both of a run's containers as one."""
+    result: list[dict[str, Any]] = []
+    open_rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        ends = frozenset(((row["src"], row["sport"]), (row["dst"], row["dport"])))
+        key = (row["run"], row["proto"], ends)
+        other = open_rows.get(key)
+        if other is not None and row["start"] <= other["end"]:
+            other["end"] = max(other["end"], row["end"])
+        else:
+            open_rows[key] = row
+            result.append(row)
+    return result
+
+
+def _clashes(rows: Sequence[dict[str, Any]], folder: Path) -> Iterator[Problem]:
+    """Captures of the same time whose labels differ: rows that mean all packets cannot tell them apart."""
+    longest: dict[str, Any] | None = None
+    for row in rows:
+        if longest is not None and row["start"] <= longest["end"]:
+            if any(row.get(name) != longest.get(name) for name in LABELS):
+                yield Problem(folder / row["capture"], f"its time overlaps that of {longest['capture']}, which has "
+                                                       "other labels: label by connection")  # fmt: skip
+            if row["end"] <= longest["end"]:
+                continue
+        longest = row

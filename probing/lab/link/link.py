@@ -1,0 +1,184 @@
+"""The link: carries frames between the hosts' interfaces, with the delay, loss and disorder that are asked for.
+
+It is the only way between hosts, sees every frame twice (when it came in and when it went out) and logs both, so what
+it did to a connection is known and not inferred. The work is in `link_kernels`; this is its memory, thread and log.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from probing.lab.errors import LabError
+from probing.lab.hosts import Host
+from probing.lab.link import kernels, tables
+from probing.lab.settings import DISTRIBUTIONS
+from probing.lab.settings import Link as Setting
+
+logger = logging.getLogger(__name__)
+
+PRIORITY = 50  # of the thread, SCHED_FIFO: without it a delay of 10 ms was seen to take 122
+FLOWS, WAITING = 1 << 17, 1 << 17
+_FULL = {
+    tables.FULL_STORE: "bytes of frames (bytes)",
+    tables.FULL_RECORDS: "frames (frames)",
+    tables.FULL_FLOWS: "flows",
+    tables.FULL_HEAP: "frames that wait at once",
+}
+
+
+class Bounds(NamedTuple):
+    """Memory of a link; pages that are not needed are never touched."""
+
+    bytes: int = 3 << 30
+    frames: int = 4_000_000
+
+
+BOUNDS = Bounds()
+
+
+def laws() -> NDArray[np.float64]:
+    """(4, LAW): inverse distribution functions of the jitter, mean 0; standard deviation 1 (uniform: half width).
+
+    Pareto has shape 3; paretonormal is iproute2's, a quarter of it and three of the normal law.
+    """
+    rank = (np.arange(tables.LAW) + 0.5) / tables.LAW
+    normal = special.ndtri(rank)
+    pareto = (1 - rank) ** (-1 / 3)
+    pareto = (pareto - pareto.mean()) / pareto.std()
+    mixed = 0.25 * pareto + 0.75 * normal
+    table = {
+        "uniform": 2 * rank - 1, "normal": normal, "pareto": pareto, "paretonormal": mixed / mixed.std(),
+    }  # fmt: skip
+    return np.stack([table[name] for name in DISTRIBUTIONS])
+
+
+def port_row(host: Host, setting: Setting) -> Any:
+    """A host's row of the kernel's table."""
+    row = np.zeros((), tables.PORT)
+    row["mac"], row["client"] = int.from_bytes(host.mac, "big"), host.client
+    row["delay"], row["jitter"] = round(setting.delay_ms * 1e6), round(setting.jitter_ms * 1e6)
+    for name in ("loss", "reorder", "duplicate", "corrupt"):
+        row[name] = getattr(setting, f"{name}_pct") / 100
+    row["rate"], row["queue"] = setting.rate_kbit * 1e3, setting.queue_packets
+    row["table"], row["keep_order"] = DISTRIBUTIONS.index(setting.distribution), setting.keep_order
+    row["impaired"] = {"server": 1, "client": 2, "both": 3}[setting.impaired]
+    return row
+
+
+class Log(NamedTuple):
+    """What a link did. Times are ns since the epoch."""
+
+    records: NDArray[Any]  # (r,) RECORD, in order of coming in
+    flows: NDArray[Any]  # (f,) FLOW, in order of their first frames
+    store: NDArray[np.uint8]  # all frames
+    ports: NDArray[Any]  # (p,) PORT
+    unsent: int  # frames that a host's interface did not take
+    real_time: bool  # whether the thread had a real-time priority
+
+
+class Link:
+    """A running link between hosts. A setting a host; that of a server is not looked at."""
+
+    def __init__(
+        self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = BOUNDS
+    ) -> None:
+        ports = np.array([port_row(h, s) for h, s in zip(hosts, settings, strict=True)], tables.PORT)
+        most = int(ports["queue"].max(initial=1))
+        self._state = tables.State(
+            fds=np.array([host.fd for host in hosts], np.int32),
+            ports=ports,
+            laws=laws(),
+            departures=np.zeros((ports.size, 2, most), np.int64),
+            flows=np.zeros(FLOWS, tables.FLOW),
+            heads=np.full(FLOWS * 2, -1, np.int32),
+            kinds=np.zeros((1 << 16, 2), np.uint64),
+            records=np.zeros(bounds.frames, tables.RECORD),
+            store=np.empty(bounds.bytes, np.uint8),
+            heap=np.zeros((WAITING, 2), np.int64),
+            control=np.zeros(6, np.int64),
+            seed=np.uint64(seed & (1 << 64) - 1),
+        )
+        # one offset for the whole run: a step of the machine's clock does not reach the times of its packets
+        self._epoch = time.time_ns() - time.monotonic_ns()
+        self.real_time = False
+        self._problem: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="link", daemon=True)
+
+    def _run(self) -> None:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
+            self.real_time = True
+        except OSError as error:
+            logger.warning("link without real-time priority, its delays will vary: %s", error)
+        try:
+            self.carry()
+        except Exception as error:
+            self._problem = error
+
+    def carry(self) -> None:
+        """Carry frames, in this thread, until the link is stopped."""
+        s = self._state
+        polled, spec = np.zeros((s.fds.size, 2), np.int32), np.zeros(2, np.int64)
+        kernels.loop(s, s.store.ctypes.data, polled, spec)
+
+    def start(self) -> None:
+        """Carry frames from now on."""
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise if the link has stopped for want of memory."""
+        if self._problem is not None:
+            raise LabError(f"the link broke: {self._problem}") from self._problem
+        if code := int(self._state.control[tables.FAILED]):
+            raise LabError(f"the link ran out of room for {_FULL[code]}: make the run shorter")
+
+    def stop(self, seconds: float = 60.0) -> Log:
+        """Take no more frames, release those under way when they are due, and return the log."""
+        self.end()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise LabError(f"the link did not end within {seconds:g} s")
+        self.check()
+        return self.log()
+
+    def end(self) -> None:
+        """Let the thread release what is under way and end."""
+        self._state.control[tables.STOP] = 1
+
+    def log(self) -> Log:
+        """The log so far."""
+        s = self._state
+        records = s.records[: s.control[tables.RECORDS]].copy()
+        flows = s.flows[: s.control[tables.FLOWS]].copy()
+        for table, names in (
+            (records, ("in_ts", "due", "out_ts")),
+            (flows, ("first", "last", "syn", "answer")),
+        ):
+            for name in names:
+                table[name] += np.where(table[name] != 0, self._epoch, 0)
+        store = s.store[: s.control[tables.USED]]
+        return Log(records, flows, store, s.ports, int(s.control[tables.UNSENT]), self.real_time)
+
+    def cut(self, address: str, port: int) -> bool:
+        """From now on, carry nothing more of the connections of this client's address and port."""
+        n = int(self._state.control[tables.FLOWS])
+        flows = self._state.flows[:n]
+        word = int.from_bytes(socket.inet_aton(address), "big")
+        found = (flows["src"] == word) & (flows["sport"] == port)
+        found |= (flows["dst"] == word) & (flows["dport"] == port)  # opened by the server (active FTP)
+        flows["cut"][found] = 1
+        return bool(found.any())
+
+    def epoch_ns(self, monotonic_ns: int) -> int:
+        """The time of a monotonic reading, on the clock of the log."""
+        return monotonic_ns + self._epoch

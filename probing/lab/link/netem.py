@@ -1,0 +1,169 @@
+"""The kernel's own network emulator in place of the link's arithmetic, where the kernel has it (tc-netem(8)).
+
+Each client has two delay lines, one for each direction: a TAP device whose queue is netem. A frame is put into the
+queue by a packet socket and read from the device when netem lets it go; so the link still sees every frame twice, and
+what became of it is found by comparing. netem draws its numbers for the line as a whole: drop patterns do not follow
+flows, and are not repeated. A frame that it damages, in whatever place, is known by all bits but one.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from probing.lab.errors import LabError
+from probing.lab.hosts import CLONE_NEWNET, MTU, Host, call, open_tap
+from probing.lab.link import relay as relay_kernels
+from probing.lab.link import tables
+from probing.lab.link.link import BOUNDS, Bounds, Link, Log
+from probing.lab.settings import Link as Setting
+
+PROBE = "ip link add probe0 type dummy && tc qdisc add dev probe0 root netem delay 1ms"
+ETH_P_ALL = 3
+SLACK_MS = 200  # waited for the last frame, beyond the longest delay
+LIMIT = 10_000  # packets that a line without a rate may hold
+
+
+def available() -> bool:
+    """Whether the kernel has netem: a queue is made in a throw-away network namespace."""
+    try:
+        done = subprocess.run(
+            ["unshare", "--net", "sh", "-c", PROBE], capture_output=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def words(setting: Setting, towards: str) -> list[str]:
+    """tc's words for a client's line ``towards`` server or client. Raises LabError for what netem cannot do."""
+    if setting.keep_order:
+        raise LabError("link.keep_order: netem cannot do that; use the lab's own link")
+    # netem's limit counts packets that are delayed, too: room for as many as the rate can put on the way
+    under_way = round(setting.rate_kbit * (setting.delay_ms + 3 * setting.jitter_ms) / 8 / MTU)
+    limit = min(LIMIT, setting.queue_packets + under_way) if setting.rate_kbit else LIMIT
+    result = ["netem", "limit", str(limit)]
+    hurt = setting.impaired in (towards, "both")
+    if setting.delay_ms:
+        result += ["delay", f"{setting.delay_ms:g}ms"]
+        if setting.jitter_ms and hurt:
+            result.append(f"{setting.jitter_ms:g}ms")
+            if setting.distribution != "uniform":  # which is netem's own
+                result += ["distribution", setting.distribution]
+    elif setting.jitter_ms and hurt:
+        result += ["delay", "0ms", f"{setting.jitter_ms:g}ms"]
+    if hurt:
+        for name in ("loss", "corrupt", "duplicate", "reorder"):
+            if share := getattr(setting, f"{name}_pct"):
+                result += [name, f"{share:g}%"]
+    if setting.rate_kbit:
+        result += ["rate", f"{setting.rate_kbit:g}kbit"]
+    return result
+
+
+def _frame_ms(setting: Setting) -> float:
+    """How long the rate takes over a frame of full size."""
+    return (MTU + 14) * 8 / setting.rate_kbit if setting.rate_kbit else 0.0
+
+
+def _silence(setting: Setting) -> float:
+    """The longest time, in ms, between two frames that come out of a line while it is not empty."""
+    return setting.delay_ms + 8 * setting.jitter_ms + _frame_ms(setting) + SLACK_MS
+
+
+def _stay(setting: Setting) -> float:
+    """The longest time, in ms, that a frame is in a line."""
+    return _silence(setting) + setting.queue_packets * _frame_ms(setting)
+
+
+def _line(name: str, queue: Sequence[str]) -> tuple[int, int]:
+    """Make a delay line in this thread's network namespace: (socket to put frames in, device to read them from)."""
+    device = open_tap(name)
+    lines = (
+        ["ip", "link", "set", name, "mtu", str(MTU), "txqueuelen", "10000", "up"],
+        ["tc", "qdisc", "replace", "dev", name, "root", *queue],
+    )
+    for line in lines:
+        done = subprocess.run(line, capture_output=True, text=True, timeout=20, check=False)
+        if done.returncode:
+            raise LabError(f"{' '.join(line)}: {done.stderr.strip()}")
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    sock.bind((name, 0))  # takes nothing in
+    sock.setblocking(False)
+    return sock.detach(), device
+
+
+class NetemLink(Link):
+    """A link through the kernel's queues."""
+
+    def __init__(
+        self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = BOUNDS
+    ) -> None:
+        super().__init__(hosts, settings, seed, bounds)
+        n = len(hosts)
+        self._lines = relay_kernels.Lines(
+            into=np.full((n, 2), -1, np.int32),
+            out=np.full((n, 2), -1, np.int32),
+            heads=np.full(1 << 20, -1, np.int32),
+            following=np.full(bounds.frames, -1, np.int32),
+            patience=round(max(map(_silence, settings), default=0.0) * 1e6),
+            longest=round(max(map(_stay, settings), default=0.0) * 1e6),
+        )
+        if hosts:
+            hosts[0].in_thread(lambda: self._lay(hosts, settings))
+
+    def _lay(self, hosts: Sequence[Host], settings: Sequence[Setting]) -> None:
+        """Make the lines, in a network namespace that no host is in."""
+        call("unshare", CLONE_NEWNET)
+        silent = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+        if silent.exists():  # the kernel would solicit routers on every line
+            silent.write_text("1")
+        for k, (host, setting) in enumerate(zip(hosts, settings)):
+            if host.client:
+                for d, towards in enumerate(("server", "client")):
+                    ends = _line(f"line{k}-{d}", self.queue(setting, towards))
+                    self._lines.into[k, d], self._lines.out[k, d] = ends
+
+    def queue(self, setting: Setting, towards: str) -> list[str]:
+        """tc's words for a client's line."""
+        return words(setting, towards)
+
+    def carry(self) -> None:
+        """Carry frames, in this thread, until the link is stopped."""
+        s = self._state
+        polled, spec = np.zeros((3 * s.fds.size, 2), np.int32), np.zeros(2, np.int64)
+        relay_kernels.relay(s, self._lines, s.store.ctypes.data, polled, spec)
+
+    def log(self) -> Log:
+        """The log so far; what did not come out was lost."""
+        log = super().log()
+        settle(log)
+        return log
+
+
+class TbfLink(NetemLink):
+    """The same with tbf, a rate and a queue only: for kernels without netem, to test the way through a queue."""
+
+    def queue(self, setting: Setting, towards: str) -> list[str]:  # noqa: ARG002 -- alike both ways
+        """tc's words for a client's line."""
+        if not setting.rate_kbit:
+            return ["pfifo", "limit", str(LIMIT)]
+        rate = f"{setting.rate_kbit:g}kbit"
+        return ["tbf", "rate", rate, "burst", "3000", "limit", str(setting.queue_packets * MTU)]
+
+
+def settle(log: Log) -> None:
+    """Count the frames that never came out as lost, in place."""
+    records, flows = log.records, log.flows
+    gone = (records["out_ts"] == 0) & (records["flow"] >= 0) & (records["verdict"] == 0)
+    records["verdict"][gone] |= tables.LOST
+    for k in np.flatnonzero(gone):
+        flow, d = flows[records["flow"][k]], int(records["direction"][k])
+        flow["lost"][d] += 1
+        flow["lost_data"][d] += tables.occupies(
+            tables.parse(log.store, records["start"][k], records["length"][k])
+        )

@@ -1,0 +1,182 @@
+"""score and train: what they write and what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from models import bundle
+from tests.support.calls import N, called, refused, summary
+from tests.support.demo import piece
+from tests.support.disks import listing
+
+pytestmark = pytest.mark.compiled
+
+
+def test_a_capture_is_scored_and_summed_up(capture: Path, tmp_path: Path) -> None:
+    got = summary(capture, "--learn", 1000, "--out", tmp_path)
+    assert (got["packets"], got["phase"], got["losses"], got["problem"]) == (N, "score", {}, None)
+    table = pq.read_table(tmp_path / "scores.parquet")
+    final = np.array(table.column("final").to_pylist())
+    assert got["connections"] == int(final.sum())
+    assert got["alarms"] == int((final & np.array(table.column("alarm").to_pylist())).sum())
+    assert got["alerts"] == len((tmp_path / "alerts.jsonl").read_text().splitlines())
+    assert listing(tmp_path) == ["alerts.jsonl", "metrics.prom", "scores.parquet"]
+
+
+def test_the_table_for_people_is_whole_also_without_a_terminal(capture: Path) -> None:
+    result = called("score", capture, "--learn", 1000)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    assert f"packets      {N:,} in" in result.stdout
+    assert "…" not in result.stdout
+    top = summary(capture, "--learn", 1000)["top"]
+    assert isinstance(top, list)
+    assert [row["community_id"] for row in top] == [w for w in result.stdout.split() if w.startswith("1:")]
+
+
+def test_a_run_too_short_to_learn_says_so_in_its_summary(capture: Path) -> None:
+    got = summary(capture)
+    assert got["phase"] == "map"
+    assert got["notes"]
+    assert got["scored"] == 0
+
+
+def test_what_came_before_the_damage_is_scored(damaged: Path, tmp_path: Path) -> None:
+    whole = piece(tmp_path / "whole.pcap", N - 1)
+    assert summary(whole, "--learn", 1000, "--out", tmp_path / "expected")["packets"] == N - 1
+    result = called("score", damaged, "--learn", 1000, "--out", tmp_path / "got")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert "damaged.pcap: " in result.stderr
+    for name in ("scores.parquet", "alerts.jsonl"):
+        assert (tmp_path / "got" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+    got = summary(damaged, "--learn", 1000, code=1)
+    assert got["packets"] == N - 1
+    assert "damaged.pcap" in str(got["problem"])
+
+
+def test_two_runs_give_equal_bytes(capture: Path, tmp_path: Path) -> None:
+    for k in range(3):
+        summary(capture, "--learn", 1000, "--out", tmp_path / str(k))
+    for name in ("scores.parquet", "alerts.jsonl", "metrics.prom"):
+        assert len({(tmp_path / str(k) / name).read_bytes() for k in range(3)}) == 1, name
+
+
+def test_a_capture_of_nothing_but_arp_is_learned_from_without_a_threshold(tmp_path: Path) -> None:
+    arp = (
+        b"\xff" * 6
+        + b"\x02" * 6
+        + b"\x08\x06\x00\x01\x08\x00\x06\x04\x00\x01"
+        + b"\x02" * 6
+        + b"\x0a\0\0\x01"
+        + b"\0" * 10
+    )
+    head = piece(tmp_path / "arp.pcap", 0).read_bytes()
+    size = len(arp).to_bytes(4, "little")
+    records = ((1_700_000_000 + k).to_bytes(4, "little") + bytes(4) + size + size + arp for k in range(100))
+    (tmp_path / "arp.pcap").write_bytes(head + b"".join(records))
+    got = summary(tmp_path / "arp.pcap", "--learn", 50)
+    assert (got["packets"], got["connections"]) == (100, 0)
+
+
+def test_a_bundle_scores_as_the_model_it_was_made_of(capture: Path, trained: Path, tmp_path: Path) -> None:
+    assert listing(trained.parent) == [trained.name]
+    got = summary(capture, "--model", trained, "--out", tmp_path / "a")
+    assert got["phase"] == "score"
+    assert got["scored"] == got["connections"]
+    summary(capture, "--model", trained, "--out", tmp_path / "b")
+    assert (tmp_path / "a/scores.parquet").read_bytes() == (tmp_path / "b/scores.parquet").read_bytes()
+
+
+def test_a_bundle_scores_what_comes_after_as_the_process_that_learned_it(tmp_path: Path) -> None:
+    """Learned and scored in one process, against learned, saved and scored in another: from the first packet on
+    whose features owe nothing to what was learned from, scores are equal to the bit."""
+    from engine.commands.bundles import load_kitsune
+    from engine.commands.reading import frames
+    from engine.config import Config
+    from engine.headers.decode import decode
+    from engine.scoring.detector import slots_needed
+
+    capture = piece(tmp_path / "c.pcap", 1000)
+    trained = tmp_path / "m.bundle"
+    assert called("train", "kitsune", capture, "-o", trained).exit_code == 0
+    config = Config()
+    later = [decode(f, config.decode) for f in frames([piece(tmp_path / "l.pcap", 500, 1000)], 4096)]
+    scorers = [load_kitsune(trained, config, slots_needed(config.connections)) for _ in range(2)]
+    frozen = [np.concatenate([s.score(p) for p in later]) for s in scorers]
+    assert np.array_equal(frozen[0], frozen[1])
+    features = [s.features for s in scorers]
+    assert features[0].flows == features[1].flows > 0
+    summary_scores = summary(tmp_path / "l.pcap", "--model", trained, "--out", tmp_path)["top"]
+    assert isinstance(summary_scores, list)
+    assert summary_scores[0]["score"] == frozen[0].max()
+
+
+def test_training_twice_gives_equal_bundles(capture: Path, trained: Path, tmp_path: Path) -> None:
+    assert called("train", "kitsune", capture, "-o", tmp_path / "again").exit_code == 0
+    assert (tmp_path / "again").read_bytes() == trained.read_bytes()
+
+
+def test_training_writes_nothing_but_the_bundle_whatever_is_configured(capture: Path, tmp_path: Path) -> None:
+    config = tmp_path / "w.yaml"
+    config.write_text(
+        f"output: {{directory: {tmp_path}/out}}\nbus: {{partitions: 3}}\nmetrics: {{port: 0}}\n"
+    )
+    assert called("train", "kitsune", capture, "-c", config, "-o", tmp_path / "b").exit_code == 0
+    assert listing(tmp_path) == ["b", "w.yaml"]
+
+
+def test_training_from_too_little_or_from_damage_is_refused(damaged: Path, tmp_path: Path) -> None:
+    few = piece(tmp_path / "few.pcap", 9)
+    refused(
+        called("train", "kitsune", few, "-o", tmp_path / "b"), 1, "few.pcap: 9 packets in all; at least 10"
+    )
+    refused(called("train", "kitsune", few, "-o", tmp_path / "b", "--learn", 100), 1, "no bundle was written")
+    refused(called("train", "kitsune", few, "-o", tmp_path / "b", "--learn", 0), 2, "--learn 0: at least 10")
+    refused(
+        called("train", "kitsune", damaged, "-o", tmp_path / "b", "--learn", 100), 1, "no bundle was written"
+    )
+    refused(called("train", "kitsune", "-", "-o", tmp_path / "b"), 2, "stdin can be read only once")
+    assert listing(tmp_path) == ["few.pcap"]
+
+
+def test_bundles_that_do_not_fit_are_named(capture: Path, trained: Path, tmp_path: Path) -> None:
+    data = trained.read_bytes()
+    (tmp_path / "cut").write_bytes(data[: len(data) // 2])
+    (tmp_path / "garbage").write_bytes(b"garbage" * 100)
+    (tmp_path / "empty").touch()
+    (tmp_path / "w.yaml").write_text("kitsune: {features: {lambdas: [4, 3, 2, 1, 0.5]}}")
+    (tmp_path / "other").write_bytes(bundle.pack({}, {}, {}, kind="kitnet"))
+    for name, said in (
+        ("cut", "cut: not a readable bundle"), ("garbage", "garbage: not a readable bundle"), ("empty", "empty: "),
+        ("missing", "missing: "), (".", "not a regular file"), ("other", "holds a 'kitnet', not a 'kitsune'"),
+    ):  # fmt: skip
+        refused(called("score", capture, "--model", tmp_path / name, "--out", tmp_path / "out"), 1, said)
+    result = called("score", capture, "--model", trained, "-c", tmp_path / "w.yaml")
+    refused(result, 1, "learned with lambdas [5.0, 3.0, 1.0, 0.1, 0.01], the configuration has [4.0, 3.0")
+    assert "out" not in listing(tmp_path)
+
+
+def test_a_bundle_with_any_byte_of_its_header_changed_is_refused_or_used(trained: Path) -> None:
+    from engine.commands.bundles import load_kitsune
+    from engine.config import Config
+    from engine.errors import InputError
+
+    data = trained.read_bytes()
+    end = 8 + int.from_bytes(data[:8], "little")
+    rng = np.random.default_rng(7)
+    changed = trained.with_name("changed")
+    used = 0
+    for at in rng.integers(0, end, 300).tolist():
+        changed.write_bytes(data[:at] + bytes([int(rng.integers(32, 127))]) + data[at + 1 :])
+        try:
+            load_kitsune(changed, Config(), 10)
+            used += 1
+        except InputError:
+            pass
+    changed.unlink()
+    assert used < 150
