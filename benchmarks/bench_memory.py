@@ -20,11 +20,11 @@ import numpy as np
 from benchmarks.measure import report
 from engine.connections.bounds import TrackerConfig
 from engine.features.afterimage import AfterImageConfig
-from engine.scoring.detector import Detector, slots_needed
-from engine.scoring.kitsune import ScorerConfig, new_kitsune
+from engine.scoring.building import ModelSpec, build_detector
+from engine.scoring.detector import Detector
+from engine.scoring.kinds import KINDS
+from engine.scoring.kitsune import KitsuneSection
 from engine.types import KIND_TRANSPORT, Kind, PacketBlock, Packets, empty_packets
-from models.kitnet.kitnet import KitNETConfig
-from models.threshold import ThresholdConfig
 
 BLOCK = 4096
 T0 = 1_700_000_000_000_000_000
@@ -72,31 +72,26 @@ def main() -> None:
     arguments = parser.parse_args()
 
     def detector(live: int) -> Detector:
-        config = TrackerConfig(capacity=live)
-        scorer = new_kitsune(
-            AfterImageConfig(flows=live),
-            KitNETConfig(),
-            ThresholdConfig(),
-            ScorerConfig(),
-            slots_needed(config),
+        section = KitsuneSection(AfterImageConfig(flows=live))
+        return build_detector(
+            0, TrackerConfig(capacity=live), [ModelSpec("kitsune", KINDS["kitsune"], section)]
         )
-        return Detector(0, config, [scorer])
 
     warm = detector(1000)
     seq = 0
     for p in flows(0, 100_000, 1_000, answered=True):
-        warm.process(PacketBlock("warm", 0, seq, p, int(p.ts[-1])), seq)
+        warm.process(PacketBlock("warm", 0, seq, p, int(p.ts[-1])))
         seq += p.ts.size
     del warm, p
     before = resident()
     d, seq = detector(arguments.live), 0
     for p in flows(0, arguments.live, 1_000, answered=True):
-        d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])), seq)
+        d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])))
         seq += p.ts.size
     figures = {"live_connections": [float(d.tracker.counters["live"])], "live": [float(resident() - before)]}
     began, at = time.perf_counter(), []
     for k, p in enumerate(flows(arguments.live, arguments.scan, 1_000, answered=False)):
-        d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])), seq)
+        d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])))
         seq += p.ts.size
         if k % 100 == 99:
             at.append(float(resident() - before))

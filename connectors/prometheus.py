@@ -30,7 +30,9 @@ class Series:
     name: str  # without the _total that exposition adds to a counter
     help: str
     labels: Labels = ()
-    bounds: tuple[float, ...] = ()  # upper bounds of a histogram's buckets, +Inf left out
+    bounds: tuple[
+        float, ...
+    ] = ()  # upper bounds of a histogram's buckets unless observed with others; without +Inf
     values: dict[Labels, Any] = field(default_factory=dict)
 
     def add(self, labels: Labels, value: float) -> None:
@@ -41,22 +43,25 @@ class Series:
         """Set a gauge, or a counter that is counted elsewhere."""
         self.values[labels] = value
 
-    def observe(self, labels: Labels, sample: NDArray[np.float64]) -> None:
-        """Add all values of a batch to a histogram; NaN is left out."""
+    def observe(
+        self, labels: Labels, sample: NDArray[np.float64], bounds: tuple[float, ...] | None = None
+    ) -> None:
+        """Add all values of a batch to a histogram; NaN is left out. ``bounds``: those of these labels, if others."""
         sample = sample[~np.isnan(sample)]
         if labels not in self.values:
-            self.values[labels] = (np.zeros(len(self.bounds) + 1, np.int64), 0.0)
-        counts, total = self.values[labels]
-        places = np.searchsorted(self.bounds, sample, side="left")
-        counts = counts + np.bincount(places, minlength=len(self.bounds) + 1)
-        self.values[labels] = (counts, total + float(sample.sum()))
+            own = self.bounds if bounds is None else bounds
+            self.values[labels] = (own, np.zeros(len(own) + 1, np.int64), 0.0)
+        own, counts, total = self.values[labels]
+        places = np.searchsorted(own, sample, side="left")
+        counts = counts + np.bincount(places, minlength=len(own) + 1)
+        self.values[labels] = (own, counts, total + float(sample.sum()))
 
     def family(self) -> Metric:
         """The series in prometheus-client's form."""
         if self.kind == "histogram":
             shown = HistogramMetricFamily(self.name, self.help, labels=self.labels)
-            for labels, (counts, total) in list(self.values.items()):
-                edges = [*(repr(float(b)) for b in self.bounds), "+Inf"]
+            for labels, (bounds, counts, total) in list(self.values.items()):
+                edges = [*(repr(float(b)) for b in bounds), "+Inf"]
                 shown.add_metric(labels, list(zip(edges, np.cumsum(counts).tolist())), total)
             return shown
         family = CounterMetricFamily if self.kind == "counter" else GaugeMetricFamily

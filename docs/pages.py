@@ -12,7 +12,7 @@ import re
 import sys
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import click
 import pyarrow as pa
@@ -50,8 +50,12 @@ def config_table() -> str:
 
     def walk(kind: Any, prefix: str) -> None:
         if is_dataclass(kind):
-            told = _comments(kind)
-            rows.extend(f"| `{prefix}{f.name}` | {told.get(f.name, '')} |" for f in fields(kind))
+            comments, hints = _comments(kind), get_type_hints(kind)
+            for f in fields(kind):
+                if is_dataclass(hints[f.name]):
+                    walk(hints[f.name], f"{prefix}{f.name}.")
+                else:
+                    rows.append(f"| `{prefix}{f.name}` | {comments.get(f.name, '')} |")
             return
         for name, info in kind.model_fields.items():
             below = info.annotation

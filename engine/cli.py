@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,16 +24,20 @@ from engine.commands.options import (
     FILE,
     FILTER,
     INTERFACE,
+    LEARN,
+    LEAST_LEARN,
+    MODELS,
+    TRACE,
     Seconds,
     Speed,
+    learning,
     load_config,
+    selection,
 )
 from engine.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from engine.commands.reading import Read
-
-LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
 
 
 class Main(Group):
@@ -84,33 +88,30 @@ def main(verbose: int) -> None:
 )
 @click.option("--partitions", type=int, help="Partitions of the embedded bus. [default: 1]")
 @click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
-@click.option(
-    "--learn",
-    type=int,
-    help="Learn from the first N packets (of each partition): map 10 %, learn 70 %, calibrate 20 %.",
-)
-@click.option("--model", type=FILE, help="Score with this bundle, learn nothing.")
+@LEARN
+@MODELS
+@TRACE
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def score(
     captures: tuple[Path, ...], config_file: Path | None, out: str | None, labels: Path | None,
     metrics_port: int | None, linger: float, partitions: int | None, speed: float, learn: int | None,
-    model: Path | None, as_json: bool,
+    models: tuple[str, ...], trace: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
-    """Score the connections of captures (- is stdin) with an online Kitsune."""
-    if learn is not None and model is not None:
-        raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
+    """Score the connections of captures (- is stdin) with an online Kitsune, or the models of the configuration."""
     config = load_config(
-        config_file, bus__partitions=partitions, metrics__port=metrics_port,
-        output__directory=out, **_learning(learn),
+        config_file, learning(learn, models), bus__partitions=partitions, metrics__port=metrics_port,
+        output__directory=out,
     )  # fmt: skip
-    from engine.commands import score as app
+    from engine.commands.models import chosen_models
+    from engine.commands.score import Job, Scoring
     from engine.commands.summary import print_summary, shown_labels
     from engine.labels.file import read_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
     with ExitStack() as whole, ExitStack() as reading:
+        specs, chosen = chosen_models(config, models), selection(trace)
         progress = reading.enter_context(progress_bar("scoring"))
-        scoring = app.Scoring(app.Job(captures, config, known, model, speed, progress, linger))
+        scoring = Scoring(Job(captures, config, known, specs, speed, progress, linger, trace=chosen))
         whole.enter_context(interrupts(scoring.stop))
         if scoring.server is not None:
             click.echo(f"metrics at {scoring.server.url}", err=True)
@@ -125,18 +126,6 @@ def score(
         scoring.leave()
     if summary.problem is not None:
         raise InputError(summary.problem)
-
-
-def _learning(n: int | None) -> dict[str, Any]:
-    if n is None:
-        return {}
-    if n < LEAST_LEARN:
-        raise ConfigError(f"--learn {n}: at least {LEAST_LEARN} packets are needed")
-    return {
-        "kitsune__kitnet__map_samples": n // 10,
-        "kitsune__kitnet__learn_samples": n * 7 // 10,
-        "kitsune__scorer__calibrate_packets": n - n // 10 - n * 7 // 10,
-    }
 
 
 @contextmanager
@@ -202,72 +191,70 @@ def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, out
 )
 @click.option("--labels", type=FILE, help="Probe labels, CSV or Parquet.")
 @click.option("--metrics-port", type=int, help="Serve /metrics on this port (0: any).")
-@click.option(
-    "--learn",
-    type=int,
-    help="Learn from the first N packets (of each partition): map 10 %, learn 70 %, calibrate 20 %.",
-)
-@click.option("--model", type=FILE, help="Score with this bundle, learn nothing.")
+@LEARN
+@MODELS
 def watch(
     interface: str, config_file: Path | None, duration: float | None, expression: str | None, out: str | None,
-    labels: Path | None, metrics_port: int | None, learn: int | None, model: Path | None,
+    labels: Path | None, metrics_port: int | None, learn: int | None, models: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Score what passes an interface, in one process, with a view of it on a terminal.
 
-    Ends with the counters as JSON.
+    Ends with a summary on a terminal, and with the counters as JSON on stdout where that is none.
     """
     from connectors.live.privileges import stay_single
 
     stay_single()  # before libraries start threads, which would keep privileges
-    if learn is not None and model is not None:
-        raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
     config = load_config(
-        config_file,
-        capture__filter=expression,
-        metrics__port=metrics_port,
+        config_file, learning(learn, models), capture__filter=expression, metrics__port=metrics_port,
         output__directory=out,
-        **_learning(learn),
-    )
+    )  # fmt: skip
     from rich.console import Console
 
+    from engine.commands.models import chosen_models
+    from engine.commands.summary import print_summary, shown_labels
     from engine.commands.watch import Watch, WatchJob, view
     from engine.labels.file import read_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
-    process = Watch(WatchJob(interface, config, known, model, duration))
+    process = Watch(WatchJob(interface, config, known, chosen_models(config, models), duration))
     console = Console(stderr=True)
     with interrupts(process.stop):
         if process.scoring.server is not None:
             click.echo(f"metrics at {process.scoring.server.url}", err=True)
         with view(process, console) if console.is_terminal else nullcontext():
             report, summary = process.run()
-    click.echo(json.dumps({**summary.as_json(), **report.as_json()}, default=str))
+    if sys.stdout.isatty():
+        summary.losses |= {f"dropped ({where})": n for where, n in report.dropped.items() if n}
+        print_summary(summary, shown_labels(config.labels.slice, process.scoring.probes))
+    else:
+        click.echo(json.dumps({**summary.as_json(), **report.as_json()}, default=str))
     if report.problem is not None:
         raise InputError(report.problem)
 
 
-@main.group()
-def train() -> None:
-    """Fit models to captures of normal traffic."""
-
-
-@train.command("kitsune")
+@main.command()
+@click.argument("kind", metavar="KIND")
 @CAPTURES
 @CONFIG
 @click.option("-o", "--output", type=FILE, required=True, help="Bundle to write.")
 @click.option(
-    "--learn", type=int, help="Packets to use [default: all]: map 10 %, learn 70 %, calibrate 20 %."
+    "--learn", type=int, help="Packets to use [default: all]: learn from 80 %, calibrate with 20 %."
 )
-def train_kitsune(
-    captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None
+def train(
+    kind: str, captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None
 ) -> None:
-    """Learn a Kitsune from captures without attacks and write it as a bundle."""
+    """Learn a model from captures without attacks and write it as a bundle.
+
+    KIND: kitsune, or another kind of model (see the documentation of each).
+    """
     config = load_config(config_file)
-    from engine.commands import score as app
-    from engine.commands.bundles import check_bundle_place
+    from engine.commands.models import spec_to_train
     from engine.commands.reading import check_captures, read_packets
     from engine.commands.summary import print_summary
+    from engine.commands.train import train as learn_model
+    from engine.scoring.building import check_bundle_place
 
+    spec_to_train(config, kind)
     if str(output) == "-":
         raise ConfigError("-o -: a bundle needs a file")
     check_captures(captures, output, config_file)
@@ -278,9 +265,9 @@ def train_kitsune(
         learn = sum(p.ts.size for p in read_packets(captures, config))
         if learn < LEAST_LEARN:
             raise InputError(f"{captures[0]}: {learn} packets in all; at least {LEAST_LEARN} are needed")
-    config = load_config(config_file, **_learning(learn))
+    spec = spec_to_train(config, kind, learning(learn))
     with progress_bar("learning") as progress:
-        summary = app.train_kitsune(captures, config, output, progress)
+        summary = learn_model(spec, captures, config, output, progress)
     print_summary(summary)
 
 

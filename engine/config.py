@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import yaml
 from pydantic import (
@@ -21,6 +22,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
@@ -28,19 +30,24 @@ from pydantic import (
 from connectors.live.settings import CaptureSettings
 from engine.connections.bounds import TrackerConfig
 from engine.errors import ConfigError, InputError
-from engine.features.afterimage import AfterImageConfig
 from engine.headers.decode import DecodeConfig
-from engine.scoring.kitsune import ScorerConfig
-from models.kitnet.kitnet import KitNETConfig
-from models.threshold import ThresholdConfig
+from engine.scoring.kind import Kind
+from engine.scoring.kinds import KINDS
+from engine.scoring.kitsune import KitsuneSection
 
 MAX_FILE = 1 << 20  # bytes; a configuration is small
 
-for _section in (
-    CaptureSettings, TrackerConfig, DecodeConfig, AfterImageConfig, KitNETConfig, ThresholdConfig, ScorerConfig,
-):  # fmt: skip
-    # Unknown keys are errors in the dataclasses of the leaves too, without these importing pydantic.
-    setattr(_section, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
+
+def _forbid(section: Any) -> None:
+    """Make unknown keys errors in a dataclass and those in it, without its room importing pydantic."""
+    setattr(section, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
+    for kind in get_type_hints(section).values():
+        if is_dataclass(kind):
+            _forbid(kind)
+
+
+for _section in (CaptureSettings, TrackerConfig, DecodeConfig, *(kind.section for kind in KINDS.values())):
+    _forbid(_section)
 
 
 class Section(BaseModel):
@@ -175,13 +182,44 @@ class BusSection(Section):
     kafka: KafkaSection = KafkaSection()
 
 
-class KitsuneSection(Section):
-    """Kitsune: AfterImage features, KitNET, and the threshold of its scores."""
+class ModelEntry(Section):
+    """A model, beside the values of its kind's section."""
 
-    features: AfterImageConfig = AfterImageConfig()
-    kitnet: KitNETConfig = KitNETConfig()
-    threshold: ThresholdConfig = ThresholdConfig()
-    scorer: ScorerConfig = ScorerConfig()
+    kind: str = Field(..., description="kind of the model")
+    shadow: bool = Field(
+        False, description="whether it only watches: its rows say what would alarm, nothing else does"
+    )
+
+    def section(self) -> Any:
+        """The section of its kind."""
+        kind = KINDS[self.kind].section
+        return kind(**{f.name: getattr(self, f.name) for f in fields(kind)})
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> ModelEntry:
+        if self.kind in KINDS:
+            self.section()
+        return self
+
+
+def _entry_of(kind: Kind) -> type[ModelEntry]:
+    hints = get_type_hints(kind.section)
+    values: dict[str, Any] = {f.name: (hints[f.name], _default(f)) for f in fields(kind.section)}
+    values["kind"] = (Literal[kind.name], ...)
+    return create_model(f"{kind.name}Entry", __base__=ModelEntry, **values)
+
+
+def _default(f: Any) -> Any:
+    return f.default if f.default is not MISSING else Field(default_factory=f.default_factory)
+
+
+if TYPE_CHECKING:
+    AnyEntry = ModelEntry
+else:
+    _entries = tuple(_entry_of(kind) for kind in KINDS.values())
+    AnyEntry = Annotated[_entries, Field(discriminator="kind")] if len(_entries) > 1 else _entries[0]
+
+ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 
 
 SliceName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # what Prometheus takes
@@ -233,24 +271,46 @@ class Config(Section):
     decode: DecodeConfig = DecodeConfig()
     connections: TrackerConfig = TrackerConfig()
     kitsune: KitsuneSection = KitsuneSection()
+    models: dict[ModelName, AnyEntry] = Field(
+        {},
+        max_length=16,
+        description="models by name, each with its kind, whether it is a shadow, and the values of its kind; "
+        "none: kitsune alone. A model of kind kitsune has the values of the section kitsune where it says nothing else",
+    )
     bus: BusSection = BusSection()
     labels: LabelsSection = LabelsSection()
     detect: DetectSection = DetectSection()
     metrics: MetricsSection = MetricsSection()
     output: OutputSection = OutputSection()
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> Config:
-        if self.kitsune.kitnet.map_samples < 1:
-            raise ValueError(
-                "kitsune.kitnet.map_samples 0: the map of the features is made from at least 1 packet"
-            )
-        if self.kitsune.kitnet.features != 20 * len(self.kitsune.features.lambdas):
-            raise ValueError(
-                f"kitsune.kitnet.features {self.kitsune.kitnet.features} must be 20 for each of the "
-                f"{len(self.kitsune.features.lambdas)} values of kitsune.features.lambdas"
-            )
-        return self
+
+def _inherited(data: dict[str, Any]) -> dict[str, Any]:
+    """Plain data whose models of kind kitsune have the values of the section kitsune where they say nothing else."""
+    if not isinstance(data.get("models"), dict):
+        return data
+    base = data.get("kitsune")
+    models = {
+        name: _merged(base, entry) if isinstance(entry, dict) and entry.get("kind") == "kitsune" else entry
+        for name, entry in data["models"].items()
+    }
+    return {**data, "models": models}
+
+
+def _merged(base: Any, over: Any) -> Any:
+    if not isinstance(base, dict) or not isinstance(over, dict):
+        return over
+    return {**base, **{key: _merged(base.get(key), value) for key, value in over.items()}}
+
+
+def with_learning(config: Config, n: int) -> Config:
+    """config with models that learn and calibrate with n packets of each partition."""
+    models = {}
+    for name, entry in config.models.items():
+        section = KINDS[entry.kind].learning(entry.section(), n)
+        values = {f.name: getattr(section, f.name) for f in fields(section)}
+        models[name] = entry.model_copy(update=values)
+    kitsune = KINDS["kitsune"].learning(config.kitsune, n)
+    return config.model_copy(update={"kitsune": kitsune, "models": models})
 
 
 def parse(data: Any, where: str) -> Config:
@@ -261,7 +321,7 @@ def parse(data: Any, where: str) -> Config:
         raise ConfigError(f"{where}: a mapping of sections is expected, found {type(data).__name__}")
     try:
         # as JSON, so that strict types still take a list as a tuple and a text as a path
-        text = json.dumps(data, ensure_ascii=False)
+        text = json.dumps(_inherited(data), ensure_ascii=False)
         text.encode()
         return Config.model_validate_json(text, strict=True)
     except UnicodeEncodeError as error:
@@ -273,11 +333,19 @@ def parse(data: Any, where: str) -> Config:
         raise ConfigError("; ".join(_problem(e, where) for e in error.errors())) from None
 
 
+_PATH = re.compile(r"[a-z_]+\.[a-z_.]+ ")
+
+
 def _problem(error: Any, where: str) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "configuration"
+    parts = [str(part) for part in error["loc"]]
+    if parts[:1] == ["models"] and len(parts) > 2 and parts[2] in KINDS:
+        del parts[2]  # pydantic's word for which of the kinds it was
+    key = ".".join(part for part in parts if part != "[key]") or "configuration"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: {key}: unknown key"
     message = error["msg"].removeprefix("Value error, ")
+    if _PATH.match(message):  # a dataclass that names a value below itself
+        return f"{where}: {key}.{message}"
     shown = error.get("input") if error["type"] != "json_invalid" else None
     value = f" {shown!r}" if isinstance(shown, str | int | float | bool) else ""
     return f"{where}: {key}{value}: {message}"

@@ -6,7 +6,7 @@ reasons, and the slice labels that the configuration names; never an address, a 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +15,7 @@ from connectors.prometheus import BatchCollector, MetricsServer, Series
 from engine.errors import OutputError
 from engine.types import Reason
 
-SCORE_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 26), 6))
-
-
+DEFAULT_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 26), 6))
 DELAY_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 51), 6))
 REASONS = tuple(reason.name.lower() for reason in Reason if reason)
 
@@ -38,9 +36,12 @@ def serve(
 class Metrics:
     """The engine's metrics. ``slices``: names of the slice labels."""
 
-    def __init__(self, slices: tuple[str, ...] = ()) -> None:
-        """All series, at first without values."""
-        model = ("model", *slices)
+    def __init__(
+        self, slices: tuple[str, ...] = (), bounds: Mapping[str, tuple[float, ...]] | None = None
+    ) -> None:
+        """All series, at first without values. ``bounds``: of the histogram of scores, by model."""
+        self._bounds = dict(bounds or {})
+        model = ("model", "version", *slices)
         self.packets = Series("counter", "wiresonde_packets", "Packets taken from the bus.", ("sensor",))
         self.blocks = Series("counter", "wiresonde_blocks", "Packet blocks taken from the bus.", ("sensor",))
         self.unread = Series(
@@ -82,11 +83,14 @@ class Metrics:
             "Score above which a connection alarms; the greatest of the partitions' thresholds.",
             ("model",),
         )
-        self.connections = Series("counter", "wiresonde_connections", "Connections that ended.", model)
-        self.alarms = Series("counter", "wiresonde_alarms", "Connections that ended with an alarm.", model)
-        self.score = Series(
-            "histogram", "wiresonde_score", "Scores of connections that ended.", model, SCORE_BOUNDS
+        self.connections = Series(
+            "counter",
+            "wiresonde_connections",
+            "Connections that ended, however many models scored them.",
+            slices,
         )
+        self.alarms = Series("counter", "wiresonde_alarms", "Connections that ended with an alarm.", model)
+        self.score = Series("histogram", "wiresonde_score", "Scores of connections that ended.", model)
         self.folded = Series(
             "counter", "wiresonde_folded_label_values", "Connections whose slice value is other.", ("label",)
         )
@@ -116,6 +120,12 @@ class Metrics:
         )
         self.restore_seconds = Series(
             "gauge", "wiresonde_restore_seconds", "Time that taking a partition over took.", partition
+        )
+        self.cold_models = Series(
+            "counter",
+            "wiresonde_cold_models",
+            "Partitions in which a shadow began without state.",
+            ("model",),
         )
         self.cold_starts = Series(
             "counter", "wiresonde_cold_starts", "Partitions begun without the state of packets before."
@@ -156,11 +166,16 @@ class Metrics:
         for name in slices:
             self.folded.add((name,), 0)
 
-    def scores(self, labels: tuple[str, ...], score: NDArray[np.float64], alarm: NDArray[np.bool_]) -> None:
-        """Count ended connections of one model and slice. labels: the model's name and the slice's values."""
-        self.connections.add(labels, int(score.size))
-        self.alarms.add(labels, int(alarm.sum()))
-        self.score.observe(labels, score)
+    def scores(
+        self, labels: tuple[str, ...], score: NDArray[np.float64], alarm: NDArray[np.bool_] | None
+    ) -> None:
+        """Add scores of ended connections of one model and slice. labels: model, version, and the slice's values.
+
+        alarm: None for a shadow, which has no alarm metric.
+        """
+        if alarm is not None:
+            self.alarms.add(labels, int(alarm.sum()))
+        self.score.observe(labels, score, self._bounds.get(labels[0], DEFAULT_BOUNDS))
 
 
 class SensorMetrics:

@@ -1,4 +1,4 @@
-"""What travels: packets in blocks, and the scores of connections.
+"""What travels: packets in blocks.
 
 The laws of blocks (each one a property test in tests/property/test_laws.py):
 
@@ -6,15 +6,16 @@ The laws of blocks (each one a property test in tests/property/test_laws.py):
 2. A gap in ``seq`` is counted as loss, an overlap as packets that were published again.
 3. Cutting a stream into other blocks changes no score.
 4. decode(encode(block)) equals block.
-5. Row i of packets, features and packet scores is the same packet.
+5. Row i of packets and features is the same packet; a packet score names its packet, since a model may hold one back.
 6. Blocks are never changed in place: a stage makes a new one.
 7. Scores do not depend on how many consumers there are, nor on a crash and restart in between.
+8. A model beside another changes no row of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -160,56 +161,6 @@ def freeze(p: Packets) -> Packets:
     return p
 
 
-SCORE = np.dtype(
-    [
-        ("score", "f8"),  # NaN: no packet of the connection was scored
-        ("peak", "f8"), ("mean", "f8"),  # greatest and mean packet score
-        ("threshold", "f8"),  # NaN: none yet
-        ("peak_at", "i8"),  # ns, time of the packet with the greatest score
-        ("offset", "i8"),  # of the message in which the row arose
-        ("partition", "i4"),
-        ("row", "u4"),  # number among the rows of that message: with partition and offset the row's identity
-        ("scored", "u4"),  # packets with a score
-        ("alarm", "?"), ("final", "?"),  # final: the connection has ended
-        ("begins", "?"),  # the connection's alarm begins with this row
-        ("phase", "u1"),  # index in PHASES: learn (nothing scored yet), calibrate (no threshold yet), score
-    ],
-    align=True,
-)  # fmt: skip
-
-PHASES = ("map", "learn", "calibrate", "score")
-
-
-@dataclass(frozen=True, slots=True)
-class ScoreBatch:
-    """What a detector says of n connections: rows of state as they were, and one model's scores of them.
-
-    Kept raw, since most are only counted; engine/scoring/columns.py makes columns with names of it, once for all sinks.
-    """
-
-    model: str
-    version: str  # of the model: changes with its configuration and what it learned from
-    rows: Rows  # (n,) CONNECTION
-    sides: Rows  # (n, 2) SIDE
-    scores: Rows  # (n,) SCORE
-    tables: dict[int, tuple[Any, Any]] = field(
-        default_factory=dict, compare=False, repr=False
-    )  # what was made of it
-
-    def __len__(self) -> int:
-        return int(self.rows.size)
-
-
-def join(batches: list[ScoreBatch]) -> ScoreBatch:
-    """Batches of one model as one, in order."""
-    first = batches[0]
-    if len(batches) == 1:
-        return first
-    parts = ([getattr(b, name) for b in batches] for name in ("rows", "sides", "scores"))
-    rows, sides, scores = (join_rows(part) for part in parts)
-    return ScoreBatch(first.model, first.version, rows, sides, scores)
-
-
 def join_rows(parts: list[Rows]) -> Rows:
     """Structured arrays of one dtype as one: numpy's concatenate would promote every field first, 10 times slower."""
     out = np.empty((sum(len(part) for part in parts), *parts[0].shape[1:]), parts[0].dtype)
@@ -235,9 +186,3 @@ def from_bytes(data: NDArray[Any], kind: np.dtype[Any]) -> Rows:
     if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != kind.itemsize:
         raise ValueError(f"rows of {data.shape[1:]} {data.dtype}, must be {kind.itemsize} bytes each")
     return np.ascontiguousarray(data).view(kind)[:, 0] if len(data) else np.zeros(0, kind)
-
-
-def choose(batch: ScoreBatch, chosen: NDArray[Any]) -> ScoreBatch:
-    """The chosen rows of a batch, by mask or index."""
-    arrays = (batch.rows, batch.sides, batch.scores)
-    return ScoreBatch(batch.model, batch.version, *(a[chosen] for a in arrays))

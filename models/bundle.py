@@ -18,8 +18,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
-from models.kitnet.kitnet import KitNET, KitNETConfig
-
 FORMAT = 1  # number of the format that `pack` writes
 READABLE = (1,)  # those that `load` reads
 LARGEST = 256 * 2**20  # bytes; a bigger file is refused before anything of it is read
@@ -111,21 +109,6 @@ def require(bundle: Bundle, expected: ArrayShapes) -> None:
         if array.shape != shape or array.dtype != np.dtype(dtype):
             found = f"{array.dtype}{list(array.shape)}"
             raise BundleError(f"{bundle.path}: array {name} is {found}, must be {dtype}{list(shape)}")
-
-
-def kitnet_of(bundle: Bundle) -> KitNET:
-    """The KitNET of a bundle with the section `kitnet`; it goes on to the last bit where it was saved.
-
-    BundleError if it cannot.
-    """
-    try:
-        values = dict(bundle.config["kitnet"])
-        config = KitNETConfig(**{**values, "clip": tuple(values["clip"])})
-        kitnet = KitNET.from_state(config, bundle.arrays)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise BundleError(f"{bundle.path}: not a KitNET of this build: {error}") from error
-    require(bundle, {name: (array.shape, array.dtype.name) for name, array in kitnet.state().items()})
-    return kitnet
 
 
 def _in_order(data: bytes) -> bytes:

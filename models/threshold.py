@@ -35,6 +35,12 @@ class ThresholdConfig:
         if self.least_tail < 1:
             raise ValueError(f"least_tail {self.least_tail} must be >= 1")
 
+    @property
+    def needed(self) -> int:
+        """Fewest scores with which the threshold is more than a guess."""
+        share = self.false_positive_rate if self.method == "quantile" else self.tail
+        return math.ceil(self.least_tail / share)
+
 
 @dataclass(frozen=True)
 class Threshold:

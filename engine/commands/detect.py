@@ -6,41 +6,42 @@ import gc
 import logging
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from connectors.bus.kafka import KafkaPublisher, KafkaSubscriber
 from connectors.bus.kafka_client import KafkaBusError, KafkaSettings
 from connectors.bus.kafka_table import KafkaTable
 from connectors.bus.kafka_topics import ALERTS, DEAD_LETTER, PACKETS, PROBES, SCORES, Admin, Topic
 from connectors.prometheus import MetricsServer
-from engine.commands.bundles import build_detector, model_digest
+from engine.commands.models import chosen_models, first_of
 from engine.commands.replay import kafka_errors, settings_of
+from engine.commands.run_summary import RunSummary, by_labels, fill
+from engine.commands.summary import shown_labels
 from engine.commands.warm import warm_up
 from engine.config import Config
 from engine.connections.layout import CONNECTION, LINK, SIDE
-from engine.consumer.file_sinks import AlertFile, Top
+from engine.consumer.file_sinks import AlertFile
 from engine.consumer.intake import Intake
 from engine.consumer.member import Member, MemberConfig
 from engine.consumer.outlet import Outlet, Sink
-from engine.consumer.segments import ScoreSegments
-from engine.consumer.snapshot import SnapshotStore, Stamp, digest_of
+from engine.consumer.segments import ScoreSegments, TraceSegments
+from engine.consumer.snapshot import SnapshotStore, Stamp
+from engine.consumer.top import Top
 from engine.consumer.topic_sinks import AlertTopic, DeadLetter, ScoreTopic
-from engine.errors import StateError
-from engine.features.streams import FLOW, KEY
+from engine.errors import ConfigError, StateError
 from engine.labels.file import Probes, Slices
 from engine.labels.probes import ProbeBook
 from engine.metrics import Metrics, serve
+from engine.scoring.building import ModelSpec, build_detector, digest_of
 from engine.scoring.detector import Detector
-from engine.scoring.kitsune import SUM
+from engine.scoring.trace import Selection, Tracer, trace_notes
 
 LINGER = 0.02  # seconds; one alert a request would cost a scan's thousands of alerts a second of the CPU
 logger = logging.getLogger(__name__)
 
-LAYOUTS = {"connection": CONNECTION, "side": SIDE, "link": LINK, "sum": SUM, "flow": FLOW, "key": KEY}
+LAYOUTS = {"connection": CONNECTION, "side": SIDE, "link": LINK}
 
 
 @dataclass(frozen=True)
@@ -50,23 +51,10 @@ class DetectJob:
     config: Config
     group: str
     state: str  # folder or URL of snapshots
-    model: Path | None = None
+    models: Sequence[ModelSpec] | None = None  # to score with; None: those of the configuration
     instance: str | None = None  # name of a static member
     stop_at_end: bool = False
-
-
-@dataclass
-class DetectReport:
-    """What a detector did."""
-
-    packets: int = 0
-    connections: int = 0
-    scored: int = 0
-    alarms: int = 0
-    seconds: float = 0.0
-    partitions: dict[int, int] = field(default_factory=dict)  # held at the end -> next offset
-    top: list[dict[str, Any]] = field(default_factory=list)
-    counters: dict[str, int] = field(default_factory=dict)
+    trace: Selection | None = None  # connections to trace, with an output directory
 
 
 class Detect:
@@ -76,16 +64,20 @@ class Detect:
         """Raises OutputError, InputError, ConfigError or StateError before a message is taken."""
         self._job, self._clock = job, clock
         config = job.config
-        self.metrics = Metrics(tuple(config.labels.slice))
-        self.top = Top()
+        self.specs = list(chosen_models(config) if job.models is None else job.models)
+        if job.trace is not None and config.output.directory is None:
+            raise ConfigError("--trace: needs --out DIR, where trace-*.parquet are written")
+        self.metrics = Metrics(tuple(config.labels.slice), {s.name: s.kind.bounds for s in self.specs})
+        self.top = Top(first_of(self.specs).name)
+        self._traces: TraceSegments | None = None
         self.server: MetricsServer | None = None
         with ExitStack() as stack, kafka_errors():
             settings = settings_of(config)
             with Admin(settings) as admin:
                 topic = admin.packets()
             store = SnapshotStore(job.state, topic.name)
-            stamp = Stamp(topic.id, topic.partitions, _state_digest(job))
-            warm_up(config)  # within the group it would last longer than members may be silent
+            stamp = Stamp(topic.id, topic.partitions, _state_digest(config))
+            warm_up(config, self.specs)  # within the group it would last longer than members may be silent
             table = KafkaTable(settings, PROBES)
             stack.callback(table.close)
             book = ProbeBook(table)
@@ -102,9 +94,9 @@ class Detect:
                 *self._files(book.probes, stack),
             ]
             slices = Slices(config.labels.slice, config.labels.max_values)
-            self._probes = book.probes
+            self.probes = book.probes
             outlet = Outlet(sinks, self.metrics, book.probes, slices, lambda ids: _look_up(book, ids))
-            intake = Intake(self.metrics, DeadLetter(self._topics[DEAD_LETTER]))
+            intake = self._intake = Intake(self.metrics, DeadLetter(self._topics[DEAD_LETTER]))
             self._bus = KafkaSubscriber(
                 settings, PACKETS, job.group, instance=job.instance, stop_at_end=job.stop_at_end
             )
@@ -124,7 +116,11 @@ class Detect:
             self._close = stack.pop_all()
 
     def _build(self, partition: int) -> Detector:
-        return build_detector(self._job.config, partition, self._job.model)
+        tracer = None
+        if self._traces is not None and self._job.trace is not None:
+            tracer = Tracer(self._job.trace, [spec.name for spec in self.specs], self.probes, partition)
+            self._traces.adopt(tracer)
+        return build_detector(partition, self._job.config.connections, self.specs, tracer)
 
     def _files(self, probes: Probes, stack: ExitStack) -> list[Sink]:
         directory = self._job.config.output.directory
@@ -134,7 +130,10 @@ class Detect:
         name = self._job.instance or socket.gethostname()
         alerts = AlertFile(directory / "alerts.jsonl", probes, name, append=True)
         stack.callback(alerts.abort)  # its lines are durable already
-        return [segments, alerts]
+        if self._job.trace is None:
+            return [segments, alerts]
+        self._traces = TraceSegments(directory)
+        return [segments, alerts, self._traces]
 
     def _busy(self) -> bool:
         with self.metrics.collector.lock:
@@ -146,7 +145,7 @@ class Detect:
         """End after the messages at hand. A signal handler may call it."""
         self.member.stop()
 
-    def run(self) -> DetectReport:
+    def run(self) -> RunSummary:
         """Work until stopped, or to the end of the log. Raises StateError, OutputError or InputError."""
         began = self._clock()
         # Rows and alerts are trees that reference counting frees. The collector would walk a million objects of the
@@ -163,24 +162,25 @@ class Detect:
             self._close.close()
         return self._report(self._clock() - began)
 
-    def _report(self, seconds: float) -> DetectReport:
-        m = self.metrics
-        return DetectReport(
-            packets=int(sum(m.packets.values.values())),
-            connections=self.top.connections,
-            scored=self.top.scored,
-            alarms=self.top.alarms,
-            seconds=seconds,
-            partitions={int(k): int(v) for (k,), v in sorted(m.next_offset.values.items())},
-            top=self.top.rows(self._probes),
-            counters={
-                "lost packets": int(m.lost_packets.values[()]),
-                "packets published again, skipped": int(m.repeated_packets.values[()]),
-                "messages that held no packets": int(m.unreadable.values[()]),
-                "evicted connections": int(m.evicted.values[()]),
-                "cold starts": int(m.cold_starts.values[()]),
-            },
-        )
+    def _report(self, seconds: float) -> RunSummary:
+        detectors, totals = list(self._intake.detectors.values()), self._intake.totals()
+        summary = RunSummary(packets=self._intake.packets, seconds=seconds)
+        fill(summary, self.specs, detectors, self.top)
+        if self._traces is not None:
+            summary.notes += trace_notes([d.tracer for d in detectors if d.tracer is not None])
+        shown = shown_labels(self._job.config.labels.slice, self.probes)
+        summary.labels = by_labels(self.top, self.probes, shown) if shown else []
+        summary.top = self.top.rows(self.probes)
+        summary.partitions = {int(k): int(v) for (k,), v in sorted(self.metrics.next_offset.values.items())}
+        summary.counters = {
+            "lost packets": totals["lost_packets", ""],
+            "packets published again, skipped": totals["repeated_packets", ""],
+            "messages that held no packets": self._intake.unreadable,
+            "evicted connections": totals["evicted", ""],
+            "cold starts": int(self.metrics.cold_starts.values[()]),
+        }
+        summary.losses = {name: n for name, n in summary.counters.items() if n}
+        return summary
 
 
 def _look_up(book: ProbeBook, ids: set[int]) -> None:
@@ -204,13 +204,6 @@ def _same_topic(settings: KafkaSettings, topic: Topic) -> None:
         )
 
 
-def _state_digest(job: DetectJob) -> str:
-    k = job.config.kitsune
-    sections: dict[str, Any] = {
-        "connections": asdict(job.config.connections),
-        "features": asdict(k.features),
-        "model": model_digest(job.model),
-    }
-    if job.model is None:
-        sections |= {"kitnet": asdict(k.kitnet), "threshold": asdict(k.threshold), "scorer": asdict(k.scorer)}
-    return digest_of(sections, LAYOUTS)
+def _state_digest(config: Config) -> str:
+    """Of what every part of the state depends on; each model's part has a digest of its own."""
+    return digest_of({"connections": asdict(config.connections)}, LAYOUTS)

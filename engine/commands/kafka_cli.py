@@ -17,8 +17,11 @@ from engine.commands.options import (
     FILE,
     FILTER,
     INTERFACE,
+    MODELS,
+    TRACE,
     Speed,
     load_config,
+    selection,
 )
 from engine.errors import InputError, OutputError
 
@@ -115,25 +118,30 @@ def capture(
     "--out", type=click.Path(readable=False), help="Directory for scores-*.parquet and alerts.jsonl."
 )
 @click.option("--metrics-port", type=int, help="Serve /metrics, /healthz and /readyz on this port (0: any).")
-@click.option("--model", type=FILE, help="Score with this bundle, learn nothing.")
+@MODELS
+@TRACE
 @click.option("--instance", help="Name of this process in the group (static membership).")
 @click.option("--stop-at-end", is_flag=True, help="Process what the topic holds, then end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def detect(
     bus: str | None, group: str, state: str, config_file: Path | None, out: str | None, metrics_port: int | None,
-    model: Path | None, instance: str | None, stop_at_end: bool, as_json: bool,
+    models: tuple[str, ...], trace: tuple[str, ...], instance: str | None, stop_at_end: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Detect from Kafka, as a member of a consumer group whose state survives crashes."""
     config = load_config(config_file, bus__url=bus, metrics__port=metrics_port, output__directory=out)
     from engine.commands.detect import Detect, DetectJob
-    from engine.commands.summary import print_report
+    from engine.commands.models import chosen_models
+    from engine.commands.summary import print_report, shown_labels
 
-    process = Detect(DetectJob(config, group, state, model, instance, stop_at_end))
+    job = DetectJob(
+        config, group, state, chosen_models(config, models), instance, stop_at_end, selection(trace)
+    )
+    process = Detect(job)
     if process.server is not None:
         click.echo(f"metrics at {process.server.url}", err=True)
     with interrupts(process.stop):
         report = process.run()
-    print_report(report, config.labels.slice, as_json)
+    print_report(report, shown_labels(config.labels.slice, process.probes), as_json)
 
 
 @click.group()

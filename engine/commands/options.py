@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.errors import ConfigError
+
 if TYPE_CHECKING:
     from engine.config import Config
+    from engine.scoring.trace import Selection
 
 
 class FilePath(click.ParamType[Path]):
@@ -69,10 +73,55 @@ DURATION = click.option("--duration", type=Seconds(0, 1e9, min_open=True), help=
 FILTER = click.option("--filter", "expression", help="Capture filter, as tcpdump takes it.")
 
 
-def load_config(path: Path | None, **changes: Any) -> Config:
-    """The configuration of a file, with values of the command line in place of its own (``section__key``)."""
+LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
+LEARN = click.option(
+    "--learn",
+    type=int,
+    help="Learn from the first N packets (of each partition): 80 %, of which Kitsune's map takes an eighth; "
+    "calibrate with 20 %.",
+)
+MODELS = click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="[NAME=]FILE",
+    help="Score with this bundle as it is, as model NAME [default: the bundle's kind]; may be repeated.",
+)
+TRACE = click.option(
+    "--trace",
+    multiple=True,
+    metavar="SELECTOR",
+    help="Write every packet of the chosen connections and each model's score of it: a uid, probe=N or "
+    "label.NAME=VALUE; may be repeated. Needs --out.",
+)
+
+
+def learning(n: int | None, models: Sequence[str] = ()) -> int | None:
+    """What --learn says, checked. Raises ConfigError."""
+    if n is None:
+        return None
+    if models:
+        raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
+    if n < LEAST_LEARN:
+        raise ConfigError(f"--learn {n}: at least {LEAST_LEARN} packets are needed")
+    return n
+
+
+def selection(trace: Sequence[str]) -> Selection | None:
+    """What --trace says, None without it. Raises ConfigError."""
+    from engine.scoring.trace import parse_selectors
+
+    return parse_selectors(trace) if trace else None
+
+
+def load_config(path: Path | None, learn: int | None = None, **changes: Any) -> Config:
+    """The configuration of a file, with values of the command line in place of its own (``section__key``).
+
+    learn: packets that its models shall learn and calibrate with, None: as it says.
+    """
     from engine import config
 
-    return config.replace(
+    found = config.replace(
         config.load(path), "command line", {k.replace("__", "."): v for k, v in changes.items()}
     )
+    return found if learn is None else config.with_learning(found, learn)

@@ -1,123 +1,81 @@
-"""Where the parts are put together: what each command does, without the command line."""
+"""The score command put together: a feed through the embedded bus to detectors and sinks."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-import numpy as np
 from prometheus_client import generate_latest
 
-import engine
 from connectors.bus.memory import BusClosedError, MemoryBus
 from connectors.files.whole import write_whole
 from connectors.prometheus import MetricsServer, registry_of
-from engine.commands.bundles import KIND, build_detector, check_bundle_place, digest_of_file
-from engine.commands.reading import Progress, check_captures, frames, late_note
-from engine.config import BusSection, Config, MetricsSection, OutputSection
-from engine.consumer.file_sinks import AlertFile, ScoreFile, Top
+from engine.commands.feed import CaptureFeed, Feed, Replay
+from engine.commands.models import chosen_models, first_of
+from engine.commands.reading import Progress
+from engine.commands.run_summary import RunSummary, by_labels, fill, losses_of, stream_notes
+from engine.commands.summary import shown_labels
+from engine.config import Config
+from engine.consumer.file_sinks import AlertFile, ScoreFile, TraceFile
 from engine.consumer.intake import Intake
 from engine.consumer.outlet import Outlet
 from engine.consumer.segments import ScoreSegments
+from engine.consumer.top import Top
 from engine.consumer.worker import Every, Worker
 from engine.errors import ConfigError, InputError, OutputError
 from engine.labels.file import NO_PROBES, Labels, Slices
 from engine.metrics import Metrics, serve
-from engine.scoring.columns import label_names
-from engine.scoring.kitsune import KitsuneScorer
-from engine.sensor.publisher import LATENCY, Pace, Publisher, Sensor, replay
-from engine.types import NO_LOSS, PHASES
-from models.bundle import BundleError, pack
+from engine.scoring.batch import label_names
+from engine.scoring.building import ModelSpec, build_detector
+from engine.scoring.detector import Detector
+from engine.scoring.trace import Selection, Tracer, trace_notes
 
 METRICS_FILE = "metrics.prom"
 
 logger = logging.getLogger(__name__)
 
 
-class Live(Protocol):
-    """Publishes what passes an interface; engine/commands/watch.py has it."""
-
-    name: str  # of this run, for a folder
-
-    def publish(self, bus: MemoryBus) -> None:
-        """Publish until stopped. Raises InputError when the interface is gone, after what it gave."""
-
-    def stop(self) -> None:
-        """Take no more packets, and end."""
-
-
 @dataclass(frozen=True)
 class Job:
-    """One scoring run over captures through the embedded bus."""
+    """One scoring run through the embedded bus."""
 
     captures: Sequence[Path]
     config: Config
     labels: Labels | None = None
-    model: Path | None = None  # bundle to score with, frozen
+    models: Sequence[ModelSpec] | None = None  # to score with; None: those of the configuration
     speed: float = 0.0  # times real time; 0 = as fast as it goes
     progress: Progress | None = None
     linger: float = 0.0  # seconds the metrics endpoint stays up after the last packet
-    live: Live | None = None  # an interface instead of captures
-
-
-@dataclass
-class Summary:
-    """What a run came to."""
-
-    packets: int = 0
-    connections: int = 0
-    scored: int = 0
-    alarms: int = 0
-    alerts: int = 0
-    seconds: float = 0.0
-    phase: str = ""
-    threshold: float | None = None  # the greatest of the partitions'
-    least_threshold: float | None = None
-    losses: dict[str, int] = field(default_factory=dict)
-    top: list[dict[str, Any]] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    interrupted: bool = False
-    trained: bool = False  # a bundle was made: what alarmed while learning is of no interest
-    problem: str | None = None  # where a capture is damaged; what came before it is in the summary
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        values = asdict(self)
-        values["top"] = [
-            {
-                name: None if isinstance(value, float) and np.isnan(value) else value
-                for name, value in row.items()
-            }
-            for row in self.top
-        ]
-        return values
+    feed: Feed | None = None  # where packets come from, None: the captures
+    trace: Selection | None = None  # connections to trace, with an output directory
 
 
 class Scoring:
-    """Publisher, bus, detectors and sinks of one run, built and ready."""
+    """Feed, bus, detectors and sinks of one run, built and ready."""
 
     def __init__(self, job: Job) -> None:
         """Raises InputError, OutputError or ConfigError before anything is written."""
         config = job.config
         self.job = job
         self.probes = job.labels.probes if job.labels else NO_PROBES
+        self.specs = list(chosen_models(config) if job.models is None else job.models)
+        self.feed = job.feed or CaptureFeed(job.captures, config, job.labels, Replay(job.speed, job.progress))
         self._check()
         self.bus = MemoryBus(config.bus.partitions, config.bus.queue_blocks)
-        self.metrics = Metrics(tuple(config.labels.slice))
-        self.detectors = [build_detector(config, k, job.model) for k in range(config.bus.partitions)]
-        self.top = Top()
-        self.files: list[ScoreFile | AlertFile] = []
+        self.metrics = Metrics(tuple(config.labels.slice), {s.name: s.kind.bounds for s in self.specs})
+        names = [spec.name for spec in self.specs]
+        partitions = range(config.bus.partitions)
+        self.tracers = [Tracer(job.trace, names, self.probes, k) for k in partitions] if job.trace else []
+        self.detectors = [self._detector(k) for k in partitions]
+        self.top = Top(first_of(self.specs).name)
+        self.files: list[ScoreFile | AlertFile | TraceFile] = []
         self.segments: list[ScoreSegments] = []
         self.server: MetricsServer | None = None
         self._stopped = threading.Event()
-        self._publisher: Publisher | None = None
         try:
             self.server = serve(self.metrics.collector, config.metrics.host, config.metrics.port)
             self._open_files()
@@ -125,8 +83,13 @@ class Scoring:
             self.abort()
             raise
 
+    def _detector(self, partition: int) -> Detector:
+        tracer = self.tracers[partition] if self.tracers else None
+        return build_detector(partition, self.job.config.connections, self.specs, tracer)
+
     def _check(self) -> None:
-        check_captures(self.job.captures)
+        if self.job.trace is not None and self.job.config.output.directory is None:
+            raise ConfigError("--trace: needs --out DIR, where trace.parquet is written")
         if self.job.labels is None:
             return
         names = label_names(self.probes)
@@ -147,12 +110,14 @@ class Scoring:
             raise OutputError(f"{directory}: {error.strerror}") from error
         if (directory / METRICS_FILE).is_dir():
             raise OutputError(f"{directory / METRICS_FILE}: Is a directory")
-        live, name = self.job.live, self.job.config.sensor.name
-        if live is not None:
-            self.segments.append(ScoreSegments(directory / live.name, self.probes))
+        endless, name = self.feed.endless, self.job.config.sensor.name
+        if endless:
+            self.segments.append(ScoreSegments(directory / self.feed.name, self.probes))
         else:
             self.files.append(ScoreFile(directory / "scores.parquet", self.probes))
-        self.files.append(AlertFile(directory / "alerts.jsonl", self.probes, name, append=live is not None))
+        self.files.append(AlertFile(directory / "alerts.jsonl", self.probes, name, append=endless))
+        if self.tracers:
+            self.files.append(TraceFile(directory / "trace.parquet", self.tracers))
 
     def abort(self) -> None:
         """Leave nothing half written."""
@@ -162,38 +127,28 @@ class Scoring:
             self.server.close()
 
     def stop(self) -> None:
-        """End the captures early; what was published is still scored. A signal handler may call it."""
+        """End early; what was published is still scored. A signal handler may call it."""
         self._stopped.set()
-        if self.job.live is not None:
-            self.job.live.stop()
-        else:
+        self.feed.stop()
+        if not self.feed.endless:
             self.bus.end()
 
-    def run(self) -> Summary:
-        """Score everything, up to ``stop``. A damaged capture that gave packets is told of in the summary."""
-        config = self.job.config
-        slices = Slices(config.labels.slice, config.labels.max_values)
-        worker = Worker(
-            self.bus,
-            self.detectors,
-            Intake(self.metrics),
-            Outlet([self.top, *self.segments, *self.files], self.metrics, self.probes, slices),
-            (config.output.flush_connections, max(1, config.bus.queue_blocks // 2)),
-            Every(config.detect.flush_seconds, config.detect.snapshot_seconds) if self.job.live else None,
-        )
+    def run(self) -> RunSummary:
+        """Score everything, up to ``stop``. A damaged capture that gave packets is named in the summary."""
+        worker = self._worker()
         thread = threading.Thread(target=self._publish, name="publisher", daemon=True)
         began = time.perf_counter()
-        summary = Summary()
+        summary = RunSummary()
         thread.start()
         try:
             try:
                 worker.run()
             except InputError as error:
-                if self.job.live is None and not any(d.packets for d in self.detectors):
+                if not self.feed.endless and not any(d.packets for d in self.detectors):
                     raise
                 summary.problem = str(error)
                 worker.close()
-            summary.interrupted = self._stopped.is_set() and self.job.live is None
+            summary.interrupted = self._stopped.is_set() and not self.feed.endless
             summary.seconds = time.perf_counter() - began
             self._fill(summary)
             self._finish(summary)
@@ -203,8 +158,20 @@ class Scoring:
             self.abort()
             raise
         finally:
-            thread.join(timeout=1 if self.job.live is None else None)  # it may wait for a pipe
+            thread.join(timeout=None if self.feed.endless else 1)  # it may wait for a pipe
         return summary
+
+    def _worker(self) -> Worker:
+        config = self.job.config
+        slices = Slices(config.labels.slice, config.labels.max_values)
+        return Worker(
+            self.bus,
+            self.detectors,
+            Intake(self.metrics),
+            Outlet([self.top, *self.segments, *self.files], self.metrics, self.probes, slices),
+            (config.output.flush_connections, max(1, config.bus.queue_blocks // 2)),
+            Every(config.detect.flush_seconds, config.detect.snapshot_seconds) if self.feed.endless else None,
+        )
 
     def leave(self) -> None:
         """Keep the metrics endpoint for as long as the job wants it, up to ``stop``, then close it."""
@@ -214,85 +181,29 @@ class Scoring:
 
     def _publish(self) -> None:
         try:
-            if self.job.live is not None:
-                self.job.live.publish(self.bus)
-            else:
-                self._publish_captures()
+            self.feed.publish(self.bus)
             self.bus.end()
         except BusClosedError:
             return
         except BaseException as error:
             self.bus.end(error)
 
-    def _publish_captures(self) -> None:
-        config = self.job.config
-        sensor = Sensor(
-            config.sensor.name,
-            config.sensor.epoch or 0,
-            config.bus.block_packets,
-            config.decode,
-            self.job.labels,
-        )
-        publisher = self._publisher = Publisher(sensor, self.bus)
-        blocks = frames(self.job.captures, config.bus.block_packets, self.job.progress)
-        live = self.job.speed > 0 or any(str(path) == "-" for path in self.job.captures)
-        try:
-            replay(
-                blocks, publisher, Pace(self.job.speed, LATENCY if live else None, sleep=self._stopped.wait)
-            )
-        except InputError:  # what came before the damage is still scored
-            publisher.finish()
-            raise
-
-    def _fill(self, summary: Summary) -> None:
+    def _fill(self, summary: RunSummary) -> None:
         detectors = self.detectors
         summary.packets = sum(d.packets for d in detectors)
-        summary.connections, summary.scored, summary.alarms = (
-            self.top.connections, self.top.scored, self.top.alarms,
-        )  # fmt: skip
         summary.alerts = sum(f.alerts for f in self.files if isinstance(f, AlertFile))
-        losses = Counter({"dropped by the sensor": sum(d.dropped for d in detectors)})
-        losses["lost packets"] = sum(d.lost_packets for d in detectors)
-        losses["evicted connections"] = sum(d.tracker.counters["evicted"] for d in detectors)
-        for d in detectors:
-            losses.update({f"not read whole: {why}": n for why, n in d.unread.items() if why != NO_LOSS})
-        summary.losses = {name: n for name, n in losses.items() if n}
-        scorers = [s for d in detectors for s in d.scorers]
-        summary.phase = min((s.phase for s in scorers), key=PHASES.index)
-        thresholds = [s.threshold_value for s in scorers if not np.isnan(s.threshold_value)]
-        summary.threshold = max(thresholds) if thresholds else None
-        summary.least_threshold = min(thresholds) if thresholds else None
-        if summary.phase != "score":
-            config = self.job.config.kitsune
-            need = config.kitnet.map_samples + config.kitnet.learn_samples + config.scorer.calibrate_packets
-            most = max(s.kitnet.samples for s in scorers if isinstance(s, KitsuneScorer))
-            summary.notes.append(
-                f"the model is still in phase {summary.phase}: it learns from {need} packets a partition, "
-                f"and the fullest had {most}; --learn N makes do with fewer"
-            )
-        summary.notes += self._notes(summary)
-        summary.top = self.top.rows(self.probes)
-
-    def _notes(self, summary: Summary) -> list[str]:
-        notes = []
-        kitsunes = [s for d in self.detectors for s in d.scorers if isinstance(s, KitsuneScorer)]
-        fitted = [s.threshold for s in kitsunes if s.threshold is not None]
-        if guessed := [t for t in fitted if not t.sufficient]:
-            t = min(guessed, key=lambda t: t.n)
-            notes.append(
-                f"the threshold is a guess: {t.n} connections are too few for a false-positive rate of "
-                f"{t.false_positive_rate:g} (kitsune.threshold)"
-            )
-        late = sum(d.tracker.counters["late_packets"] for d in self.detectors)
-        if note := late_note(late, summary.packets):
-            notes.append(note)
-        if self.job.labels is not None and self.job.live is None:
-            n = self._publisher.labelled if self._publisher else 0
+        summary.losses = losses_of(detectors)
+        fill(summary, self.specs, detectors, self.top)
+        summary.notes += stream_notes(detectors, summary.packets)
+        summary.notes += trace_notes(self.tracers)
+        if (n := self.feed.labelled) is not None:
             what = f"{n:,} of {summary.packets:,} packets match a label"
-            notes.append(what if n else f"{what}: are its addresses and times those of the captures?")
-        return notes
+            summary.notes.append(what if n else f"{what}: are its addresses and times those of the captures?")
+        summary.top = self.top.rows(self.probes)
+        shown = shown_labels(self.job.config.labels.slice, self.probes)
+        summary.labels = by_labels(self.top, self.probes, shown) if shown else []
 
-    def _finish(self, summary: Summary) -> None:
+    def _finish(self, summary: RunSummary) -> None:
         summary.files += [str(segment.directory) for segment in self.segments]
         for file in self.files:
             file.close()
@@ -307,51 +218,9 @@ class Scoring:
             summary.files.append(str(path))
 
 
-def score(job: Job) -> Summary:
-    """Score captures through the embedded bus. Raises WiresondeError; see also ``Summary.problem``."""
+def score(job: Job) -> RunSummary:
+    """Score captures through the embedded bus. Raises WiresondeError; see also ``RunSummary.problem``."""
     scoring = Scoring(job)
     summary = scoring.run()
     scoring.leave()
-    return summary
-
-
-def train_kitsune(
-    captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None
-) -> Summary:
-    """Learn from captures that hold nothing but normal traffic, and write the bundle and nothing else."""
-    check_bundle_place(out)
-    alone = {"output": OutputSection(), "metrics": MetricsSection(), "bus": BusSection()}
-    scoring = Scoring(Job(captures, config.model_copy(update=alone), progress=progress))
-    summary = scoring.run()
-    summary.trained, summary.top = True, []
-    learned = config.kitsune.kitnet.map_samples + config.kitsune.kitnet.learn_samples
-    learned += config.kitsune.scorer.calibrate_packets
-    if summary.problem is not None:
-        raise InputError(f"{summary.problem}; no bundle was written")
-    scorer = scoring.detectors[0].scorers[0]
-    assert isinstance(scorer, KitsuneScorer)
-    if scorer.threshold is None:
-        raise InputError(f"{summary.notes[0]}; no bundle was written")
-    k = config.kitsune
-    sections = {
-        "kitnet": asdict(scorer.kitnet.config),
-        "features": {"lambdas": list(k.features.lambdas)},
-        "scorer": asdict(k.scorer),
-        "threshold": asdict(scorer.threshold),
-    }
-    provenance = {
-        "wiresonde": engine.__version__,
-        "version": scorer.version,
-        "packets": min(summary.packets, learned),
-        "captures": [
-            {"name": path.name, "sha256": digest_of_file(path)} for path in captures if path.is_file()
-        ],
-    }
-    try:
-        write_whole(out, pack(scorer.kitnet.state(), sections, provenance, kind=KIND))
-    except BundleError as error:
-        raise OutputError(f"{out}: {error}") from error
-    except OSError as error:
-        raise OutputError(f"{out}: {error.strerror or error}") from error
-    summary.files.append(str(out))
     return summary

@@ -4,83 +4,147 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from engine.commands.score import Summary
+from engine.commands.run_summary import ATTACK, ModelSummary, RunSummary, is_attack
 from engine.labels.file import NO_PROBES, Probes
-from engine.scoring.columns import label_names
-
-if TYPE_CHECKING:  # at run time it would bring Kafka along
-    from engine.commands.detect import DetectReport
+from engine.scoring.batch import label_names
 
 MOST_LABELS = 3  # shown beside a connection
+MOST_ROWS = 12  # of a table of labels or pairs of hosts
 
 
 def shown_labels(slices: Sequence[str], probes: Probes = NO_PROBES) -> list[str]:
-    """The labels worth a column: those that the configuration made slices, else the first few."""
+    """The labels worth a column: those that the configuration made slices, else the first few; always ``attack``."""
     names = label_names(probes)
-    return [name for name in slices if name in names] or names[:MOST_LABELS]
+    shown = [name for name in slices if name in names] or names[:MOST_LABELS]
+    return shown if ATTACK in shown or ATTACK not in names else [*shown, ATTACK]
 
 
-def print_summary(summary: Summary, labels: Sequence[str] = (), console: Console | None = None) -> None:
-    """Print to stdout: what was read, lost and found, and the most anomalous connections with some labels."""
+def print_summary(summary: RunSummary, labels: Sequence[str] = (), console: Console | None = None) -> None:
+    """Print to stdout: what was read, lost and found, who alarmed whom, and the most anomalous connections."""
     console = console or Console(highlight=False)
     with console.capture() as captured:
-        for name, value in _facts(summary):
-            console.print(f"[bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
-        if summary.top:
-            table = _top(summary, labels)
-            whole = Measurement.get(console, console.options.update(max_width=1000), table).maximum
-            console.width = max(console.width, whole)  # a terminal that is too narrow wraps, nothing is cut
-            console.print(table)
+        render_summary(summary, labels, console)
     click.echo(captured.get(), nl=False)
 
 
-def print_report(report: DetectReport, slices: Sequence[str], as_json: bool) -> None:
+def render_summary(summary: RunSummary, labels: Sequence[str], console: Console) -> None:
+    """The same on a console."""
+    for name, value in _facts(summary):
+        console.print(f"[bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
+    tables = []
+    if summary.labels:
+        tables.append(labels_table(summary.labels, "Alarms by label"))
+    if summary.alarm_pairs and not summary.trained:
+        tables.append(_pairs(summary))
+    if summary.top:
+        tables.append(_top(summary, labels))
+    for table in tables:
+        print_whole(table, console)
+
+
+def print_whole(table: RenderableType, console: Console) -> None:
+    """Print a table as wide as it is: a terminal that is too narrow wraps, nothing is cut."""
+    whole = Measurement.get(console, console.options.update(max_width=1000), table).maximum
+    console.width = max(console.width, whole)
+    console.print(table)
+
+
+def print_report(summary: RunSummary, labels: Sequence[str], as_json: bool) -> None:
     """Print what a detector on Kafka did."""
     if as_json:
-        click.echo(json.dumps(asdict(report), default=str))
+        click.echo(json.dumps(summary.as_json(), default=str))
         return
-    summary = Summary(
-        packets=report.packets, connections=report.connections, scored=report.scored, alarms=report.alarms,
-        seconds=report.seconds, losses={k: n for k, n in report.counters.items() if n}, top=report.top,
-        threshold=report.top[0]["threshold"] if report.top else None,
-    )  # fmt: skip
-    held = ", ".join(f"{p} up to {offset}" for p, offset in report.partitions.items()) or "none"
+    held = ", ".join(f"{p} up to {offset}" for p, offset in summary.partitions.items()) or "none"
     summary.notes.append(f"partitions held at the end: {held}")
-    names = [
-        k.removeprefix("label.") for k in (report.top[0] if report.top else {}) if k.startswith("label.")
-    ]
-    print_summary(summary, [n for n in slices if n in names] or names[:MOST_LABELS])
+    print_summary(summary, labels)
 
 
-def _facts(summary: Summary) -> list[tuple[str, str]]:
+def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     rate = summary.packets / summary.seconds if summary.seconds > 0 else 0.0
-    bound = "none yet" if summary.threshold is None else f"above {summary.threshold:.4f}"
-    least = summary.least_threshold
-    if summary.threshold is not None and least is not None and least < summary.threshold:
-        bound = f"above {least:.4f} to {summary.threshold:.4f}, by partition"
     losses = ", ".join(f"{name} {n:,}" for name, n in summary.losses.items()) or "none"
-    facts = [
-        ("packets", f"{summary.packets:,} in {summary.seconds:.2f} s ({rate:,.0f} a second)"),
-        ("connections", f"{summary.connections:,}, of which {summary.scored:,} scored"),
-        ("threshold", bound) if summary.trained else ("alarms", f"{summary.alarms:,} connections ({bound})"),
-        ("losses", losses),
-    ]
+    facts = [("packets", f"{summary.packets:,} in {summary.seconds:.2f} s ({rate:,.0f} a second)")]
+    models = summary.models
+    if len(models) > 1:
+        facts.append(("connections", f"{summary.connections:,}"))
+        facts += [(name, _model(model)) for name, model in models.items()]
+    else:
+        bound = _bound(summary.threshold, summary.least_threshold)
+        facts.append(("connections", f"{summary.connections:,}, of which {summary.scored:,} scored"))
+        alarms = ("alarms", f"{summary.alarms:,} connections ({bound})")
+        facts.append(("threshold", bound) if summary.trained else alarms)
+    facts.append(("losses", losses))
     if summary.interrupted:
         facts.append(("interrupted", "the captures were not read to their end"))
     facts += [("note", note) for note in summary.notes]
     return facts + [("written", file) for file in summary.files]
 
 
-def _top(summary: Summary, shown: Sequence[str]) -> Table:
+def _model(model: ModelSummary) -> str:
+    what = (
+        f"{model.scored:,} scored, {model.alarms:,} alarms ({_bound(model.threshold, model.least_threshold)})"
+    )
+    return f"shadow: {what}" if model.shadow else what
+
+
+def _bound(threshold: float | None, least: float | None) -> str:
+    if threshold is None:
+        return "none yet"
+    if least is not None and least < threshold:
+        return f"above {least:.4f} to {threshold:.4f}, by partition"
+    return f"above {threshold:.4f}"
+
+
+def labels_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+    """Connections and alarms by label. rows: ``label.NAME`` …, connections, scored, alarms."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None)
+    names = [name for name in rows[0] if name.startswith("label.")]
+    for name in names:
+        table.add_column(name.removeprefix("label."), no_wrap=True)
+    for name in ("connections", "scored", "alarms", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    known = f"label.{ATTACK}" in names
+    if known:
+        table.add_column("", no_wrap=True)
+    for row in rows[:MOST_ROWS]:
+        share = f"{row['alarms'] / row['scored']:.1%}" if row["scored"] else "-"
+        cells = [
+            *(printable(row[name] or "") for name in names),
+            f"{row['connections']:,}",
+            f"{row['scored']:,}",
+        ]
+        cells += [f"{row['alarms']:,}", share]
+        if known:
+            cells.append("hits" if is_attack(row[f"label.{ATTACK}"]) else "false alarms")
+        table.add_row(*cells)
+    if len(rows) > MOST_ROWS:
+        table.caption = f"and {len(rows) - MOST_ROWS:,} more"
+        table.caption_justify = "left"
+    return table
+
+
+def _pairs(summary: RunSummary) -> Table:
+    table = Table(title="Alarms by hosts", title_justify="left", title_style="bold", box=None)
+    for name in ("alarms", "originator", "responder", "ports", ""):
+        table.add_column(name, justify="right" if name == "alarms" else "left", no_wrap=True)
+    for pair in summary.alarm_pairs[:MOST_ROWS]:
+        ports = ", ".join(str(port) for _, port in pair["ports"][:3]) if len(pair["ports"]) < 4 else "many"
+        unsure = pair["uncertain"]
+        word = "" if not unsure else "originator uncertain"
+        if 0 < unsure < pair["alarms"]:
+            word += f" in {unsure:,}"
+        table.add_row(f"{pair['alarms']:,}", pair["originator"], pair["responder"], ports, word)
+    return table
+
+
+def _top(summary: RunSummary, shown: Sequence[str]) -> Table:
     table = Table(title="Most anomalous connections", title_justify="left", title_style="bold", box=None)
     add_connection_columns(table)
     for name in shown:
@@ -89,7 +153,7 @@ def _top(summary: Summary, shown: Sequence[str]) -> Table:
     for row in summary.top:
         cells = [
             *connection_cells(row),
-            *(escape(_printable(row[f"label.{name}"] or "")) for name in shown),
+            *(printable(row[f"label.{name}"] or "") for name in shown),
             row["community_id"],
         ]
         table.add_row(*cells)
@@ -115,9 +179,9 @@ def connection_cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
-def _printable(text: str) -> str:
-    """Text without what a terminal would obey."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+def printable(text: str) -> str:
+    """Text without what a terminal would obey, in rich's markup."""
+    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 
 def _endpoint(host: str, port: int) -> str:

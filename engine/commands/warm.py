@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from connectors.bus.memory import MemoryBus
 from connectors.files.frames import FrameBlock
-from engine.commands.bundles import build_detector
 from engine.config import Config
 from engine.consumer.intake import Intake
 from engine.metrics import Metrics
+from engine.scoring.building import ModelSpec, build_detector, small_spec
 from engine.sensor.pseudonyms import Pseudonymiser
 from engine.sensor.publisher import Publisher, Sensor
 from engine.types import empty_packets
@@ -25,19 +25,20 @@ PACKETS = 512
 NOTABLE = 5.0  # seconds; the compiled kernels of an earlier start take one
 
 
-def warm_up(config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+def warm_up(config: Config, models: Sequence[ModelSpec], clock: Callable[[], float] = time.monotonic) -> None:
     """Run all kernels between frames and rows once, on made-up packets: about a minute the first time."""
     began = clock()
-    small = _small(config)
+    connections = replace(config.connections, capacity=1024)
+    specs = [small_spec(spec) for spec in models]
     bus = warm_up_sensor(config)
-    detectors = [build_detector(small, partition) for partition in range(bus.partitions)]
+    detectors = [build_detector(partition, connections, specs) for partition in range(bus.partitions)]
     intake = Intake(Metrics())
     for detector in detectors:
         intake.adopt(detector)
     for message in bus.poll(0.0, 1 << 10) or []:
         intake.take(message)
     for detector in detectors:
-        detector.flush(0)
+        detector.flush()
         detector.restore(detector.state())
     if (took := clock() - began) > NOTABLE:
         logger.info("kernels compiled seconds=%.0f", took)
@@ -53,20 +54,6 @@ def warm_up_sensor(config: Config) -> MemoryBus:
     if config.privacy.pseudonym_key is not None:
         Pseudonymiser(bytes(32), 256).apply(empty_packets(1))
     return bus
-
-
-def _small(config: Config) -> Config:
-    """The same models, soon through all their phases and with small tables."""
-    k = config.kitsune
-    kitsune = k.model_copy(
-        update={
-            "features": replace(k.features, flows=1024),
-            "kitnet": replace(k.kitnet, map_samples=50, learn_samples=50),
-            "scorer": replace(k.scorer, calibrate_packets=50),
-        }
-    )
-    connections = replace(config.connections, capacity=1024)
-    return config.model_copy(update={"kitsune": kitsune, "connections": connections})
 
 
 def _frames() -> Iterator[FrameBlock]:

@@ -6,10 +6,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -19,12 +18,15 @@ from rich.text import Text
 
 from connectors.bus.memory import MemoryBus
 from connectors.live.settings import CaptureLostError
-from engine.commands.score import Job, Scoring, Summary
+from engine.commands.models import chosen_models
+from engine.commands.run_summary import RunSummary
+from engine.commands.score import Job, Scoring
 from engine.commands.summary import add_connection_columns, connection_cells
 from engine.commands.warm import warm_up
 from engine.config import Config
 from engine.errors import InputError
 from engine.labels.file import Labels
+from engine.scoring.building import ModelSpec
 from engine.sensor.live import (
     CaptureReport,
     Source,
@@ -43,6 +45,9 @@ SHOWN = 8  # connections
 
 class Tap:
     """A live source that publishes to the embedded bus; while that is full, the kernel's ring takes what comes."""
+
+    endless = True
+    labelled = None
 
     def __init__(self, source: Source, interface: str, config: Config, labels: Labels | None) -> None:
         """The name is the time of the start, UTC, the interface and the process."""
@@ -73,7 +78,7 @@ class WatchJob:
     interface: str
     config: Config
     labels: Labels | None = None
-    model: Path | None = None
+    models: Sequence[ModelSpec] | None = None  # to score with; None: those of the configuration
     duration: float | None = None  # seconds; None: until stopped
 
 
@@ -83,12 +88,13 @@ class Watch:
     def __init__(self, job: WatchJob) -> None:
         """Raises InputError, OutputError or ConfigError before a packet is taken."""
         self._job, self.interface = job, job.interface
-        warm_up(job.config)
+        models = chosen_models(job.config) if job.models is None else job.models
+        warm_up(job.config, models)
         self.source = open_source(job.interface, job.config.capture, logger.warning)
         try:
             give_up_privileges(job.config.privacy.user)
             self.tap = Tap(self.source, job.interface, job.config, job.labels)
-            self.scoring = Scoring(Job((), job.config, job.labels, job.model, live=self.tap))
+            self.scoring = Scoring(Job((), job.config, job.labels, models, feed=self.tap))
         except BaseException:
             self.source.close()
             raise
@@ -97,7 +103,7 @@ class Watch:
         """Take no more packets; what was taken is scored. A signal handler may call it."""
         self.tap.stop()
 
-    def run(self) -> tuple[CaptureReport, Summary]:
+    def run(self) -> tuple[CaptureReport, RunSummary]:
         """Score until stopped."""
         timer = threading.Timer(self._job.duration or 0.0, self.stop)
         timer.daemon = True
@@ -155,14 +161,17 @@ class _Frame:
             self._rate = (counters.received - self._received) / (now - self._looked)
             self._received, self._looked = counters.received, now
         tables = [d.tracker.counters for d in scoring.detectors]
-        phases = sorted({s.phase for d in scoring.detectors for s in d.scorers})
         facts: dict[str, str] = {
             "packets": f"{counters.received:,} ({self._rate:,.0f} a second)",
             "dropped": f"ring {counters.ring:,}, kernel {counters.kernel:,}",
             "connections": f"{sum(t['live'] for t in tables):,} live, {scoring.top.connections:,} ended",
-            "alarms": f"{scoring.top.alarms:,}",
-            "phase": ", ".join(phases),
         }
+        for spec in scoring.specs:
+            phases = sorted({s.phase for d in scoring.detectors for s in d.scorers if s.name == spec.name})
+            alarms = scoring.top.models[spec.name].alarms if spec.name in scoring.top.models else 0
+            facts[spec.name] = f"{', '.join(phases)}; {alarms:,} alarms" + (
+                " (shadow)" if spec.shadow else ""
+            )
         lines = Table.grid(padding=(0, 2))
         for name, value in facts.items():
             lines.add_row(Text(name, style="bold"), value)
@@ -171,9 +180,11 @@ class _Frame:
 
     @staticmethod
     def _top(scoring: Scoring) -> Table:
-        table = Table(box=None, title="highest scores", title_justify="left", title_style="bold")
+        table = Table(
+            box=None, title="highest scores of the last minute", title_justify="left", title_style="bold"
+        )
         add_connection_columns(table)
-        rows: list[dict[str, Any]] = scoring.top.rows(scoring.probes)[:SHOWN]
+        rows: list[dict[str, Any]] = scoring.top.recent(scoring.probes)[:SHOWN]
         for row in rows:
             table.add_row(*connection_cells(row))
         return table

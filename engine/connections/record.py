@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.connections.columns import CONNECTION_COLUMNS, schema_of
 from engine.connections.layout import (
     FLAG_DROPPED,
     FLAG_FLIPPED,
@@ -31,6 +32,7 @@ from engine.connections.layout import (
 from engine.connections.track_kernels import ICMP, ICMP6, TCP, UDP
 from engine.types import Rows
 
+CONNECTION_SCHEMA = schema_of(CONNECTION_COLUMNS)
 V4_PREFIX = np.uint64(0xFFFF)
 PROTO_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 SIDE_COUNTERS = {  # our name -> SIDE fields that add up to it
@@ -265,7 +267,7 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
         "ending": pa.array([Ending(e).name.lower() for e in rows["ending"].tolist()], pa.string()),
         "probe": rows["probe"],
     }
-    return pa.table(columns)
+    return pa.table([columns[name] for name in CONNECTION_SCHEMA.names], schema=CONNECTION_SCHEMA)
 
 
 def json_lines(table: pa.Table) -> Iterator[str]:

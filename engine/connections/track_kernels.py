@@ -190,6 +190,14 @@ def fragment_entry(t: Table, p: Packets, i: Int) -> tuple[Int, Int]:
 
 
 @kernel
+def mark(closed_at: NDArray[np.int64], noted: Int, n_closed: Int, i: Int) -> Int:
+    """Write packet i to the places noted..n_closed; gives n_closed."""
+    for k in range(noted, n_closed):
+        closed_at[k] = i
+    return n_closed
+
+
+@kernel
 def track(
     t: Table,
     p: Packets,
@@ -201,16 +209,19 @@ def track(
     flags_out: NDArray[np.uint8],
     segment_out: NDArray[np.uint8],
     closed: NDArray[np.int32],
+    closed_at: NDArray[np.int64],
 ) -> tuple[Int, Int]:
     """Account packets from ``begin`` on; stops early when ``closed`` is full, to be called ``again`` from there.
 
     t: changed in place. slot_out, flags_out, segment_out: (n,) receive each packet's connection (-1 = none),
     PACKET_ bits and Segment. closed: receives the slots of connections that ended, in order; their rows stay
-    until they are released. Returns the first packet not accounted, and the number of closed.
+    until they are released. closed_at: receives the packet at which each ended.
+    Returns the first packet not accounted, and the number of closed.
     """
-    n_closed = 0
+    n_closed = noted = 0
     for i in range(begin, p.ts.size):
         ts = p.ts[i]
+        noted = mark(closed_at, noted, n_closed, i - 1)
         if not again or i > begin:  # else its time was taken before the stop
             if step(t.clock, ts) != 0:
                 rewind(t)
@@ -219,8 +230,10 @@ def track(
         if t.clock[NOW] >= t.clock[NEXT_EXPIRY]:
             n_closed = expire(t, timeouts, closed, n_closed)
             if n_closed < 0:
+                mark(closed_at, noted, -1 - n_closed, i)
                 return i, -1 - n_closed
         if closed.size - n_closed < 3:  # room for an eviction, and for a reuse or two that lapsed
+            mark(closed_at, noted, n_closed, i)
             return i, n_closed
         now = max(t.clock[NOW], t.clock[LEAPT])  # what a leap touches waits from there, if it comes true
         leaps = t.clock[LEAPT] == ts and ts > t.clock[NOW]  # not believed, but by its own connection
@@ -320,6 +333,7 @@ def track(
         if p.probe[i]:
             row["probe"] = p.probe[i]
         slot_out[i] = slot
+    mark(closed_at, noted, n_closed, p.ts.size - 1)
     return p.ts.size, n_closed
 
 

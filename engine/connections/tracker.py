@@ -38,6 +38,8 @@ class Tracked:
     flags: NDArray[np.uint8]  # PACKET_ bits
     segment: NDArray[np.uint8]  # Segment
     closed: NDArray[np.int32]  # slots of the connections that ended, in order
+    closed_at: NDArray[np.int64]  # row, counted from begin, of the packet at which each of them ended
+    number: int = 0  # of the first of these packets among all that were tracked
 
 
 class Tracker:
@@ -47,31 +49,38 @@ class Tracker:
         """``spare``: closed connections that may wait to be handed over at a time."""
         self.config = config or TrackerConfig()
         self.table = allocate(self.config.capacity, spare, self.config.holes)
-        self._closed = np.zeros(spare, np.int32)
+        self._closed, self._closed_at = np.zeros(spare, np.int32), np.zeros(spare, np.int64)
         self._timeouts = self.config.timeouts()
         self._ports = self.config.server_ports()
 
-    def track(self, p: Packets) -> Iterator[Tracked]:
-        """Account all packets of p. What ``closed`` names may be read until the next step."""
+    def track(self, p: Packets, number: int = 0) -> Iterator[Tracked]:
+        """Account all packets of p. What ``closed`` names may be read until the next step.
+
+        number: of the first packet among all of the stream.
+        """
         n, begin, again = p.ts.size, 0, False
         slot, flags, kind = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8)
         while begin < n:
             with np.errstate(over="ignore"):  # hashes wrap; numpy says so when kernels run uncompiled
                 end, n_closed = track(
-                    self.table, p, begin, again, self._timeouts, self._ports, slot, flags, kind, self._closed
-                )
-            closed = self._closed[:n_closed]
+                    self.table, p, begin, again, self._timeouts, self._ports, slot, flags, kind,
+                    self._closed, self._closed_at,
+                )  # fmt: skip
+            closed, at = self._closed[:n_closed], self._closed_at[:n_closed] - begin
             settle(self.table, closed)
-            yield Tracked(begin, end, slot[begin:end], flags[begin:end], kind[begin:end], closed)
+            yield Tracked(
+                begin, end, slot[begin:end], flags[begin:end], kind[begin:end], closed, at, number + begin
+            )
             release(self.table, closed)
             begin, again = end, True
 
-    def advance(self, now: int) -> Iterator[NDArray[np.int32]]:
-        """Let event time reach ``now``, as a sensor believes it, without a packet.
-
-        Yields the slots of connections that end by it.
-        """
+    def believe(self, now: int) -> int:
+        """Let event time reach ``now``, as a sensor believes it, without a packet; gives event time."""
         believe(self.table.clock, now)
+        return int(self.table.clock[NOW])
+
+    def expire(self) -> Iterator[NDArray[np.int32]]:
+        """Yields the slots of connections that event time has ended."""
         more = True
         while more:
             n_closed = expire(self.table, self._timeouts, self._closed, 0)

@@ -1,36 +1,19 @@
-"""Where scores of connections go: Parquet, alerts, and the summary that a command prints."""
+"""Where scores of connections go on disk: scores and traces as Parquet, alerts as lines of JSON."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
-from connectors.files.alerts import COLUMNS, JsonLines, to_ecs
+from connectors.files.alerts import JsonLines
 from connectors.files.parquet import ParquetFile
-from engine.connections.layout import CONNECTION, SIDE
+from engine.consumer.alerts import alert_documents
 from engine.consumer.outlet import Spans
 from engine.errors import OutputError
 from engine.labels.file import Probes
-from engine.scoring.columns import as_dicts, score_table
-from engine.types import SCORE, ScoreBatch, choose
-
-
-def alert_documents(batch: ScoreBatch, probes: Probes, observer: str) -> list[dict[str, Any]]:
-    """ECS documents of the alarms that begin in a batch."""
-    begins = batch.scores["begins"]
-    if not begins.any():
-        return []
-    table = score_table(batch, probes).filter(pa.array(begins.copy()))
-    wanted = [name for name in table.column_names if name in COLUMNS or name.startswith("label.")]
-    return [to_ecs(row, observer) for row in as_dicts(table.select(wanted))]
-
-
-def no_scores() -> ScoreBatch:
-    """A batch without rows, for a schema."""
-    return ScoreBatch("", "", np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE), np.zeros(0, SCORE))
+from engine.scoring.batch import ScoreBatch, label_names
+from engine.scoring.columns import score_schema, score_table
+from engine.scoring.trace import Tracer, trace_schema
 
 
 class ScoreFile:
@@ -41,7 +24,7 @@ class ScoreFile:
         self.path = path
         self._probes = probes
         try:
-            self._file = ParquetFile(path, score_table(no_scores(), probes).schema)
+            self._file = ParquetFile(path, score_schema(label_names(probes)))
         except OSError as error:
             raise _failed(path, error) from error
 
@@ -117,44 +100,43 @@ class AlertFile:
         self._file.abort()
 
 
-class Top:
-    """Sink: counts, and keeps the most anomalous connections."""
+class TraceFile:
+    """Sink: the packets of traced connections that have ended, as Parquet."""
 
-    def __init__(self, most: int = 10) -> None:
-        self._most = most
-        self._best: list[ScoreBatch] = []  # of one connection each
-        self.connections = 0
-        self.scored = 0
-        self.alarms = 0
+    def __init__(self, path: Path, tracers: Sequence[Tracer]) -> None:
+        """``tracers``: of all partitions, with the same models. Raises OutputError when the file cannot be begun."""
+        self.path = path
+        self._tracers = tracers
+        try:
+            self._file = ParquetFile(path, trace_schema(tracers[0].models))
+        except OSError as error:
+            raise _failed(path, error) from error
 
     def write(self, batch: ScoreBatch) -> None:
-        """Count ended connections and keep those with the greatest scores."""
-        final, scored = batch.scores["final"], batch.scores["scored"] > 0
-        self.connections += int(final.sum())
-        self.alarms += int((batch.scores["alarm"] & final).sum())
-        ended = np.flatnonzero(final & scored)
-        self.scored += ended.size
-        order = np.lexsort((batch.rows["start"][ended], -batch.scores["score"][ended]))
-        most = ended[order[: self._most]]
-        self._best += [choose(batch, most[k : k + 1]) for k in range(most.size)]
-        self._best.sort(key=lambda b: (-b.scores["score"][0], b.rows["start"][0]))
-        del self._best[self._most :]
+        """Nothing: packets come with ``flush``."""
 
-    def flush(self, spans: Spans) -> None:
-        """Nothing."""
+    def flush(self, spans: Spans) -> None:  # noqa: ARG002 -- whatever has ended
+        """Append what is ready."""
+        try:
+            for tracer in self._tracers:
+                if (table := tracer.drain()).num_rows:
+                    self._file.write(table)
+        except OSError as error:
+            raise _failed(self.path, error) from error
 
     def sync(self, partition: int) -> None:
-        """Nothing."""
+        """Nothing: the file appears whole, at the end."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Make the file appear."""
+        try:
+            self._file.close()
+        except OSError as error:
+            raise _failed(self.path, error) from error
 
     def abort(self) -> None:
-        """Nothing."""
-
-    def rows(self, probes: Probes) -> list[dict[str, Any]]:
-        """The kept connections, greatest score first."""
-        return [row for batch in self._best for row in as_dicts(score_table(batch, probes))]
+        """Leave nothing behind."""
+        self._file.abort()
 
 
 def _failed(path: Path, error: OSError) -> OutputError:

@@ -14,8 +14,8 @@ from connectors.prometheus import Series
 from engine import wire
 from engine.errors import StateError
 from engine.metrics import Metrics
+from engine.scoring.batch import PHASES, ScoreBatch
 from engine.scoring.detector import Detector
-from engine.types import PHASES, ScoreBatch
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ class Intake:
         self._gone: Counter[tuple[str, str]] = Counter()  # counted here by detectors that left
         self._metrics = metrics
         self._dead_letter = dead_letter
+        self.packets = 0  # taken from messages
+        self.unreadable = 0  # messages that held no packet block
 
     def take(self, message: Message) -> list[ScoreBatch]:
         """Rows that a message gives. One that cannot be read is counted, put away, and gives none.
@@ -45,6 +47,7 @@ class Intake:
             raise StateError(f"{where}: {error}; upgrade this detector before it goes on") from error
         except CodecError as error:
             logger.warning("message skipped: %s error=%s", where, error)
+            self.unreadable += 1
             with self._metrics.collector.lock:
                 self._metrics.unreadable.add((), 1)
             if self._dead_letter is not None:
@@ -52,7 +55,8 @@ class Intake:
             return []
         detector = self.detectors[message.partition]
         dropped, unread = detector.dropped, detector.unread.copy()
-        rows = detector.process(block, message.offset)
+        rows = detector.process(block)
+        self.packets += len(block)
         with self._metrics.collector.lock:
             self._metrics.packets.add((block.sensor,), len(block))
             self._metrics.blocks.add((block.sensor,), 1)
@@ -73,12 +77,17 @@ class Intake:
             self._gone.update(_counts(detector))
             self._gone.subtract(self._before.pop(partition))
 
-    def measure(self) -> None:
-        """Bring the metrics of the detectors' state up to date."""
+    def totals(self) -> Counter[tuple[str, str]]:
+        """What was counted here, by name of the metric and model."""
         totals = Counter(self._gone)
         for partition, detector in self.detectors.items():
             totals.update(_counts(detector))
             totals.subtract(self._before[partition])
+        return totals
+
+    def measure(self) -> None:
+        """Bring the metrics of the detectors' state up to date."""
+        totals = self.totals()
         m, detectors = self._metrics, list(self.detectors.values())
         with m.collector.lock:
             m.live.set((), sum(d.tracker.counters["live"] for d in detectors))
@@ -102,7 +111,7 @@ def _counts(detector: Detector) -> Counter[tuple[str, str]]:
         ("lost_packets", ""): detector.lost_packets, ("repeated_packets", ""): detector.repeated_packets,
     }  # fmt: skip
     for scorer in detector.scorers:
-        counters = scorer.counters()
+        counters = detector.counters(scorer)
         found["flows_evicted", scorer.name] = counters.get("flows_evicted", 0)
         found["out_of_range", scorer.name] = counters.get("out_of_range", 0)
     return Counter(found)

@@ -312,7 +312,7 @@ class Member:
             self._snapshot(partition)
             self._writer.wait()
             if ended and self._config.end_connections:
-                self._outlet.end(partition, held.next, held.detector.flush(held.next))
+                self._outlet.end(partition, held.next, held.detector.flush())
         self._committed()
         self._flush()
         for partition in self._held:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engine.labels.file import Probes, Slices
 from engine.metrics import Metrics
-from engine.types import ScoreBatch, join
+from engine.scoring.batch import Records, ScoreBatch, join
 
+LEARNING = "learning"  # in metrics, the version of a model that has no threshold yet
 FLUSHED_ROW = 1 << 31  # first row number of connections that the end of the log ends
 
 Spans = Mapping[int, tuple[int, int]]  # partition -> offsets first..next
@@ -49,7 +51,7 @@ class Outlet:
         self._probes = probes
         self._slices = slices
         self._resolve = resolve
-        self._waiting: dict[tuple[str, str], list[ScoreBatch]] = {}
+        self._waiting: list[ScoreBatch] = []
         self._spans: dict[int, tuple[int, int]] = {}
         self.rows = 0  # waiting
         self.messages = 0  # waiting to be flushed
@@ -69,11 +71,13 @@ class Outlet:
         self._cover(partition, after, after)
 
     def _take(self, partition: int, offset: int, batches: Sequence[ScoreBatch], first_row: int) -> None:
+        next_row: dict[str, int] = {}  # numbered by model, so that one beside another changes no identity
         for batch in batches:
+            first = next_row.get(batch.model, first_row)
             batch.scores["partition"], batch.scores["offset"] = partition, offset
-            batch.scores["row"] = np.arange(first_row, first_row + len(batch))
-            first_row += len(batch)
-            self._waiting.setdefault((batch.model, batch.version), []).append(batch)
+            batch.scores["row"] = np.arange(first, first + len(batch))
+            next_row[batch.model] = first + len(batch)
+            self._waiting.append(batch)
             self.rows += len(batch)
 
     def _cover(self, partition: int, first: int, after: int) -> None:
@@ -82,15 +86,17 @@ class Outlet:
 
     def flush(self) -> None:
         """Give the sinks all rows, and count them."""
-        for batches in self._waiting.values():
-            batch = join(batches)
-            self._meet(batch)
-            for sink in self._sinks:
-                sink.write(batch)
-            self._count(batch)
+        if self._waiting:
+            records, batches = join(self._waiting)
+            self._meet(records)
+            for batch in batches:
+                for sink in self._sinks:
+                    sink.write(batch)
+                self._count_scores(batch)
+            self._count(records)
         for sink in self._sinks:
             sink.flush(self._spans)
-        self._waiting, self._spans = {}, {}
+        self._waiting, self._spans = [], {}
         self.rows = self.messages = 0
 
     def sync(self, partition: int) -> None:
@@ -98,29 +104,40 @@ class Outlet:
         for sink in self._sinks:
             sink.sync(partition)
 
-    def _meet(self, batch: ScoreBatch) -> None:
-        unknown = set(np.unique(batch.rows["probe"]).tolist()) - self._probes.keys()
+    def _meet(self, records: Records) -> None:
+        probes = records.rows["probe"]
+        unknown = set(np.unique(probes).tolist()) - self._probes.keys()
         if unknown:
             self._resolve(unknown)
             if lost := unknown - self._probes.keys():
                 with self._metrics.collector.lock:
-                    self._metrics.unknown_probes.add((), int(np.isin(batch.rows["probe"], list(lost)).sum()))
+                    self._metrics.unknown_probes.add((), int(np.isin(probes, list(lost)).sum()))
         self._slices.meet(self._probes)
 
-    def _count(self, batch: ScoreBatch) -> None:
-        ended = batch.scores["final"]
-        probe, score, alarm = (
-            batch.rows["probe"][ended],
-            batch.scores["score"][ended],
-            batch.scores["alarm"][ended],
-        )
+    def _count(self, records: Records) -> None:
+        """Count connections that ended: once, however many models scored them."""
+        probes = records.rows["probe"][records.rows["ending"] != 0]
         with self._metrics.collector.lock:
-            met, which, counts = np.unique(probe, return_inverse=True, return_counts=True)
-            values = [self._slices.values(k) for k in met.tolist()]
-            slices = list(dict.fromkeys(values))  # far fewer than probes
-            of = np.array([slices.index(v) for v in values], np.int64)[which]
-            for k, slice_values in enumerate(slices):
-                self._metrics.scores((batch.model, *slice_values), score[of == k], alarm[of == k])
-            for k, n in zip(met.tolist(), counts.tolist()):
+            for values, of in self._divided(probes):
+                self._metrics.connections.add(values, int(np.count_nonzero(of)))
+            for k, n in zip(*(column.tolist() for column in np.unique(probes, return_counts=True))):
                 for name in self._slices.folded(k):
                     self._metrics.folded.add((name,), n)
+
+    def _count_scores(self, batch: ScoreBatch) -> None:
+        ended = batch.scores["final"]
+        score, alarm = batch.scores["score"][ended], batch.scores["alarm"][ended]
+        version = LEARNING if np.isnan(batch.scores["threshold"]).all() else batch.version
+        with self._metrics.collector.lock:
+            for values, of in self._divided(batch.rows["probe"][ended]):
+                labels = (batch.model, version, *values)
+                self._metrics.scores(labels, score[of], None if batch.shadow else alarm[of])
+
+    def _divided(self, probes: NDArray[np.uint32]) -> Iterator[tuple[tuple[str, ...], NDArray[np.bool_]]]:
+        """The values of each slice among the rows, and which rows are its."""
+        met, which = np.unique(probes, return_inverse=True)
+        values = [self._slices.values(k) for k in met.tolist()]
+        slices = list(dict.fromkeys(values))  # far fewer than probes
+        of = np.array([slices.index(v) for v in values], np.int64)[which]
+        for k, one in enumerate(slices):
+            yield one, of == k

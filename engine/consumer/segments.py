@@ -16,15 +16,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from connectors.files.parquet import ParquetFile
-from engine.consumer.file_sinks import no_scores
 from engine.consumer.outlet import FLUSHED_ROW, Spans
 from engine.errors import InputError, OutputError
 from engine.labels.file import Probes
-from engine.scoring.columns import as_dicts, by_partition, score_table
-from engine.types import ScoreBatch
+from engine.scoring.batch import ScoreBatch, label_names
+from engine.scoring.columns import as_dicts, by_partition, read_scores, score_schema
+from engine.scoring.trace import Tracer
 
 MOST_ROWS = 1 << 18  # rows of a partition kept in memory, about 0.1 GB
 _NAME = re.compile(r"scores-(\d{5})-(\d{20})-(\d{20})\.parquet")
@@ -73,21 +72,63 @@ class ScoreSegments:
         table = (
             pa.concat_tables(tables, promote_options="default")
             if tables
-            else score_table(no_scores(), self._probes)
+            else score_schema(label_names(self._probes)).empty_table()
         )
         path = self.directory / f"scores-{partition:05d}-{first:020d}-{after:020d}.parquet"
-        try:
-            file = ParquetFile(path, table.schema)
-            try:
-                file.write(table)
-                file.close()
-            except BaseException:
-                file.abort()
-                raise
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror or error}") from error
+        _write(path, table)
         del self._spans[partition]
         self._tables.pop(partition, None)
+
+
+class TraceSegments:
+    """Sink: a file a partition of the packets of traced connections, at each ``sync`` at which there are some.
+
+    ``trace-PARTITION-FIRST-NEXT.parquet``; after a crash, packets come again with the same partition and number.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """``directory``: is there."""
+        self.directory = directory
+        self._tracers: dict[int, Tracer] = {}
+        self._tables: dict[int, list[pa.Table]] = {}
+        self._spans: dict[int, tuple[int, int]] = {}
+
+    def adopt(self, tracer: Tracer) -> None:
+        """Take a partition on, from the beginning or again."""
+        self._tracers[tracer.partition] = tracer
+
+    def write(self, batch: ScoreBatch) -> None:
+        """Nothing: packets come with ``flush``."""
+
+    def flush(self, spans: Spans) -> None:
+        """Keep what is ready."""
+        for partition, (first, after) in spans.items():
+            if (tracer := self._tracers.get(partition)) is not None and (table := tracer.drain()).num_rows:
+                self._tables.setdefault(partition, []).append(table)
+            self._spans[partition] = self._spans.get(partition, (first, after))[0], after
+
+    def sync(self, partition: int) -> None:
+        """Write what was kept of a partition. Raises OutputError, keeping it for another try."""
+        tables = self._tables.get(partition)
+        if tables:
+            first, after = self._spans[partition]
+            path = self.directory / f"trace-{partition:05d}-{first:020d}-{after:020d}.parquet"
+            _write(path, pa.concat_tables(tables))
+        self._spans.pop(partition, None)
+        self._tables.pop(partition, None)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    try:
+        file = ParquetFile(path, table.schema)
+        try:
+            file.write(table)
+            file.close()
+        except BaseException:
+            file.abort()
+            raise
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from error
 
 
 @dataclass
@@ -122,7 +163,7 @@ def merge(directories: Sequence[Path]) -> Merged:
     for _, m in found:
         spans.setdefault(int(m[1]), []).append((int(m[2]), int(m[3])))
     spans = {partition: _joined(some) for partition, some in sorted(spans.items())}
-    table = pa.concat_tables([_read(path) for path, _ in found], promote_options="default")
+    table = read_scores([path for path, _ in found])
     table = table.sort_by([(name, "ascending") for name in IDENTITY])
     whole, repeated = _without_repeats(table)
     last = {partition: some[-1][1] - 1 for partition, some in spans.items()}
@@ -136,13 +177,6 @@ def _listed(directory: Path) -> list[Path]:
         return sorted(directory.iterdir())
     except OSError as error:
         raise InputError(f"{directory}: {error.strerror}") from error
-
-
-def _read(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: {error}") from error
 
 
 def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

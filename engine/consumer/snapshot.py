@@ -29,11 +29,11 @@ from safetensors import numpy as safetensors
 
 from connectors.files.whole import write_whole
 from engine.errors import ConfigError, OutputError, StateError
-from engine.scoring.kitsune import State
+from engine.scoring.scorer import State
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 1  # of what detectors keep; raise it when the meaning of a field changes
+SCHEMA = 2  # of what detectors keep; raise it when the meaning of a field changes
 KEPT = 2
 _NAME = re.compile(r"(\d{20})\.safetensors")
 _STRAY = re.compile(r"\.\d{20}\.safetensors\.[0-9a-f]{32}\.tmp")
@@ -155,18 +155,7 @@ def _difference(found: Stamp, wanted: Stamp) -> str:
             f"a snapshot of a topic with {found.partitions} partitions, which now has {wanted.partitions}: "
             f"host pairs are divided otherwise"
         )
-    return "a snapshot of another configuration (connections, kitsune or its bundle)"
-
-
-def digest_of(sections: Mapping[str, Any], layouts: Mapping[str, np.dtype[Any]]) -> str:
-    """Digest of the configuration and the rows that state is made of."""
-    rows = {
-        name: [(f, str(kind.fields[f][0])) for f in kind.names or ()]
-        for name, kind in layouts.items()
-        if kind.fields
-    }
-    text = json.dumps({"sections": sections, "rows": rows}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return "a snapshot of another configuration (connections)"
 
 
 def _packed(snapshot: Snapshot, stamp: Stamp) -> bytes:

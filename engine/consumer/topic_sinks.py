@@ -6,25 +6,22 @@ partitions, and in order. Rows carry (partition, offset, row) of the packets top
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Protocol
 
 import orjson
-import pyarrow as pa
 
 from connectors.bus.kafka_client import KafkaBusError
 from connectors.bus.memory import Message
-from engine.consumer.file_sinks import alert_documents
+from engine.consumer.alerts import alert_documents
 from engine.consumer.outlet import Spans
 from engine.errors import OutputError
 from engine.labels.file import Probes
-from engine.scoring.columns import by_partition
-from engine.types import ScoreBatch
+from engine.scoring.batch import ScoreBatch
+from engine.scoring.columns import by_partition, encode_scores
 
 ROWS = 2048  # of a message, about a megabyte at most
 KEPT_BYTES = 1 << 19  # of a message that cannot be read; a larger one might be refused, again and again
-FORMAT = 1
 
 
 class Topic(Protocol):
@@ -40,17 +37,6 @@ class Topic(Protocol):
 
     def flush(self) -> None:
         """Wait until all is in the log. Raises KafkaBusError."""
-
-
-def encode_scores(table: pa.Table) -> bytes:
-    """The message of some rows: an Arrow IPC stream that any Arrow reader opens."""
-    header = json.dumps({"format": FORMAT, "kind": "scores"}, separators=(",", ":"))
-    schema = table.schema.with_metadata({b"wiresonde": header.encode()})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_table(table.cast(schema))
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
 
 
 class ScoreTopic:

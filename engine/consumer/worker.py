@@ -74,7 +74,7 @@ class Worker:
         """End all connections, flush and commit."""
         for partition, detector in self._intake.detectors.items():
             after = self._next.get(partition, 0)
-            self._outlet.end(partition, after, detector.flush(after))
+            self._outlet.end(partition, after, detector.flush())
         self._flush()
         self._sync()
         self._intake.measure()

@@ -1,39 +1,60 @@
-"""ScoreBatch -> columns with names: the connection's, then the score's."""
+"""Scores as columns with names: their declaration, tables of them, and how they are read back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from engine.connections.record import connection_table
+from engine.connections.columns import CONNECTION_COLUMNS, Column, schema_of
+from engine.errors import InputError
 from engine.labels.file import NO_PROBES, Probes
-from engine.types import PHASES, ScoreBatch
+from engine.scoring.batch import PHASES, ScoreBatch, label_names
+
+FORMAT = 1  # of a message of scores
+LARGEST_MESSAGE = 64 << 20  # bytes; a larger one is refused before anything of it is read
+
+OWN_COLUMNS = (
+    Column("model", pa.string(), "", "name of the model, as configured"),
+    Column(
+        "version", pa.string(), "", "digest that changes with the model's configuration and what it learned"
+    ),
+    Column("score", pa.float64(), "", "score of the connection; null when it has none"),
+    Column("peak_score", pa.float64(), "", "greatest score of its packets"),
+    Column("mean_score", pa.float64(), "", "mean score of its packets"),
+    Column("peak_at", pa.timestamp("ns", tz="UTC"), "", "time of the packet with the greatest score"),
+    Column("threshold", pa.float64(), "", "score above which a connection alarms; null while there is none"),
+    Column("alarm", pa.bool_(), "", "whether the score is above the threshold"),
+    Column("scored_pkts", pa.uint32(), "packets", "packets that have a score"),
+    Column(
+        "final", pa.bool_(), "", "whether the connection has ended; else the row tells that its alarm began"
+    ),
+    Column("phase", pa.string(), "", "learn: nothing was scored yet; calibrate: no threshold yet; score"),
+    Column("partition", pa.int32(), "", "partition of the packets topic"),
+    Column("offset", pa.int64(), "", "offset of the message in which the row arose"),
+    Column("row", pa.uint32(), "", "number among the model's rows of that message"),
+)
+SCORE_COLUMNS = (*CONNECTION_COLUMNS, *OWN_COLUMNS)  # then a text column label.NAME for each probe label
+
+
+def score_schema(labels: Sequence[str] = ()) -> pa.Schema:
+    """The schema of scores in files and on the topic."""
+    return pa.schema(
+        [*schema_of(SCORE_COLUMNS), *(pa.field(f"label.{name}", pa.string()) for name in labels)]
+    )
 
 
 def score_table(batch: ScoreBatch, probes: Probes = NO_PROBES) -> pa.Table:
-    """One row a connection. ``probes``: the labels of each probe id; each label is a column ``label.NAME``.
-
-    Made once for a batch, which must not be changed any more.
-    """
-    made = batch.tables.get(id(probes))
-    if made is None:
-        made = batch.tables[id(probes)] = probes, _table(batch, probes)  # held, so that the id stays theirs
-    return made[1]
-
-
-def by_partition(batch: ScoreBatch, probes: Probes) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each partition in a batch."""
-    of = batch.scores["partition"]
-    for partition in np.unique(of).tolist():
-        yield partition, score_table(batch, probes).filter(pa.array(of == partition))
-
-
-def _table(batch: ScoreBatch, probes: Probes) -> pa.Table:
-    table = connection_table(batch.rows, batch.sides)
+    """One row a connection. ``probes``: the labels of each probe id; each label is a column ``label.NAME``."""
+    base = batch.records.table(probes)
+    if batch.at is not None:
+        base = base.take(pa.array(batch.at))
     n, scores = len(batch), batch.scores
     columns: dict[str, Any] = {
         "model": pa.array([batch.model] * n, pa.string()),
@@ -53,13 +74,21 @@ def _table(batch: ScoreBatch, probes: Probes) -> pa.Table:
         "offset": scores["offset"],
         "row": scores["row"],
     }
-    ids = batch.rows["probe"].tolist()
-    for name in label_names(probes):
-        columns[f"label.{name}"] = pa.array([probes.get(k, {}).get(name) for k in ids], pa.string())
-    for name, values in columns.items():
-        column = values if isinstance(values, pa.Array) else pa.array(values.copy())
-        table = table.append_column(name, column)
-    return table
+    own = [
+        c if isinstance(c, pa.Array) else pa.array(c.copy()) for c in (columns[c.name] for c in OWN_COLUMNS)
+    ]
+    first = len(CONNECTION_COLUMNS)
+    arrays = [*base.columns[:first], *own, *base.columns[first:]]
+    return pa.table(arrays, schema=score_schema(label_names(probes)))
+
+
+def by_partition(batch: ScoreBatch, probes: Probes) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each partition in a batch."""
+    of = batch.scores["partition"]
+    table = score_table(batch, probes)
+    met = np.unique(of).tolist()
+    for partition in met:
+        yield partition, table if len(met) == 1 else table.filter(pa.array(of == partition))
 
 
 def _or_null(values: NDArray[np.float64]) -> pa.Array:
@@ -67,9 +96,67 @@ def _or_null(values: NDArray[np.float64]) -> pa.Array:
     return pa.array(values.copy(), mask=np.isnan(values))
 
 
-def label_names(probes: Probes) -> list[str]:
-    """Names of all labels, in the order they are met."""
-    return list(dict.fromkeys(name for labels in probes.values() for name in labels))
+def read_scores(paths: Sequence[Path]) -> pa.Table:
+    """Rows of score files, one file after the other: the columns of SCORE_COLUMNS, then all labels of any file.
+
+    Raises InputError naming the file, and the column that is missing or of another type.
+    """
+    tables = []
+    for path in paths:
+        try:
+            table = pq.read_table(path)
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror or error}") from error
+        except pa.ArrowException as error:
+            raise InputError(f"{path}: not a Parquet file of scores: {error}") from error
+        tables.append(checked(table, str(path)))
+    return pa.concat_tables(tables, promote_options="default") if tables else score_schema().empty_table()
+
+
+def checked(table: pa.Table, where: str) -> pa.Table:
+    """A table's score columns and labels, in order. InputError for one that is missing or of another type."""
+    names = table.column_names
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"{where}: more than one column {', '.join(twice)}")
+    labels = [name.removeprefix("label.") for name in names if name.startswith("label.")]
+    wanted = score_schema(labels)
+    for field in wanted:
+        if field.name not in names:
+            raise InputError(f"{where}: not a table of scores: no column {field.name}")
+        found = table.schema.field(field.name).type
+        if found != field.type:
+            raise InputError(f"{where}: column {field.name} is {found}, must be {field.type}")
+    return pa.table([table.column(field.name) for field in wanted], schema=wanted)
+
+
+def encode_scores(table: pa.Table) -> bytes:
+    """The message of some rows: an Arrow IPC stream that any Arrow reader opens."""
+    header = json.dumps({"format": FORMAT, "kind": "scores"}, separators=(",", ":"))
+    schema = table.schema.with_metadata({b"wiresonde": header.encode()})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_table(table.cast(schema))
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def decode_scores(message: bytes) -> pa.Table:
+    """The rows of a message of the scores topic. Raises InputError for anything else."""
+    where = "message of scores"
+    if len(message) > LARGEST_MESSAGE:
+        raise InputError(f"{where}: {len(message)} bytes, more than {LARGEST_MESSAGE}")
+    try:
+        with pa.ipc.open_stream(message) as reader:
+            header = json.loads((reader.schema.metadata or {}).get(b"wiresonde", b"{}"))
+            if not isinstance(header, dict) or header.get("kind") != "scores":
+                raise InputError(f"{where}: its header does not say that it holds scores")
+            if header.get("format") != FORMAT:
+                raise InputError(f"{where}: format {header.get('format')!r}, this version reads {FORMAT}")
+            table = reader.read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not an Arrow stream: {error}") from error
+    return checked(table, where).replace_schema_metadata(None)
 
 
 def as_dicts(table: pa.Table) -> list[dict[str, Any]]:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.connections.bounds import TrackerConfig
+from engine.connections.layout import CONNECTION, SIDE
 from engine.connections.tracker import Tracker
 from engine.errors import StateError
-from engine.scoring.kitsune import Scorer, State
-from engine.types import PacketBlock, Packets, Rows, ScoreBatch, count_unread, take, under
+from engine.scoring.batch import Records, ScoreBatch
+from engine.scoring.passes import FeaturePass, Features
+from engine.scoring.scorer import Ended, Events, Found, Scorer, Slots, State
+from engine.scoring.trace import Tracer
+from engine.types import PacketBlock, Packets, count_unread, take, under
 
 SPARE = 8192  # connections that may end in one step of the tracker
 SENSORS = 4096  # runs of sensors whose numbers are remembered
+NO_SLOTS = np.empty(0, np.int32)
 
 
 def slots_needed(config: TrackerConfig) -> int:
@@ -24,49 +30,61 @@ def slots_needed(config: TrackerConfig) -> int:
     return config.capacity + SPARE
 
 
-class Detector:
-    """Connection table and scorers of one partition."""
+@dataclass(frozen=True)
+class Entry:
+    """A scorer of a detector, and what tells whether a saved state is its."""
 
-    def __init__(self, partition: int, tracker: TrackerConfig, scorers: Sequence[Scorer]) -> None:
-        """``scorers``: each with room for ``slots_needed(tracker)`` slots."""
+    scorer: Scorer
+    digest: str  # of all that its state depends on
+    features: Features | None  # that its model is given
+
+
+class Detector:
+    """Connection table, feature passes and scorers of one partition."""
+
+    def __init__(
+        self, partition: int, tracker: TrackerConfig, entries: Sequence[Entry], tracer: Tracer | None = None
+    ) -> None:
+        """``entries``: each scorer with room for ``slots_needed(tracker)`` slots, their names all different."""
         self.partition = partition
         self.tracker = Tracker(tracker, SPARE)
-        self.scorers = list(scorers)
+        self.scorers = [entry.scorer for entry in entries]
+        self.tracer = tracer
+        self._entries = list(entries)
+        self._passes: dict[str, FeaturePass] = {}
+        for entry in entries:
+            if entry.features is not None and entry.features.digest not in self._passes:
+                self._passes[entry.features.digest] = entry.features.start(entry.features.config)
         self.packets = 0
         self.lost_packets = 0  # numbers missing between the packets of a sensor
         self.repeated_packets = 0  # packets published again, skipped
         self.dropped = 0  # packets that sensors say they lost
         self.unread: Counter[str] = Counter()
+        self.cold: list[str] = []  # shadows that a restored state did not have
         self._next: dict[tuple[str, int], int] = {}  # (sensor, epoch) -> next seq, in order of use
         self._cold = False
 
-    def process(self, block: PacketBlock, offset: int) -> list[ScoreBatch]:
-        """Rows of connections that ended, or whose alarm began, in this block; each ended connection once.
+    def process(self, block: PacketBlock) -> list[ScoreBatch]:
+        """Rows of connections that ended, or whose alarm began, in this block; each ended connection once a model.
 
         A row for the beginning of an alarm has the score of the packet with which it began, and counts its
         connection's packets up to the end of the block.
         """
-        out: list[ScoreBatch] = []
         rest = self._expected(block)
         if len(block) and not rest.ts.size:
-            return out
+            return []
         self.dropped += block.dropped
         if block.dropped or block.loss:
             self.tracker.mark_loss()
+        if not rest.ts.size:
+            return list(self._advance(block.now))
         self.unread.update(count_unread(rest))
-        self.packets += rest.ts.size
-        if self._cold and rest.ts.size:
+        if self._cold:
             self.tracker.mark_cold(int(rest.ts[0]))
             self._cold = False
-        while rest.ts.size:
-            n = min([rest.ts.size, *(s.until_boundary(rest) for s in self.scorers)])
-            self._step(take(rest, slice(0, n)) if n < rest.ts.size else rest, offset, out)
-            rest = take(rest, slice(n, None))
-            for scorer in self.scorers:
-                scorer.settle(self.tracker.live)
-        if not len(block):
-            self._advance(block.now, offset, out)
-        return out
+        number = self.packets
+        self.packets += rest.ts.size
+        return list(self._step(rest, number))
 
     def start_cold(self) -> None:
         """Packets went before that this detector never saw: connections may have begun before the first."""
@@ -86,34 +104,71 @@ class Detector:
             del self._next[next(iter(self._next))]
         return take(block.packets, slice(repeated, None)) if repeated else block.packets
 
-    def _step(self, p: Packets, offset: int, out: list[ScoreBatch]) -> None:
-        scores = [scorer.score(p) for scorer in self.scorers]
-        for tracked in self.tracker.track(p):
-            rows = slice(tracked.begin, tracked.end)
-            for scorer, values in zip(self.scorers, scores):
-                begun, at = scorer.absorb(tracked.slot, p.ts[rows], values[rows])
-                if begun.size:
-                    out.append(self._batch(scorer, begun, at, offset))
-                    out[-1].rows["ending"] = 0  # provisional, even if the block also ends it
-                if tracked.closed.size:
-                    out.append(self._batch(scorer, tracked.closed, scorer.finish(tracked.closed), offset))
+    def _step(self, p: Packets, number: int) -> Iterator[ScoreBatch]:
+        for tracked in self.tracker.track(p, number):
+            part = (
+                p if tracked.end - tracked.begin == p.ts.size else take(p, slice(tracked.begin, tracked.end))
+            )
+            given = {digest: one.update(part, tracked) for digest, one in self._passes.items()}
+            records, ended = self._ended(tracked.closed)
+            if self.tracer is not None:
+                self.tracer.packets(part, tracked, self.tracker.table.rows)
+            for k, entry in enumerate(self._entries):
+                x = None if entry.features is None else given[entry.features.digest]
+                found = entry.scorer.step(part, tracked, x, ended, self._events(k))
+                yield from self._batches(entry.scorer, found, records)
+            if self.tracer is not None:
+                self.tracer.end(ended)
 
-    def _advance(self, now: int, offset: int, out: list[ScoreBatch]) -> None:
+    def _advance(self, now: int) -> Iterator[ScoreBatch]:
         """Let event time pass without packets: what has waited long enough ends."""
-        for closed in self.tracker.advance(now):
-            out.extend(self._batch(scorer, closed, scorer.finish(closed), offset) for scorer in self.scorers)
+        now = self.tracker.believe(now)
+        for k, entry in enumerate(self._entries):
+            found = entry.scorer.tick(now, self._events(k))
+            yield from self._batches(entry.scorer, found, NO_RECORDS)
+        for closed in self.tracker.expire():
+            yield from self._finish(closed)
 
-    def flush(self, offset: int) -> list[ScoreBatch]:
+    def flush(self) -> list[ScoreBatch]:
         """End every live connection, as at the end of a capture."""
-        out: list[ScoreBatch] = []
-        for slots in self.tracker.flush():
-            out.extend(self._batch(scorer, slots, scorer.finish(slots), offset) for scorer in self.scorers)
-        return out
+        return [batch for slots in self.tracker.flush() for batch in self._finish(slots)]
 
-    def _batch(self, scorer: Scorer, slots: NDArray[np.int32], scores: Rows, offset: int) -> ScoreBatch:
-        rows, sides = self.tracker.rows(slots)
-        scores["partition"], scores["offset"] = self.partition, offset
-        return ScoreBatch(scorer.name, scorer.version, rows, sides, scores)
+    def _finish(self, closed: Slots) -> Iterator[ScoreBatch]:
+        records, ended = self._ended(closed)
+        for k, entry in enumerate(self._entries):
+            yield from self._batches(entry.scorer, entry.scorer.finish(ended, self._events(k)), records)
+        if self.tracer is not None:
+            self.tracer.end(ended)
+
+    def _events(self, k: int) -> Callable[[Events], None]:
+        return _ignore if self.tracer is None else self.tracer.events(k)
+
+    def _ended(self, closed: Slots) -> tuple[Records, Ended]:
+        if not closed.size:
+            return NO_RECORDS, Ended(NO_SLOTS, NO_RECORDS.rows, NO_RECORDS.sides)
+        rows, sides = self.tracker.rows(closed)
+        return Records(rows, sides), Ended(closed, rows, sides)
+
+    def _batches(self, scorer: Scorer, found: Sequence[Found], records: Records) -> Iterator[ScoreBatch]:
+        for one in found:
+            at = None
+            if one.first < 0:  # alarms that began
+                rows, sides = self.tracker.rows(one.slots)
+                rows["ending"] = 0  # provisional, even if the block also ends it
+                its = Records(rows, sides)
+            else:
+                its = records
+                if one.scores.size != len(records):
+                    at = np.arange(one.first, one.first + one.scores.size)
+            yield ScoreBatch(scorer.name, one.version, its, one.scores, at, scorer.shadow)
+
+    def counters(self, scorer: Scorer) -> Mapping[str, int]:
+        """Counts of a scorer's model and of the features it is given, since the partition's beginning."""
+        found = dict(scorer.model.counters())
+        for entry in self._entries:
+            if entry.scorer is scorer and entry.features is not None:
+                found |= self._passes[entry.features.digest].counters()
+        return found
 
     def state(self) -> State:
         """A copy of all that later rows depend on; ``restore`` goes on from it to the last bit."""
@@ -122,23 +177,60 @@ class Detector:
             "packets": self.packets, "lost_packets": self.lost_packets, "dropped": self.dropped,
             "repeated_packets": self.repeated_packets, "unread": dict(self.unread), "cold": self._cold,
             "next": [[sensor, epoch, seq] for (sensor, epoch), seq in self._next.items()],
+            "features": sorted(self._passes), "models": {},
         }  # fmt: skip
-        for scorer in self.scorers:
-            own, said = scorer.state()
-            arrays |= {f"{scorer.name}.{name}": array for name, array in own.items()}
-            values[scorer.name] = said
+        for digest, one in self._passes.items():
+            arrays |= {f"features.{digest}.{name}": array for name, array in one.state().items()}
+        for entry in self._entries:
+            own, said = entry.scorer.state()
+            name = entry.scorer.name
+            arrays |= {f"models.{name}.{key}": array for key, array in own.items()}
+            values["models"][name] = {"digest": entry.digest, "values": said}
+        if self.tracer is not None:
+            own, values["trace"] = self.tracer.state()
+            arrays |= {f"trace.{key}": array for key, array in own.items()}
         return arrays, values
 
     def restore(self, state: State) -> None:
-        """Take over a state. StateError when it is not of this configuration; the detector is spoilt then."""
+        """Take over a state. StateError when it is not of this configuration; the detector is spoilt then.
+
+        A shadow that the state does not have, or has otherwise, begins without state; it is named in ``cold``.
+        """
         arrays, values = state
         try:
             self.tracker.restore(under(arrays, "tracker."))
-            for scorer in self.scorers:
-                scorer.restore((under(arrays, f"{scorer.name}."), values[scorer.name]))
+            self._restore_models(arrays, values)
+            if self.tracer is not None and "trace" in values:
+                self.tracer.restore(under(arrays, "trace."), values["trace"])
             self.packets, self.dropped = values["packets"], values["dropped"]
             self.lost_packets, self.repeated_packets = values["lost_packets"], values["repeated_packets"]
             self.unread, self._cold = Counter(values["unread"]), values["cold"]
             self._next = {(sensor, epoch): seq for sensor, epoch, seq in values["next"]}
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise StateError(f"state of partition {self.partition} does not fit: {error}") from error
+
+    def _restore_models(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        for digest, one in self._passes.items():
+            if digest in values["features"]:
+                one.restore(under(arrays, f"features.{digest}."))
+        for entry in self._entries:
+            name = entry.scorer.name
+            saved = values["models"].get(name)
+            if saved is not None and saved["digest"] == entry.digest:
+                entry.scorer.restore((under(arrays, f"models.{name}."), saved["values"]))
+            elif entry.scorer.shadow:
+                self.cold.append(name)
+            else:
+                said = (
+                    "has no model of that name"
+                    if saved is None
+                    else "has another configuration or bundle of it"
+                )
+                raise StateError(f"partition {self.partition}, model {name}: the snapshot {said}")
+
+
+NO_RECORDS = Records(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE))
+
+
+def _ignore(events: Events) -> None:
+    """Nobody traces."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from models.kitnet import learn as learning
 from models.kitnet import score_kernels as kernels
-from models.kitnet.autoencoder import Autoencoder, Floats, hidden_units
+from models.kitnet.autoencoder import TINY, Autoencoder, Floats, hidden_units, sigmoid
 from models.kitnet.feature_map import CorrelationDistance, FeatureMap, check_map, cluster
 from models.kitnet.score_kernels import Frozen, Nets
 
@@ -164,6 +164,21 @@ class KitNET:
         self._ready()
         out = np.empty(len(x))
         self._score(x, out)
+        return out
+
+    def expected(self, x: NDArray[Any]) -> Floats:
+        """(features,) each input of the sample x (features,) as its autoencoder reconstructs it; changes nothing.
+
+        RuntimeError in MAP.
+        """
+        nets, out = self._ready(), np.empty(self.config.features)
+        for a in range(len(nets.visible)):
+            v, h, s = int(nets.visible[a]), int(nets.hidden[a]), int(nets.start[a])
+            own, w = nets.features[s : s + v], nets.w[a, :v, :h]
+            low, width = nets.low[own], nets.high[own] - nets.low[own]
+            inside = np.clip(np.nan_to_num((x[own] - low) / (width + TINY)), *self.config.clip)  # (v,)
+            code = sigmoid(inside @ w + nets.b_hidden[a, :h])  # (h,)
+            out[own] = low + width * sigmoid(w @ code + nets.b_visible[a, :v])
         return out
 
     def freeze(self) -> None:

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 from engine.commands import score as app
 from engine.commands.reading import read_packets
+from engine.commands.run_summary import RunSummary
 from engine.config import Config, load, replace
 from engine.labels.file import Labels, read_labels
 from tests.support.demo import CAPTURE, CONFIG, LABELS, piece
@@ -38,7 +39,7 @@ def scored(
     labels: Labels | None = None,
     speed: float = 0.0,
     **changes: Any,
-) -> tuple[app.Summary, pa.Table]:
+) -> tuple[RunSummary, pa.Table]:
     """Score into a directory; ``changes`` to the demo's configuration, with __ for dots."""
     dotted = {k.replace("__", "."): v for k, v in changes.items()}
     config = replace(load(CONFIG), "test", {**LEARN, "output.directory": str(out), **dotted})
@@ -49,7 +50,7 @@ def scored(
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, app.Summary, pa.Table]:
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RunSummary, pa.Table]:
     """The demo, scored with its labels."""
     out = tmp_path_factory.mktemp("demo")
     return (out, *scored(out, labels=read_labels(LABELS)))
@@ -62,7 +63,7 @@ def ended(table: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def test_every_connection_has_the_labels_of_its_row(labelled: tuple[Path, app.Summary, pa.Table]) -> None:
+def test_every_connection_has_the_labels_of_its_row(labelled: tuple[Path, RunSummary, pa.Table]) -> None:
     _, summary, table = labelled
     rows = ended(table)
     assert len(rows) == summary.connections
@@ -75,7 +76,7 @@ def test_every_connection_has_the_labels_of_its_row(labelled: tuple[Path, app.Su
     assert all(row["label.attack"] == "1" for row in scans)
 
 
-def test_the_attack_stands_out(labelled: tuple[Path, app.Summary, pa.Table]) -> None:
+def test_the_attack_stands_out(labelled: tuple[Path, RunSummary, pa.Table]) -> None:
     _, summary, table = labelled
     rows = [row for row in ended(table) if row["phase"] == "score" and row["scored_pkts"]]
     assert summary.phase == "score"
@@ -88,7 +89,7 @@ def test_the_attack_stands_out(labelled: tuple[Path, app.Summary, pa.Table]) -> 
 
 
 def test_alerts_carry_labels_and_are_one_a_connection_that_alarmed(
-    labelled: tuple[Path, app.Summary, pa.Table],
+    labelled: tuple[Path, RunSummary, pa.Table],
 ) -> None:
     out, summary, table = labelled
     alerts = [json.loads(line) for line in (out / "alerts.jsonl").read_text().splitlines()]
@@ -104,7 +105,7 @@ def test_alerts_carry_labels_and_are_one_a_connection_that_alarmed(
 
 
 def test_metrics_count_by_model_and_slice_what_the_scores_say(
-    labelled: tuple[Path, app.Summary, pa.Table],
+    labelled: tuple[Path, RunSummary, pa.Table],
 ) -> None:
     out, summary, table = labelled
     text = (out / "metrics.prom").read_text()
@@ -155,7 +156,7 @@ def connections(table: pa.Table) -> list[tuple[Any, ...]]:
 
 
 def test_one_partition_and_four_give_the_same_connections(
-    labelled: tuple[Path, app.Summary, pa.Table], tmp_path: Path
+    labelled: tuple[Path, RunSummary, pa.Table], tmp_path: Path
 ) -> None:
     _, one, table = labelled
     summary, other = scored(tmp_path, labels=read_labels(LABELS), bus__partitions=4)

@@ -14,15 +14,14 @@ from engine import wire
 from engine.clock import NOW, new_clock, run
 from engine.connections.bounds import TrackerConfig
 from engine.connections.tracker import Tracker
-from engine.features.afterimage import AfterImageConfig
 from engine.headers.decode import DecodeConfig
 from engine.partition import partitions
-from engine.scoring.detector import Detector, slots_needed
-from engine.scoring.kitsune import ScorerConfig, new_kitsune
+from engine.scoring.batch import ScoreBatch
+from engine.scoring.building import build_detector
+from engine.scoring.detector import Detector
 from engine.sensor.publisher import Publisher, Sensor
-from engine.types import PacketBlock, Packets, Rows, ScoreBatch, empty_packets, join_rows, take
-from models.kitnet.kitnet import KitNETConfig
-from models.threshold import ThresholdConfig
+from engine.types import PacketBlock, Packets, Rows, empty_packets, join_rows, take
+from tests.support.detectors import kitsune
 from tests.support.frames import frames_of
 from tests.support.streams import stream
 
@@ -34,15 +33,7 @@ cuts = st.lists(st.integers(0, 400), max_size=12)
 
 def detector(config: TrackerConfig, partition: int = 0) -> Detector:
     """A detector that has learned and calibrated before half of 400 packets have passed."""
-    kitnet = KitNETConfig(map_samples=50, learn_samples=60)
-    scorer = new_kitsune(
-        AfterImageConfig(flows=64),
-        kitnet,
-        ThresholdConfig(false_positive_rate=0.2),
-        ScorerConfig(calibrate_packets=40),
-        slots_needed(config),
-    )
-    return Detector(partition, config, [scorer])
+    return build_detector(partition, config, [kitsune()])
 
 
 def blocks(p: Packets, at: list[int]) -> list[PacketBlock]:
@@ -58,8 +49,8 @@ def blocks(p: Packets, at: list[int]) -> list[PacketBlock]:
 
 def outcome(d: Detector, stream_blocks: list[PacketBlock]) -> list[ScoreBatch]:
     """Everything a detector says of a stream."""
-    said = [batch for block in stream_blocks for batch in d.process(block, 0)]
-    return said + d.flush(0)
+    said = [batch for block in stream_blocks for batch in d.process(block)]
+    return said + d.flush()
 
 
 def bits(rows: Rows) -> bytes:
@@ -134,8 +125,8 @@ def test_a_gap_in_the_numbers_of_packets_is_counted_and_marks_open_connections()
     p = stream(1, 300, ordered=True)
     d = detector(ROOMY)
     first, _, third = blocks(p, [100, 200])
-    d.process(first, 0)
-    said = d.process(third, 2) + d.flush(2)
+    d.process(first)
+    said = d.process(third) + d.flush()
     assert d.lost_packets == 100
     flags = np.concatenate([b.rows["flags"] for b in said])
     starts = np.concatenate([b.rows["start"] for b in said])
@@ -203,10 +194,10 @@ def published(p: Packets, config: TrackerConfig, count: int, block: int, read: i
     said: list[list[ScoreBatch]] = [[] for _ in detectors]
     while (messages := bus.poll()) is not None:
         for m in messages:
-            said[m.partition] += detectors[m.partition].process(wire.decode(m.value), 0)
+            said[m.partition] += detectors[m.partition].process(wire.decode(m.value))
     assert sum(d.packets for d in detectors) == p.ts.size
     assert not any(d.lost_packets or d.repeated_packets for d in detectors)
-    return [some + d.flush(0) for some, d in zip(said, detectors)]
+    return [some + d.flush() for some, d in zip(said, detectors)]
 
 
 cutting = st.tuples(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.connections.layout import CONNECTION, SIDE
-from engine.types import PHASES, SCORE, ScoreBatch
+from engine.scoring.batch import PHASES, SCORE, Records, ScoreBatch
 
 
 def batch(n: int, seed: int = 0, *, probes: int = 1, version: str = "v1") -> ScoreBatch:
@@ -28,4 +28,4 @@ def batch(n: int, seed: int = 0, *, probes: int = 1, version: str = "v1") -> Sco
     scores["scored"] = 3
     scores["final"] = True
     scores["phase"] = PHASES.index("score")
-    return ScoreBatch("kitsune", version, rows, sides, scores)
+    return ScoreBatch("kitsune", version, Records(rows, sides), scores)

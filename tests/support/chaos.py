@@ -30,6 +30,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure import commit
+from engine.commands.models import chosen_models
 from engine.commands.warm import warm_up
 from engine.config import Config
 from engine.consumer.segments import merge
@@ -232,7 +233,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     brokers.jars()  # fetched, and kernels compiled, once and not by all at a time
-    warm_up(Config())
+    warm_up(Config(), chosen_models(Config()))
     reports = []
 
     def one(seed: int) -> Report | str:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 from benchmarks.bench_memory import flows, resident
 from engine.connections.bounds import TrackerConfig
 from engine.features.afterimage import AfterImageConfig
-from engine.scoring.detector import Detector, slots_needed
-from engine.scoring.kitsune import ScorerConfig, new_kitsune
+from engine.scoring.building import ModelSpec, build_detector
+from engine.scoring.detector import Detector
+from engine.scoring.kinds import KINDS
+from engine.scoring.kitsune import KitsuneSection
 from engine.types import PacketBlock
-from models.kitnet.kitnet import KitNETConfig
-from models.threshold import ThresholdConfig
 
 
 class Taken(NamedTuple):
@@ -27,26 +27,24 @@ class Taken(NamedTuple):
 
 def detector(live: int) -> Detector:
     """The default Kitsune, its tables bounded to ``live`` connections."""
-    config = TrackerConfig(capacity=live)
-    features, model = AfterImageConfig(flows=live), KitNETConfig()
-    scorer = new_kitsune(features, model, ThresholdConfig(), ScorerConfig(), slots_needed(config))
-    return Detector(0, config, [scorer])
+    section = KitsuneSection(AfterImageConfig(flows=live))
+    return build_detector(0, TrackerConfig(capacity=live), [ModelSpec("kitsune", KINDS["kitsune"], section)])
 
 
 def measure(live: int, scanned: int) -> Taken:
     """Open ``live`` connections, then scan ``scanned`` flows more."""
     warm = detector(1000)
     for seq, p in enumerate(flows(0, 10_000, 1_000, answered=True)):
-        warm.process(PacketBlock("warm", 0, seq, p, int(p.ts[-1])), seq)
+        warm.process(PacketBlock("warm", 0, seq, p, int(p.ts[-1])))
     del warm, p
     before = resident()
     d, seq = detector(live), 0
     for p in flows(0, live, 1_000, answered=True):
-        d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])), seq)
+        d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])))
         seq += len(p.ts)
     opened, filled, most = d.tracker.counters["live"], resident() - before, 0
     for p in flows(live, scanned, 1_000, answered=False):
-        d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])), seq)
+        d.process(PacketBlock("s", 0, seq, p, int(p.ts[-1])))
         seq += len(p.ts)
         most = max(most, resident() - before)
     assert d.lost_packets == d.repeated_packets == 0

@@ -18,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from connectors.prometheus import BatchCollector, MetricsServer, Series, registry_of
-from engine.metrics import SCORE_BOUNDS, Metrics
+from engine.metrics import DEFAULT_BOUNDS, Metrics
 
 BOUNDS = (0.1, 0.5, 1.0, 2.5)
 samples = st.lists(st.sampled_from(BOUNDS) | st.floats(-1, 5) | st.just(float("inf")), max_size=40)
@@ -111,8 +111,8 @@ def test_counters_end_in_total_and_no_metric_is_named_twice() -> None:
 
 
 def test_score_bounds_rise_and_have_short_names() -> None:
-    assert list(SCORE_BOUNDS) == sorted(set(SCORE_BOUNDS))
-    assert all(len(repr(bound)) <= 9 for bound in SCORE_BOUNDS)
+    assert list(DEFAULT_BOUNDS) == sorted(set(DEFAULT_BOUNDS))
+    assert all(len(repr(bound)) <= 9 for bound in DEFAULT_BOUNDS)
 
 
 def test_scores_are_counted_by_model_and_slice() -> None:
@@ -121,11 +121,10 @@ def test_scores_are_counted_by_model_and_slice() -> None:
         ("http", [0.1, 0.9, 0.2], [False, True, False]), ("dns", [np.nan], [False]), ("", [0.5], [True]),
         ("http", [0.1], [False]),
     ):  # fmt: skip
-        metrics.scores(("kitsune", task), np.array(score), np.array(alarm))
+        metrics.scores(("kitsune", "v1", task), np.array(score), np.array(alarm))
     got = values(shown(*metrics.series))
-    for name, connections, alarms, scored in (("http", 4, 1, 4), ("dns", 1, 0, 0), ("", 1, 1, 1)):
-        labels = (("model", "kitsune"), ("task", name))
-        assert got[("wiresonde_connections_total", labels)] == connections
+    for name, alarms, scored in (("http", 1, 4), ("dns", 0, 0), ("", 1, 1)):
+        labels = (("model", "kitsune"), ("task", name), ("version", "v1"))
         assert got[("wiresonde_alarms_total", labels)] == alarms
         assert got[("wiresonde_score_count", labels)] == scored
 
@@ -160,24 +159,22 @@ def test_a_port_that_is_taken_is_an_error() -> None:
 
 
 def test_a_scrape_sees_whole_batches() -> None:
-    """While a batch is added under the lock, connections and scores of a scrape agree."""
+    """While a batch is added under the lock, alarms and scores of a scrape agree."""
     metrics, done = Metrics(), threading.Event()
 
     def count() -> None:
         one = np.zeros(1)
         while not done.is_set():
             with metrics.collector.lock:
-                metrics.scores(("m",), one, one > 0)
+                metrics.scores(("m", "v1"), one, one == 0)
 
     thread = threading.Thread(target=count)
     thread.start()
     try:
         for _ in range(30):
             got: dict[Any, float] = values(generate_latest(registry_of(metrics.collector)).decode())
-            labels = (("model", "m"),)
-            assert got.get(("wiresonde_connections_total", labels)) == got.get(
-                ("wiresonde_score_count", labels)
-            )
+            labels = (("model", "m"), ("version", "v1"))
+            assert got.get(("wiresonde_alarms_total", labels)) == got.get(("wiresonde_score_count", labels))
     finally:
         done.set()
         thread.join()

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
-from models.bundle import BundleError, kitnet_of, load, pack, require
+from engine.scoring.kitsune import kitnet_of
+from models.bundle import BundleError, load, pack, require
 from models.kitnet.kitnet import KitNET, KitNETConfig
 
 CONFIG = KitNETConfig(features=7, max_cluster=3, map_samples=20, learn_samples=30)

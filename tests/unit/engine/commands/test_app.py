@@ -13,7 +13,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from engine.commands import score as app
+from engine.commands.models import chosen_models, spec_to_train
 from engine.commands.reading import read_connection_tables, read_packets
+from engine.commands.run_summary import RunSummary
+from engine.commands.train import train as learn_model
 from engine.config import Config, replace
 from engine.errors import InputError
 from engine.labels.file import read_labels
@@ -60,8 +63,16 @@ def flows(n: int, at: int = T0) -> Packets:
     return udp([at + 1000 * k for k in range(n)], range(20_000, 20_000 + n))
 
 
-def score(captures: Sequence[Path], given: Config | None = None, **job: Any) -> app.Summary:
-    return app.score(app.Job(captures, given or config(), **job))
+def score(
+    captures: Sequence[Path], given: Config | None = None, model: Path | None = None, **job: Any
+) -> RunSummary:
+    given = given or config()
+    models = chosen_models(given, [] if model is None else [str(model)])
+    return app.score(app.Job(captures, given, models=models, **job))
+
+
+def train(given: Config, path: Path, bundle: Path) -> RunSummary:
+    return learn_model(spec_to_train(given, "kitsune"), [path], given, bundle)
 
 
 # --------------------------------------------------------------------------------------------------------- losses
@@ -94,7 +105,7 @@ def test_losses_of_sensor_bus_and_table_are_in_the_summary(tmp_path: Path) -> No
     (detector,) = scoring.detectors
     for seq in (0, 5):  # another sensor, of whose first five packets three do not come
         p = flows(2, T0 - SECOND)
-        detector.process(PacketBlock("other", 0, seq, p, int(p.ts[-1]), dropped=7, loss=True), 0)
+        detector.process(PacketBlock("other", 0, seq, p, int(p.ts[-1]), dropped=7, loss=True))
     assert scoring.run().losses == {
         "dropped by the sensor": 14, "lost packets": 3, "evicted connections": 10 - 4,
     }  # fmt: skip
@@ -110,7 +121,7 @@ def test_a_run_without_losses_says_so(tmp_path: Path) -> None:
 GUESS = "the threshold is a guess: "
 
 
-def guesses(summary: app.Summary) -> list[str]:
+def guesses(summary: RunSummary) -> list[str]:
     return [note for note in summary.notes if note.startswith(GUESS)]
 
 
@@ -124,8 +135,11 @@ def test_a_threshold_from_too_few_connections_is_called_a_guess_also_when_a_bund
     said = note.removeprefix(GUESS)
     n, rest = said.split(" ", 1)
     assert int(n) > 10
-    assert rest == "connections are too few for a false-positive rate of 0.001 (kitsune.threshold)"
-    trained = app.train_kitsune([path], given, tmp_path / "m.bundle")
+    assert rest == (
+        "connections are too few for a false-positive rate of 0.001, which takes 10,000: "
+        "expect other false alarms than asked for (kitsune.threshold)"
+    )
+    trained = train(given, path, tmp_path / "m.bundle")
     assert guesses(trained) == [note]
     assert guesses(score([path], model=tmp_path / "m.bundle")) == [note]
 
@@ -136,7 +150,7 @@ def test_a_threshold_from_enough_connections_is_not_called_a_guess(tmp_path: Pat
     changes = {k.replace(".", "__"): v for k, v in LEARN.items()}
     given = config(**changes, kitsune__threshold__false_positive_rate=0.5)
     assert guesses(score([path], given)) == []
-    app.train_kitsune([path], given, tmp_path / "m.bundle")
+    train(given, path, tmp_path / "m.bundle")
     assert guesses(score([path], model=tmp_path / "m.bundle")) == []
 
 

@@ -13,6 +13,7 @@ CHECK = """
 import sys
 from pathlib import Path
 from numba.core.dispatcher import Dispatcher
+from engine.commands.models import chosen_models
 from engine.commands.score import Job, score
 from engine.config import Config, replace
 from engine.commands.warm import warm_up
@@ -28,7 +29,7 @@ def compiled():
 
 config = replace(Config(), "test", {"bus.partitions": 2, "kitsune.kitnet.map_samples": 500,
     "kitsune.kitnet.learn_samples": 2000, "kitsune.scorer.calibrate_packets": 1000})
-warm_up(config)
+warm_up(config, chosen_models(config))
 before = compiled()
 summary = score(Job([Path("demo/demo.pcap.zst")], config))
 assert summary.phase == "score" and summary.packets > 20_000, summary

@@ -51,10 +51,12 @@ def test_event_time_alone_ends_connections_and_each_is_handed_over_once() -> Non
     tracker = Tracker(TrackerConfig(capacity=64, udp_timeout=60), spare=8)
     for _ in tracker.track(udp([T0 + k for k in range(20)], list(range(20)))):
         pass
-    slots = [slot for batch in tracker.advance(T0 + 120 * SECOND) for slot in batch.tolist()]
+    tracker.believe(T0 + 120 * SECOND)
+    slots = [slot for batch in tracker.expire() for slot in batch.tolist()]
     assert len(slots) == len(set(slots)) == 20
     assert tracker.counters["live"] == 0
-    assert not list(tracker.advance(T0 + 240 * SECOND))
+    tracker.believe(T0 + 240 * SECOND)
+    assert not list(tracker.expire())
 
 
 def test_a_syn_without_an_answer_ends_after_the_attempt_timeout_though_it_is_repeated() -> None:

@@ -179,7 +179,7 @@ def test_live_opened_and_evicted_connections_and_late_packets_are_those_of_all_p
 def test_what_a_detector_counted_elsewhere_is_not_counted_here_and_what_it_counted_here_stays() -> None:
     block = message(udp([T0 + k for k in range(10)], range(10)))
     metrics, known, other = Metrics(), detector(0, capacity=4), detector(1)
-    known.process(wire.decode(block), 0)  # in another process, say
+    known.process(wire.decode(block))  # in another process, say
     intake = Intake(metrics)
     intake.adopt(known)
     intake.adopt(other)
@@ -236,7 +236,7 @@ def test_inputs_out_of_range_are_added_up_and_the_threshold_is_the_greatest_of_a
     thresholds = [s.threshold_value for s in scorers[:2]]
     assert thresholds[0] != thresholds[1]
     assert got["threshold", "kitsune"] == max(thresholds)
-    outside = [s.counters()["out_of_range"] for s in scorers]
+    outside = [s.model.counters()["out_of_range"] for s in scorers]
     assert outside[0] > 0
     assert outside[0] != outside[1]
     assert got["out_of_range_inputs", "kitsune"] == sum(outside)

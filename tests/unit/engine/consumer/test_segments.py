@@ -11,7 +11,7 @@ from engine.consumer.segments import ScoreSegments, merge
 from engine.errors import InputError, OutputError
 from engine.labels.file import NO_PROBES, Slices
 from engine.metrics import Metrics
-from engine.types import ScoreBatch
+from engine.scoring.batch import ScoreBatch
 from tests.support.batches import batch
 from tests.support.disks import listing, small_disk
 

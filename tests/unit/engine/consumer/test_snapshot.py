@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engine.consumer.snapshot import Snapshot, SnapshotStore, Stamp, digest_of
+from engine.consumer.snapshot import Snapshot, SnapshotStore, Stamp
 from engine.errors import ConfigError, OutputError, StateError
+from engine.scoring.building import digest_of
 from tests.support.disks import listing, small_disk
 
 STAMP = Stamp("id-1", 4, "digest-1")
@@ -99,7 +100,7 @@ def test_a_file_under_another_name_is_not_taken_for_that_offset(tmp_path: Path) 
         ({"topic_id": "id-2"}, "a snapshot of topic id id-1, but the topic was made anew and has id-2"),
         ({"partitions": 6}, "a snapshot of a topic with 4 partitions, which now has 6"),
         ({"config": "digest-2"}, "a snapshot of another configuration"),
-        ({"schema": 99}, "a snapshot of schema 1, this version reads 99"),
+        ({"schema": 99}, "a snapshot of schema 2, this version reads 99"),
     ],
 )
 def test_one_of_something_else_stops_and_says_what(

@@ -8,7 +8,7 @@ from engine.consumer.outlet import Outlet, Spans
 from engine.consumer.worker import Every, Worker
 from engine.labels.file import NO_PROBES, Slices
 from engine.metrics import Metrics
-from engine.types import ScoreBatch
+from engine.scoring.batch import ScoreBatch
 from tests.support.conversation import T0
 from tests.support.datagrams import udp
 from tests.support.detectors import detector

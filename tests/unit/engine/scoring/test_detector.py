@@ -16,11 +16,11 @@ SECOND = 10**9
 def lost(p: Packets, dropped: int, loss: bool, *, beats: bool) -> dict[int, bool]:
     """By originator port, whether a record says that packets were lost: of one flow before the block, others in it."""
     d = detector()
-    d.process(PacketBlock("s", 0, 0, udp([T0], [1]), T0), 0)
-    d.process(PacketBlock("s", 0, 1, empty_packets() if beats else p, T0, dropped, loss), 1)
+    d.process(PacketBlock("s", 0, 0, udp([T0], [1]), T0))
+    d.process(PacketBlock("s", 0, 1, empty_packets() if beats else p, T0, dropped, loss))
     if beats:
-        d.process(PacketBlock("s", 0, 1, p, T0), 2)
-    (said,) = d.flush(2)
+        d.process(PacketBlock("s", 0, 1, p, T0))
+    (said,) = d.flush()
     assert d.dropped == dropped
     ports, flags = said.rows["a_port"].tolist(), said.rows["flags"].tolist()
     return {port: bool(flag & FLAG_DROPPED) for port, flag in zip(ports, flags)}
@@ -44,7 +44,7 @@ def test_a_block_that_comes_again_loses_nothing_again() -> None:
     d = detector()
     block = PacketBlock("s", 0, 0, udp([T0, T0 + 1], [1, 2]), T0 + 1, dropped=5, loss=True)
     for _ in range(3):
-        d.process(block, 0)
+        d.process(block)
     assert (d.dropped, d.repeated_packets) == (5, 4)
 
 
@@ -54,19 +54,19 @@ YEAR = 365 * 24 * 3600 * SECOND
 def test_a_damaged_time_stamp_at_the_end_of_a_block_does_not_confirm_itself() -> None:
     d = detector()
     p = udp([T0, T0 + SECOND, T0 + YEAR], [1, 2, 3])
-    assert d.process(PacketBlock("s", 0, 0, p, T0 + YEAR), 0) == []
-    assert d.process(PacketBlock("s", 0, 3, udp([T0 + 2 * SECOND], [1]), T0 + 2 * SECOND), 1) == []
-    (said,) = d.flush(2)
+    assert d.process(PacketBlock("s", 0, 0, p, T0 + YEAR)) == []
+    assert d.process(PacketBlock("s", 0, 3, udp([T0 + 2 * SECOND], [1]), T0 + 2 * SECOND)) == []
+    (said,) = d.flush()
     assert said.rows["start"].tolist() == [T0, T0 + SECOND, T0 + YEAR]
 
 
 def test_a_heartbeat_before_a_leap_says_nothing_against_it_and_one_behind_it_confirms_it() -> None:
     for beat, ended in ((T0 + 2 * SECOND, 0), (T0 + YEAR, 1)):
         d = detector()
-        d.process(PacketBlock("s", 0, 0, udp([T0, T0 + YEAR], [1, 2]), T0 + YEAR), 0)
-        said = d.process(PacketBlock("s", 0, 2, empty_packets(), beat), 1)
+        d.process(PacketBlock("s", 0, 0, udp([T0, T0 + YEAR], [1, 2]), T0 + YEAR))
+        said = d.process(PacketBlock("s", 0, 2, empty_packets(), beat))
         assert sum(map(len, said)) == ended
-        said = d.process(PacketBlock("s", 0, 2, udp([T0 + YEAR + 1], [2]), T0 + YEAR + 1), 2)
+        said = d.process(PacketBlock("s", 0, 2, udp([T0 + YEAR + 1], [2]), T0 + YEAR + 1))
         assert sum(map(len, said)) == 1 - ended
-        (last,) = d.flush(3)
+        (last,) = d.flush()
         assert last.sides["packets"].sum() == 2

@@ -64,7 +64,7 @@ def published(source: Scripted, config: Config | None = None, partitions: int = 
 
 def rows(blocks: list[PacketBlock], into: Detector) -> list[tuple[int, int]]:
     """Packets and flags of the connections that a detector ends."""
-    out = [batch for offset, block in enumerate(blocks) for batch in into.process(block, offset)]
+    out = [batch for block in blocks for batch in into.process(block)]
     return [(int(b.sides["packets"][k].sum()), int(b.rows["flags"][k])) for b in out for k in range(len(b))]
 
 

@@ -73,9 +73,9 @@ def lost(bus: MemoryBus) -> list[tuple[int, dict[int, bool]]]:
     for partition, mine in enumerate(blocks(drained(bus), bus.partitions)):
         d = detector(partition)
         for block in mine:
-            assert not d.process(block, 0)
+            assert not d.process(block)
         told: dict[int, bool] = {}
-        for said in d.flush(0):
+        for said in d.flush():
             for start, flags in zip(said.rows["start"].tolist(), said.rows["flags"].tolist()):
                 marked = bool(flags & FLAG_DROPPED)
                 assert told.setdefault((start - T0) // SECOND, marked) == marked

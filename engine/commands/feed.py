@@ -1,0 +1,85 @@
+"""Captures onto the embedded bus."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from connectors.bus.memory import MemoryBus
+from engine.commands.reading import Progress, check_captures, frames
+from engine.config import Config
+from engine.errors import InputError
+from engine.labels.file import Labels
+from engine.sensor.publisher import LATENCY, Pace, Publisher, Sensor, replay
+
+
+class Feed(Protocol):
+    """Where the packets of a run come from: captures, or an interface (watch.py)."""
+
+    name: str  # of this run, for a folder
+    endless: bool  # whether it goes on until stopped: rows are made durable as they come
+
+    def publish(self, bus: MemoryBus) -> None:
+        """Publish until it ends or is stopped. Raises InputError at a damage, after what came before it."""
+
+    def stop(self) -> None:
+        """End early. A signal handler may call it."""
+
+    @property
+    def labelled(self) -> int | None:
+        """Packets that match a label, None where nobody counts."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """How captures are replayed."""
+
+    speed: float = 0.0  # times real time; 0 = as fast as it goes
+    progress: Progress | None = None
+
+
+class CaptureFeed:
+    """Captures, one after the other."""
+
+    name = "captures"
+    endless = False
+
+    def __init__(self, captures: Sequence[Path], config: Config, labels: Labels | None, how: Replay) -> None:
+        """Raises InputError or ConfigError for captures that are not there or given twice."""
+        check_captures(captures)
+        self._captures, self._config, self._labels, self._how = captures, config, labels, how
+        self._stopped = threading.Event()
+        self._publisher: Publisher | None = None
+
+    @property
+    def labelled(self) -> int | None:
+        """Packets that match a label, None without labels."""
+        if self._labels is None:
+            return None
+        return self._publisher.labelled if self._publisher else 0
+
+    def publish(self, bus: MemoryBus) -> None:
+        """Publish all of them. Raises InputError at a damage, after what came before it."""
+        config, speed = self._config, self._how.speed
+        sensor = Sensor(
+            config.sensor.name,
+            config.sensor.epoch or 0,
+            config.bus.block_packets,
+            config.decode,
+            self._labels,
+        )
+        publisher = self._publisher = Publisher(sensor, bus)
+        blocks = frames(self._captures, config.bus.block_packets, self._how.progress)
+        live = speed > 0 or any(str(path) == "-" for path in self._captures)
+        try:
+            replay(blocks, publisher, Pace(speed, LATENCY if live else None, sleep=self._stopped.wait))
+        except InputError:  # what came before the damage is still scored
+            publisher.finish()
+            raise
+
+    def stop(self) -> None:
+        """Wait no longer between packets."""
+        self._stopped.set()

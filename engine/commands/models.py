@@ -1,0 +1,83 @@
+"""Which models a command scores with: those of the configuration, with the bundles of --model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.scoring.building import ModelSpec, read_bundle
+from engine.scoring.kinds import KINDS
+
+NAME = re.compile(r"[a-z0-9-]{1,32}")
+
+
+def chosen_models(config: Config, given: Sequence[str] = ()) -> list[ModelSpec]:
+    """The models to score with, in order; ``given``: the texts of --model, FILE or NAME=FILE.
+
+    Without a ``models`` section and without --model, that is Kitsune, learning. Raises ConfigError for a NAME that
+    is not one or is given twice, a bundle of another kind than the configuration says, and only shadows;
+    InputError for a bundle that cannot be read.
+    """
+    bundles = _bundles(given)
+    specs = []
+    for name, entry in config.models.items():
+        path, kind = bundles.pop(name, (None, entry.kind))
+        if kind != entry.kind:
+            raise ConfigError(
+                f"--model {name}={path}: a bundle of kind {kind}, but models.{name} says {entry.kind}"
+            )
+        specs.append(ModelSpec(name, KINDS[kind], entry.section(), entry.shadow, path))
+    for name, (path, kind) in bundles.items():
+        section = config.kitsune if kind == "kitsune" else KINDS[kind].section()
+        specs.append(ModelSpec(name, KINDS[kind], section, bundle=path))
+    if not specs:
+        specs.append(ModelSpec("kitsune", KINDS["kitsune"], config.kitsune))
+    if all(spec.shadow for spec in specs):
+        raise ConfigError(
+            f"models: {', '.join(s.name for s in specs)}: only shadows; one model must not be, to raise alarms"
+        )
+    return specs
+
+
+def _bundles(given: Sequence[str]) -> dict[str, tuple[Path | None, str]]:
+    """Path and kind of the bundles by name."""
+    found: dict[str, tuple[Path | None, str]] = {}
+    for text in given:
+        name, equals, rest = text.partition("=")
+        if equals and not NAME.fullmatch(name):
+            raise ConfigError(
+                f"--model {text}: {name!r} is not a name: 1 to 32 of a-z, 0-9 and -; "
+                "for a path with = in it give NAME=PATH"
+            )
+        path = Path(rest if equals else text)
+        if str(path) == "." or (equals and not rest):
+            raise ConfigError(f"--model {text}: the path is empty")
+        kind = read_bundle(path).kind
+        name = name if equals else kind
+        if name in found:
+            raise ConfigError(
+                f"--model {text}: model {name} is given twice; name one of them: --model NAME=FILE"
+            )
+        found[name] = path, kind
+    return found
+
+
+def first_of(specs: Sequence[ModelSpec]) -> ModelSpec:
+    """The model that summaries are of: the first that is no shadow."""
+    return next(spec for spec in specs if not spec.shadow)
+
+
+def spec_to_train(config: Config, kind: str, learn: int | None = None) -> ModelSpec:
+    """The model of a kind that learns, with its values in the configuration. ConfigError for a kind there is not.
+
+    learn: packets that it learns and calibrates with, None: as the configuration says.
+    """
+    if kind not in KINDS:
+        raise ConfigError(f"train {kind}: no such kind of model; there are {', '.join(sorted(KINDS))}")
+    sections = [entry.section() for entry in config.models.values() if entry.kind == kind]
+    default = config.kitsune if kind == "kitsune" else KINDS[kind].section()
+    section = sections[0] if sections else default
+    return ModelSpec(kind, KINDS[kind], section if learn is None else KINDS[kind].learning(section, learn))

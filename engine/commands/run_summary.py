@@ -1,0 +1,185 @@
+"""What a run of models over packets came to, for people and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from engine.commands.models import first_of
+from engine.commands.reading import late_note
+from engine.consumer.top import Top
+from engine.labels.file import Probes
+from engine.scoring.batch import PHASES
+from engine.scoring.building import ModelSpec
+from engine.scoring.detector import Detector
+from engine.scoring.scorer import Scorer
+from engine.types import NO_LOSS
+
+ATTACK = "attack"  # the label that says whether a probe is part of an attack
+BENIGN = ("", "0", "0.0", "false", "no", "none", "benign", "normal")  # its values that say that it is not
+OUT_OF_RANGE = 0.02  # share of inputs outside the learned range beyond which a note is made
+
+
+@dataclass
+class ModelSummary:
+    """What one model came to."""
+
+    kind: str
+    shadow: bool
+    versions: list[str]  # of its partitions, each once
+    phase: str  # the least of the partitions'
+    threshold: float | None  # the greatest of the partitions'
+    least_threshold: float | None
+    scored: int  # connections with a score
+    alarms: int  # connections that ended with an alarm
+
+
+@dataclass
+class RunSummary:
+    """What a run came to. Fields of one model are those of the first that is no shadow; ``models`` has all."""
+
+    packets: int = 0
+    connections: int = 0
+    scored: int = 0
+    alarms: int = 0
+    alerts: int = 0
+    seconds: float = 0.0
+    phase: str = ""
+    threshold: float | None = None  # the greatest of the partitions'
+    least_threshold: float | None = None
+    losses: dict[str, int] = field(default_factory=dict)
+    top: list[dict[str, Any]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+    trained: bool = False  # a bundle was made: what alarmed while learning is of no interest
+    problem: str | None = None  # where a capture is damaged; what came before it is in the summary
+    models: dict[str, ModelSummary] = field(default_factory=dict)
+    alarm_pairs: list[dict[str, Any]] = field(default_factory=list)  # originator, responder, alarms, …
+    labels: list[dict[str, Any]] = field(default_factory=list)  # connections, scored, alarms by labels
+    partitions: dict[int, int] = field(default_factory=dict)  # detect: held at the end -> next offset
+    counters: dict[str, int] = field(default_factory=dict)  # detect: what was lost, skipped or begun cold
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        values = asdict(self)
+        values["top"] = [{name: _plain(value) for name, value in row.items()} for row in self.top]
+        return values
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def fill(summary: RunSummary, specs: Sequence[ModelSpec], detectors: Sequence[Detector], top: Top) -> None:
+    """Fill in what detectors and their rows say; all but packets, losses, files and time."""
+    summary.connections = top.connections
+    for spec in specs:
+        scorers = [s for d in detectors for s in d.scorers if s.name == spec.name]
+        summary.models[spec.name] = _model(spec, scorers, top)
+    first = summary.models[first_of(specs).name]
+    summary.scored, summary.alarms, summary.phase = first.scored, first.alarms, first.phase
+    summary.threshold, summary.least_threshold = first.threshold, first.least_threshold
+    summary.alarm_pairs = top.alarm_pairs()
+    for spec in specs:
+        summary.notes += [_named(note, spec, specs) for note in _notes(spec, detectors)]
+
+
+def _named(note: str, spec: ModelSpec, specs: Sequence[ModelSpec]) -> str:
+    return note if len(specs) == 1 else f"{spec.name}: {note}"
+
+
+def _model(spec: ModelSpec, scorers: Sequence[Scorer], top: Top) -> ModelSummary:
+    thresholds = [s.threshold_value for s in scorers if not np.isnan(s.threshold_value)]
+    tally = top.models.get(spec.name)
+    return ModelSummary(
+        kind=spec.kind.name,
+        shadow=spec.shadow,
+        versions=sorted({s.version for s in scorers}),
+        phase=min((s.phase for s in scorers), key=PHASES.index, default=PHASES[0]),
+        threshold=max(thresholds) if thresholds else None,
+        least_threshold=min(thresholds) if thresholds else None,
+        scored=tally.scored if tally else 0,
+        alarms=tally.alarms if tally else 0,
+    )
+
+
+def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
+    """What the user should know of a model before believing it, a line each."""
+    notes = []
+    pairs = [(d, s) for d in detectors for s in d.scorers if s.name == spec.name]
+    phase = min((s.phase for _, s in pairs), key=PHASES.index, default=PHASES[0])
+    section = spec.section
+    if pairs and phase != "score":
+        need = spec.kind.learns(section) + section.scorer.calibrate_packets
+        most = max(d.counters(s).get("samples", d.packets) for d, s in pairs)
+        notes.append(
+            f"the model is still in phase {phase}: it learns from {need} packets a partition, "
+            f"and the fullest had {most}; --learn N makes do with fewer"
+        )
+    fitted = [s.threshold for _, s in pairs if s.threshold is not None]
+    if guessed := [t for t in fitted if not t.sufficient]:
+        t = min(guessed, key=lambda t: t.n)
+        wanted = replace(section.threshold, method=t.method, false_positive_rate=t.false_positive_rate)
+        notes.append(
+            f"the threshold is a guess: {t.n} connections are too few for a false-positive rate of "
+            f"{t.false_positive_rate:g}, which takes {wanted.needed:,}: expect other false alarms than asked for "
+            f"({spec.name}.threshold)"
+        )
+    counters: Counter[str] = Counter()
+    for d, s in pairs:
+        counters.update({k: v for k, v in d.counters(s).items() if k in ("out_of_range", "inputs")})
+    if counters["inputs"] and counters["out_of_range"] > OUT_OF_RANGE * counters["inputs"]:
+        share = counters["out_of_range"] / counters["inputs"]
+        notes.append(
+            f"the model may not fit: {share:.1%} of its inputs lie outside the range it learned from; "
+            "is this the network it learned?"
+        )
+    return notes
+
+
+def stream_notes(detectors: Iterable[Detector], packets: int) -> list[str]:
+    """What the user should know of the packets, a line each."""
+    late = sum(d.tracker.counters["late_packets"] for d in detectors)
+    note = late_note(late, packets)
+    return [] if note is None else [note]
+
+
+def losses_of(detectors: Sequence[Detector]) -> dict[str, int]:
+    """What was lost, by where; zeros left out."""
+    losses = Counter({"dropped by the sensor": sum(d.dropped for d in detectors)})
+    losses["lost packets"] = sum(d.lost_packets for d in detectors)
+    losses["evicted connections"] = sum(d.tracker.counters["evicted"] for d in detectors)
+    for d in detectors:
+        losses.update({f"not read whole: {why}": n for why, n in d.unread.items() if why != NO_LOSS})
+    return {name: n for name, n in losses.items() if n}
+
+
+def is_attack(value: str | None) -> bool:
+    """Whether a value of the label ``attack`` says that there is one."""
+    return (value or "").strip().lower() not in BENIGN
+
+
+def by_labels(top: Top, probes: Probes, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Connections, scored and alarms by the values of some labels; attacks first, then the most connections."""
+    found: dict[tuple[str, ...], list[int]] = {}
+    for probe, own in top.probes.items():
+        labels = probes.get(probe, {})
+        if not labels:
+            continue
+        counts = found.setdefault(tuple(labels.get(name, "") for name in names), [0, 0, 0])
+        for k, n in enumerate((own.connections, own.scored, own.alarms)):
+            counts[k] += n
+    attack = names.index(ATTACK) if ATTACK in names else None
+    ranked = sorted(
+        found.items(),
+        key=lambda item: (attack is not None and not is_attack(item[0][attack]), -item[1][0], item[0]),
+    )
+    return [
+        {**{f"label.{n}": v for n, v in zip(names, values)}, "connections": a, "scored": b, "alarms": c}
+        for values, (a, b, c) in ranked
+    ]

@@ -1,0 +1,49 @@
+"""The train command put together: learn from captures, and write a bundle and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import engine
+from connectors.files.whole import write_whole
+from engine.commands.reading import Progress
+from engine.commands.run_summary import RunSummary
+from engine.commands.score import Job, Scoring
+from engine.config import BusSection, Config, MetricsSection, OutputSection
+from engine.errors import InputError, OutputError
+from engine.scoring.building import ModelSpec, check_bundle_place, digest_of_file, pack_model
+from models.bundle import BundleError
+
+
+def train(
+    spec: ModelSpec, captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None
+) -> RunSummary:
+    """Learn from captures that hold nothing but normal traffic, and write the bundle and nothing else."""
+    check_bundle_place(out)
+    alone = {"output": OutputSection(), "metrics": MetricsSection(), "bus": BusSection()}
+    scoring = Scoring(Job(captures, config.model_copy(update=alone), models=[spec], progress=progress))
+    summary = scoring.run()
+    summary.trained, summary.top = True, []
+    if summary.problem is not None:
+        raise InputError(f"{summary.problem}; no bundle was written")
+    (scorer,) = scoring.detectors[0].scorers
+    if scorer.threshold is None:
+        raise InputError(f"{summary.notes[0]}; no bundle was written")
+    learned = spec.kind.learns(spec.section) + spec.section.scorer.calibrate_packets
+    provenance = {
+        "wiresonde": engine.__version__,
+        "version": scorer.version,
+        "packets": min(summary.packets, learned),
+        "captures": [
+            {"name": path.name, "sha256": digest_of_file(path)} for path in captures if path.is_file()
+        ],
+    }
+    try:
+        write_whole(out, pack_model(spec.kind, scorer, provenance))
+    except BundleError as error:
+        raise OutputError(f"{out}: {error}") from error
+    except OSError as error:
+        raise OutputError(f"{out}: {error.strerror or error}") from error
+    summary.files.append(str(out))
+    return summary

@@ -1,0 +1,180 @@
+"""What the rows of a run come to: counts by model, the most anomalous connections, and who alarmed whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.files.alerts import WITH_PORTS
+from engine.connections.layout import FLAG_FLIPPED, FLAG_MIDSTREAM
+from engine.connections.record import address_text
+from engine.consumer.outlet import Spans
+from engine.labels.file import Probes
+from engine.scoring.batch import ScoreBatch, choose
+from engine.scoring.columns import as_dicts, score_table
+
+MINUTE = 60 * 10**9  # ns for which a connection counts as recent
+MOST_PAIRS = 1 << 16  # pairs of hosts whose alarms are told apart
+MOST_PROBES = 1 << 16  # probe ids whose alarms are told apart
+
+
+@dataclass
+class Tally:
+    """What one model came to."""
+
+    shadow: bool = False
+    scored: int = 0  # connections with a score
+    alarms: int = 0  # connections that ended with an alarm
+
+
+@dataclass
+class Pair:
+    """Alarms of one originator against one responder."""
+
+    alarms: int = 0
+    uncertain: int = 0  # of these, whose originator is a guess: their beginning was not captured
+    ports: set[tuple[int, int]] = field(
+        default_factory=set
+    )  # protocol and port of the responder, a few of them
+
+
+@dataclass
+class ByProbe:
+    """Connections of one probe id."""
+
+    connections: int = 0
+    scored: int = 0
+    alarms: int = 0
+
+
+PairKey = tuple[int, int, int, int]  # originator and responder, two words each
+
+
+class Top:
+    """Sink: counts by model; of the first, the most anomalous connections, and alarms by hosts and by probe."""
+
+    def __init__(self, first: str = "kitsune", most: int = 10) -> None:
+        """``first``: the model that the list is of: the first that is no shadow."""
+        self._first, self._most = first, most
+        self._best: list[ScoreBatch] = []  # of one connection each
+        self._recent: list[ScoreBatch] = []  # of the last minute's greatest, one connection each
+        self._now = np.iinfo(np.int64).min  # ns, time of the newest packet of a connection that ended
+        self.connections = 0
+        self.models: dict[str, Tally] = {}
+        self.pairs: dict[PairKey, Pair] = {}
+        self.other_pairs = 0  # alarms of pairs beyond MOST_PAIRS
+        self.probes: dict[int, ByProbe] = {}
+
+    @property
+    def scored(self) -> int:
+        """Connections with a score of the first model."""
+        return self.models.get(self._first, Tally()).scored
+
+    @property
+    def alarms(self) -> int:
+        """Connections that ended with an alarm of the first model."""
+        return self.models.get(self._first, Tally()).alarms
+
+    def write(self, batch: ScoreBatch) -> None:
+        """Count ended connections and keep those with the greatest scores."""
+        final = batch.scores["final"]
+        has = ~np.isnan(batch.scores["score"])
+        tally = self.models.setdefault(batch.model, Tally(batch.shadow))
+        tally.scored += int((final & has).sum())
+        tally.alarms += int((batch.scores["alarm"] & final).sum())
+        if batch.model != self._first:
+            return
+        self.connections += int(final.sum())
+        rows = batch.rows
+        self._keep(batch, rows, np.flatnonzero(final & has))
+        self._count_probes(batch, rows["probe"], final)
+        alarmed = np.flatnonzero(batch.scores["alarm"] & final)
+        if alarmed.size:
+            self._count_pairs(rows[alarmed])
+
+    def _keep(self, batch: ScoreBatch, rows: Any, ended: NDArray[np.int64]) -> None:
+        if not ended.size:
+            return
+        order = np.lexsort((rows["start"][ended], -batch.scores["score"][ended]))
+        most = [choose(batch, ended[k : k + 1]) for k in order[: self._most].tolist()]
+        self._best = self._greatest(self._best + most)
+        self._now = max(self._now, int(rows["last"][ended].max()))
+        recent = [b for b in self._recent + most if b.rows["last"][0] > self._now - MINUTE]
+        self._recent = sorted(recent, key=_place)[: 8 * self._most]
+
+    def _greatest(self, batches: list[ScoreBatch]) -> list[ScoreBatch]:
+        return sorted(batches, key=_place)[: self._most]
+
+    def _count_probes(self, batch: ScoreBatch, probe: NDArray[np.uint32], final: NDArray[np.bool_]) -> None:
+        for k in np.unique(probe[final]).tolist():
+            if k not in self.probes and len(self.probes) >= MOST_PROBES:
+                continue
+            mine = final & (probe == k)
+            own = self.probes.setdefault(k, ByProbe())
+            own.connections += int(mine.sum())
+            own.scored += int((mine & ~np.isnan(batch.scores["score"])).sum())
+            own.alarms += int((mine & batch.scores["alarm"]).sum())
+
+    def _count_pairs(self, rows: Any) -> None:
+        flipped = (rows["flags"] & FLAG_FLIPPED) != 0
+        guessed = (rows["flags"] & (FLAG_MIDSTREAM | FLAG_FLIPPED)) != 0
+        a, b = (np.stack((rows[f"{side}_hi"], rows[f"{side}_lo"]), axis=1) for side in "ab")
+        ends = np.where(flipped[:, None], np.hstack((b, a)), np.hstack((a, b)))
+        ports = np.where(flipped, rows["a_port"], rows["b_port"]).tolist()
+        for end, port, proto, unsure in zip(ends.tolist(), ports, rows["proto"].tolist(), guessed.tolist()):
+            key: PairKey = tuple(end)
+            pair = self.pairs.get(key)
+            if pair is None:
+                if len(self.pairs) >= MOST_PAIRS:
+                    self.other_pairs += 1
+                    continue
+                pair = self.pairs[key] = Pair()
+            pair.alarms += 1
+            pair.uncertain += unsure
+            if len(pair.ports) < 4:
+                pair.ports.add((proto, port if proto in WITH_PORTS else 0))
+
+    def flush(self, spans: Spans) -> None:
+        """Nothing."""
+
+    def sync(self, partition: int) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def abort(self) -> None:
+        """Nothing."""
+
+    def rows(self, probes: Probes) -> list[dict[str, Any]]:
+        """The kept connections, greatest score first."""
+        return _dicts(self._best, probes)
+
+    def recent(self, probes: Probes) -> list[dict[str, Any]]:
+        """The connections with the greatest scores among those of the last minute of event time."""
+        return _dicts(self._greatest(self._recent), probes)
+
+    def alarm_pairs(self, most: int = 10) -> list[dict[str, Any]]:
+        """Pairs of hosts with the most alarms: originator, responder, alarms, uncertain, ports."""
+        ranked = sorted(self.pairs.items(), key=lambda item: (-item[1].alarms, item[0]))[:most]
+        words = np.array([key for key, _ in ranked], np.uint64).reshape(-1, 2, 2)
+        texts = [address_text(words[:, k, 0], words[:, k, 1]) for k in range(2)]
+        return [
+            {
+                "originator": originator, "responder": responder, "alarms": pair.alarms,
+                "uncertain": pair.uncertain, "ports": sorted(pair.ports),
+            }
+            for originator, responder, (_, pair) in zip(*texts, ranked)
+        ]  # fmt: skip
+
+
+def _place(batch: ScoreBatch) -> tuple[float, int]:
+    return -float(batch.scores["score"][0]), int(batch.rows["start"][0])
+
+
+def _dicts(batches: Iterable[ScoreBatch], probes: Probes) -> list[dict[str, Any]]:
+    return [row for batch in batches for row in as_dicts(score_table(batch, probes))]

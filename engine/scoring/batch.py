@@ -1,0 +1,133 @@
+"""Scores on their way out: records of connections, made once, and each model's scores of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.connections.record import connection_table
+from engine.labels.file import Probes
+from engine.types import Rows, join_rows
+
+SCORE = np.dtype(
+    [
+        ("score", "f8"),  # NaN: no packet of the connection was scored
+        ("peak", "f8"), ("mean", "f8"),  # greatest and mean packet score
+        ("threshold", "f8"),  # NaN: none yet
+        ("peak_at", "i8"),  # ns, time of the packet with the greatest score
+        ("offset", "i8"),  # of the message in which the row arose
+        ("partition", "i4"),
+        ("row", "u4"),  # number among the model's rows of that message
+        ("scored", "u4"),  # packets with a score
+        ("alarm", "?"), ("final", "?"),  # final: the connection has ended
+        ("begins", "?"),  # the connection's alarm begins with this row
+        ("phase", "u1"),  # index in PHASES: learn (nothing scored yet), calibrate (no threshold yet), score
+    ],
+    align=True,
+)  # fmt: skip
+
+PHASES = ("map", "learn", "calibrate", "score")
+
+
+class Records:
+    """Rows of connections as they were when they ended or an alarm began, shared by the scores of all models.
+
+    Kept raw, since most are only counted; columns are made of them once, when a sink first asks.
+    """
+
+    def __init__(self, rows: Rows, sides: Rows) -> None:
+        """rows: (n,) CONNECTION. sides: (n, 2) SIDE. Neither may be changed any more."""
+        self.rows, self.sides = rows, sides
+        self._made: tuple[Probes, int, pa.Table] | None = None
+
+    def __len__(self) -> int:
+        return int(self.rows.size)
+
+    def table(self, probes: Probes) -> pa.Table:
+        """Columns of the connections, then a column ``label.NAME`` for each label of ``probes``."""
+        made = self._made
+        if made is None or made[0] is not probes or made[1] != len(probes):
+            table = connection_table(self.rows, self.sides)
+            ids = self.rows["probe"].tolist()
+            for name in label_names(probes):
+                values = pa.array([probes.get(k, {}).get(name) for k in ids], pa.string())
+                table = table.append_column(f"label.{name}", values)
+            made = self._made = probes, len(probes), table
+        return made[2]
+
+    def take(self, at: NDArray[Any]) -> Records:
+        """The given rows."""
+        return Records(self.rows[at], self.sides[at])
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreBatch:
+    """What one model says of n connections."""
+
+    model: str  # name of the model in the configuration
+    version: str  # of the model: changes with its configuration and what it learned from
+    records: Records
+    scores: Rows  # (n,) SCORE
+    at: NDArray[np.int64] | None = None  # (n,) row of ``records`` that each score is of; None: as they come
+    shadow: bool = False  # whether the model only watches: its rows make no alert and no alarm metric
+
+    def __len__(self) -> int:
+        return int(self.scores.size)
+
+    @property
+    def rows(self) -> Rows:
+        """(n,) CONNECTION."""
+        return self.records.rows if self.at is None else self.records.rows[self.at]
+
+    @property
+    def sides(self) -> Rows:
+        """(n, 2) SIDE."""
+        return self.records.sides if self.at is None else self.records.sides[self.at]
+
+
+def join(batches: Sequence[ScoreBatch]) -> tuple[Records, list[ScoreBatch]]:
+    """Batches of several models as one a model and version, over one Records that holds each record once.
+
+    Order is that of the batches, within a model as among models.
+    """
+    parts: dict[int, tuple[int, Records]] = {}
+    size = 0
+    for batch in batches:
+        if id(batch.records) not in parts:
+            parts[id(batch.records)] = size, batch.records
+            size += len(batch.records)
+    whole = _joined([records for _, records in parts.values()])
+    models: dict[tuple[str, str], list[ScoreBatch]] = {}
+    for batch in batches:
+        models.setdefault((batch.model, batch.version), []).append(batch)
+    out = []
+    for (model, version), mine in models.items():
+        at = [parts[id(b.records)][0] + (np.arange(len(b.records)) if b.at is None else b.at) for b in mine]
+        rows = np.concatenate(at)
+        every = rows.size == size and bool((rows == np.arange(size)).all())
+        scores = join_rows([b.scores for b in mine]) if len(mine) > 1 else mine[0].scores
+        out.append(ScoreBatch(model, version, whole, scores, None if every else rows, mine[0].shadow))
+    return whole, out
+
+
+def _joined(parts: list[Records]) -> Records:
+    if len(parts) == 1:
+        return parts[0]
+    return Records(join_rows([p.rows for p in parts]), join_rows([p.sides for p in parts]))
+
+
+def choose(batch: ScoreBatch, chosen: NDArray[Any]) -> ScoreBatch:
+    """The chosen rows of a batch, by mask or index, with records of their own: the others can be forgotten."""
+    rows = np.arange(len(batch))[chosen]
+    records = batch.records.take(rows if batch.at is None else batch.at[rows])
+    return ScoreBatch(batch.model, batch.version, records, batch.scores[rows], None, batch.shadow)
+
+
+def label_names(probes: Mapping[int, Mapping[str, str]]) -> list[str]:
+    """Names of all labels, in the order they are met."""
+    return list(dict.fromkeys(name for labels in probes.values() for name in labels))

@@ -1,0 +1,13 @@
+"""The kinds of model there are."""
+
+from __future__ import annotations
+
+from engine.scoring import kitsune
+from engine.scoring.kind import Kind
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        kitsune.KIND,
+    )
+}  # fmt: skip

@@ -1,0 +1,78 @@
+"""Passes over the packets that give models their features: one a configuration, shared by models."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.connections.tracker import Tracked
+from engine.features.afterimage import AfterImage, AfterImageConfig
+from engine.types import Floats, Packets
+
+
+class FeaturePass(Protocol):
+    """Features of every packet of a partition, from state of its own."""
+
+    def update(self, p: Packets, t: Tracked) -> Any:
+        """Features of p, row i of packet i; valid until the next call. They do not depend on how packets are cut."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """A copy of all that later features depend on."""
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what ``state`` gave. KeyError, ValueError or StateError when it does not fit."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Counts since the beginning, for metrics."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features a model is given: which pass makes them, with which configuration."""
+
+    name: str
+    config: Any  # a frozen dataclass
+    start: Callable[[Any], FeaturePass]  # the pass of a configuration that has seen nothing
+
+    @property
+    def digest(self) -> str:
+        """Equal for features that are equal and whose state can be shared."""
+        text = json.dumps([self.name, asdict(self.config)], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class AfterImagePass:
+    """The damped statistics of AfterImage, (n, 100) float64."""
+
+    def __init__(self, config: AfterImageConfig) -> None:
+        self._afterimage = AfterImage(config)
+        self._out = np.empty((0, len(config.lambdas) * 20))
+
+    def update(self, p: Packets, t: Tracked) -> Floats:  # noqa: ARG002 -- asks nothing of the connection
+        """(n, 100) features; NaN in rows of packets that could not be read."""
+        if len(self._out) < p.ts.size:
+            self._out = np.empty((p.ts.size, self._out.shape[1]))
+        return self._afterimage.update(p, self._out[: p.ts.size])
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """A copy of the statistics."""
+        return self._afterimage.state()
+
+    def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
+        """Take over what ``state`` gave."""
+        self._afterimage = AfterImage.from_state(self._afterimage.config, saved)
+
+    def counters(self) -> dict[str, int]:
+        """Flows remembered and evicted."""
+        return {"flows": self._afterimage.flows, "flows_evicted": self._afterimage.evicted}
+
+
+def afterimage(config: AfterImageConfig) -> Features:
+    """The features of AfterImage."""
+    return Features("afterimage", config, AfterImagePass)

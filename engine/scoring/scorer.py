@@ -1,0 +1,355 @@
+"""From the packet scores of a model to the scores and alarms of connections: what all models share.
+
+A model gives packets scores, or connections, or both. The scorer adds them up by connection, finds a threshold where
+the model came without one, and says when an alarm begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.connections.tracker import Tracked
+from engine.kernels import kernel
+from engine.scoring.batch import PHASES, SCORE
+from engine.types import Floats, Packets, Rows, as_bytes, from_bytes, under
+from models.threshold import Threshold, ThresholdConfig, fit
+
+Slots = NDArray[np.int32]
+State = tuple[dict[str, NDArray[Any]], dict[str, Any]]  # arrays and JSON values, by name
+
+SUM = np.dtype(
+    [
+        ("total", "f8"), ("peak", "f8"), ("last", "f8"), ("peak_at", "i8"),
+        ("scored", "u4"), ("alarmed", "?"),
+    ],
+    align=True,
+)  # fmt: skip
+
+AGGREGATES = ("max", "mean", "last")
+MAX, MEAN, LAST = range(3)
+LEARN, CALIBRATE, SCORED = (PHASES.index(name) for name in ("learn", "calibrate", "score"))
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """From packet scores to connection scores."""
+
+    aggregate: Literal["max", "mean", "last"] = "max"  # which of its packets' scores a connection has
+    calibrate_packets: int = 20_000  # number of packets after learning whose connections give the threshold
+
+    def __post_init__(self) -> None:
+        if self.aggregate not in AGGREGATES:
+            raise ValueError(f"aggregate {self.aggregate!r} must be one of {', '.join(AGGREGATES)}")
+        if self.calibrate_packets < 1:
+            raise ValueError(f"calibrate_packets {self.calibrate_packets} must be at least 1")
+
+
+class Events(NamedTuple):
+    """Packet scores in the order in which a model let them go; a packet has at most one."""
+
+    slot: Slots  # (m,) connection of the packet scored, -1 = none
+    ts: NDArray[np.int64]  # (m,) ns, time of the packet scored
+    number: NDArray[np.int64]  # (m,) number of the packet scored among those of the partition, from 0
+    score: Floats  # (m,) NaN: the packet has none, and never will
+    at: NDArray[np.int64]  # (m,) row of the block whose packet let the score go, ascending
+
+
+def prompt(p: Packets, t: Tracked, scores: Floats) -> Events:
+    """Events of a model that scores every packet at once. scores: (n,) of the packets of p."""
+    at = np.arange(p.ts.size)
+    return Events(t.slot, p.ts, t.number + at, scores, at)
+
+
+NO_EVENTS = Events(
+    np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64)
+)
+
+
+class Ended(NamedTuple):
+    """Connections that have ended. Their slots are free again when ``close`` has returned."""
+
+    slot: Slots  # (n,)
+    rows: Rows  # (n,) CONNECTION
+    sides: Rows  # (n, 2) SIDE
+
+
+class Model(Protocol):
+    """Scores packets, or connections at their end. Sees each packet once, in order; event time only.
+
+    What it gives depends on the packets alone, not on how they are cut into blocks.
+    """
+
+    @property
+    def phase(self) -> str:
+        """map or learn while it learns from what it is given, then score."""
+
+    @property
+    def identity(self) -> Sequence[Any]:
+        """JSON values that differ when the model is another: its configuration, and what it learned."""
+
+    def step(self, p: Packets, t: Tracked, x: Any) -> Events:
+        """Scores of packets of p, or of earlier ones that were held back.
+
+        t: what the tracker says of them. x: features of the pass the model asked for, row i of packet i; not to be
+        changed. What event time lets go, it lets go here packet by packet, so that no cut of the stream shows.
+        """
+
+    def tick(self, now: int) -> Events:
+        """Scores of packets that event time lets go, ``now`` reached without a packet. ``at`` means nothing here."""
+
+    def close(self, ended: Ended) -> tuple[Events, Floats | None]:
+        """Scores still held back of connections that ended; and final scores (n,), None: what the packets add up to."""
+
+    def state(self) -> State:
+        """A copy of all that later scores depend on."""
+
+    def restore(self, state: State) -> None:
+        """Take over what ``state`` gave. KeyError, TypeError, ValueError or StateError when it does not fit."""
+
+    def counters(self) -> Mapping[str, int]:
+        """Counts since the beginning, for metrics."""
+
+
+class Found(NamedTuple):
+    """Scores of some connections."""
+
+    slots: Slots  # (n,) connections whose alarm began; empty for ended ones
+    first: int  # of ended ones: place of the first among those that ended in this step; -1 for begun alarms
+    scores: Rows  # (n,) SCORE
+    version: str  # of the model that gave them
+
+
+@kernel
+def _absorb(
+    sums: Rows, slot: Slots, ts: NDArray[np.int64], scores: Floats, threshold: float, aggregate: int,
+    begun: Slots, at: Rows,
+) -> int:  # fmt: skip
+    """Add up scores by slot. Slots whose score passes the threshold for the first time go to ``begun``, their
+    sums at that packet to ``at``."""
+    n = 0
+    for i in range(slot.size):
+        if slot[i] < 0 or scores[i] != scores[i]:
+            continue
+        row = sums[slot[i]]
+        if row["scored"] == 0 or scores[i] > row["peak"]:
+            row["peak"] = scores[i]
+            row["peak_at"] = ts[i]
+        row["total"] += scores[i]
+        row["last"] = scores[i]
+        row["scored"] += 1
+        score = row["peak"]
+        if aggregate == MEAN:
+            score = row["total"] / row["scored"]
+        elif aggregate == LAST:
+            score = scores[i]
+        if score > threshold and not row["alarmed"]:
+            row["alarmed"] = True
+            begun[n] = slot[i]
+            at[n] = row
+            n += 1
+    return n
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How a scorer makes scores and alarms of connections."""
+
+    config: ScorerConfig
+    threshold: ThresholdConfig
+    fitted: Threshold | None = None  # a threshold known from before: nothing is calibrated
+
+
+class Scorer:
+    """One model over the packets of one partition."""
+
+    def __init__(self, name: str, model: Model, rules: Rules, slots: int, *, shadow: bool = False) -> None:
+        """``slots``: number of slots of the connection table."""
+        self.name, self.model, self.shadow = name, model, shadow
+        self.config = rules.config
+        self.threshold = rules.fitted
+        self.loaded = rules.fitted is not None
+        self._threshold_config = rules.threshold
+        self._aggregate = AGGREGATES.index(rules.config.aggregate)
+        self._sums = np.zeros(slots, SUM)
+        self._begun, self._at = np.empty(0, np.int32), np.zeros(0, SUM)
+        self._calibrated = 0  # packets scored while calibrating
+        self._sample: list[Floats] = []  # connection scores seen while calibrating
+        self.version = self._digest()
+
+    @property
+    def phase(self) -> str:
+        """One of PHASES."""
+        if self.model.phase != "score":
+            return self.model.phase
+        return "score" if self.threshold is not None else "calibrate"
+
+    @property
+    def threshold_value(self) -> float:
+        """The score above which a connection alarms; NaN while there is none."""
+        return float("nan") if self.threshold is None else self.threshold.value
+
+    def _digest(self) -> str:
+        """Changes with the configuration and, once there is one, with the threshold, which what was learned gave."""
+        parts = [*self.model.identity, asdict(self.config)]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
+        if self.threshold is not None:
+            digest.update(repr(self.threshold.value).encode())
+        return digest.hexdigest()[:12]
+
+    def step(
+        self, p: Packets, t: Tracked, x: Any, ended: Ended, events: Callable[[Events], None]
+    ) -> list[Found]:
+        """Take packets and the connections that ended among them; gives begun alarms, then ended connections.
+
+        ended: those of ``t.closed``. events: is given what the model let go.
+
+        A calibration that ends among them cuts nobody else's block: what ended before the cut has rows without a
+        threshold.
+        """
+        found: list[Found] = []
+        given = self.model.step(p, t, x)
+        events(given)
+        done = closed = 0
+        while self.threshold is None and (row := self._boundary(given, done)) >= 0:
+            stop = int(np.searchsorted(given.at, row, side="right"))
+            upto = int(np.searchsorted(t.closed_at, row, side="right"))
+            self._add(_part(given, done, stop), found)
+            self._finish(_some(ended, closed, upto), closed, found, events)
+            done, closed = stop, upto
+            self._calibrate()
+        if self.threshold is None:
+            self._calibrated += int(np.count_nonzero(~np.isnan(given.score[done:])))
+        self._add(_part(given, done, given.slot.size) if done else given, found)
+        self._finish(_some(ended, closed, ended.slot.size) if closed else ended, closed, found, events)
+        return found
+
+    def tick(self, now: int, events: Callable[[Events], None]) -> list[Found]:
+        """Let event time reach ``now`` without a packet; gives begun alarms."""
+        found: list[Found] = []
+        given = self.model.tick(now)
+        events(given)
+        self._add(given, found)
+        return found
+
+    def finish(self, ended: Ended, events: Callable[[Events], None]) -> list[Found]:
+        """Final scores of connections that ended; they count for calibration and are forgotten."""
+        found: list[Found] = []
+        self._finish(ended, 0, found, events)
+        return found
+
+    def _boundary(self, given: Events, done: int) -> int:
+        """Row of the packet with which the calibration has had its packets, counted from event ``done``; -1: later."""
+        left = self.config.calibrate_packets - self._calibrated
+        scored = np.cumsum(~np.isnan(given.score[done:]))
+        if not scored.size or scored[-1] < left:
+            return -1
+        return int(given.at[done + int(np.searchsorted(scored, left))])
+
+    def _add(self, given: Events, found: list[Found]) -> None:
+        n, size = 0, given.slot.size
+        if size:
+            if self._begun.size < size:
+                self._begun, self._at = np.empty(size, np.int32), np.zeros(size, SUM)
+            n = _absorb(
+                self._sums, given.slot, given.ts, given.score, self._bound, self._aggregate, self._begun, self._at
+            )  # fmt: skip
+        if n:
+            found.append(
+                Found(self._begun[:n].copy(), -1, self._rows(self._at[:n], final=False), self.version)
+            )
+
+    def _finish(self, ended: Ended, first: int, found: list[Found], events: Callable[[Events], None]) -> None:
+        slots = ended.slot
+        if not slots.size:
+            return
+        held, finals = self.model.close(ended)
+        if held.slot.size:
+            events(held)
+            begun, at = np.empty(held.slot.size, np.int32), np.zeros(held.slot.size, SUM)
+            n = _absorb(
+                self._sums, held.slot, held.ts, held.score, self._bound, self._aggregate, begun, at
+            )  # fmt: skip
+            self._sums["alarmed"][begun[:n]] = False  # it begins with the row that ends the connection
+        sums = self._sums[slots]
+        self._sums[slots] = np.zeros(1, SUM)
+        out = self._rows(sums, final=True, finals=finals)
+        if self.threshold is None:
+            self._sample.append(out["score"][~np.isnan(out["score"])])
+        found.append(Found(np.empty(0, np.int32), first, out, self.version))
+
+    @property
+    def _bound(self) -> float:
+        return np.inf if self.threshold is None else self.threshold.value
+
+    def _rows(self, sums: Rows, *, final: bool, finals: Floats | None = None) -> Rows:
+        out = np.zeros(sums.size, SCORE)
+        scored = sums["scored"] > 0
+        out["peak"] = np.where(scored, sums["peak"], np.nan)
+        out["mean"] = np.where(scored, sums["total"] / np.maximum(sums["scored"], 1), np.nan)
+        out["score"] = self._scores_of(sums) if finals is None else finals
+        out["peak_at"] = sums["peak_at"]
+        out["scored"] = sums["scored"]
+        out["threshold"] = self.threshold_value
+        out["alarm"] = out["score"] > out["threshold"]
+        out["begins"] = out["alarm"] & ~(sums["alarmed"] & final)
+        out["final"] = final
+        # not the model's phase now, which would depend on where the stream is cut, but what the row shows of it
+        has = ~np.isnan(out["score"])
+        out["phase"] = np.where(has, CALIBRATE, LEARN) if self.threshold is None else SCORED
+        return out
+
+    def _scores_of(self, sums: Rows) -> Floats:
+        """(n,) scores of connections; NaN where no packet has one."""
+        values = {
+            MAX: sums["peak"], LAST: sums["last"], MEAN: sums["total"] / np.maximum(sums["scored"], 1),
+        }[self._aggregate]  # fmt: skip
+        scores: Floats = np.where(sums["scored"] > 0, values, np.nan)
+        return scores
+
+    def _calibrate(self) -> None:
+        """Fit the threshold to the connections seen while calibrating, ended or not."""
+        live = self._sums[self._sums["scored"] > 0]
+        sample = np.concatenate([*self._sample, self._scores_of(live)])
+        self._calibrated = 0
+        if sample.size:  # else only packets without a connection, such as ARP: calibrate once more
+            self._calibrated = self.config.calibrate_packets
+            self.threshold = fit(sample, self._threshold_config)
+            self._sample = []
+            self.version = self._digest()
+
+    def state(self) -> State:
+        """A copy of model, threshold and the sums of live connections."""
+        arrays, values = self.model.state()
+        arrays = {f"model.{name}": array for name, array in arrays.items()}
+        slots = np.flatnonzero(self._sums["scored"])
+        arrays["slots"], arrays["sums"] = slots, as_bytes(self._sums[slots])
+        arrays["sample"] = np.concatenate(self._sample) if self._sample else np.empty(0)
+        fitted = None if self.threshold is None else asdict(self.threshold)
+        return arrays, {"model": values, "threshold": fitted, "calibrated": self._calibrated}
+
+    def restore(self, state: State) -> None:
+        """Take over what ``state`` gave; errors as in Model."""
+        arrays, values = state
+        self.model.restore((under(arrays, "model."), values["model"]))
+        self._sums[arrays["slots"]] = from_bytes(arrays["sums"], SUM)
+        self._sample = [arrays["sample"]] if arrays["sample"].size else []
+        self._calibrated = values["calibrated"]
+        self.threshold = None if values["threshold"] is None else Threshold(**values["threshold"])
+        self.version = self._digest()
+
+
+def _part(given: Events, begin: int, end: int) -> Events:
+    """Events begin..end."""
+    part = slice(begin, end)
+    return Events(given.slot[part], given.ts[part], given.number[part], given.score[part], given.at[part])
+
+
+def _some(ended: Ended, begin: int, end: int) -> Ended:
+    return Ended(ended.slot[begin:end], ended.rows[begin:end], ended.sides[begin:end])

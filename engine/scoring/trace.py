@@ -1,0 +1,243 @@
+"""Packet by packet: the scores of chosen connections, for a closer look at what moved a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from engine.connections.columns import Column, schema_of
+from engine.connections.layout import PACKET_FROM_ORIGINATOR, PACKET_OPENED, Segment
+from engine.connections.record import uids
+from engine.connections.tracker import Tracked
+from engine.errors import ConfigError
+from engine.labels.file import NO_PROBES, Probes
+from engine.scoring.scorer import Ended, Events, State
+from engine.types import Floats, Packets, Rows, as_bytes, from_bytes, join_rows
+
+MOST_CONNECTIONS = 1000  # traced in a run
+MOST_ROWS = 1 << 20  # packets of connections that have not ended; later ones are counted, not traced
+
+TRACED = np.dtype(
+    [
+        ("number", "i8"), ("ts", "i8"), ("slot", "i4"), ("probe", "u4"), ("size", "u4"), ("payload", "u4"),
+        ("tcp_flags", "u1"), ("from_orig", "?"), ("segment", "u1"),
+    ],
+    align=True,
+)  # fmt: skip
+
+TRACE_COLUMNS = (
+    Column("uid", pa.string(), "", "connection of the packet"),
+    Column("number", pa.int64(), "", "number of the packet among those of its partition, from 0"),
+    Column("ts", pa.timestamp("ns", tz="UTC"), "", "time of capture"),
+    Column("direction", pa.string(), "", "side that sent it: orig or resp"),
+    Column("size", pa.uint32(), "bytes", "length on the wire"),
+    Column("payload", pa.uint32(), "bytes", "length behind the transport header"),
+    Column("tcp_flags", pa.uint8(), "bits", "FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128"),
+    Column("segment", pa.string(), "", "what the segment adds to its side's sequence space"),
+    Column("probe", pa.uint32(), "", "probe id of the packet, 0 = none"),
+    Column("partition", pa.int32(), "", "partition of the packets topic"),
+)  # then score.MODEL (float64) for each model: null where the packet has none
+
+_UID = re.compile(r"C[0-9A-Za-z]{16}")
+_SEGMENTS = np.array([s.name.lower() for s in Segment], object)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which connections are traced."""
+
+    uids: frozenset[str] = frozenset()
+    probes: frozenset[int] = frozenset()
+    labels: frozenset[tuple[str, str]] = frozenset()  # name and value
+
+    def wanted(self, probes: Probes) -> NDArray[np.uint32]:
+        """Probe ids whose packets are traced."""
+        matching = {
+            k for k, own in probes.items() if any(own.get(name) == value for name, value in self.labels)
+        }
+        return np.array(sorted(self.probes | matching), np.uint32)
+
+
+def parse_selectors(texts: Sequence[str]) -> Selection:
+    """What --trace says: a uid, ``probe=N`` or ``label.NAME=VALUE``. Raises ConfigError with what is wrong."""
+    uids_: set[str] = set()
+    probes: set[int] = set()
+    labels: set[tuple[str, str]] = set()
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals and _UID.fullmatch(text):
+            uids_.add(text)
+        elif name == "probe" and value.isascii() and value.isdigit() and 0 < int(value) < 1 << 32:
+            probes.add(int(value))
+        elif name.startswith("label.") and len(name) > len("label.") and value:
+            labels.add((name.removeprefix("label."), value))
+        else:
+            raise ConfigError(
+                f"--trace {text}: neither a uid (C and 16 letters or digits) nor probe=N nor label.NAME=VALUE"
+            )
+    return Selection(frozenset(uids_), frozenset(probes), frozenset(labels))
+
+
+def trace_schema(models: Sequence[str]) -> pa.Schema:
+    """Columns of a trace."""
+    scores = [pa.field(f"score.{name}", pa.float64()) for name in models]
+    return pa.schema([*schema_of(TRACE_COLUMNS), *scores])
+
+
+@dataclass
+class Tracer:
+    """Keeps the packets of chosen connections of one partition until they end, with what each model says of them."""
+
+    selection: Selection
+    models: Sequence[str]
+    probes: Probes = field(default_factory=lambda: NO_PROBES)
+    partition: int = 0
+    connections: int = 0  # chosen so far
+    refused: int = 0  # not traced: more than MOST_CONNECTIONS were chosen
+    skipped: int = 0  # packets not traced: more than MOST_ROWS waited
+
+    def __post_init__(self) -> None:
+        self._chosen: NDArray[np.bool_] = np.zeros(0, bool)  # by slot
+        self._rows, self._scores = np.zeros(0, TRACED), np.zeros((0, len(self.models)))
+        self._ready: list[pa.Table] = []
+        self._known = -1  # probes when the wanted ids were last looked up
+        self._wanted = np.zeros(0, np.uint32)
+
+    def packets(self, p: Packets, t: Tracked, connections: Rows) -> None:
+        """Take packets. connections: (slots,) CONNECTION rows of the whole table."""
+        if self._chosen.size < connections.size:
+            self._chosen = np.concatenate(
+                [self._chosen, np.zeros(connections.size - self._chosen.size, bool)]
+            )
+        first = self._choose(p, t, connections)
+        rows = np.flatnonzero((t.slot >= 0) & self._chosen[t.slot])
+        if first:
+            begins = np.array([first.get(s, 0) for s in t.slot[rows].tolist()], np.int64)
+            rows = rows[rows >= begins]
+        room = max(0, MOST_ROWS - self._rows.size)
+        self.skipped += max(0, rows.size - room)
+        rows = rows[:room]
+        if not rows.size:
+            return
+        new = np.zeros(rows.size, TRACED)
+        new["number"], new["slot"] = t.number + rows, t.slot[rows]
+        for name in ("ts", "probe", "size", "payload", "tcp_flags"):
+            new[name] = getattr(p, name)[rows]
+        new["from_orig"] = (t.flags[rows] & PACKET_FROM_ORIGINATOR) != 0
+        new["segment"] = t.segment[rows]
+        self._rows = join_rows([self._rows, new])
+        self._scores = np.concatenate([self._scores, np.full((rows.size, len(self.models)), np.nan)])
+
+    def _choose(self, p: Packets, t: Tracked, connections: Rows) -> dict[int, int]:
+        """Slots chosen just now -> row of the packet that chose them."""
+        if len(self.probes) != self._known:
+            self._known, self._wanted = len(self.probes), self.selection.wanted(self.probes)
+        rows = np.flatnonzero(np.isin(p.probe, self._wanted) & (t.slot >= 0))
+        if self.selection.uids:
+            opened = np.flatnonzero(t.flags & PACKET_OPENED)
+            known = [uid in self.selection.uids for uid in uids(connections[t.slot[opened]])]
+            rows = np.union1d(rows, opened[np.array(known, bool)])
+        rows = rows[~self._chosen[t.slot[rows]]]
+        slots, at = np.unique(t.slot[rows], return_index=True)
+        order = np.argsort(at, kind="stable")
+        room = max(0, MOST_CONNECTIONS - self.connections)
+        self.refused += max(0, slots.size - room)
+        slots, at = slots[order][:room], rows[at[order]][:room]
+        self._chosen[slots] = True
+        self.connections += int(slots.size)
+        return dict(zip(slots.tolist(), at.tolist()))
+
+    def events(self, model: int) -> Callable[[Events], None]:
+        """What takes the scores of a model, by its place among ``models``."""
+
+        def take(given: Events) -> None:
+            mine = np.flatnonzero((given.slot >= 0) & self._chosen[given.slot])
+            if mine.size and self._rows.size:
+                number = given.number[mine]
+                at = np.minimum(np.searchsorted(self._rows["number"], number), self._rows.size - 1)
+                found = self._rows["number"][at] == number
+                self._scores[at[found], model] = given.score[mine[found]]
+
+        return take
+
+    def end(self, ended: Ended) -> None:
+        """Connections have ended: their packets are ready."""
+        mine = self._chosen[ended.slot]
+        if not mine.any():
+            return
+        slots, names = ended.slot[mine], uids(ended.rows[mine])
+        self._chosen[slots] = False
+        for slot, uid in zip(slots.tolist(), names):
+            is_its = self._rows["slot"] == slot
+            if is_its.any():
+                self._ready.append(self._table(self._rows[is_its], self._scores[is_its], uid))
+                self._rows, self._scores = self._rows[~is_its], self._scores[~is_its]
+
+    def _table(self, rows: Rows, scores: Floats, uid: str) -> pa.Table:
+        columns: dict[str, Any] = {
+            "uid": pa.array([uid] * rows.size, pa.string()),
+            "ts": pa.array(rows["ts"].copy()).cast(pa.timestamp("ns", tz="UTC")),
+            "direction": pa.array(np.where(rows["from_orig"], "orig", "resp").tolist(), pa.string()),
+            "segment": pa.array(_SEGMENTS[rows["segment"]].tolist(), pa.string()),
+            "partition": np.full(rows.size, self.partition, np.int32),
+        }
+        for name in ("number", "size", "payload", "tcp_flags", "probe"):
+            columns[name] = rows[name].copy()
+        for k, name in enumerate(self.models):
+            columns[f"score.{name}"] = pa.array(scores[:, k].copy(), mask=np.isnan(scores[:, k]))
+        schema = trace_schema(self.models)
+        return pa.table([columns[name] for name in schema.names], schema=schema)
+
+    def drain(self) -> pa.Table:
+        """Packets of the connections that have ended since the last call."""
+        tables, self._ready = self._ready, []
+        return pa.concat_tables(tables) if tables else trace_schema(self.models).empty_table()
+
+    def state(self) -> State:
+        """A copy of what waits; what is ready must have been drained."""
+        arrays: dict[str, NDArray[Any]] = {
+            "chosen": np.flatnonzero(self._chosen), "rows": as_bytes(self._rows), "scores": self._scores.copy(),
+        }  # fmt: skip
+        counts = [self.connections, self.refused, self.skipped]
+        return arrays, {"selection": self._identity(), "counts": counts}
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
+        """Go on with what ``state`` gave, if it was for the same selection and models; else begin from here."""
+        if values["selection"] != self._identity():
+            return
+        chosen = arrays["chosen"]
+        self._chosen = np.zeros(int(chosen.max()) + 1 if chosen.size else 0, bool)
+        self._chosen[chosen] = True
+        self._rows, self._scores = from_bytes(arrays["rows"], TRACED).copy(), arrays["scores"].copy()
+        self.connections, self.refused, self.skipped = (int(n) for n in values["counts"])
+
+    def _identity(self) -> list[Any]:
+        s = self.selection
+        return [
+            sorted(s.uids),
+            sorted(s.probes),
+            [list(pair) for pair in sorted(s.labels)],
+            list(self.models),
+        ]
+
+
+def trace_notes(tracers: Sequence[Tracer]) -> list[str]:
+    """What the user should know of a trace, a line each."""
+    if not tracers:
+        return []
+    notes = []
+    if not sum(t.connections for t in tracers):
+        notes.append("--trace: no connection matches")
+    if refused := sum(t.refused for t in tracers):
+        notes.append(
+            f"--trace: more than {MOST_CONNECTIONS:,} connections match, the first are traced and {refused:,} are not"
+        )
+    if skipped := sum(t.skipped for t in tracers):
+        notes.append(f"--trace: {skipped:,} packets left out: more than {MOST_ROWS:,} waited for an end")
+    return notes
