@@ -7,9 +7,9 @@ addresses go by their MACs.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from engine.kernels import kernel
 from engine.types import KIND_MASK, Packets
 
 _M1 = np.uint64(0xFF51AFD7ED558CCD)
@@ -17,7 +17,7 @@ _M2 = np.uint64(0xC4CEB9FE1A85EC53)
 _SHIFT = np.uint64(33)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _mix(x: np.uint64) -> np.uint64:
     """murmur3's finaliser."""
     x ^= x >> _SHIFT
@@ -27,7 +27,7 @@ def _mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> _SHIFT)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _partitions(p: Packets, count: int, out: NDArray[np.int32]) -> None:
     for i in range(p.ts.size):
         if p.kind[i] & KIND_MASK >= 2:

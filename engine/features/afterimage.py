@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StateError
@@ -59,7 +58,7 @@ from engine.features.streams import (
     open_flow,
     reindex,
 )
-from engine.kernels import kernel
+from engine.kernels import allocating, kernel
 from engine.types import KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets, as_bytes, from_bytes
 
 UNREAD, ARP, LINK = int(Kind.UNREAD), int(Kind.ARP), int(Kind.LINK)
@@ -245,7 +244,7 @@ def advance(t: Tables, size: NDArray[np.uint32], c: Chunk, out: Floats) -> None:
         )
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def extract(t: Tables, p: Packets, rates: Floats, out: Floats) -> None:
     """Write the features of n packets and change the tables. out: (n, 100); NaN where a packet is unread.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from engine.headers.cursor import (
     DONE,
     K_ARP,
@@ -28,12 +26,13 @@ from engine.headers.cursor import (
     u32,
     u64,
 )
+from engine.kernels import kernel
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT
 
 MAX_EXTENSIONS = 16  # IPv6 extension headers (and AH) of one packet
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ip(data: Bytes, c: Any, row: Any) -> int:
     """IPv4 or IPv6, whichever the first nibble says."""
     if c["end"] - c["at"] < 1:
@@ -46,7 +45,7 @@ def ip(data: Bytes, c: Any, row: Any) -> int:
     return fail(row, R_IP_VERSION)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def arp(data: Bytes, c: Any, row: Any) -> int:
     """RFC 826 (and 903): sender's and target's protocol addresses, if those are IPv4."""
     at = c["at"]
@@ -65,7 +64,7 @@ def arp(data: Bytes, c: Any, row: Any) -> int:
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ipv4(data: Bytes, c: Any, row: Any) -> int:
     """RFC 791. A total length of 0 is segmentation offload's: the frame's length counts then.
 
@@ -101,7 +100,7 @@ def ipv4(data: Bytes, c: Any, row: Any) -> int:
     return enter(c, row, header, size, room)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ipv6(data: Bytes, c: Any, row: Any) -> int:
     """RFC 8200. A payload length of 0 is a jumbogram's or segmentation offload's, as with IPv4."""
     at = c["at"]
@@ -126,7 +125,7 @@ def ipv6(data: Bytes, c: Any, row: Any) -> int:
     return enter(c, row, 40, size, room)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def enter(c: Any, row: Any, header: int, size: int, room: int) -> int:
     """Step over an IP header of a packet of this size: what follows ends with the packet, not the frame."""
     at = c["at"]
@@ -142,7 +141,7 @@ def enter(c: Any, row: Any, header: int, size: int, room: int) -> int:
     return TO_EXTENSIONS
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_extension(what: int, row: Any) -> bool:
     """Whether another header of IP follows, not one of a protocol above it."""
     if what == 51:  # AH, also in IPv4
@@ -150,7 +149,7 @@ def is_extension(what: int, row: Any) -> bool:
     return row["kind"] & 15 == K_IPV6 and (what in (0, 43, 44, 60))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def extensions(data: Bytes, c: Any, row: Any) -> int:
     """Step over IPv6 extension headers (RFC 8200 section 4) and AH (RFC 4302)."""
     for _ in range(MAX_EXTENSIONS):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from engine.headers.cursor import (
     DONE,
     K_IPV6,
@@ -29,10 +27,11 @@ from engine.headers.cursor import (
     u16,
     u32,
 )
+from engine.kernels import kernel
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_INNER, KIND_TRANSPORT
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def protocol(c: Any, row: Any) -> int:
     """Which transport header or tunnel follows; without one, all that IP carries is payload."""
     what = c["what"]
@@ -55,7 +54,7 @@ def protocol(c: Any, row: Any) -> int:
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def tcp(data: Bytes, c: Any, row: Any) -> int:
     """RFC 9293. Options need not be captured; the data offset must fit into the packet on the wire."""
     at = c["at"]
@@ -79,7 +78,7 @@ def tcp(data: Bytes, c: Any, row: Any) -> int:
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ports(data: Bytes, c: Any, row: Any) -> int:
     """UDP, UDP-Lite, DCCP and SCTP begin with two ports; ICMP's type and code stand in their place."""
     at = c["at"]
@@ -104,7 +103,7 @@ def ports(data: Bytes, c: Any, row: Any) -> int:
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def udp(data: Bytes, c: Any, row: Any) -> int:
     """Check UDP's length (RFC 768; 0 in a jumbogram, RFC 2675) and look for a tunnel above it."""
     at = c["at"]
@@ -128,7 +127,7 @@ def udp(data: Bytes, c: Any, row: Any) -> int:
     return layer
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def inside(c: Any, layer: int) -> int:
     """Enter a tunnel: headers from here on are an inner packet's."""
     c["depth"] += 1
@@ -136,7 +135,7 @@ def inside(c: Any, layer: int) -> int:
     return layer
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def gre(data: Bytes, c: Any, row: Any) -> int:
     """RFC 2784 and 2890, and ERSPAN types I to III; anything else inside stays the outer packet's payload."""
     at = c["at"]
@@ -172,7 +171,7 @@ def gre(data: Bytes, c: Any, row: Any) -> int:
     return inside(c, layer)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def vxlan(data: Bytes, c: Any, row: Any) -> int:
     """RFC 7348: eight bytes with the I flag set, then an Ethernet frame."""
     at = c["at"]
@@ -182,7 +181,7 @@ def vxlan(data: Bytes, c: Any, row: Any) -> int:
     return inside(c, TO_ETHERNET)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def gtp(data: Bytes, c: Any, row: Any) -> int:
     """GTP-U version 1 (3GPP TS 29.281): a user's packet; signalling stays the outer packet's payload."""
     at, end = c["at"], c["end"]
@@ -204,7 +203,7 @@ def gtp(data: Bytes, c: Any, row: Any) -> int:
     return inside(c, TO_IP)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def geneve(data: Bytes, c: Any, row: Any) -> int:
     """RFC 8926: eight bytes and options, then what the EtherType says."""
     at = c["at"]

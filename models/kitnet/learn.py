@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.kernels import inlined, kernel
 from models.kitnet.autoencoder import TINY, Floats
 from models.kitnet.feature_map import LIMIT
-from models.kitnet.kernels import inlined, kernel
 from models.kitnet.lanes import LINE, aligned, load, logistic, root, splat, store, total
 from models.kitnet.score_kernels import Ints, Nets
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.kernels import inlined, kernel
 from models.kitnet.autoencoder import TINY, hidden_units, initial_weights
 from models.kitnet.feature_map import FeatureMap
-from models.kitnet.kernels import inlined, kernel
 from models.kitnet.lanes import LINE, Lanes, Real, aligned, load, logistic, root, splat, store, turn
 
 Floats = NDArray[np.float64]
