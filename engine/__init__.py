@@ -20,6 +20,7 @@ wire.py        PacketBlock <-> bus message
 partition.py   host pair -> partition
 clock.py       event time
 types.py       Packets, PacketBlock and the laws of blocks
+hashing.py     mixers of 64 bits that tables, ids and partitions share
 kernels.py     how kernels are compiled
 errors.py      the error tree
 """

@@ -29,6 +29,7 @@ from engine.connections.layout import (
     State,
 )
 from engine.connections.track_kernels import ICMP, ICMP6, TCP, UDP
+from engine.hashing import GOLDEN, splitmix
 from engine.types import Rows
 
 V4_PREFIX = np.uint64(0xFFFF)
@@ -68,13 +69,6 @@ def address_text(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[str]:
     return [texts[k] for k in inverse.reshape(-1)]
 
 
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finaliser."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
-
-
 def uids(rows: Rows) -> list[str]:
     """Zeek-like ids: C and 16 characters, from the key and the start alone, so a repeat has the same id."""
     if not rows.size:
@@ -91,9 +85,9 @@ def uids(rows: Rows) -> list[str]:
     letters = np.empty((rows.size, 17), np.uint8)
     letters[:, 0] = ord("C")
     for half in range(2):
-        h = np.full(rows.size, 0x9E3779B97F4A7C15 + half, np.uint64)
+        h = np.full(rows.size, GOLDEN + np.uint64(half), np.uint64)
         for word in words:
-            h = _mixed(h ^ word.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            h = splitmix(h ^ word.astype(np.uint64)) + GOLDEN
         for k in range(8):
             letters[:, 1 + 8 * half + k] = _DIGITS[h % np.uint64(62)]
             h //= np.uint64(62)

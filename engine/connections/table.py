@@ -11,18 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.connections.layout import Clock, Ending, Table, Timer
+from engine.hashing import GOLDEN, S32, S33, SPLIT_1, SPLIT_2, fold
 from engine.kernels import Int, kernel
 from engine.types import Rows
 
 Links = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-_M1 = np.uint64(0x9E3779B97F4A7C15)
-_M2 = np.uint64(0xBF58476D1CE4E5B9)
-_M3 = np.uint64(0x94D049BB133111EB)
-_S32 = np.uint64(32)
-_S33 = np.uint64(33)
-_S29 = np.uint64(29)
 _SLOT_MASK = 0xFFFFFFFF
 
 NOW, FREE, LIVE, CAPACITY = int(Clock.NOW), int(Clock.FREE), int(Clock.LIVE), int(Clock.CAPACITY)
@@ -35,21 +30,10 @@ END_TIMEOUT, END_CLOSED, END_EVICTED = int(Ending.TIMEOUT), int(Ending.CLOSED), 
 
 
 @kernel
-def endpoint_hash(hi: Int, lo: Int, port: Int) -> Int:
-    """64 mixed bits of one endpoint."""
-    x = (lo ^ (port * _M1)) * _M2
-    x ^= x >> _S32
-    x = (x ^ hi) * _M3
-    return x ^ (x >> _S29)
-
-
-@kernel
 def key_tag(a: Int, b: Int, proto: Int) -> Int:
     """31 bits (never 0) of an unordered pair of endpoint hashes: an index entry stays positive."""
-    x = ((a + b) ^ ((a ^ b) * _M1) ^ proto) * _M2
-    x ^= x >> _S32
-    x *= _M3
-    tag = np.int64(x >> _S33)
+    x = fold(((a + b) ^ ((a ^ b) * GOLDEN) ^ proto) * SPLIT_1, S32)
+    tag = np.int64((x * SPLIT_2) >> S33)
     return tag if tag != 0 else np.int64(1)
 
 

@@ -31,7 +31,6 @@ from engine.connections.table import (
     OPENED,
     close,
     close_lapsed,
-    endpoint_hash,
     evict_oldest,
     expire,
     has_lapsed,
@@ -44,6 +43,7 @@ from engine.connections.table import (
     unlink,
 )
 from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, end_recovery, segment
+from engine.hashing import endpoint_hash
 from engine.kernels import Int, kernel
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Packets, Rows
 

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.features.slots import K2, LOW32, S29, S32, displace, mix, new_slots, place
+from engine.features.slots import displace, new_slots, place
+from engine.hashing import LOW32, S29, S32, SPLIT_1, stir
 from engine.kernels import kernel
 from engine.types import Floats, Rows
 
@@ -138,7 +139,7 @@ def give_row(count: NDArray[np.int64], table: int, following: NDArray[np.uint64]
 @kernel
 def key_hash(seed: Any, a: Any, b: Any, tag: Any) -> Any:
     """Hash of a stream's or pair's key."""
-    return mix(mix(mix(seed, np.uint64(tag)), a), b)
+    return stir(stir(stir(seed, np.uint64(tag)), a), b)
 
 
 @kernel
@@ -223,9 +224,9 @@ def drop_pair(t: Tables, row: Any) -> None:
 @kernel
 def flow_hash(seed: Any, e: NDArray[np.uint64]) -> Any:
     """Hash of a flow's key. e: (7,) the key's words, in FLOW's order."""
-    one = mix(mix(mix(seed, e[0]), e[1]), e[2])
-    other = mix(mix(mix(seed ^ K2, e[3]), e[4]), e[5])
-    return mix(one ^ (other >> S29), other ^ e[6])
+    one = stir(stir(stir(seed, e[0]), e[1]), e[2])
+    other = stir(stir(stir(seed ^ SPLIT_1, e[3]), e[4]), e[5])
+    return stir(one ^ (other >> S29), other ^ e[6])
 
 
 @kernel
