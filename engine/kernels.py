@@ -16,6 +16,7 @@ Int = Any  # an integer in a kernel: a Python int or any of numpy's, as numba ty
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+UNCOUNTED = OPTIONS | {"_nrt": False}  # without references counted
 
 
 def kernel(function: Function) -> Function:
@@ -24,7 +25,7 @@ def kernel(function: Function) -> Function:
     Numba counts every array of a tuple at each call and each use of a field, atomically. Without it features
     came 1.6 times as fast, and a flood of new flows seven times. An allocation does not compile.
     """
-    return cast(Function, njit(**OPTIONS, _nrt=False)(function))
+    return cast(Function, njit(**UNCOUNTED)(function))
 
 
 def allocating(function: Function) -> Function:

@@ -11,13 +11,15 @@ from numpy.typing import NDArray
 
 from engine.hashing import murmur
 from engine.kernels import kernel
-from engine.types import KIND_MASK, Packets
+from engine.types import KIND_MASK, Kind, Packets
+
+ARP = int(Kind.ARP)  # from it on kinds have addresses
 
 
 @kernel
 def _partitions(p: Packets, count: int, out: NDArray[np.int32]) -> None:
     for i in range(p.ts.size):
-        if p.kind[i] & KIND_MASK >= 2:
+        if p.kind[i] & KIND_MASK >= ARP:
             a, b = murmur(p.src_hi[i] ^ murmur(p.src_lo[i])), murmur(p.dst_hi[i] ^ murmur(p.dst_lo[i]))
         else:
             a, b = murmur(p.src_mac[i]), murmur(p.dst_mac[i])

@@ -38,6 +38,9 @@ class Kind(IntEnum):
     IPV6 = 4
 
 
+ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132  # values of the ``proto`` column that are treated by name
+FIN, SYN, RST, ACK = 1, 2, 4, 16  # bits of the ``tcp_flags`` column
+
 KIND_MASK = 0x0F
 KIND_FRAGMENT = 0x10  # any fragment but the first: no ports, no transport header
 KIND_FIRST_FRAGMENT = 0x20  # the first of several fragments: ports known, payload only this fragment's

@@ -9,6 +9,7 @@ from numba import njit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
+UNCOUNTED = OPTIONS | {"_nrt": False}  # without references counted
 
 
 def kernel(function: Function) -> Function:
@@ -17,12 +18,12 @@ def kernel(function: Function) -> Function:
     Without reference counts: numba would count, atomically, for every slice of an array of a tuple, a third of the
     time of scoring. An allocation does not compile.
     """
-    return cast(Function, njit(**OPTIONS, _nrt=False)(function))
+    return cast(Function, njit(**UNCOUNTED)(function))
 
 
 def inlined(function: Function) -> Function:
     """The same, written into its callers."""
-    return cast(Function, njit(**OPTIONS, _nrt=False, forceinline=True)(function))
+    return cast(Function, njit(**UNCOUNTED, forceinline=True)(function))
 
 
 def allocating(function: Function) -> Function:

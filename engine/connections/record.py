@@ -28,9 +28,8 @@ from engine.connections.layout import (
     Ending,
     State,
 )
-from engine.connections.track_kernels import ICMP, ICMP6, TCP, UDP
 from engine.hashing import GOLDEN, splitmix
-from engine.types import Rows
+from engine.types import ICMP, ICMP6, SCTP, TCP, UDP, Rows
 
 V4_PREFIX = np.uint64(0xFFFF)
 PROTO_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
@@ -108,7 +107,7 @@ def community_ids(rows: Rows, seed: int = 0) -> list[str]:
         one_way[k] = not _has_counterpart(int(rows["proto"][k]), int(rows["a_port"][k]))
     swap = ~one_way & _is_greater(a, b)
     a[swap], b[swap] = b[swap], a[swap].copy()
-    with_ports = np.isin(rows["proto"], (TCP, UDP, ICMP, ICMP6, 132)).tolist()
+    with_ports = np.isin(rows["proto"], (TCP, UDP, ICMP, ICMP6, SCTP)).tolist()
     first, second = a.astype(">u8").tobytes(), b.astype(">u8").tobytes()
     prefix, tails = seed.to_bytes(2, "big"), {p: bytes((p, 0)) for p in set(rows["proto"].tolist())}
     out = []

@@ -18,7 +18,7 @@ from engine.types import Rows
 Links = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-_SLOT_MASK = 0xFFFFFFFF
+SLOT_MASK = 0xFFFFFFFF  # of an entry of the index: the slot + 1
 
 NOW, FREE, LIVE, CAPACITY = int(Clock.NOW), int(Clock.FREE), int(Clock.LIVE), int(Clock.CAPACITY)
 NEXT_EXPIRY = int(Clock.NEXT_EXPIRY)
@@ -113,7 +113,7 @@ def remove(index: NDArray[np.int64], tag: Int, slot: Int) -> None:
         j = (j + 1) & mask
         if index[j] == 0:
             break
-        home = ((index[j] >> 32) & _SLOT_MASK) & mask
+        home = ((index[j] >> 32) & SLOT_MASK) & mask
         if ((j - home) & mask) >= ((j - i) & mask):
             index[i] = index[j]
             i = j

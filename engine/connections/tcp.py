@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from engine.connections.history import (
-    ACK,
-    FIN,
-    RST,
-    SYN,
+    L_FLIPPED,
+    L_ZERO_WINDOW,
     flip,
     is_originator,
     scaled_letter,
@@ -44,6 +42,7 @@ from engine.connections.ranges import (
 )
 from engine.hashing import GOLDEN, LOW32, S32, SPLIT_1, fold
 from engine.kernels import Int, kernel
+from engine.types import ACK, FIN, RST, SYN
 
 INACTIVE, SYN_SENT, SYN_ACK_SENT = int(State.INACTIVE), int(State.SYN_SENT), int(State.SYN_ACK_SENT)
 PARTIAL_STATE, ESTABLISHED, RESET = int(State.PARTIAL), int(State.ESTABLISHED), int(State.RESET)
@@ -130,7 +129,7 @@ def send(
         if 0 < begin - me["high"] <= TRUSTED_JUMP:
             me["high"] = begin
         return UNTRUSTED
-    length = payload + ((flags >> 1) & 1) + (flags & 1)
+    length = payload + int(flags & SYN != 0) + int(flags & FIN != 0)
     end = begin + length
     if payload <= 1 and not flags & (SYN | FIN) and me["state"] >= PARTIAL_STATE:
         known = me["high"] > 1 or me["t_syn"] > 0
@@ -281,7 +280,7 @@ def advance(row: Any, me: Any, you: Any, d: Int, flags: Int, seq: Int, payload: 
             else:
                 if not flags & ACK and you["state"] == SYN_ACK_SENT and seq == me["base"]:
                     flip(row)  # SYN and SYN-ACK were captured in the wrong order
-                    write_letter(row, 94)
+                    write_letter(row, L_FLIPPED)
                     set_state(you, ESTABLISHED)
                 if you["state"] == SYN_SENT:
                     set_state(you, ESTABLISHED)
@@ -338,7 +337,7 @@ def segment(
     write_history(row, me, d, flags, seq, payload)
     if window == 0 and not flags & RST and you["state"] != CLOSED and me["state"] != RESET:
         me["zero_window"] += 1
-        scaled_letter(row, d, me["zero_window"], 87)  # W
+        scaled_letter(row, d, me["zero_window"], L_ZERO_WINDOW)
     repeats = (
         flags & (ACK | SYN | FIN | RST) == ACK
         and payload == 0

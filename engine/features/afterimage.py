@@ -59,10 +59,9 @@ from engine.features.streams import (
     reindex,
 )
 from engine.kernels import allocating, kernel
-from engine.types import KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets, as_bytes, from_bytes
+from engine.types import ICMP, ICMP6, KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets, as_bytes, from_bytes
 
 UNREAD, ARP, LINK = int(Kind.UNREAD), int(Kind.ARP), int(Kind.LINK)
-ICMP, ICMPV6 = 1, 58  # sport and dport hold type and code, which are no endpoints
 
 CHUNK = 64  # packets taken through the stages together; 64 * 30 factors stay in the first cache
 # records of a packet, in the order of their time stamps in a chunk
@@ -149,7 +148,9 @@ def sort_ends(p: Packets, start: int, keys: NDArray[np.uint64], side: NDArray[np
         elif kind == LINK:
             layer = LAYER_LINK
             a_hi, a_lo, b_hi, b_lo = _0, p.src_mac[i], _0, p.dst_mac[i]
-        elif not (p.kind[i] & KIND_FRAGMENT or p.proto[i] == ICMP or p.proto[i] == ICMPV6):
+        elif not (
+            p.kind[i] & KIND_FRAGMENT or p.proto[i] == ICMP or p.proto[i] == ICMP6
+        ):  # type and code: no ports
             a_mac |= np.uint64(p.sport[i])
             b_mac |= np.uint64(p.dport[i])
         swap = (a_lo > b_lo) | ((a_lo == b_lo) & ((a_hi > b_hi) | ((a_hi == b_hi) & (a_mac > b_mac))))

@@ -35,7 +35,10 @@ CURSOR = np.dtype(
     align=True,
 )
 
-TUNNELS = {"gre": 1, "ipip": 2, "6in4": 4, "vxlan": 8, "gtp": 16, "geneve": 32}
+IN_GRE, IN_IPV4, IN_6IN4, IN_VXLAN, IN_GTP, IN_GENEVE = 1, 2, 4, 8, 16, 32  # bits of CURSOR.tunnels
+TUNNELS = {
+    "gre": IN_GRE, "ipip": IN_IPV4, "6in4": IN_6IN4, "vxlan": IN_VXLAN, "gtp": IN_GTP, "geneve": IN_GENEVE,
+}  # fmt: skip
 
 # The headers to come. Plain numbers: numba freezes them into the code.
 (

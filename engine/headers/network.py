@@ -27,9 +27,11 @@ from engine.headers.cursor import (
     u64,
 )
 from engine.kernels import kernel
-from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT
+from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK
 
 MAX_EXTENSIONS = 16  # IPv6 extension headers (and AH) of one packet
+# IP protocol numbers of extension headers
+HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, NO_NEXT_HEADER, DESTINATION = 0, 43, 44, 51, 59, 60
 
 
 @kernel
@@ -110,7 +112,7 @@ def ipv6(data: Bytes, c: Any, row: Any) -> int:
         return fail(row, R_IP_VERSION)
     room = c["wire_end"] - at
     size = 40 + u16(data, at + 4)
-    if size == 40 and u8(data, at + 6) != 59:
+    if size == 40 and u8(data, at + 6) != NO_NEXT_HEADER:
         size = room
     clear(row)
     row["kind"] = K_IPV6 | c["inner"]
@@ -144,9 +146,9 @@ def enter(c: Any, row: Any, header: int, size: int, room: int) -> int:
 @kernel
 def is_extension(what: int, row: Any) -> bool:
     """Whether another header of IP follows, not one of a protocol above it."""
-    if what == 51:  # AH, also in IPv4
+    if what == AUTHENTICATION:  # also in IPv4
         return True
-    return row["kind"] & 15 == K_IPV6 and (what in (0, 43, 44, 60))
+    return row["kind"] & KIND_MASK == K_IPV6 and (what in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION))
 
 
 @kernel
@@ -162,9 +164,9 @@ def extensions(data: Bytes, c: Any, row: Any) -> int:
         c["what"] = u8(data, at)
         row["proto"] = u8(data, at)
         size = (u8(data, at + 1) + 1) * 8
-        if what == 51:
+        if what == AUTHENTICATION:
             size = (u8(data, at + 1) + 2) * 4
-        elif what == 44:
+        elif what == FRAGMENT:
             size = 8
             row["ip_id"] = u16(data, at + 6)
             fragment = u16(data, at + 2)

@@ -6,6 +6,12 @@ from typing import Any
 
 from engine.headers.cursor import (
     DONE,
+    IN_6IN4,
+    IN_GENEVE,
+    IN_GRE,
+    IN_GTP,
+    IN_IPV4,
+    IN_VXLAN,
     K_IPV6,
     R_ENCAPSULATION,
     R_TRANSPORT_LENGTH,
@@ -28,7 +34,21 @@ from engine.headers.cursor import (
     u32,
 )
 from engine.kernels import kernel
-from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_INNER, KIND_TRANSPORT
+from engine.types import (
+    ICMP,
+    ICMP6,
+    KIND_FIRST_FRAGMENT,
+    KIND_FRAGMENT,
+    KIND_INNER,
+    KIND_MASK,
+    KIND_TRANSPORT,
+    SCTP,
+    TCP,
+    UDP,
+)
+
+IPV4, DCCP, IPV6, GRE, UDP_LITE = 4, 33, 41, 47, 136  # IP protocols, besides
+GTP_PORT, GENEVE_PORT = 2152, 6081
 
 
 @kernel
@@ -38,18 +58,18 @@ def protocol(c: Any, row: Any) -> int:
     row["payload"] = c["wire_end"] - c["at"]
     if row["kind"] & KIND_FRAGMENT:
         return DONE
-    if what == 6:
+    if what == TCP:
         return TO_TCP
-    if what in (1, 17, 33, 58, 132, 136):
+    if what in (ICMP, UDP, DCCP, ICMP6, SCTP, UDP_LITE):
         return TO_PORTS
     tunnels = c["tunnels"]
     if tunnels == 0 or row["kind"] & KIND_FIRST_FRAGMENT:
         return DONE
-    if what == 4 and tunnels & 2:
+    if what == IPV4 and tunnels & IN_IPV4:
         return inside(c, TO_IPV4)
-    if what == 41 and tunnels & 4:
+    if what == IPV6 and tunnels & IN_6IN4:
         return inside(c, TO_IPV6)
-    if what == 47 and tunnels & 1:
+    if what == GRE and tunnels & IN_GRE:
         return TO_GRE
     return DONE
 
@@ -85,7 +105,7 @@ def ports(data: Bytes, c: Any, row: Any) -> int:
     have = c["end"] - at
     what = c["what"]
     row["payload"] = 0
-    if what in (1, 58):
+    if what in (ICMP, ICMP6):
         if have >= 1:
             row["sport"] = u8(data, at)
         if have >= 2:
@@ -93,12 +113,12 @@ def ports(data: Bytes, c: Any, row: Any) -> int:
     elif have >= 4:
         row["sport"] = u16(data, at)
         row["dport"] = u16(data, at + 2)
-    header = 12 if what in (33, 132) else 8
+    header = 12 if what in (DCCP, SCTP) else 8
     if have < header:
         return fail(row, R_TRANSPORT_TRUNCATED)
     row["kind"] = row["kind"] | KIND_TRANSPORT
     row["payload"] = c["wire_end"] - at - header
-    if what == 17:
+    if what == UDP:
         return udp(data, c, row)
     return DONE
 
@@ -109,18 +129,18 @@ def udp(data: Bytes, c: Any, row: Any) -> int:
     at = c["at"]
     size = u16(data, at + 4)
     first = row["kind"] & KIND_FIRST_FRAGMENT != 0
-    if size < 8 and not (size == 0 and row["kind"] & 15 == K_IPV6):
+    if size < 8 and not (size == 0 and row["kind"] & KIND_MASK == K_IPV6):
         return fail(row, R_TRANSPORT_LENGTH)
     if size > c["wire_end"] - at and not first:
         return fail(row, R_TRANSPORT_LENGTH)
     if c["tunnels"] == 0 or first:
         return DONE
     layer = DONE
-    if c["tunnels"] & 8 and row["dport"] == c["vxlan_port"]:
+    if c["tunnels"] & IN_VXLAN and row["dport"] == c["vxlan_port"]:
         layer = TO_VXLAN
-    elif c["tunnels"] & 16 and (row["dport"] == 2152 or row["sport"] == 2152):
+    elif c["tunnels"] & IN_GTP and (row["dport"] == GTP_PORT or row["sport"] == GTP_PORT):
         layer = TO_GTP
-    elif c["tunnels"] & 32 and row["dport"] == 6081:
+    elif c["tunnels"] & IN_GENEVE and row["dport"] == GENEVE_PORT:
         layer = TO_GENEVE
     if layer != DONE:
         c["at"] = at + 8
