@@ -18,8 +18,8 @@ from engine.connections.layout import (
     PACKET_FROM_ORIGINATOR,
     PACKET_IN_RECOVERY,
     PACKET_OPENED,
-    Clock,
     Ending,
+    Registers,
     State,
     Table,
     Timer,
@@ -64,9 +64,9 @@ from engine.types import (
 )
 
 IPV4, IPV6 = int(Kind.IPV4), int(Kind.IPV6)
-CAPACITY, LATE, LOST_AT = int(Clock.CAPACITY), int(Clock.LATE), int(Clock.LOST_AT)
-LEAPT = int(Clock.LEAPT)
-COLD_UNTIL = int(Clock.COLD_UNTIL)
+CAPACITY, LATE, LOST_AT = int(Registers.CAPACITY), int(Registers.LATE), int(Registers.LOST_AT)
+LEAPT = int(Registers.LEAPT)
+COLD_UNTIL = int(Registers.COLD_UNTIL)
 T_ATTEMPT, T_CLOSING, T_TCP = int(Timer.ATTEMPT), int(Timer.CLOSING), int(Timer.TCP)
 T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
 INACTIVE, ESTABLISHED, RESET = int(State.INACTIVE), int(State.ESTABLISHED), int(State.RESET)
@@ -180,8 +180,8 @@ def open_connection(t: Table, p: Packets, i: Int, tag: Int, sport: Int, dport: I
     row["tag"] = tag
     row["probe"] = p.probe[i]
     insert(t.places, tag, slot)
-    t.clock[LIVE] += 1
-    t.clock[OPENED] += 1
+    t.registers[LIVE] += 1
+    t.registers[OPENED] += 1
     return slot
 
 
@@ -227,18 +227,20 @@ def track(
     for i in range(begin, p.ts.size):
         ts = p.ts[i]
         if not again or i > begin:  # else its time was taken before the stop
-            if step(t.clock, ts) != 0:
+            if step(t.registers, ts) != 0:
                 rewind(t)
-            if ts < t.clock[NOW]:
-                t.clock[LATE] += 1
-        if t.clock[NOW] >= t.clock[NEXT_EXPIRY]:
+            if ts < t.registers[NOW]:
+                t.registers[LATE] += 1
+        if t.registers[NOW] >= t.registers[NEXT_EXPIRY]:
             n_closed = expire(t, timeouts, closed, n_closed)
             if n_closed < 0:
                 return i, -1 - n_closed
         if closed.size - n_closed < 3:  # room for an eviction, and for a reuse or two that lapsed
             return i, n_closed
-        now = max(t.clock[NOW], t.clock[LEAPT])  # what a leap touches waits from there, if it comes true
-        leaps = t.clock[LEAPT] == ts and ts > t.clock[NOW]  # not believed, but by its own connection
+        now = max(
+            t.registers[NOW], t.registers[LEAPT]
+        )  # what a leap touches waits from there, if it comes true
+        leaps = t.registers[LEAPT] == ts and ts > t.registers[NOW]  # not believed, but by its own connection
         slot_out[i] = -1
         flags_out[i] = 0
         segment_out[i] = 0
@@ -278,7 +280,7 @@ def track(
             n_closed = close(t, slot, END_REUSED, closed, n_closed)
             slot, d = -1, 0
         if slot < 0:
-            if t.clock[LIVE] == t.clock[CAPACITY]:
+            if t.registers[LIVE] == t.registers[CAPACITY]:
                 n_closed = evict_oldest(t, closed, n_closed)
             slot = open_connection(t, p, i, tag, sport, dport)
             row = t.rows[slot]
@@ -298,7 +300,7 @@ def track(
             elif proto in (ICMP, ICMP6):
                 timer = T_ICMP
             row["timer"] = timer
-            link(t.links, t.heads, t.tails, t.clock, slot, timer, now, timeouts[timer])
+            link(t.links, t.heads, t.tails, t.registers, slot, timer, now, timeouts[timer])
         if p.kind[i] & KIND_FIRST_FRAGMENT:
             place, check = fragment_entry(t, p, i)
             note = t.fragments[place]
@@ -323,7 +325,7 @@ def track(
         if timer != row["timer"]:
             unlink(t.links, t.heads, t.tails, slot, row["timer"])
             row["timer"] = timer
-            link(t.links, t.heads, t.tails, t.clock, slot, timer, now, timeouts[timer])
+            link(t.links, t.heads, t.tails, t.registers, slot, timer, now, timeouts[timer])
         elif timer >= T_TCP:
             touch(t.links, t.heads, t.tails, slot, timer, now)
         me["packets"] += 1

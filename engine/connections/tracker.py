@@ -71,7 +71,7 @@ class Tracker:
 
         Yields the slots of connections that end by it.
         """
-        believe(self.table.clock, now)
+        believe(self.table.registers, now)
         more = True
         while more:
             n_closed = expire(self.table, self._timeouts, self._closed, 0)
@@ -84,11 +84,11 @@ class Tracker:
 
     def mark_loss(self) -> None:
         """Packets were lost just now: connections that are open carry it in their records."""
-        self.table.clock[LOST_AT] = self.table.clock[NOW]
+        self.table.registers[LOST_AT] = self.table.registers[NOW]
 
     def mark_cold(self, first: int) -> None:
         """Nothing before event time ``first`` was seen: what is met within the longest timeout may be older."""
-        self.table.clock[COLD_UNTIL] = first + int(self._timeouts.max())
+        self.table.registers[COLD_UNTIL] = first + int(self._timeouts.max())
 
     def live(self) -> NDArray[np.int32]:
         """Slots of all live connections."""
@@ -110,7 +110,7 @@ class Tracker:
     @property
     def counters(self) -> dict[str, int]:
         """Live, opened, evicted and expired connections, and late packets."""
-        c = self.table.clock
+        c = self.table.registers
         return {
             "live": int(c[LIVE]), "opened": int(c[OPENED]), "evicted": int(c[EVICTED]),
             "expired": int(c[EXPIRED]), "late_packets": int(c[LATE]),
@@ -120,9 +120,9 @@ class Tracker:
         """Copies of the CONNECTION rows (n,) and SIDE rows (n, 2) of some slots."""
         sides = self.table.sides.reshape(-1, 2)[slots]
         rows = self.table.rows[slots]
-        clock, start = self.table.clock, rows["start"]
-        rows["flags"] |= np.where(start <= clock[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
-        rows["flags"] |= np.where(start <= clock[COLD_UNTIL], FLAG_MIDSTREAM, 0).astype(np.uint8)
+        registers, start = self.table.registers, rows["start"]
+        rows["flags"] |= np.where(start <= registers[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
+        rows["flags"] |= np.where(start <= registers[COLD_UNTIL], FLAG_MIDSTREAM, 0).astype(np.uint8)
         return rows, sides
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -188,8 +188,8 @@ def resolve(t: Tables, p: Packets, start: int, c: Chunk) -> int:
                     return start + j
                 make_room(t, c.victim)
             row = open_flow(t, c.hashes[j], c.keys[j])
-        t.flows[row]["seen"] = t.clock[PACKETS]
-        t.clock[PACKETS] += 1
+        t.flows[row]["seen"] = t.registers[PACKETS]
+        t.registers[PACKETS] += 1
         a = c.side[j]
         b = 1 - a
         host, peer = records[row, HOST + a], records[row, HOST + b]
@@ -300,7 +300,7 @@ class AfterImage:
     @property
     def evicted(self) -> int:
         """Connections forgotten for want of room, since the start."""
-        return int(self._tables.clock[EVICTED])
+        return int(self._tables.registers[EVICTED])
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A copy of everything that later features depend on; plain arrays, rows as bytes."""
@@ -314,7 +314,7 @@ class AfterImage:
             "pairs": t.pairs[: used[PAIRS]].copy(),
             "pair_keys": as_bytes(t.pair_keys[: used[PAIRS]]),
             "counts": t.counts.copy(),
-            "clock": t.clock.copy(),
+            "registers": t.registers.copy(),
         }
 
     @classmethod

@@ -67,7 +67,7 @@ SAMPLE = 8  # flows looked at to find one to evict
 # rows of Tables.counts, one column a table
 USED, FREE, LIVE = 0, 1, 2  # rows ever used; head of the list of freed rows; rows in use
 FLOWS, STREAMS, PAIRS = 0, 1, 2
-# Tables.clock
+# Tables.registers
 PACKETS, HAND, EVICTED = 0, 1, 2
 
 
@@ -86,7 +86,7 @@ class Tables(NamedTuple):
     stream_slots: NDArray[np.uint64]
     pair_slots: NDArray[np.uint64]
     counts: NDArray[np.int64]  # (3, 3): USED, FREE, LIVE of FLOWS, STREAMS, PAIRS
-    clock: NDArray[np.int64]  # (3,): PACKETS, HAND, EVICTED
+    registers: NDArray[np.int64]  # (3,): PACKETS, HAND, EVICTED
     seed: NDArray[np.uint64]  # (1,) of the hashes; changes no feature
 
 
@@ -110,7 +110,7 @@ def new_tables(flows: int, streams: int, pairs: int, seed: int) -> Tables:
         stream_slots=new_slots(streams),
         pair_slots=new_slots(pairs),
         counts=counts,
-        clock=np.zeros(3, np.int64),
+        registers=np.zeros(3, np.int64),
         seed=np.array([seed], np.uint64),
     )
 
@@ -325,15 +325,15 @@ def evict(t: Tables, e: NDArray[np.uint64]) -> None:
     """
     oldest = np.int64(-1)
     while oldest < 0:
-        hand = t.clock[HAND]
+        hand = t.registers[HAND]
         stop = min(hand + SAMPLE, t.counts[USED, FLOWS])
         for row in range(hand, stop):
             seen = t.flows[row]["seen"]
             if seen != DEAD and (oldest < 0 or seen < t.flows[oldest]["seen"]):
                 oldest = np.int64(row)
-        t.clock[HAND] = stop if stop < t.counts[USED, FLOWS] else 0
+        t.registers[HAND] = stop if stop < t.counts[USED, FLOWS] else 0
     close_flow(t, oldest, e)
-    t.clock[EVICTED] += 1
+    t.registers[EVICTED] += 1
 
 
 @kernel
