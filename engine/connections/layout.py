@@ -123,7 +123,7 @@ SIDE = np.dtype(
         ("last_ack", "u4"),  # of the latest packet
         ("syn_seq", "u4"), ("fin_seq", "u4"), ("rst_seq", "u4"),  # latest seen, for the history
         ("data", "u4"),  # segments with payload
-        ("duplicates", "u4"), ("spurious", "u4"), ("reordered", "u4"), ("late", "u4"), ("partial", "u4"),
+        ("duplicates", "u4"), ("spurious", "u4"), ("reordered", "u4"), ("late_fills", "u4"), ("partial", "u4"),
         ("keep_alive", "u4"), ("zero_window_probe", "u4"), ("zero_window", "u4"),
         ("capture_duplicate", "u4"), ("duplicate_ack", "u4"), ("episodes", "u4"),
         ("rexmit", "u4"), ("gaps", "u4"),  # counts behind the history's t and g

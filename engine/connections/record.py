@@ -34,11 +34,11 @@ from engine.types import ICMP, ICMP6, SCTP, TCP, UDP, Rows
 V4_PREFIX = np.uint64(0xFFFF)
 PROTO_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 SIDE_COUNTERS = {  # our name -> SIDE fields that add up to it
-    "retransmitted": ("duplicates", "spurious", "late", "partial"),
+    "retransmitted": ("duplicates", "spurious", "late_fills", "partial"),
     "reordered": ("reordered",),
     "duplicates": ("duplicates",),
     "spurious": ("spurious",),
-    "late": ("late",),
+    "late_fills": ("late_fills",),
     "partial": ("partial",),
     "keep_alive": ("keep_alive",),
     "zero_window": ("zero_window",),

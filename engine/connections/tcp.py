@@ -107,7 +107,7 @@ def count(me: Any, kind: Int) -> None:
     elif kind == REORDERED:
         me["reordered"] += 1
     elif kind == RETRANSMITTED:
-        me["late"] += 1
+        me["late_fills"] += 1
     elif kind == PARTIAL:
         me["partial"] += 1
     elif kind == KEEP_ALIVE:
