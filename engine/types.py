@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Floats32 = NDArray[np.float32]
 Rows = NDArray[Any]  # a structured array: numpy's types cannot name its fields
 
 NS = 1e-9  # seconds in a nanosecond

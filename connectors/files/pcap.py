@@ -31,8 +31,6 @@ from connectors.files.window import (
 )
 from connectors.kernels import kernel
 
-__all__ = ["CaptureError", "CaptureFile"]
-
 CHUNK = 1 << 16  # bytes of one read of a pipe or a compressed file
 
 # magic, most significant byte first -> (nanoseconds of a tick, bytes of a record header)

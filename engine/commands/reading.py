@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from connectors.files.frames import FrameBlock
-from connectors.files.pcap import CaptureError, CaptureFile
+from connectors.files.pcap import CaptureFile
+from connectors.files.window import CaptureError
 from engine.config import Config
 from engine.connections.layout import CONNECTION, SIDE
 from engine.connections.record import connection_table

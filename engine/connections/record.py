@@ -273,10 +273,3 @@ def json_lines(table: pa.Table) -> Iterator[str]:
 def seconds(ns: int) -> str:
     """ns as seconds with nine decimals: a float would round them."""
     return f"{'-' * (ns < 0)}{abs(ns) // 10**9}.{abs(ns) % 10**9:09d}"
-
-
-def schema() -> pa.Schema:
-    """The schema of connection_table."""
-    from engine.connections.layout import CONNECTION, SIDE
-
-    return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE)).schema

@@ -73,13 +73,10 @@ class _Frames(NamedTuple):
 DEFAULT = DecodeConfig()
 
 
-def decode(
-    frames: FrameBlock, config: DecodeConfig = DEFAULT, probe: int | NDArray[np.uint32] = 0
-) -> Packets:
-    """One row a frame, in order, whatever the frame holds. probe: the label of all frames, or one of each."""
+def decode(frames: FrameBlock, config: DecodeConfig = DEFAULT) -> Packets:
+    """One row a frame, in order, whatever the frame holds; none belongs to a probe yet."""
     p = empty_packets(len(frames))
     p.ts[:] = frames.ts
-    p.probe[:] = probe
     row, cursor = np.zeros(1, ROW), np.zeros(1, CURSOR)
     cursor["max_depth"] = config.max_depth
     cursor["tunnels"] = sum(TUNNELS[name] for name in set(config.tunnels))
