@@ -21,6 +21,7 @@ partition.py   host pair -> partition
 clock.py       event time
 types.py       Packets, PacketBlock and the laws of blocks
 hashing.py     mixers of 64 bits that tables, ids and partitions share
+notation.py    times and addresses as text
 kernels.py     how kernels are compiled
 errors.py      the error tree
 """

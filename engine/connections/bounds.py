@@ -21,6 +21,7 @@ UDP_SERVER_PORTS = (
     5353, 5355, 6081, 20000,
 )  # fmt: skip
 
+SPARE = 8192  # connections that may end in one step of a tracker, and wait in its table to be handed over
 TCP_SERVER, UDP_SERVER = 1, 2  # bits of TrackerConfig.server_ports()
 
 

@@ -10,7 +10,6 @@ import binascii
 import hashlib
 import json
 import re
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,9 +28,9 @@ from engine.connections.layout import (
     State,
 )
 from engine.hashing import GOLDEN, splitmix
+from engine.notation import V4_PREFIX, address_text, seconds
 from engine.types import ICMP, ICMP6, SCTP, TCP, UDP, Rows
 
-V4_PREFIX = np.uint64(0xFFFF)
 PROTO_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 SIDE_COUNTERS = {  # our name -> SIDE fields that add up to it
     "retransmitted": ("duplicates", "spurious", "late_fills", "partial"),
@@ -51,21 +50,6 @@ SIDE_COUNTERS = {  # our name -> SIDE fields that add up to it
 }
 _RSTOS0 = re.compile(r"\^?S[^HAFGIQ]*R")
 _DIGITS = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", np.uint8)
-
-
-def address_text(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[str]:
-    """Addresses in their usual notation."""
-    pairs = np.stack((hi, lo), axis=1)
-    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-    packed = unique.astype(">u8").tobytes()
-    texts = []
-    for k, (high, low) in enumerate(unique):
-        raw = packed[16 * k : 16 * k + 16]
-        if high == 0 and low >> np.uint64(32) == V4_PREFIX:
-            texts.append(socket.inet_ntop(socket.AF_INET, raw[12:]))
-        else:
-            texts.append(socket.inet_ntop(socket.AF_INET6, raw))
-    return [texts[k] for k in inverse.reshape(-1)]
 
 
 def uids(rows: Rows) -> list[str]:
@@ -268,8 +252,3 @@ def json_lines(table: pa.Table) -> Iterator[str]:
     for i, ns in enumerate(stamps):
         fields = {name: column[i] for name, column in columns.items() if column[i] is not None}
         yield f'{{"ts": {seconds(ns)}, ' + json.dumps(fields)[1:]
-
-
-def seconds(ns: int) -> str:
-    """ns as seconds with nine decimals: a float would round them."""
-    return f"{'-' * (ns < 0)}{abs(ns) // 10**9}.{abs(ns) % 10**9:09d}"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import believe
-from engine.connections.bounds import TrackerConfig
+from engine.connections.bounds import SPARE, TrackerConfig
 from engine.connections.layout import FLAG_DROPPED, FLAG_MIDSTREAM, Ending, allocate
 from engine.connections.saved import restore, state
 from engine.connections.table import (
@@ -43,7 +43,7 @@ class Tracked:
 class Tracker:
     """The connection table of one partition. State is a pure function of the packets seen."""
 
-    def __init__(self, config: TrackerConfig | None = None, spare: int = 8192) -> None:
+    def __init__(self, config: TrackerConfig | None = None, spare: int = SPARE) -> None:
         """``spare``: closed connections that may wait to be handed over at a time."""
         self.config = config or TrackerConfig()
         self.table = allocate(self.config.capacity, spare, self.config.holes)

@@ -28,8 +28,8 @@ import pyarrow.parquet
 from numba import njit
 from numpy.typing import NDArray
 
-from engine.connections.record import seconds
 from engine.errors import InputError
+from engine.notation import seconds
 from engine.types import Packets, Rows
 
 Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 is no probe

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.connections.bounds import TrackerConfig
+from engine.connections.bounds import SPARE, TrackerConfig
 from engine.connections.tracker import Tracker
 from engine.errors import StateError
 from engine.scoring.kitsune import Scorer, State
 from engine.types import PacketBlock, Packets, Rows, ScoreBatch, count_unread, take, under
 
-SPARE = 8192  # connections that may end in one step of the tracker
 SENSORS = 4096  # runs of sensors whose numbers are remembered
 
 
