@@ -38,7 +38,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "queue of 20 at 8 Mbit/s": {"delay_ms": 10, "rate_kbit": 8000, "queue_packets": 20},
     "delay 50 ms": {"delay_ms": 50},
 }
-COUNTS = ("retransmitted", "reordered", "duplicates", "late", "spurious", "capture_duplicate")
+COUNTS = ("retransmitted", "reordered", "duplicates", "late_fills", "spurious", "capture_duplicate")
 SAMPLES, BYTES = 20, 300_000
 
 

@@ -6,4 +6,5 @@ files/          captures and outputs on disk
 live/           interfaces
 bus/            the embedded bus and Apache Kafka
 prometheus.py   /metrics exposition
+kernels.py      how kernels are compiled
 """

@@ -20,6 +20,8 @@ wire.py        PacketBlock <-> bus message
 partition.py   host pair -> partition
 clock.py       event time
 types.py       Packets, PacketBlock and the laws of blocks
+hashing.py     mixers of 64 bits that tables, ids and partitions share
+notation.py    times and addresses as text
 kernels.py     how kernels are compiled
 errors.py      the error tree
 """

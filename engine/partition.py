@@ -7,34 +7,23 @@ addresses go by their MACs.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from engine.types import KIND_MASK, Packets
+from engine.hashing import murmur
+from engine.kernels import kernel
+from engine.types import KIND_MASK, Kind, Packets
 
-_M1 = np.uint64(0xFF51AFD7ED558CCD)
-_M2 = np.uint64(0xC4CEB9FE1A85EC53)
-_SHIFT = np.uint64(33)
-
-
-@njit(cache=True, nogil=True)
-def _mix(x: np.uint64) -> np.uint64:
-    """murmur3's finaliser."""
-    x ^= x >> _SHIFT
-    x *= _M1
-    x ^= x >> _SHIFT
-    x *= _M2
-    return x ^ (x >> _SHIFT)
+ARP = int(Kind.ARP)  # from it on kinds have addresses
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _partitions(p: Packets, count: int, out: NDArray[np.int32]) -> None:
     for i in range(p.ts.size):
-        if p.kind[i] & KIND_MASK >= 2:
-            a, b = _mix(p.src_hi[i] ^ _mix(p.src_lo[i])), _mix(p.dst_hi[i] ^ _mix(p.dst_lo[i]))
+        if p.kind[i] & KIND_MASK >= ARP:
+            a, b = murmur(p.src_hi[i] ^ murmur(p.src_lo[i])), murmur(p.dst_hi[i] ^ murmur(p.dst_lo[i]))
         else:
-            a, b = _mix(p.src_mac[i]), _mix(p.dst_mac[i])
-        out[i] = np.int32(_mix(a + b) % np.uint64(count))
+            a, b = murmur(p.src_mac[i]), murmur(p.dst_mac[i])
+        out[i] = np.int32(murmur(a + b) % np.uint64(count))
 
 
 def partitions(p: Packets, count: int) -> NDArray[np.int32]:

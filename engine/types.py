@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-Floats32 = NDArray[np.float32]
 Rows = NDArray[Any]  # a structured array: numpy's types cannot name its fields
 
 NS = 1e-9  # seconds in a nanosecond
@@ -38,6 +37,9 @@ class Kind(IntEnum):
     IPV4 = 3
     IPV6 = 4
 
+
+ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132  # values of the ``proto`` column that are treated by name
+FIN, SYN, RST, ACK = 1, 2, 4, 16  # bits of the ``tcp_flags`` column
 
 KIND_MASK = 0x0F
 KIND_FRAGMENT = 0x10  # any fragment but the first: no ports, no transport header

@@ -3,6 +3,7 @@
 Belongs here: what could be used without a packet in sight. Does not: packets, the bus, the configuration file.
 
 kitnet/        KitNET
+kernels.py     how kernels are compiled
 threshold.py   score -> alarm
 bundle.py      a model on disk: safetensors arrays, config, provenance
 """

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kitnet.autoencoder import Floats
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
-from numba import njit
-
 from connectors.files import pcapng
 from connectors.files.compressed import Unpacked, compression
 from connectors.files.frames import FrameBlock
@@ -31,8 +29,7 @@ from connectors.files.window import (
     columns,
     u32,
 )
-
-__all__ = ["CaptureError", "CaptureFile"]
+from connectors.kernels import kernel
 
 CHUNK = 1 << 16  # bytes of one read of a pipe or a compressed file
 
@@ -221,7 +218,7 @@ def _not_a_capture(head: bytes) -> str:
     return f"not a pcap or pcapng file: begins with {head[:8].hex(' ')}" + (f" ({known})" if known else "")
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _index(data: Bytes, at: int, form: _Format, rows: Columns) -> tuple[int, int, int, int]:
     """Find records from `at` on until rows are full: (rows, next index, why it stopped, bytes it claims)."""
     tick, header, big = form.tick, form.header, form.big

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from connectors.files.frames import FrameBlock
@@ -24,6 +23,7 @@ from connectors.files.window import (
     u16,
     u32,
 )
+from connectors.kernels import kernel
 
 MAGIC = b"\x0a\x0d\x0d\x0a"
 MAX_BLOCK = 16 << 20  # bytes; Wireshark's limit
@@ -188,7 +188,7 @@ def _interface(link_type: int, snaplen: int, resolution: int, offset: int) -> ND
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _index(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> tuple[int, int, int, int]:
     """Find packets from `at` on, filling rows from n: (rows filled, next index, why it stopped, detail).
 
@@ -220,7 +220,7 @@ def _index(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> 
     return n, at, _WHOLE, 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _packet(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> tuple[int, int]:
     """Write row n from an Enhanced (6), Simple (3) or obsolete (2) Packet Block: (problem, detail)."""
     big, interfaces = section.big, section.interfaces
@@ -256,7 +256,7 @@ def _packet(data: Bytes, at: int, section: _Described, rows: Columns, n: int) ->
     return _WHOLE, 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _nanoseconds(high: int, low: int, interface: Any) -> int:
     """Ticks of the interface as ns since the epoch; beyond int64 it stays at the limit."""
     ticks = np.uint64(high) << np.uint64(32) | np.uint64(low)
@@ -275,7 +275,7 @@ def _nanoseconds(high: int, low: int, interface: Any) -> int:
     return int(ns + offset)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _binary(ticks: np.uint64, bits: int) -> int:
     """Ticks of 2**-bits seconds in ns; of the fraction, 32 bits count."""
     if bits < 64:

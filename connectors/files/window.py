@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from connectors.files.frames import FrameBlock
+from connectors.kernels import kernel
 
 MAX_CAPTURED = 262_144  # bytes of a frame; the limit of libpcap and Wireshark
 
@@ -117,13 +117,13 @@ def block(data: Bytes, rows: Columns, n: int) -> FrameBlock:
     return FrameBlock(data, rows.start[:n], rows.captured[:n], rows.wire[:n], rows.ts[:n], rows.link_type[:n])
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def u16(data: Bytes, at: int, big: bool) -> int:
     a, b = int(np.int64(data[at])), int(np.int64(data[at + 1]))
     return a << 8 | b if big else b << 8 | a
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def u32(data: Bytes, at: int, big: bool) -> int:
     a, b = u16(data, at, big), u16(data, at + 2, big)
     return a << 16 | b if big else b << 16 | a

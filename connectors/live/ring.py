@@ -10,10 +10,10 @@ import struct
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from connectors.files.window import Bytes, Columns
+from connectors.kernels import kernel
 
 Words = NDArray[np.uint32]
 
@@ -58,12 +58,12 @@ class Walked(NamedTuple):
     software: int  # whose time is not the hardware's
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _u16(data: Bytes, at: int) -> int:
     return int(np.int64(data[at])) | int(np.int64(data[at + 1])) << 8
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ready(words: Words, first: int, geometry: Geometry, most: int) -> tuple[int, int]:
     """Blocks from ``first`` on that are the user's, and their packets: at least one block, then up to ``most``."""
     n = packets = 0
@@ -80,7 +80,7 @@ def ready(words: Words, first: int, geometry: Geometry, most: int) -> tuple[int,
     return n, packets
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def walk(
     data: Bytes, words: Words, first: int, blocks: int, geometry: Geometry, wanted: Wanted, rows: Columns
 ) -> Walked:

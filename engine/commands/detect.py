@@ -31,8 +31,9 @@ from engine.consumer.snapshot import SnapshotStore, Stamp
 from engine.consumer.top import Top
 from engine.consumer.topic_sinks import AlertTopic, DeadLetter, ScoreTopic
 from engine.errors import ConfigError, StateError
-from engine.labels.file import Probes, Slices
 from engine.labels.probes import ProbeBook
+from engine.labels.rules import Probes
+from engine.labels.slices import Slices
 from engine.metrics import Metrics, serve
 from engine.scoring.building import ModelSpec, build_detector, digest_of
 from engine.scoring.detector import Detector

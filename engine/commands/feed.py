@@ -12,7 +12,7 @@ from connectors.bus.memory import MemoryBus
 from engine.commands.reading import Progress, check_captures, frames
 from engine.config import Config
 from engine.errors import InputError
-from engine.labels.file import Labels
+from engine.labels.rules import Labels
 from engine.sensor.publisher import LATENCY, Pace, Publisher, Sensor, replay
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from engine.connections.record import address_text
+from engine.notation import address_text
 from engine.types import KIND_MASK, Kind, Packets, Reason
 
 ADDRESS_WORDS = ("src_hi", "src_lo", "dst_hi", "dst_lo", "src_mac", "dst_mac")

@@ -12,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from connectors.files.frames import FrameBlock
-from connectors.files.pcap import CaptureError, CaptureFile
+from connectors.files.pcap import CaptureFile
+from connectors.files.window import CaptureError
 from engine.config import Config
+from engine.connections.bounds import SPARE
 from engine.connections.layout import CONNECTION, SIDE
 from engine.connections.record import connection_table
 from engine.connections.tracker import Tracker
 from engine.errors import ConfigError, InputError
 from engine.headers.decode import decode
-from engine.scoring.detector import SPARE
 from engine.types import NO_LOSS, Packets, Reason, Rows, count_unread, join_rows
 
 logger = logging.getLogger(__name__)

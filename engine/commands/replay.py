@@ -19,8 +19,8 @@ from connectors.files.frames import FrameBlock
 from engine.commands.reading import Progress, frames
 from engine.config import Config
 from engine.errors import ConfigError, InputError, OutputError
-from engine.labels.file import Labels
 from engine.labels.probes import introduce
+from engine.labels.rules import Labels
 from engine.sensor.publisher import LATENCY, Drift, Pace, Publisher, Sensor, replay
 
 ENDS = 1 << 20  # bytes of a capture's beginning and end that tell it from others

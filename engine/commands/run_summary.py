@@ -12,7 +12,7 @@ import numpy as np
 from engine.commands.models import first_of
 from engine.commands.reading import late_note
 from engine.consumer.top import Top
-from engine.labels.file import Probes
+from engine.labels.rules import Probes
 from engine.scoring.batch import PHASES
 from engine.scoring.building import ModelSpec
 from engine.scoring.detector import Detector

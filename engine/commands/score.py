@@ -27,7 +27,8 @@ from engine.consumer.segments import ScoreSegments
 from engine.consumer.top import Top
 from engine.consumer.worker import Every, Worker
 from engine.errors import ConfigError, InputError, OutputError
-from engine.labels.file import NO_PROBES, Labels, Slices
+from engine.labels.rules import NO_PROBES, Labels
+from engine.labels.slices import Slices
 from engine.metrics import Metrics, serve
 from engine.scoring.batch import label_names
 from engine.scoring.building import ModelSpec, build_detector

@@ -13,7 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from engine.commands.run_summary import ATTACK, ModelSummary, RunSummary, is_attack
-from engine.labels.file import NO_PROBES, Probes
+from engine.labels.rules import NO_PROBES, Probes
 from engine.scoring.batch import label_names
 
 MOST_LABELS = 3  # shown beside a connection

@@ -25,7 +25,7 @@ from engine.commands.summary import add_connection_columns, connection_cells
 from engine.commands.warm import warm_up
 from engine.config import Config
 from engine.errors import InputError
-from engine.labels.file import Labels
+from engine.labels.rules import Labels
 from engine.scoring.building import ModelSpec
 from engine.sensor.live import (
     CaptureReport,

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError
 
-# Ports on which Zeek's default scripts expect a server: bit 0 TCP, bit 1 UDP. They decide who is the
-# originator where a capture begins in the middle.
+# Ports on which Zeek's default scripts expect a server. They decide who is the originator where a capture begins in
+# the middle.
 TCP_SERVER_PORTS = (
     21, 22, 25, 53, 79, 80, 81, 88, 135, 139, 143, 389, 443, 445, 465, 502, 514, 563, 585, 587, 614, 631, 636,
     989, 990, 992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5222, 5223, 5269, 5432, 6379,
@@ -20,6 +20,9 @@ UDP_SERVER_PORTS = (
     53, 67, 88, 123, 137, 161, 162, 389, 443, 514, 1812, 2123, 2152, 3389, 3544, 4011, 4754, 4789, 5060, 5072,
     5353, 5355, 6081, 20000,
 )  # fmt: skip
+
+SPARE = 8192  # connections that may end in one step of a tracker, and wait in its table to be handed over
+TCP_SERVER, UDP_SERVER = 1, 2  # bits of TrackerConfig.server_ports()
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ class TrackerConfig:
         return np.array([round(s * 1e9) for s in seconds], np.int64)
 
     def server_ports(self) -> NDArray[np.uint8]:
-        """(65536,) bit 0 set for TCP servers, bit 1 for UDP."""
+        """(65536,) TCP_SERVER and UDP_SERVER of each port."""
         ports = np.zeros(65536, np.uint8)
-        ports[list(self.tcp_server_ports)] |= 1
-        ports[list(self.udp_server_ports)] |= 2
+        ports[list(self.tcp_server_ports)] |= TCP_SERVER
+        ports[list(self.udp_server_ports)] |= UDP_SERVER
         return ports

@@ -59,12 +59,16 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
     Column("ip_proto", pa.uint8(), "", "IP protocol number"),
     Column("community_id", pa.string(), "", "Community ID, version 1"),
     *_sides(
-        "retransmitted", "segments", "bring bytes again or too late: duplicates + spurious + late + partial"
+        "retransmitted",
+        "segments",
+        "bring bytes again or too late: duplicates + spurious + late_fills + partial",
     ),
     *_sides("reordered", "segments", "fill a hole younger than a round trip"),
     *_sides("duplicates", "segments", "every byte was seen before, and not yet acknowledged"),
     *_sides("spurious", "segments", "every byte was seen before, and had been acknowledged"),
-    *_sides("late", "segments", "fill a hole older than a round trip: the capture never saw the first copy"),
+    *_sides(
+        "late_fills", "segments", "fill a hole older than a round trip: the capture never saw the first copy"
+    ),
     *_sides("partial", "segments", "some bytes seen before, some new"),
     *_sides("keep_alive", "segments", "keep-alives, as Wireshark has them"),
     *_sides("zero_window", "segments", "zero windows, as Wireshark has them"),

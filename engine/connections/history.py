@@ -8,10 +8,13 @@ import numpy as np
 
 from engine.connections.layout import FLAG_FLIPPED, FLAG_HISTORY_FULL, HISTORY_LETTERS
 from engine.kernels import Int, kernel
+from engine.types import ACK, FIN, RST, SYN
 
-FIN, SYN, RST, ACK = 1, 2, 4, 16  # bits of tcp_flags
-
-H_SYN, H_FIN, H_RST, H_DATA, H_ACK, H_FIN_RST, H_MULTI = 1, 2, 4, 8, 16, 32, 64  # bits of SIDE.hist
+# letters of a history as the originator's; those written once a side have a bit of SIDE.hist
+L_SYN, L_SYN_ACK, L_FIN, L_RST, L_DATA, L_ACK, L_FIN_RST, L_MULTI = (ord(letter) for letter in "SHFRDAIQ")
+L_AGAIN, L_ZERO_WINDOW, L_GAP, L_FLIPPED = (ord(letter) for letter in "TWG^")
+TO_LOWER = ord("a") - ord("A")  # added to a letter, it is the responder's
+H_SYN, H_FIN, H_RST, H_DATA, H_ACK, H_FIN_RST, H_MULTI = 1, 2, 4, 8, 16, 32, 64
 
 
 @kernel
@@ -41,18 +44,18 @@ def flip(row: Any) -> None:
 @kernel
 def side_letter(row: Any, d: Int, code: Int) -> None:
     """Append an upper-case code, in lower case when side d is the responder."""
-    write_letter(row, code if is_originator(row, d) else code + 32)
+    write_letter(row, code if is_originator(row, d) else code + TO_LOWER)
 
 
 @kernel
 def first_time(row: Any, me: Any, d: Int, bit: Int, code: Int) -> bool:
     """Append a letter that each side writes once; True when it had been written before."""
-    if (bit == H_ACK or bit == H_DATA) and row["letters"] == 1 and row["history"][0] == 72:
+    if (bit == H_ACK or bit == H_DATA) and row["letters"] == 1 and row["history"][0] == L_SYN_ACK:
         # It began with a SYN-ACK ("H") and now carries traffic: no stealth scan, so its SYN was missed and
         # the SYN-ACK's sender is the responder.
         flip(row)
-        row["history"][0] = 94  # ^
-        write_letter(row, 104)  # h
+        row["history"][0] = L_FLIPPED
+        write_letter(row, L_SYN_ACK + TO_LOWER)
     if me["hist"] & bit:
         return True
     me["hist"] |= bit
@@ -73,34 +76,34 @@ def scaled_letter(row: Any, d: Int, count: Int, code: Int) -> None:
 @kernel
 def write_history(row: Any, me: Any, d: Int, flags: Int, seq: Int, payload: Int) -> None:
     """The letters s h a d f r i q of one packet."""
-    kinds = ((flags >> 1) & 1) + (flags & 1) + ((flags >> 2) & 1)
+    kinds = int(flags & SYN != 0) + int(flags & FIN != 0) + int(flags & RST != 0)
     if kinds > 1:
         if flags & FIN and flags & RST:
-            first_time(row, me, d, H_FIN_RST, 73)  # I
+            first_time(row, me, d, H_FIN_RST, L_FIN_RST)
         else:
-            first_time(row, me, d, H_MULTI, 81)  # Q
+            first_time(row, me, d, H_MULTI, L_MULTI)
     elif flags & SYN:
-        code = 72 if flags & ACK else 83  # H or S
+        code = L_SYN_ACK if flags & ACK else L_SYN
         if first_time(row, me, d, H_SYN, code) and seq != me["syn_seq"]:
             side_letter(row, d, code)
         me["syn_seq"] = seq
     elif flags & FIN:
         end = np.uint32((np.int64(seq) + payload) & 0xFFFFFFFF)
-        if first_time(row, me, d, H_FIN, 70) and end != me["fin_seq"]:
-            side_letter(row, d, 70)  # F
+        if first_time(row, me, d, H_FIN, L_FIN) and end != me["fin_seq"]:
+            side_letter(row, d, L_FIN)
         me["fin_seq"] = end
     elif flags & RST:
-        if first_time(row, me, d, H_RST, 82) and seq != me["rst_seq"]:
-            side_letter(row, d, 82)  # R
+        if first_time(row, me, d, H_RST, L_RST) and seq != me["rst_seq"]:
+            side_letter(row, d, L_RST)
         me["rst_seq"] = seq
     elif payload:
-        first_time(row, me, d, H_DATA, 68)  # D
+        first_time(row, me, d, H_DATA, L_DATA)
     elif flags & ACK:
-        first_time(row, me, d, H_ACK, 65)  # A
+        first_time(row, me, d, H_ACK, L_ACK)
 
 
 @kernel
 def write_again(row: Any, me: Any, d: Int) -> None:
     """Count what Zeek calls a retransmission: payload that ends at or before the highest sequence number."""
     me["rexmit"] += 1
-    scaled_letter(row, d, me["rexmit"], 84)  # T
+    scaled_letter(row, d, me["rexmit"], L_AGAIN)

@@ -123,7 +123,7 @@ SIDE = np.dtype(
         ("last_ack", "u4"),  # of the latest packet
         ("syn_seq", "u4"), ("fin_seq", "u4"), ("rst_seq", "u4"),  # latest seen, for the history
         ("data", "u4"),  # segments with payload
-        ("duplicates", "u4"), ("spurious", "u4"), ("reordered", "u4"), ("late", "u4"), ("partial", "u4"),
+        ("duplicates", "u4"), ("spurious", "u4"), ("reordered", "u4"), ("late_fills", "u4"), ("partial", "u4"),
         ("keep_alive", "u4"), ("zero_window_probe", "u4"), ("zero_window", "u4"),
         ("capture_duplicate", "u4"), ("duplicate_ack", "u4"), ("episodes", "u4"),
         ("rexmit", "u4"), ("gaps", "u4"),  # counts behind the history's t and g
@@ -148,12 +148,12 @@ class Table(NamedTuple):
     free: NDArray[np.int32]  # (slots,) stack of free slots
     heads: NDArray[np.int32]  # (len(Timer),) least recent of each list, -1 = empty
     tails: NDArray[np.int32]
-    clock: NDArray[np.int64]  # (len(Clock),) counters, see Clock
+    registers: NDArray[np.int64]  # (len(Registers),) a clock, then counters: see Registers
     fragments: NDArray[np.int64]  # (m, 4) hash, slot, start of the connection, side: where fragments belong
 
 
-class Clock(IntEnum):
-    """Fields of Table.clock."""
+class Registers(IntEnum):
+    """Fields of Table.registers."""
 
     NOW = 0  # these four are engine/clock.py's
     LEAPT = 1
@@ -175,12 +175,12 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
     """An empty table for ``capacity`` live connections and ``spare`` closed ones not yet handed out."""
     slots = capacity + spare
     size = 1 << max(4, int(2 * capacity - 1).bit_length())
-    clock = np.zeros(len(Clock), np.int64)
-    for never in (Clock.NOW, Clock.LEAPT, Clock.LOST_AT, Clock.COLD_UNTIL):
-        clock[never] = np.iinfo(np.int64).min
-    clock[Clock.NEXT_EXPIRY] = np.iinfo(np.int64).max
-    clock[Clock.FREE] = slots
-    clock[Clock.CAPACITY] = capacity
+    registers = np.zeros(len(Registers), np.int64)
+    for never in (Registers.NOW, Registers.LEAPT, Registers.LOST_AT, Registers.COLD_UNTIL):
+        registers[never] = np.iinfo(np.int64).min
+    registers[Registers.NEXT_EXPIRY] = np.iinfo(np.int64).max
+    registers[Registers.FREE] = slots
+    registers[Registers.CAPACITY] = capacity
     return Table(
         places=np.zeros(size, np.int64),
         rows=np.zeros(slots, CONNECTION),
@@ -190,6 +190,6 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
         free=np.arange(slots - 1, -1, -1, dtype=np.int32),
         heads=np.full(len(Timer), -1, np.int32),
         tails=np.full(len(Timer), -1, np.int32),
-        clock=clock,
+        registers=registers,
         fragments=np.zeros((FRAGMENTS, 4), np.int64),
     )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.connections.history import scaled_letter
+from engine.connections.history import L_GAP, scaled_letter
 from engine.connections.layout import FLAG_HOLES_OVERFLOW, Segment, State
 from engine.kernels import Int, kernel
 
@@ -23,6 +23,7 @@ REORDERED, RETRANSMITTED, PARTIAL = int(Segment.REORDERED), int(Segment.RETRANSM
 
 REORDER_DEFAULT = 3_000_000  # ns; bound of reordering when no round trip is known, as in Wireshark
 ACK_GUARD = 1_000_000  # ns; a tap may deliver an ACK this much before the data it acknowledges
+NO_GUARD = -(1 << 62)  # ns; for when nothing can arrive any more
 
 
 @kernel
@@ -126,6 +127,6 @@ def count_losses(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ts: 
             drop_hole(me, holes, s, k)
             if me["state"] < CLOSED and you["state"] < CLOSED:
                 me["gaps"] += 1
-                scaled_letter(row, d, me["gaps"], 71)  # G
+                scaled_letter(row, d, me["gaps"], L_GAP)
         else:
             k += 1

@@ -10,7 +10,6 @@ import binascii
 import hashlib
 import json
 import re
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,18 +28,18 @@ from engine.connections.layout import (
     Ending,
     State,
 )
-from engine.connections.track_kernels import ICMP, ICMP6, TCP, UDP
-from engine.types import Rows
+from engine.hashing import GOLDEN, splitmix
+from engine.notation import V4_PREFIX, address_text, seconds
+from engine.types import ICMP, ICMP6, SCTP, TCP, UDP, Rows
 
 CONNECTION_SCHEMA = schema_of(CONNECTION_COLUMNS)
-V4_PREFIX = np.uint64(0xFFFF)
 PROTO_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
 SIDE_COUNTERS = {  # our name -> SIDE fields that add up to it
-    "retransmitted": ("duplicates", "spurious", "late", "partial"),
+    "retransmitted": ("duplicates", "spurious", "late_fills", "partial"),
     "reordered": ("reordered",),
     "duplicates": ("duplicates",),
     "spurious": ("spurious",),
-    "late": ("late",),
+    "late_fills": ("late_fills",),
     "partial": ("partial",),
     "keep_alive": ("keep_alive",),
     "zero_window": ("zero_window",),
@@ -53,28 +52,6 @@ SIDE_COUNTERS = {  # our name -> SIDE fields that add up to it
 }
 _RSTOS0 = re.compile(r"\^?S[^HAFGIQ]*R")
 _DIGITS = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz", np.uint8)
-
-
-def address_text(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[str]:
-    """Addresses in their usual notation."""
-    pairs = np.stack((hi, lo), axis=1)
-    unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
-    packed = unique.astype(">u8").tobytes()
-    texts = []
-    for k, (high, low) in enumerate(unique):
-        raw = packed[16 * k : 16 * k + 16]
-        if high == 0 and low >> np.uint64(32) == V4_PREFIX:
-            texts.append(socket.inet_ntop(socket.AF_INET, raw[12:]))
-        else:
-            texts.append(socket.inet_ntop(socket.AF_INET6, raw))
-    return [texts[k] for k in inverse.reshape(-1)]
-
-
-def _mixed(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """splitmix64's finaliser."""
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def uids(rows: Rows) -> list[str]:
@@ -93,9 +70,9 @@ def uids(rows: Rows) -> list[str]:
     letters = np.empty((rows.size, 17), np.uint8)
     letters[:, 0] = ord("C")
     for half in range(2):
-        h = np.full(rows.size, 0x9E3779B97F4A7C15 + half, np.uint64)
+        h = np.full(rows.size, GOLDEN + np.uint64(half), np.uint64)
         for word in words:
-            h = _mixed(h ^ word.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            h = splitmix(h ^ word.astype(np.uint64)) + GOLDEN
         for k in range(8):
             letters[:, 1 + 8 * half + k] = _DIGITS[h % np.uint64(62)]
             h //= np.uint64(62)
@@ -116,7 +93,7 @@ def community_ids(rows: Rows, seed: int = 0) -> list[str]:
         one_way[k] = not _has_counterpart(int(rows["proto"][k]), int(rows["a_port"][k]))
     swap = ~one_way & _is_greater(a, b)
     a[swap], b[swap] = b[swap], a[swap].copy()
-    with_ports = np.isin(rows["proto"], (TCP, UDP, ICMP, ICMP6, 132)).tolist()
+    with_ports = np.isin(rows["proto"], (TCP, UDP, ICMP, ICMP6, SCTP)).tolist()
     first, second = a.astype(">u8").tobytes(), b.astype(">u8").tobytes()
     prefix, tails = seed.to_bytes(2, "big"), {p: bytes((p, 0)) for p in set(rows["proto"].tolist())}
     out = []
@@ -277,15 +254,3 @@ def json_lines(table: pa.Table) -> Iterator[str]:
     for i, ns in enumerate(stamps):
         fields = {name: column[i] for name, column in columns.items() if column[i] is not None}
         yield f'{{"ts": {seconds(ns)}, ' + json.dumps(fields)[1:]
-
-
-def seconds(ns: int) -> str:
-    """ns as seconds with nine decimals: a float would round them."""
-    return f"{'-' * (ns < 0)}{abs(ns) // 10**9}.{abs(ns) % 10**9:09d}"
-
-
-def schema() -> pa.Schema:
-    """The schema of connection_table."""
-    from engine.connections.layout import CONNECTION, SIDE
-
-    return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE)).schema

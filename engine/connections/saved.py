@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.connections.layout import CONNECTION, LINK, SIDE, Clock, Table
+from engine.connections.layout import CONNECTION, LINK, SIDE, Registers, Table
 from engine.connections.table import insert, live_slots
 from engine.kernels import kernel
 from engine.types import as_bytes, from_bytes
 
-FREE, LIVE, CAPACITY = int(Clock.FREE), int(Clock.LIVE), int(Clock.CAPACITY)
+FREE, LIVE, CAPACITY = int(Registers.FREE), int(Registers.LIVE), int(Registers.CAPACITY)
 
 
 def state(t: Table) -> dict[str, NDArray[Any]]:
@@ -27,7 +27,7 @@ def state(t: Table) -> dict[str, NDArray[Any]]:
     sides = (2 * slots[:, None] + np.arange(2)).reshape(-1).astype(np.int64)
     rows_of_sides = t.sides[sides]
     holed = sides[rows_of_sides["holes"] > 0]
-    free = t.free[: t.clock[FREE]]
+    free = t.free[: t.registers[FREE]]
     untouched = np.flatnonzero(free != np.arange(t.free.size - 1, t.free.size - 1 - free.size, -1))
     stack = free[untouched[0] :] if untouched.size else free[:0]
     noted = np.flatnonzero(t.fragments[:, 0])
@@ -41,7 +41,7 @@ def state(t: Table) -> dict[str, NDArray[Any]]:
         "free": stack.copy(),
         "heads": t.heads.copy(),
         "tails": t.tails.copy(),
-        "clock": t.clock.copy(),
+        "registers": t.registers.copy(),
         "noted": noted,
         "fragments": t.fragments[noted],
     }
@@ -49,10 +49,14 @@ def state(t: Table) -> dict[str, NDArray[Any]]:
 
 def restore(t: Table, saved: Mapping[str, NDArray[Any]]) -> None:
     """Fill an empty table. ValueError or KeyError when the state is none of such a table."""
-    slots, clock, stack = saved["slots"], saved["clock"], saved["free"]
-    if clock.shape != t.clock.shape or clock[CAPACITY] != t.clock[CAPACITY]:
-        raise ValueError(f"a table of {clock[CAPACITY]} connections, here are {t.clock[CAPACITY]}")
-    if slots.size != clock[LIVE] or not 0 <= clock[FREE] <= t.free.size or stack.size > clock[FREE]:
+    slots, registers, stack = saved["slots"], saved["registers"], saved["free"]
+    if registers.shape != t.registers.shape or registers[CAPACITY] != t.registers[CAPACITY]:
+        raise ValueError(f"a table of {registers[CAPACITY]} connections, here are {t.registers[CAPACITY]}")
+    if (
+        slots.size != registers[LIVE]
+        or not 0 <= registers[FREE] <= t.free.size
+        or stack.size > registers[FREE]
+    ):
         raise ValueError("counts of slots that contradict each other")
     for name, rows, size in (("slots", slots, t.rows.size), ("free", stack, t.rows.size)):
         if rows.size and not (rows.min() >= 0 and rows.max() < size):
@@ -62,8 +66,8 @@ def restore(t: Table, saved: Mapping[str, NDArray[Any]]) -> None:
     t.sides[sides] = from_bytes(saved["sides"], SIDE)
     t.links[slots] = from_bytes(saved["links"], LINK)
     t.holes[saved["holed"]] = saved["holes"]
-    t.free[clock[FREE] - stack.size : clock[FREE]] = stack
-    t.heads[:], t.tails[:], t.clock[:] = saved["heads"], saved["tails"], clock
+    t.free[registers[FREE] - stack.size : registers[FREE]] = stack
+    t.heads[:], t.tails[:], t.registers[:] = saved["heads"], saved["tails"], registers
     t.fragments[saved["noted"]] = saved["fragments"]
     reindex(t.places, np.ascontiguousarray(t.rows["tag"][slots]), slots)
 

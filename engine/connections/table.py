@@ -10,46 +10,35 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.connections.layout import Clock, Ending, Table, Timer
+from engine.connections.layout import Ending, Registers, Table, Timer
+from engine.hashing import GOLDEN, S32, S33, SPLIT_1, SPLIT_2, fold
 from engine.kernels import Int, kernel
 from engine.types import Rows
 
 Links = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-_M1 = np.uint64(0x9E3779B97F4A7C15)
-_M2 = np.uint64(0xBF58476D1CE4E5B9)
-_M3 = np.uint64(0x94D049BB133111EB)
-_S32 = np.uint64(32)
-_S33 = np.uint64(33)
-_S29 = np.uint64(29)
-_SLOT_MASK = 0xFFFFFFFF
+SLOT_MASK = 0xFFFFFFFF  # of an entry of the index: the slot + 1
 
-NOW, FREE, LIVE, CAPACITY = int(Clock.NOW), int(Clock.FREE), int(Clock.LIVE), int(Clock.CAPACITY)
-NEXT_EXPIRY = int(Clock.NEXT_EXPIRY)
+NOW, FREE, LIVE, CAPACITY = (
+    int(Registers.NOW),
+    int(Registers.FREE),
+    int(Registers.LIVE),
+    int(Registers.CAPACITY),
+)
+NEXT_EXPIRY = int(Registers.NEXT_EXPIRY)
 MAX_TIME = (1 << 63) - 1
-OPENED, EVICTED, EXPIRED = int(Clock.OPENED), int(Clock.EVICTED), int(Clock.EXPIRED)
+OPENED, EVICTED, EXPIRED = int(Registers.OPENED), int(Registers.EVICTED), int(Registers.EXPIRED)
 TIMERS = len(Timer)
 CLOSING = int(Timer.CLOSING)
 END_TIMEOUT, END_CLOSED, END_EVICTED = int(Ending.TIMEOUT), int(Ending.CLOSED), int(Ending.EVICTED)
 
 
 @kernel
-def endpoint_hash(hi: Int, lo: Int, port: Int) -> Int:
-    """64 mixed bits of one endpoint."""
-    x = (lo ^ (port * _M1)) * _M2
-    x ^= x >> _S32
-    x = (x ^ hi) * _M3
-    return x ^ (x >> _S29)
-
-
-@kernel
 def key_tag(a: Int, b: Int, proto: Int) -> Int:
     """31 bits (never 0) of an unordered pair of endpoint hashes: an index entry stays positive."""
-    x = ((a + b) ^ ((a ^ b) * _M1) ^ proto) * _M2
-    x ^= x >> _S32
-    x *= _M3
-    tag = np.int64(x >> _S33)
+    x = fold(((a + b) ^ ((a ^ b) * GOLDEN) ^ proto) * SPLIT_1, S32)
+    tag = np.int64((x * SPLIT_2) >> S33)
     return tag if tag != 0 else np.int64(1)
 
 
@@ -61,7 +50,7 @@ def due(since: Int, timeout: Int) -> Int:
 
 @kernel
 def link(
-    links: Rows, heads: Links, tails: Links, clock: Longs, slot: Int, timer: Int, since: Int, timeout: Int
+    links: Rows, heads: Links, tails: Links, registers: Longs, slot: Int, timer: Int, since: Int, timeout: Int
 ) -> None:
     """Put a slot at the recent end of a timer's list."""
     me, last = links[slot], tails[timer]
@@ -70,7 +59,7 @@ def link(
         links[last]["next"] = slot
     else:
         heads[timer] = slot
-        clock[NEXT_EXPIRY] = min(clock[NEXT_EXPIRY], due(since, timeout))
+        registers[NEXT_EXPIRY] = min(registers[NEXT_EXPIRY], due(since, timeout))
     tails[timer] = slot
 
 
@@ -129,7 +118,7 @@ def remove(index: NDArray[np.int64], tag: Int, slot: Int) -> None:
         j = (j + 1) & mask
         if index[j] == 0:
             break
-        home = ((index[j] >> 32) & _SLOT_MASK) & mask
+        home = ((index[j] >> 32) & SLOT_MASK) & mask
         if ((j - home) & mask) >= ((j - i) & mask):
             index[i] = index[j]
             i = j
@@ -143,7 +132,7 @@ def close(t: Table, slot: Int, ending: Int, closed: NDArray[np.int32], n_closed:
     remove(t.places, np.int64(row["tag"]), slot)
     unlink(t.links, t.heads, t.tails, slot, row["timer"])
     row["ending"] = ending
-    t.clock[LIVE] -= 1
+    t.registers[LIVE] -= 1
     closed[n_closed] = slot
     return n_closed + 1
 
@@ -157,7 +146,7 @@ def has_lapsed(t: Table, slot: Int, now: Int, timeouts: NDArray[np.int64]) -> bo
 @kernel
 def close_lapsed(t: Table, slot: Int, closed: NDArray[np.int32], n_closed: Int) -> Int:
     """Close a connection that has waited for its list's timeout."""
-    t.clock[EXPIRED] += 1
+    t.registers[EXPIRED] += 1
     ending = END_CLOSED if t.rows[slot]["timer"] == CLOSING else END_TIMEOUT
     return close(t, slot, ending, closed, n_closed)
 
@@ -168,7 +157,7 @@ def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_c
 
     NEXT_EXPIRY only ever is too early, so callers may skip this while event time has not reached it.
     """
-    now = t.clock[NOW]
+    now = t.registers[NOW]
     next_expiry = np.int64(MAX_TIME)
     for timer in range(TIMERS):
         slot = t.heads[timer]
@@ -179,7 +168,7 @@ def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_c
             slot = t.heads[timer]
         if slot >= 0:
             next_expiry = min(next_expiry, due(t.links[slot]["since"], timeouts[timer]))
-    t.clock[NEXT_EXPIRY] = next_expiry
+    t.registers[NEXT_EXPIRY] = next_expiry
     return n_closed
 
 
@@ -188,10 +177,10 @@ def rewind(t: Table) -> None:
     """Let what waits from a time that never came wait from now on; it stands at the recent ends of the lists."""
     for timer in range(TIMERS):
         slot = t.tails[timer]
-        while slot >= 0 and t.links[slot]["since"] > t.clock[NOW]:
-            t.links[slot]["since"] = t.clock[NOW]
+        while slot >= 0 and t.links[slot]["since"] > t.registers[NOW]:
+            t.links[slot]["since"] = t.registers[NOW]
             slot = t.links[slot]["prev"]
-    t.clock[NEXT_EXPIRY] = t.clock[NOW]
+    t.registers[NEXT_EXPIRY] = t.registers[NOW]
 
 
 @kernel
@@ -202,7 +191,7 @@ def evict_oldest(t: Table, closed: NDArray[np.int32], n_closed: Int) -> Int:
         slot = t.heads[timer]
         if slot >= 0 and (oldest < 0 or t.links[slot]["since"] < t.links[oldest]["since"]):
             oldest = slot
-    t.clock[EVICTED] += 1
+    t.registers[EVICTED] += 1
     return close(t, oldest, END_EVICTED, closed, n_closed)
 
 
@@ -217,15 +206,15 @@ def clear(t: Table, slot: Int) -> None:
 def release(t: Table, closed: NDArray[np.int32]) -> None:
     """Hand the slots of closed connections back."""
     for i in range(closed.size):
-        t.free[t.clock[FREE]] = closed[i]
-        t.clock[FREE] += 1
+        t.free[t.registers[FREE]] = closed[i]
+        t.registers[FREE] += 1
 
 
 @kernel
 def take_slot(t: Table) -> Int:
     """A cleared slot from the free stack."""
-    t.clock[FREE] -= 1
-    slot = t.free[t.clock[FREE]]
+    t.registers[FREE] -= 1
+    slot = t.free[t.registers[FREE]]
     clear(t, slot)
     return slot
 

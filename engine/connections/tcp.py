@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 
 from engine.connections.history import (
-    ACK,
-    FIN,
-    RST,
-    SYN,
+    L_FLIPPED,
+    L_ZERO_WINDOW,
     flip,
     is_originator,
     scaled_letter,
@@ -42,7 +40,9 @@ from engine.connections.ranges import (
     open_hole,
     place,
 )
+from engine.hashing import GOLDEN, LOW32, S32, SPLIT_1, fold
 from engine.kernels import Int, kernel
+from engine.types import ACK, FIN, RST, SYN
 
 INACTIVE, SYN_SENT, SYN_ACK_SENT = int(State.INACTIVE), int(State.SYN_SENT), int(State.SYN_ACK_SENT)
 PARTIAL_STATE, ESTABLISHED, RESET = int(State.PARTIAL), int(State.ESTABLISHED), int(State.RESET)
@@ -51,10 +51,6 @@ PURE_ACK, KEEP_ALIVE = int(Segment.ACK), int(Segment.KEEP_ALIVE)
 ZERO_WINDOW_PROBE, CAPTURE_DUPLICATE = int(Segment.ZERO_WINDOW_PROBE), int(Segment.CAPTURE_DUPLICATE)
 BEGINNING = -(1 << 62)  # ns; before all packets
 BEFORE, UNTRUSTED = int(Segment.BEFORE), int(Segment.UNTRUSTED)
-
-_U32 = np.uint64(0xFFFFFFFF)
-_S32 = np.uint64(32)
-_M1, _M2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9)
 
 TRUSTED_JUMP = 1 << 20  # a SYN or RST further off than this does not move the sequence space (Zeek)
 TICK = 10  # bits of ns that `recent` leaves out, so that its 32 bits of time last for more than an hour
@@ -111,7 +107,7 @@ def count(me: Any, kind: Int) -> None:
     elif kind == REORDERED:
         me["reordered"] += 1
     elif kind == RETRANSMITTED:
-        me["late"] += 1
+        me["late_fills"] += 1
     elif kind == PARTIAL:
         me["partial"] += 1
     elif kind == KEEP_ALIVE:
@@ -133,7 +129,7 @@ def send(
         if 0 < begin - me["high"] <= TRUSTED_JUMP:
             me["high"] = begin
         return UNTRUSTED
-    length = payload + ((flags >> 1) & 1) + (flags & 1)
+    length = payload + int(flags & SYN != 0) + int(flags & FIN != 0)
     end = begin + length
     if payload <= 1 and not flags & (SYN | FIN) and me["state"] >= PARTIAL_STATE:
         known = me["high"] > 1 or me["t_syn"] > 0
@@ -213,22 +209,21 @@ def end_recovery(me: Any, ts: Int) -> None:
 @kernel
 def is_copy(me: Any, ts: Int, flags: Int, seq: Int, ack: Int, payload: Int, ip_id: Int) -> bool:
     """Whether the capture has the packet already, a moment ago; the packet is remembered."""
-    x = (np.uint64(seq) << _S32 | np.uint64(ack)) * _M1
-    x ^= x >> _S32
-    x = (x ^ (np.uint64(payload) << _S32 | np.uint64(ip_id) << np.uint64(8) | np.uint64(flags))) * _M2
-    mine, clock, latest = x >> _S32, np.uint64(ts >> TICK) & _U32, np.int64(me["packets"])
+    x = fold((np.uint64(seq) << S32 | np.uint64(ack)) * GOLDEN, S32)
+    x = (x ^ (np.uint64(payload) << S32 | np.uint64(ip_id) << np.uint64(8) | np.uint64(flags))) * SPLIT_1
+    mine, clock, latest = x >> S32, np.uint64(ts >> TICK) & LOW32, np.int64(me["packets"])
     found = False
     for k in range(1, RECENT + 1):
         one = me["recent"][(latest - k) & (RECENT - 1)]
-        if k > latest or one >> _S32 != mine:
+        if k > latest or one >> S32 != mine:
             continue
-        age = np.int64((clock - one) & _U32)
+        age = np.int64((clock - one) & LOW32)
         age = min(age, (1 << 32) - age)  # copies of two queues may come in either order
         if ip_id != 0:
             found |= bool(age <= DUPLICATE_WINDOW)
         elif k == 1 and (payload > 0 or flags & (SYN | FIN)):  # equal ACKs without an id may well be two
             found |= bool(age <= TWIN_WINDOW)
-    me["recent"][latest & (RECENT - 1)] = mine << _S32 | clock
+    me["recent"][latest & (RECENT - 1)] = mine << S32 | clock
     return found
 
 
@@ -285,7 +280,7 @@ def advance(row: Any, me: Any, you: Any, d: Int, flags: Int, seq: Int, payload: 
             else:
                 if not flags & ACK and you["state"] == SYN_ACK_SENT and seq == me["base"]:
                     flip(row)  # SYN and SYN-ACK were captured in the wrong order
-                    write_letter(row, 94)
+                    write_letter(row, L_FLIPPED)
                     set_state(you, ESTABLISHED)
                 if you["state"] == SYN_SENT:
                     set_state(you, ESTABLISHED)
@@ -342,7 +337,7 @@ def segment(
     write_history(row, me, d, flags, seq, payload)
     if window == 0 and not flags & RST and you["state"] != CLOSED and me["state"] != RESET:
         me["zero_window"] += 1
-        scaled_letter(row, d, me["zero_window"], 87)  # W
+        scaled_letter(row, d, me["zero_window"], L_ZERO_WINDOW)
     repeats = (
         flags & (ACK | SYN | FIN | RST) == ACK
         and payload == 0

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import step
-from engine.connections.history import ACK, H_DATA, SYN, first_time, write_letter
+from engine.connections.bounds import TCP_SERVER, UDP_SERVER
+from engine.connections.history import H_DATA, L_DATA, L_FLIPPED, first_time, write_letter
 from engine.connections.layout import (
     FLAG_FLIPPED,
     FLAG_LATE,
@@ -17,21 +18,21 @@ from engine.connections.layout import (
     PACKET_FROM_ORIGINATOR,
     PACKET_IN_RECOVERY,
     PACKET_OPENED,
-    Clock,
     Ending,
+    Registers,
     State,
     Table,
     Timer,
 )
-from engine.connections.ranges import count_losses
+from engine.connections.ranges import NO_GUARD, count_losses
 from engine.connections.table import (
     LIVE,
     NEXT_EXPIRY,
     NOW,
     OPENED,
+    SLOT_MASK,
     close,
     close_lapsed,
-    endpoint_hash,
     evict_oldest,
     expire,
     has_lapsed,
@@ -44,18 +45,32 @@ from engine.connections.table import (
     unlink,
 )
 from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, end_recovery, segment
+from engine.hashing import endpoint_hash
 from engine.kernels import Int, kernel
-from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK, Kind, Packets, Rows
+from engine.types import (
+    ACK,
+    ICMP,
+    ICMP6,
+    KIND_FIRST_FRAGMENT,
+    KIND_FRAGMENT,
+    KIND_MASK,
+    KIND_TRANSPORT,
+    SYN,
+    TCP,
+    UDP,
+    Kind,
+    Packets,
+    Rows,
+)
 
-TCP, UDP, ICMP, ICMP6 = 6, 17, 1, 58
 IPV4, IPV6 = int(Kind.IPV4), int(Kind.IPV6)
-CAPACITY, LATE, LOST_AT = int(Clock.CAPACITY), int(Clock.LATE), int(Clock.LOST_AT)
-LEAPT = int(Clock.LEAPT)
-COLD_UNTIL = int(Clock.COLD_UNTIL)
+CAPACITY, LATE, LOST_AT = int(Registers.CAPACITY), int(Registers.LATE), int(Registers.LOST_AT)
+LEAPT = int(Registers.LEAPT)
+COLD_UNTIL = int(Registers.COLD_UNTIL)
 T_ATTEMPT, T_CLOSING, T_TCP = int(Timer.ATTEMPT), int(Timer.CLOSING), int(Timer.TCP)
 T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
 INACTIVE, ESTABLISHED, RESET = int(State.INACTIVE), int(State.ESTABLISHED), int(State.RESET)
-END_REUSED = int(Ending.REUSED)
+END_LIVE, END_REUSED = int(Ending.LIVE), int(Ending.REUSED)
 BROADCAST = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255, which answers nothing
 
 
@@ -81,8 +96,8 @@ def icmp_counterpart(proto: Int, kind: Int) -> Int:
 @kernel
 def begins_flipped(p: Packets, i: Int, sport: Int, dport: Int, server_ports: NDArray[np.uint8]) -> bool:
     """Whether the first packet seems to come from the responder, by ports on which servers listen."""
-    bit = 1 if p.proto[i] == TCP else 2
-    if bit == 1:
+    bit = TCP_SERVER if p.proto[i] == TCP else UDP_SERVER
+    if bit == TCP_SERVER:
         if p.tcp_flags[i] & (SYN | ACK) == SYN:
             return False
     elif p.proto[i] != UDP:
@@ -91,7 +106,7 @@ def begins_flipped(p: Packets, i: Int, sport: Int, dport: Int, server_ports: NDA
         return False
     if not server_ports[dport] & bit:
         return True
-    return bit == 1 and not p.tcp_flags[i] & SYN and sport < dport
+    return bit == TCP_SERVER and not p.tcp_flags[i] & SYN and sport < dport
 
 
 @kernel
@@ -140,7 +155,7 @@ def find(
     k = tag & mask
     while index[k] != 0:
         if index[k] >> 32 == tag:
-            slot = (index[k] & 0xFFFFFFFF) - 1
+            slot = (index[k] & SLOT_MASK) - 1
             row = rows[slot]
             if row["proto"] == proto:
                 a = (row["a_hi"], row["a_lo"], np.int64(row["a_port"]))
@@ -165,8 +180,8 @@ def open_connection(t: Table, p: Packets, i: Int, tag: Int, sport: Int, dport: I
     row["tag"] = tag
     row["probe"] = p.probe[i]
     insert(t.places, tag, slot)
-    t.clock[LIVE] += 1
-    t.clock[OPENED] += 1
+    t.registers[LIVE] += 1
+    t.registers[OPENED] += 1
     return slot
 
 
@@ -223,11 +238,11 @@ def track(
         ts = p.ts[i]
         noted = mark(closed_at, noted, n_closed, i - 1)
         if not again or i > begin:  # else its time was taken before the stop
-            if step(t.clock, ts) != 0:
+            if step(t.registers, ts) != 0:
                 rewind(t)
-            if ts < t.clock[NOW]:
-                t.clock[LATE] += 1
-        if t.clock[NOW] >= t.clock[NEXT_EXPIRY]:
+            if ts < t.registers[NOW]:
+                t.registers[LATE] += 1
+        if t.registers[NOW] >= t.registers[NEXT_EXPIRY]:
             n_closed = expire(t, timeouts, closed, n_closed)
             if n_closed < 0:
                 mark(closed_at, noted, -1 - n_closed, i)
@@ -235,8 +250,10 @@ def track(
         if closed.size - n_closed < 3:  # room for an eviction, and for a reuse or two that lapsed
             mark(closed_at, noted, n_closed, i)
             return i, n_closed
-        now = max(t.clock[NOW], t.clock[LEAPT])  # what a leap touches waits from there, if it comes true
-        leaps = t.clock[LEAPT] == ts and ts > t.clock[NOW]  # not believed, but by its own connection
+        now = max(
+            t.registers[NOW], t.registers[LEAPT]
+        )  # what a leap touches waits from there, if it comes true
+        leaps = t.registers[LEAPT] == ts and ts > t.registers[NOW]  # not believed, but by its own connection
         slot_out[i] = -1
         flags_out[i] = 0
         segment_out[i] = 0
@@ -253,7 +270,11 @@ def track(
         if p.kind[i] & KIND_FRAGMENT:
             place, check = fragment_entry(t, p, i)
             note = t.fragments[place]
-            if note[0] == check and t.rows[note[1]]["start"] == note[2] and t.rows[note[1]]["ending"] == 0:
+            if (
+                note[0] == check
+                and t.rows[note[1]]["start"] == note[2]
+                and t.rows[note[1]]["ending"] == END_LIVE
+            ):
                 slot, d = note[1], note[3]
                 if leaps and has_lapsed(t, slot, ts, timeouts):
                     n_closed = close_lapsed(t, slot, closed, n_closed)
@@ -267,19 +288,19 @@ def track(
             if leaps and slot >= 0 and has_lapsed(t, slot, ts, timeouts):
                 n_closed = close_lapsed(t, slot, closed, n_closed)
                 slot, d = -1, 0
-        transport = proto == TCP and p.kind[i] & 0x80 and not p.kind[i] & KIND_FRAGMENT
+        transport = proto == TCP and p.kind[i] & KIND_TRANSPORT and not p.kind[i] & KIND_FRAGMENT
         if slot >= 0 and transport and flags & SYN and is_reuse(t.rows, t.sides, slot, flags, p.seq[i]):
             n_closed = close(t, slot, END_REUSED, closed, n_closed)
             slot, d = -1, 0
         if slot < 0:
-            if t.clock[LIVE] == t.clock[CAPACITY]:
+            if t.registers[LIVE] == t.registers[CAPACITY]:
                 n_closed = evict_oldest(t, closed, n_closed)
             slot = open_connection(t, p, i, tag, sport, dport)
             row = t.rows[slot]
             flags_out[i] |= PACKET_OPENED
             if begins_flipped(p, i, sport, dport, server_ports):
                 row["flags"] |= FLAG_FLIPPED
-                write_letter(row, 94)  # ^
+                write_letter(row, L_FLIPPED)
             timer = T_OTHER
             if transport:
                 timer = T_ATTEMPT if flags & SYN else T_TCP
@@ -292,7 +313,7 @@ def track(
             elif proto in (ICMP, ICMP6):
                 timer = T_ICMP
             row["timer"] = timer
-            link(t.links, t.heads, t.tails, t.clock, slot, timer, now, timeouts[timer])
+            link(t.links, t.heads, t.tails, t.registers, slot, timer, now, timeouts[timer])
         if p.kind[i] & KIND_FIRST_FRAGMENT:
             place, check = fragment_entry(t, p, i)
             note = t.fragments[place]
@@ -311,13 +332,13 @@ def track(
                 flags_out[i] |= PACKET_IN_RECOVERY
         else:
             if proto == UDP and not p.kind[i] & KIND_FRAGMENT:
-                first_time(row, me, d, H_DATA, 68)  # D
+                first_time(row, me, d, H_DATA, L_DATA)
             if proto != TCP:
                 me["state"] = ESTABLISHED
         if timer != row["timer"]:
             unlink(t.links, t.heads, t.tails, slot, row["timer"])
             row["timer"] = timer
-            link(t.links, t.heads, t.tails, t.clock, slot, timer, now, timeouts[timer])
+            link(t.links, t.heads, t.tails, t.registers, slot, timer, now, timeouts[timer])
         elif timer >= T_TCP:
             touch(t.links, t.heads, t.tails, slot, timer, now)
         me["packets"] += 1
@@ -346,6 +367,6 @@ def settle(t: Table, slots: NDArray[np.int32]) -> None:
             s = 2 * slot + d
             me, you = t.sides[s], t.sides[s ^ 1]
             if me["holes"] > 0:
-                count_losses(t.rows[slot], me, you, t.holes, s, d, t.rows[slot]["last"], -(1 << 62))
+                count_losses(t.rows[slot], me, you, t.holes, s, d, t.rows[slot]["last"], NO_GUARD)
             if me["recovery_point"]:
                 end_recovery(me, t.rows[slot]["last"])

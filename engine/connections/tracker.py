@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.clock import believe
-from engine.connections.bounds import TrackerConfig
+from engine.connections.bounds import SPARE, TrackerConfig
 from engine.connections.layout import FLAG_DROPPED, FLAG_MIDSTREAM, Ending, allocate
 from engine.connections.saved import restore, state
 from engine.connections.table import (
@@ -45,7 +45,7 @@ class Tracked:
 class Tracker:
     """The connection table of one partition. State is a pure function of the packets seen."""
 
-    def __init__(self, config: TrackerConfig | None = None, spare: int = 8192) -> None:
+    def __init__(self, config: TrackerConfig | None = None, spare: int = SPARE) -> None:
         """``spare``: closed connections that may wait to be handed over at a time."""
         self.config = config or TrackerConfig()
         self.table = allocate(self.config.capacity, spare, self.config.holes)
@@ -76,8 +76,8 @@ class Tracker:
 
     def believe(self, now: int) -> int:
         """Let event time reach ``now``, as a sensor believes it, without a packet; gives event time."""
-        believe(self.table.clock, now)
-        return int(self.table.clock[NOW])
+        believe(self.table.registers, now)
+        return int(self.table.registers[NOW])
 
     def expire(self) -> Iterator[NDArray[np.int32]]:
         """Yields the slots of connections that event time has ended."""
@@ -93,11 +93,11 @@ class Tracker:
 
     def mark_loss(self) -> None:
         """Packets were lost just now: connections that are open carry it in their records."""
-        self.table.clock[LOST_AT] = self.table.clock[NOW]
+        self.table.registers[LOST_AT] = self.table.registers[NOW]
 
     def mark_cold(self, first: int) -> None:
         """Nothing before event time ``first`` was seen: what is met within the longest timeout may be older."""
-        self.table.clock[COLD_UNTIL] = first + int(self._timeouts.max())
+        self.table.registers[COLD_UNTIL] = first + int(self._timeouts.max())
 
     def live(self) -> NDArray[np.int32]:
         """Slots of all live connections."""
@@ -119,7 +119,7 @@ class Tracker:
     @property
     def counters(self) -> dict[str, int]:
         """Live, opened, evicted and expired connections, and late packets."""
-        c = self.table.clock
+        c = self.table.registers
         return {
             "live": int(c[LIVE]), "opened": int(c[OPENED]), "evicted": int(c[EVICTED]),
             "expired": int(c[EXPIRED]), "late_packets": int(c[LATE]),
@@ -129,9 +129,9 @@ class Tracker:
         """Copies of the CONNECTION rows (n,) and SIDE rows (n, 2) of some slots."""
         sides = self.table.sides.reshape(-1, 2)[slots]
         rows = self.table.rows[slots]
-        clock, start = self.table.clock, rows["start"]
-        rows["flags"] |= np.where(start <= clock[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
-        rows["flags"] |= np.where(start <= clock[COLD_UNTIL], FLAG_MIDSTREAM, 0).astype(np.uint8)
+        registers, start = self.table.registers, rows["start"]
+        rows["flags"] |= np.where(start <= registers[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
+        rows["flags"] |= np.where(start <= registers[COLD_UNTIL], FLAG_MIDSTREAM, 0).astype(np.uint8)
         return rows, sides
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from connectors.files.alerts import COLUMNS, to_ecs
-from engine.labels.file import Probes
+from engine.labels.rules import Probes
 from engine.scoring.batch import ScoreBatch
 from engine.scoring.columns import as_dicts, score_table
 

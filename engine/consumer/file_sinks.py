@@ -10,7 +10,7 @@ from connectors.files.parquet import ParquetFile
 from engine.consumer.alerts import alert_documents
 from engine.consumer.outlet import Spans
 from engine.errors import OutputError
-from engine.labels.file import Probes
+from engine.labels.rules import Probes
 from engine.scoring.batch import ScoreBatch, label_names
 from engine.scoring.columns import score_schema, score_table
 from engine.scoring.trace import Tracer, trace_schema

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.labels.file import Probes, Slices
+from engine.labels.rules import Probes
+from engine.labels.slices import Slices
 from engine.metrics import Metrics
 from engine.scoring.batch import Records, ScoreBatch, join
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from connectors.files.parquet import ParquetFile
 from engine.consumer.outlet import FLUSHED_ROW, Spans
 from engine.errors import InputError, OutputError
-from engine.labels.file import Probes
+from engine.labels.rules import Probes
 from engine.scoring.batch import ScoreBatch, label_names
 from engine.scoring.columns import as_dicts, by_partition, read_scores, score_schema
 from engine.scoring.trace import Tracer

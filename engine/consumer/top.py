@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from connectors.files.alerts import WITH_PORTS
 from engine.connections.layout import FLAG_FLIPPED, FLAG_MIDSTREAM
-from engine.connections.record import address_text
 from engine.consumer.outlet import Spans
-from engine.labels.file import Probes
+from engine.labels.rules import Probes
+from engine.notation import address_text
 from engine.scoring.batch import ScoreBatch, choose
 from engine.scoring.columns import as_dicts, score_table
 

@@ -16,7 +16,7 @@ from connectors.bus.memory import Message
 from engine.consumer.alerts import alert_documents
 from engine.consumer.outlet import Spans
 from engine.errors import OutputError
-from engine.labels.file import Probes
+from engine.labels.rules import Probes
 from engine.scoring.batch import ScoreBatch
 from engine.scoring.columns import by_partition, encode_scores
 

@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StateError
@@ -59,11 +58,10 @@ from engine.features.streams import (
     open_flow,
     reindex,
 )
-from engine.kernels import kernel
-from engine.types import KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets, as_bytes, from_bytes
+from engine.kernels import allocating, kernel
+from engine.types import ICMP, ICMP6, KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets, as_bytes, from_bytes
 
 UNREAD, ARP, LINK = int(Kind.UNREAD), int(Kind.ARP), int(Kind.LINK)
-ICMP, ICMPV6 = 1, 58  # sport and dport hold type and code, which are no endpoints
 
 CHUNK = 64  # packets taken through the stages together; 64 * 30 factors stay in the first cache
 # records of a packet, in the order of their time stamps in a chunk
@@ -150,7 +148,9 @@ def sort_ends(p: Packets, start: int, keys: NDArray[np.uint64], side: NDArray[np
         elif kind == LINK:
             layer = LAYER_LINK
             a_hi, a_lo, b_hi, b_lo = _0, p.src_mac[i], _0, p.dst_mac[i]
-        elif not (p.kind[i] & KIND_FRAGMENT or p.proto[i] == ICMP or p.proto[i] == ICMPV6):
+        elif not (
+            p.kind[i] & KIND_FRAGMENT or p.proto[i] == ICMP or p.proto[i] == ICMP6
+        ):  # type and code: no ports
             a_mac |= np.uint64(p.sport[i])
             b_mac |= np.uint64(p.dport[i])
         swap = (a_lo > b_lo) | ((a_lo == b_lo) & ((a_hi > b_hi) | ((a_hi == b_hi) & (a_mac > b_mac))))
@@ -188,8 +188,8 @@ def resolve(t: Tables, p: Packets, start: int, c: Chunk) -> int:
                     return start + j
                 make_room(t, c.victim)
             row = open_flow(t, c.hashes[j], c.keys[j])
-        t.flows[row]["seen"] = t.clock[PACKETS]
-        t.clock[PACKETS] += 1
+        t.flows[row]["seen"] = t.registers[PACKETS]
+        t.registers[PACKETS] += 1
         a = c.side[j]
         b = 1 - a
         host, peer = records[row, HOST + a], records[row, HOST + b]
@@ -245,7 +245,7 @@ def advance(t: Tables, size: NDArray[np.uint32], c: Chunk, out: Floats) -> None:
         )
 
 
-@njit(cache=True, nogil=True)
+@allocating
 def extract(t: Tables, p: Packets, rates: Floats, out: Floats) -> None:
     """Write the features of n packets and change the tables. out: (n, 100); NaN where a packet is unread.
 
@@ -300,7 +300,7 @@ class AfterImage:
     @property
     def evicted(self) -> int:
         """Connections forgotten for want of room, since the start."""
-        return int(self._tables.clock[EVICTED])
+        return int(self._tables.registers[EVICTED])
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A copy of everything that later features depend on; plain arrays, rows as bytes."""
@@ -314,7 +314,7 @@ class AfterImage:
             "pairs": t.pairs[: used[PAIRS]].copy(),
             "pair_keys": as_bytes(t.pair_keys[: used[PAIRS]]),
             "counts": t.counts.copy(),
-            "clock": t.clock.copy(),
+            "registers": t.registers.copy(),
         }
 
     @classmethod

@@ -11,25 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.hashing import LOW32, S32
 from engine.kernels import kernel
-
-K1 = np.uint64(0x9E3779B97F4A7C15)
-K2 = np.uint64(0xBF58476D1CE4E5B9)
-S29 = np.uint64(29)
-S32 = np.uint64(32)
-LOW32 = np.uint64(0xFFFFFFFF)
 
 
 def new_slots(rows: int) -> NDArray[np.uint64]:
     """An empty index, at most two thirds full with so many rows."""
     return np.zeros(1 << (rows + rows // 2).bit_length(), np.uint64)
-
-
-@kernel
-def mix(h: Any, word: Any) -> Any:
-    """One word stirred into a 64-bit hash; wraps."""
-    h = (h ^ word) * K1
-    return h ^ (h >> S29)
 
 
 @kernel

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.features.slots import K2, LOW32, S29, S32, displace, mix, new_slots, place
+from engine.features.slots import displace, new_slots, place
+from engine.hashing import LOW32, S29, S32, SPLIT_1, stir
 from engine.kernels import kernel
 from engine.types import Floats, Rows
 
@@ -66,7 +67,7 @@ SAMPLE = 8  # flows looked at to find one to evict
 # rows of Tables.counts, one column a table
 USED, FREE, LIVE = 0, 1, 2  # rows ever used; head of the list of freed rows; rows in use
 FLOWS, STREAMS, PAIRS = 0, 1, 2
-# Tables.clock
+# Tables.registers
 PACKETS, HAND, EVICTED = 0, 1, 2
 
 
@@ -85,7 +86,7 @@ class Tables(NamedTuple):
     stream_slots: NDArray[np.uint64]
     pair_slots: NDArray[np.uint64]
     counts: NDArray[np.int64]  # (3, 3): USED, FREE, LIVE of FLOWS, STREAMS, PAIRS
-    clock: NDArray[np.int64]  # (3,): PACKETS, HAND, EVICTED
+    registers: NDArray[np.int64]  # (3,): PACKETS, HAND, EVICTED
     seed: NDArray[np.uint64]  # (1,) of the hashes; changes no feature
 
 
@@ -109,7 +110,7 @@ def new_tables(flows: int, streams: int, pairs: int, seed: int) -> Tables:
         stream_slots=new_slots(streams),
         pair_slots=new_slots(pairs),
         counts=counts,
-        clock=np.zeros(3, np.int64),
+        registers=np.zeros(3, np.int64),
         seed=np.array([seed], np.uint64),
     )
 
@@ -138,7 +139,7 @@ def give_row(count: NDArray[np.int64], table: int, following: NDArray[np.uint64]
 @kernel
 def key_hash(seed: Any, a: Any, b: Any, tag: Any) -> Any:
     """Hash of a stream's or pair's key."""
-    return mix(mix(mix(seed, np.uint64(tag)), a), b)
+    return stir(stir(stir(seed, np.uint64(tag)), a), b)
 
 
 @kernel
@@ -223,9 +224,9 @@ def drop_pair(t: Tables, row: Any) -> None:
 @kernel
 def flow_hash(seed: Any, e: NDArray[np.uint64]) -> Any:
     """Hash of a flow's key. e: (7,) the key's words, in FLOW's order."""
-    one = mix(mix(mix(seed, e[0]), e[1]), e[2])
-    other = mix(mix(mix(seed ^ K2, e[3]), e[4]), e[5])
-    return mix(one ^ (other >> S29), other ^ e[6])
+    one = stir(stir(stir(seed, e[0]), e[1]), e[2])
+    other = stir(stir(stir(seed ^ SPLIT_1, e[3]), e[4]), e[5])
+    return stir(one ^ (other >> S29), other ^ e[6])
 
 
 @kernel
@@ -324,15 +325,15 @@ def evict(t: Tables, e: NDArray[np.uint64]) -> None:
     """
     oldest = np.int64(-1)
     while oldest < 0:
-        hand = t.clock[HAND]
+        hand = t.registers[HAND]
         stop = min(hand + SAMPLE, t.counts[USED, FLOWS])
         for row in range(hand, stop):
             seen = t.flows[row]["seen"]
             if seen != DEAD and (oldest < 0 or seen < t.flows[oldest]["seen"]):
                 oldest = np.int64(row)
-        t.clock[HAND] = stop if stop < t.counts[USED, FLOWS] else 0
+        t.registers[HAND] = stop if stop < t.counts[USED, FLOWS] else 0
     close_flow(t, oldest, e)
-    t.clock[EVICTED] += 1
+    t.registers[EVICTED] += 1
 
 
 @kernel

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from engine.kernels import kernel
 from engine.types import PACKET_DTYPES, Kind, Reason
 
 Bytes = NDArray[np.uint8]
@@ -35,7 +35,10 @@ CURSOR = np.dtype(
     align=True,
 )
 
-TUNNELS = {"gre": 1, "ipip": 2, "6in4": 4, "vxlan": 8, "gtp": 16, "geneve": 32}
+IN_GRE, IN_IPV4, IN_6IN4, IN_VXLAN, IN_GTP, IN_GENEVE = 1, 2, 4, 8, 16, 32  # bits of CURSOR.tunnels
+TUNNELS = {
+    "gre": IN_GRE, "ipip": IN_IPV4, "6in4": IN_6IN4, "vxlan": IN_VXLAN, "gtp": IN_GTP, "geneve": IN_GENEVE,
+}  # fmt: skip
 
 # The headers to come. Plain numbers: numba freezes them into the code.
 (
@@ -52,33 +55,33 @@ K_LINK, K_ARP, K_IPV4, K_IPV6 = int(Kind.LINK), int(Kind.ARP), int(Kind.IPV4), i
 ) = (int(reason) for reason in Reason)  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def u8(data: Bytes, at: int) -> int:
     """The byte at `at`, not below 0: an unsigned index spares the test for one that counts from the end."""
     return int(np.int64(data[np.uint64(at)]))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def u16(data: Bytes, at: int) -> int:
     return u8(data, at) << 8 | u8(data, at + 1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def u32(data: Bytes, at: int) -> int:
     return u16(data, at) << 16 | u16(data, at + 2)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def u48(data: Bytes, at: int) -> int:
     return u16(data, at) << 32 | u32(data, at + 2)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def u64(data: Bytes, at: int) -> np.uint64:
     return np.uint64(u32(data, at)) << np.uint64(32) | np.uint64(u32(data, at + 4))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def fail(row: Any, reason: int) -> int:
     """Note why the frame is read no further; what was noted first stays."""
     if row["reason"] == R_OK:
@@ -86,7 +89,7 @@ def fail(row: Any, reason: int) -> int:
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def clear(row: Any) -> None:
     """Forget the network and transport layer of an outer header."""
     row["kind"] = 0

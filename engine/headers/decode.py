@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from connectors.files.frames import FrameBlock
@@ -41,6 +40,7 @@ from engine.headers.cursor import (
 from engine.headers.link import ethernet, ethertype, first_layer, llc, mpls, ppp, pppoe, rare_link
 from engine.headers.network import arp, extensions, ip, ipv4, ipv6
 from engine.headers.transport import geneve, gre, gtp, ports, protocol, tcp, vxlan
+from engine.kernels import kernel
 from engine.types import Packets, empty_packets, freeze
 
 
@@ -73,13 +73,10 @@ class _Frames(NamedTuple):
 DEFAULT = DecodeConfig()
 
 
-def decode(
-    frames: FrameBlock, config: DecodeConfig = DEFAULT, probe: int | NDArray[np.uint32] = 0
-) -> Packets:
-    """One row a frame, in order, whatever the frame holds. probe: the label of all frames, or one of each."""
+def decode(frames: FrameBlock, config: DecodeConfig = DEFAULT) -> Packets:
+    """One row a frame, in order, whatever the frame holds; none belongs to a probe yet."""
     p = empty_packets(len(frames))
     p.ts[:] = frames.ts
-    p.probe[:] = probe
     row, cursor = np.zeros(1, ROW), np.zeros(1, CURSOR)
     cursor["max_depth"] = config.max_depth
     cursor["tunnels"] = sum(TUNNELS[name] for name in set(config.tunnels))
@@ -98,13 +95,9 @@ def _frozen(column: NDArray[Any]) -> NDArray[Any]:
     return view
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[Any], p: Packets) -> None:
-    """Decode each frame into its row of p. cursor, rows: (1,) scratch, changed in place.
-
-    All headers are called from here, and their functions call nothing large with `data`: numba counts
-    references to an array around each call that LLVM does not inline, which was 70 of 130 ns a packet.
-    """
+    """Decode each frame into its row of p. cursor, rows: (1,) scratch, changed in place."""
     c = cursor[0]
     row = rows[0]
     for i in range(frames.start.size):
@@ -167,7 +160,7 @@ def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[An
         _store(row, p, i)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _store(row: Any, p: Packets, i: int) -> None:
     """Copy the row into the columns."""
     p.src_hi[i] = row["src_hi"]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from engine.headers.cursor import (
     K_LINK,
     R_ENCAPSULATION,
@@ -35,9 +33,10 @@ from engine.headers.cursor import (
     u32,
     u48,
 )
+from engine.kernels import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def first_layer(link_type: int) -> int:
     """The header a frame of this LINKTYPE_ value begins with."""
     if link_type == 1:
@@ -63,7 +62,7 @@ def first_layer(link_type: int) -> int:
     return TO_UNKNOWN
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ethernet(data: Bytes, c: Any, row: Any) -> int:
     """IEEE 802.3: destination, source, then a type or (up to 1500) a length before an LLC header."""
     at = c["at"]
@@ -78,7 +77,7 @@ def ethernet(data: Bytes, c: Any, row: Any) -> int:
     return TO_ETHERTYPE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ethertype(data: Bytes, c: Any, row: Any) -> int:
     """Go where the EtherType leads."""
     what = c["what"]
@@ -97,7 +96,7 @@ def ethertype(data: Bytes, c: Any, row: Any) -> int:
     return tag(data, c, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def tag(data: Bytes, c: Any, row: Any) -> int:
     """Step over a tag between the addresses and the EtherType, or before a whole inner frame."""
     at = c["at"]
@@ -130,7 +129,7 @@ def tag(data: Bytes, c: Any, row: Any) -> int:
     return TO_ETHERTYPE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def nsh(data: Bytes, c: Any, row: Any) -> int:
     """Network Service Header, RFC 8300: its length in words, and what follows."""
     at = c["at"]
@@ -150,7 +149,7 @@ def nsh(data: Bytes, c: Any, row: Any) -> int:
     return fail(row, R_LINK_PROTOCOL)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def llc(data: Bytes, c: Any, row: Any) -> int:
     """802.2 LLC, and SNAP with an EtherType (OUI 0, or 0000F8 of 802.1H)."""
     at = c["at"]
@@ -173,7 +172,7 @@ def llc(data: Bytes, c: Any, row: Any) -> int:
     return TO_ETHERTYPE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mpls(data: Bytes, c: Any, row: Any) -> int:
     """RFC 3032 label stack; nothing names what follows but its first nibble (RFC 4928)."""
     at = c["at"]
@@ -196,7 +195,7 @@ def mpls(data: Bytes, c: Any, row: Any) -> int:
     return fail(row, R_LINK_PROTOCOL)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pppoe(data: Bytes, c: Any, row: Any) -> int:
     """RFC 2516: version and type, code, session, length, then PPP without its HDLC bytes."""
     at = c["at"]
@@ -209,7 +208,7 @@ def pppoe(data: Bytes, c: Any, row: Any) -> int:
     return TO_PPP
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ppp(data: Bytes, c: Any, row: Any) -> int:
     """RFC 1661: an optional FF 03 (RFC 1662), then a protocol of two bytes, or of one when that is odd."""
     at = c["at"]
@@ -238,7 +237,7 @@ def ppp(data: Bytes, c: Any, row: Any) -> int:
     return fail(row, R_LINK_PROTOCOL)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def rare_link(data: Bytes, layer: int, c: Any, row: Any) -> int:
     """The link headers of Linux' "any" device, of loopback devices and of Cisco's HDLC."""
     at = c["at"]
@@ -277,7 +276,7 @@ def rare_link(data: Bytes, layer: int, c: Any, row: Any) -> int:
     return TO_ETHERTYPE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def null(data: Bytes, c: Any, row: Any) -> int:
     """The address family in the byte order of the capturing machine: the small reading is the right one."""
     family = u32(data, c["at"])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from engine.headers.cursor import (
     DONE,
     K_ARP,
@@ -28,12 +26,15 @@ from engine.headers.cursor import (
     u32,
     u64,
 )
-from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT
+from engine.kernels import kernel
+from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK
 
 MAX_EXTENSIONS = 16  # IPv6 extension headers (and AH) of one packet
+# IP protocol numbers of extension headers
+HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, NO_NEXT_HEADER, DESTINATION = 0, 43, 44, 51, 59, 60
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ip(data: Bytes, c: Any, row: Any) -> int:
     """IPv4 or IPv6, whichever the first nibble says."""
     if c["end"] - c["at"] < 1:
@@ -46,7 +47,7 @@ def ip(data: Bytes, c: Any, row: Any) -> int:
     return fail(row, R_IP_VERSION)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def arp(data: Bytes, c: Any, row: Any) -> int:
     """RFC 826 (and 903): sender's and target's protocol addresses, if those are IPv4."""
     at = c["at"]
@@ -65,7 +66,7 @@ def arp(data: Bytes, c: Any, row: Any) -> int:
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ipv4(data: Bytes, c: Any, row: Any) -> int:
     """RFC 791. A total length of 0 is segmentation offload's: the frame's length counts then.
 
@@ -101,7 +102,7 @@ def ipv4(data: Bytes, c: Any, row: Any) -> int:
     return enter(c, row, header, size, room)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ipv6(data: Bytes, c: Any, row: Any) -> int:
     """RFC 8200. A payload length of 0 is a jumbogram's or segmentation offload's, as with IPv4."""
     at = c["at"]
@@ -111,7 +112,7 @@ def ipv6(data: Bytes, c: Any, row: Any) -> int:
         return fail(row, R_IP_VERSION)
     room = c["wire_end"] - at
     size = 40 + u16(data, at + 4)
-    if size == 40 and u8(data, at + 6) != 59:
+    if size == 40 and u8(data, at + 6) != NO_NEXT_HEADER:
         size = room
     clear(row)
     row["kind"] = K_IPV6 | c["inner"]
@@ -126,7 +127,7 @@ def ipv6(data: Bytes, c: Any, row: Any) -> int:
     return enter(c, row, 40, size, room)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def enter(c: Any, row: Any, header: int, size: int, room: int) -> int:
     """Step over an IP header of a packet of this size: what follows ends with the packet, not the frame."""
     at = c["at"]
@@ -142,15 +143,15 @@ def enter(c: Any, row: Any, header: int, size: int, room: int) -> int:
     return TO_EXTENSIONS
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_extension(what: int, row: Any) -> bool:
     """Whether another header of IP follows, not one of a protocol above it."""
-    if what == 51:  # AH, also in IPv4
+    if what == AUTHENTICATION:  # also in IPv4
         return True
-    return row["kind"] & 15 == K_IPV6 and (what in (0, 43, 44, 60))
+    return row["kind"] & KIND_MASK == K_IPV6 and (what in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def extensions(data: Bytes, c: Any, row: Any) -> int:
     """Step over IPv6 extension headers (RFC 8200 section 4) and AH (RFC 4302)."""
     for _ in range(MAX_EXTENSIONS):
@@ -163,9 +164,9 @@ def extensions(data: Bytes, c: Any, row: Any) -> int:
         c["what"] = u8(data, at)
         row["proto"] = u8(data, at)
         size = (u8(data, at + 1) + 1) * 8
-        if what == 51:
+        if what == AUTHENTICATION:
             size = (u8(data, at + 1) + 2) * 4
-        elif what == 44:
+        elif what == FRAGMENT:
             size = 8
             row["ip_id"] = u16(data, at + 6)
             fragment = u16(data, at + 2)

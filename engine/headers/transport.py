@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
-
 from engine.headers.cursor import (
     DONE,
+    IN_6IN4,
+    IN_GENEVE,
+    IN_GRE,
+    IN_GTP,
+    IN_IPV4,
+    IN_VXLAN,
     K_IPV6,
     R_ENCAPSULATION,
     R_TRANSPORT_LENGTH,
@@ -29,33 +33,48 @@ from engine.headers.cursor import (
     u16,
     u32,
 )
-from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_INNER, KIND_TRANSPORT
+from engine.kernels import kernel
+from engine.types import (
+    ICMP,
+    ICMP6,
+    KIND_FIRST_FRAGMENT,
+    KIND_FRAGMENT,
+    KIND_INNER,
+    KIND_MASK,
+    KIND_TRANSPORT,
+    SCTP,
+    TCP,
+    UDP,
+)
+
+IPV4, DCCP, IPV6, GRE, UDP_LITE = 4, 33, 41, 47, 136  # IP protocols, besides
+GTP_PORT, GENEVE_PORT = 2152, 6081
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def protocol(c: Any, row: Any) -> int:
     """Which transport header or tunnel follows; without one, all that IP carries is payload."""
     what = c["what"]
     row["payload"] = c["wire_end"] - c["at"]
     if row["kind"] & KIND_FRAGMENT:
         return DONE
-    if what == 6:
+    if what == TCP:
         return TO_TCP
-    if what in (1, 17, 33, 58, 132, 136):
+    if what in (ICMP, UDP, DCCP, ICMP6, SCTP, UDP_LITE):
         return TO_PORTS
     tunnels = c["tunnels"]
     if tunnels == 0 or row["kind"] & KIND_FIRST_FRAGMENT:
         return DONE
-    if what == 4 and tunnels & 2:
+    if what == IPV4 and tunnels & IN_IPV4:
         return inside(c, TO_IPV4)
-    if what == 41 and tunnels & 4:
+    if what == IPV6 and tunnels & IN_6IN4:
         return inside(c, TO_IPV6)
-    if what == 47 and tunnels & 1:
+    if what == GRE and tunnels & IN_GRE:
         return TO_GRE
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def tcp(data: Bytes, c: Any, row: Any) -> int:
     """RFC 9293. Options need not be captured; the data offset must fit into the packet on the wire."""
     at = c["at"]
@@ -79,14 +98,14 @@ def tcp(data: Bytes, c: Any, row: Any) -> int:
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def ports(data: Bytes, c: Any, row: Any) -> int:
     """UDP, UDP-Lite, DCCP and SCTP begin with two ports; ICMP's type and code stand in their place."""
     at = c["at"]
     have = c["end"] - at
     what = c["what"]
     row["payload"] = 0
-    if what in (1, 58):
+    if what in (ICMP, ICMP6):
         if have >= 1:
             row["sport"] = u8(data, at)
         if have >= 2:
@@ -94,41 +113,41 @@ def ports(data: Bytes, c: Any, row: Any) -> int:
     elif have >= 4:
         row["sport"] = u16(data, at)
         row["dport"] = u16(data, at + 2)
-    header = 12 if what in (33, 132) else 8
+    header = 12 if what in (DCCP, SCTP) else 8
     if have < header:
         return fail(row, R_TRANSPORT_TRUNCATED)
     row["kind"] = row["kind"] | KIND_TRANSPORT
     row["payload"] = c["wire_end"] - at - header
-    if what == 17:
+    if what == UDP:
         return udp(data, c, row)
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def udp(data: Bytes, c: Any, row: Any) -> int:
     """Check UDP's length (RFC 768; 0 in a jumbogram, RFC 2675) and look for a tunnel above it."""
     at = c["at"]
     size = u16(data, at + 4)
     first = row["kind"] & KIND_FIRST_FRAGMENT != 0
-    if size < 8 and not (size == 0 and row["kind"] & 15 == K_IPV6):
+    if size < 8 and not (size == 0 and row["kind"] & KIND_MASK == K_IPV6):
         return fail(row, R_TRANSPORT_LENGTH)
     if size > c["wire_end"] - at and not first:
         return fail(row, R_TRANSPORT_LENGTH)
     if c["tunnels"] == 0 or first:
         return DONE
     layer = DONE
-    if c["tunnels"] & 8 and row["dport"] == c["vxlan_port"]:
+    if c["tunnels"] & IN_VXLAN and row["dport"] == c["vxlan_port"]:
         layer = TO_VXLAN
-    elif c["tunnels"] & 16 and (row["dport"] == 2152 or row["sport"] == 2152):
+    elif c["tunnels"] & IN_GTP and (row["dport"] == GTP_PORT or row["sport"] == GTP_PORT):
         layer = TO_GTP
-    elif c["tunnels"] & 32 and row["dport"] == 6081:
+    elif c["tunnels"] & IN_GENEVE and row["dport"] == GENEVE_PORT:
         layer = TO_GENEVE
     if layer != DONE:
         c["at"] = at + 8
     return layer
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def inside(c: Any, layer: int) -> int:
     """Enter a tunnel: headers from here on are an inner packet's."""
     c["depth"] += 1
@@ -136,7 +155,7 @@ def inside(c: Any, layer: int) -> int:
     return layer
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def gre(data: Bytes, c: Any, row: Any) -> int:
     """RFC 2784 and 2890, and ERSPAN types I to III; anything else inside stays the outer packet's payload."""
     at = c["at"]
@@ -172,7 +191,7 @@ def gre(data: Bytes, c: Any, row: Any) -> int:
     return inside(c, layer)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def vxlan(data: Bytes, c: Any, row: Any) -> int:
     """RFC 7348: eight bytes with the I flag set, then an Ethernet frame."""
     at = c["at"]
@@ -182,7 +201,7 @@ def vxlan(data: Bytes, c: Any, row: Any) -> int:
     return inside(c, TO_ETHERNET)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def gtp(data: Bytes, c: Any, row: Any) -> int:
     """GTP-U version 1 (3GPP TS 29.281): a user's packet; signalling stays the outer packet's payload."""
     at, end = c["at"], c["end"]
@@ -204,7 +223,7 @@ def gtp(data: Bytes, c: Any, row: Any) -> int:
     return inside(c, TO_IP)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def geneve(data: Bytes, c: Any, row: Any) -> int:
     """RFC 8926: eight bytes and options, then what the EtherType says."""
     at = c["at"]

@@ -3,6 +3,8 @@
 Belongs here: label files, the rules they give, and probe ids. Does not: how a lab or a foreign data set makes such
 files (probing/).
 
-file.py     a label file, the rules it gives and the packets they match; the labels that metrics carry
+file.py     reads a label file
+rules.py    which packets belong to which probe; what probe ids mean
+slices.py   the labels that metrics carry
 probes.py   probe labels on the bus
 """

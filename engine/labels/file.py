@@ -10,12 +10,8 @@ and detectors elsewhere can look it up.
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import re
 import socket
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -25,129 +21,25 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
-from numba import njit
-from numpy.typing import NDArray
 
-from engine.connections.record import seconds
 from engine.errors import InputError
-from engine.types import Packets, Rows
-
-Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 is no probe
-NO_PROBES: Probes = {0: {}}
+from engine.labels.rules import (
+    HAS_DPORT,
+    HAS_DST,
+    HAS_PROTO,
+    HAS_SPORT,
+    HAS_SRC,
+    RULE,
+    WHOLE,
+    Labels,
+    new_probe_id,
+)
+from engine.notation import seconds
 
 KEYS = ("src", "sport", "dst", "dport", "proto", "start", "end")
 KIND = b"wiresonde.kind"  # in a Parquet field's metadata: columns of kind ``measured`` are no labels
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmp6": 58, "ipv6-icmp": 58, "sctp": 132}
 MAX_PATTERNS = 4096  # rows with an empty field: each costs a comparison a packet
-
-HAS_SRC, HAS_SPORT, HAS_DST, HAS_DPORT, HAS_PROTO = 1, 2, 4, 8, 16
-WHOLE = HAS_SRC | HAS_SPORT | HAS_DST | HAS_DPORT | HAS_PROTO
-
-RULE = np.dtype(
-    [
-        ("src_hi", "u8"), ("src_lo", "u8"), ("dst_hi", "u8"), ("dst_lo", "u8"),
-        ("start", "i8"), ("end", "i8"),
-        ("probe", "u4"), ("sport", "u2"), ("dport", "u2"), ("proto", "u1"), ("has", "u1"),
-    ],
-    align=True,
-)  # fmt: skip
-
-_M1 = np.uint64(0x9E3779B97F4A7C15)
-_M2 = np.uint64(0xD6E8FEB86659FD93)
-_SHIFT = np.uint64(32)
-
-
-@njit(cache=True, nogil=True)
-def _end_hash(hi: np.uint64, lo: np.uint64, port: np.uint64) -> np.uint64:
-    x = (hi ^ (lo * _M1) ^ (port << _SHIFT)) * _M2
-    x ^= x >> _SHIFT
-    return x * _M1
-
-
-@njit(cache=True, nogil=True)
-def _matches(rule: Any, p: Packets, i: int, swapped: bool) -> bool:
-    has = rule["has"]
-    if p.ts[i] < rule["start"] or p.ts[i] > rule["end"]:
-        return False
-    if has & HAS_PROTO and rule["proto"] != p.proto[i] and not (rule["proto"] == 1 and p.proto[i] == 58):
-        return False  # "icmp" names both versions
-    src_hi, src_lo, sport = p.src_hi[i], p.src_lo[i], p.sport[i]
-    dst_hi, dst_lo, dport = p.dst_hi[i], p.dst_lo[i], p.dport[i]
-    if swapped:
-        src_hi, src_lo, sport, dst_hi, dst_lo, dport = dst_hi, dst_lo, dport, src_hi, src_lo, sport
-    if has & HAS_SRC and (rule["src_hi"] != src_hi or rule["src_lo"] != src_lo):
-        return False
-    if has & HAS_DST and (rule["dst_hi"] != dst_hi or rule["dst_lo"] != dst_lo):
-        return False
-    if has & HAS_SPORT and rule["sport"] != sport:
-        return False
-    return not (has & HAS_DPORT and rule["dport"] != dport)
-
-
-@njit(cache=True, nogil=True)
-def _tag(
-    rules: Rows, heads: NDArray[np.int32], following: NDArray[np.int32], patterns: int, p: Packets, out: Any
-) -> None:
-    """Write each packet's probe id. rules: by start; the first ``patterns`` have empty fields, the others are
-    chained by the hash of their key in ``heads`` and ``following``, latest start first."""
-    mask = np.uint64(heads.size - 1)
-    for i in range(p.ts.size):
-        h = _end_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.sport[i]))
-        h += _end_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(p.dport[i]))
-        probe = np.uint32(0)
-        k = heads[np.int64((h ^ (h >> _SHIFT)) & mask)]
-        while k >= 0:
-            if _matches(rules[k], p, i, False) or _matches(rules[k], p, i, True):
-                probe = rules[k]["probe"]
-                break
-            k = following[k]
-        if probe == 0:
-            for j in range(patterns - 1, -1, -1):
-                if _matches(rules[j], p, i, False) or _matches(rules[j], p, i, True):
-                    probe = rules[j]["probe"]
-                    break
-        out[i] = probe
-
-
-@njit(cache=True, nogil=True)
-def _chain(rules: Rows, patterns: int, heads: NDArray[np.int32], following: NDArray[np.int32]) -> None:
-    mask = np.uint64(heads.size - 1)
-    for k in range(patterns, rules.size):
-        rule = rules[k]
-        h = _end_hash(rule["src_hi"], rule["src_lo"], np.uint64(rule["sport"]))
-        h += _end_hash(rule["dst_hi"], rule["dst_lo"], np.uint64(rule["dport"]))
-        place = np.int64((h ^ (h >> _SHIFT)) & mask)
-        following[k] = heads[place]
-        heads[place] = k
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Rules and what their probe ids mean."""
-
-    probes: Probes
-    rules: Rows  # (m,) RULE, those with an empty address, port or protocol first, then by start
-    patterns: int  # how many have empty fields
-    source: str = "labels"  # where they were read
-
-    def __post_init__(self) -> None:
-        size = 1 << max(4, int(2 * self.rules.size).bit_length())
-        heads, following = np.full(size, -1, np.int32), np.full(self.rules.size, -1, np.int32)
-        with np.errstate(over="ignore"):
-            _chain(self.rules, self.patterns, heads, following)
-        object.__setattr__(self, "_index", (heads, following))
-
-    def tag(self, p: Packets) -> Packets:
-        """p with the probe ids of its packets.
-
-        Of several rules that match, one without empty fields goes before one with them; among equals, the one
-        that starts last, and among those, the one that stands last in the file.
-        """
-        heads, following = self._index  # type: ignore[attr-defined]
-        out = np.zeros(p.ts.size, np.uint32)
-        with np.errstate(over="ignore"):
-            _tag(self.rules, heads, following, self.patterns, p, out)
-        return p._replace(probe=out)
 
 
 def read_labels(path: Path, max_probes: int = 65536) -> Labels:
@@ -307,56 +199,3 @@ def time_ns(value: Any) -> int:
     if not -(1 << 63) <= ns < 1 << 63:
         raise ValueError(f"time {value!r} lies outside the years 1678 to 2262")
     return ns
-
-
-def new_probe_id(labels: Mapping[str, str], taken: Container[int]) -> int:
-    """A free 32-bit id for a combination of labels, the same wherever it is free; never 0."""
-    text = json.dumps(labels, sort_keys=True, separators=(",", ":"))
-    probe = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-    while probe in taken or probe == 0:
-        probe = (probe + 1) & 0xFFFF_FFFF
-    return probe
-
-
-class Slices:
-    """Values of the slice labels by probe id.
-
-    The first ``max_values`` values of a label, in the order in which probes are met, keep their names; the others
-    are ``other``. A label that a probe does not have is "".
-    """
-
-    def __init__(self, names: Sequence[str] = (), max_values: int = 32) -> None:
-        self.names = tuple(names)
-        self._max_values = max_values
-        self._kept: dict[str, set[str]] = {name: set() for name in names}
-        self._values: dict[int, tuple[str, ...]] = {}
-        self._folded: dict[int, tuple[str, ...]] = {}
-
-    def meet(self, probes: Probes) -> None:
-        """Give the probes that are new their values."""
-        if len(probes) == len(self._values):  # probes are never taken back
-            return
-        for probe, labels in probes.items():
-            if probe not in self._values:
-                self._meet(probe, labels)
-
-    def _meet(self, probe: int, labels: Mapping[str, str]) -> None:
-        row, lost = [], []
-        for name in self.names:
-            value, kept = labels.get(name, ""), self._kept[name]
-            if value and value not in kept:
-                if len(kept) < self._max_values:
-                    kept.add(value)
-                else:
-                    value = "other"
-                    lost.append(name)
-            row.append(value)
-        self._values[probe], self._folded[probe] = tuple(row), tuple(lost)
-
-    def values(self, probe: int) -> tuple[str, ...]:
-        """Values of a probe that was met; of any other, those of no labels."""
-        return self._values.get(probe, ("",) * len(self.names))
-
-    def folded(self, probe: int) -> tuple[str, ...]:
-        """Names of the labels whose value is now ``other``."""
-        return self._folded.get(probe, ())

@@ -14,7 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from engine.labels.file import Labels, new_probe_id
+from engine.labels.rules import Labels, new_probe_id
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.connections.record import connection_table
-from engine.labels.file import Probes
+from engine.labels.rules import Probes
 from engine.types import Rows, join_rows
 
 SCORE = np.dtype(

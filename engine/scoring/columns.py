@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from engine.connections.columns import CONNECTION_COLUMNS, Column, schema_of
 from engine.errors import InputError
-from engine.labels.file import NO_PROBES, Probes
+from engine.labels.rules import NO_PROBES, Probes
 from engine.scoring.batch import PHASES, ScoreBatch, label_names
 
 FORMAT = 1  # of a message of scores

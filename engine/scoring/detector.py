@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.connections.bounds import TrackerConfig
+from engine.connections.bounds import SPARE, TrackerConfig
 from engine.connections.layout import CONNECTION, SIDE
 from engine.connections.tracker import Tracker
 from engine.errors import StateError
@@ -20,7 +20,6 @@ from engine.scoring.scorer import Ended, Events, Found, Scorer, Slots, State
 from engine.scoring.trace import Tracer
 from engine.types import PacketBlock, Packets, count_unread, take, under
 
-SPARE = 8192  # connections that may end in one step of the tracker
 SENSORS = 4096  # runs of sensors whose numbers are remembered
 NO_SLOTS = np.empty(0, np.int32)
 

@@ -16,7 +16,7 @@ from engine.connections.layout import PACKET_FROM_ORIGINATOR, PACKET_OPENED, Seg
 from engine.connections.record import uids
 from engine.connections.tracker import Tracked
 from engine.errors import ConfigError
-from engine.labels.file import NO_PROBES, Probes
+from engine.labels.rules import NO_PROBES, Probes
 from engine.scoring.scorer import Ended, Events, State
 from engine.types import Floats, Packets, Rows, as_bytes, from_bytes, join_rows
 

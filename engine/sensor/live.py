@@ -20,7 +20,7 @@ from connectors.live.settings import CaptureSettings, Counters
 from connectors.live.sniffer import SniffedCapture
 from engine.config import Config
 from engine.errors import ConfigError, InputError, OutputError
-from engine.labels.file import Labels
+from engine.labels.rules import Labels
 from engine.sensor.pseudonyms import Pseudonymiser, read_key
 from engine.sensor.publisher import HEARTBEAT, LATENCY, Publisher, Sensor
 from engine.types import Packets

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from numpy.typing import NDArray
 
+from engine.hashing import GOLDEN, S29, S32, SPLIT_1, fold
 from engine.kernels import Int, kernel
 from engine.types import Packets, Rows, freeze
 
@@ -58,11 +59,6 @@ MAC_KEPT = np.uint64(0x0300_0000_0000)  # group and local bit of the first octet
 MAC_CODED = BROADCAST_MAC ^ MAC_KEPT
 
 ENTRY = np.dtype([("hi", "u8"), ("lo", "u8"), ("to_hi", "u8"), ("to_lo", "u8")])
-
-_M1 = np.uint64(0x9E3779B97F4A7C15)
-_M2 = np.uint64(0xBF58476D1CE4E5B9)
-_S29 = np.uint64(29)
-_S32 = np.uint64(32)
 
 _HEX = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -186,9 +182,9 @@ def _look_up(
         if hi == 0 and lo == 0:
             out.hi[i], out.lo[i] = 0, 0
             continue
-        x = (lo ^ seed) * _M1
-        x = ((x ^ (x >> _S32)) + hi) * _M2
-        at = np.int64((x ^ (x >> _S29)) >> _S32) & mask
+        x = fold((lo ^ seed) * GOLDEN, S32)
+        x = fold((x + hi) * SPLIT_1, S29)
+        at = np.int64(x >> S32) & mask
         entry = table[at]
         while (entry["hi"] != hi or entry["lo"] != lo) and (entry["hi"] != 0 or entry["lo"] != 0):
             at = (at + 1) & mask

@@ -16,7 +16,7 @@ from engine import wire
 from engine.clock import NEVER, NOW, SEEN, new_clock
 from engine.clock import run as run_clock
 from engine.headers.decode import DecodeConfig, decode
-from engine.labels.file import Labels
+from engine.labels.rules import Labels
 from engine.partition import partitions
 from engine.types import PacketBlock, Packets, concatenate, empty_packets, take
 

@@ -5,6 +5,4 @@ feature_map.py     which features go to which autoencoder
 score_kernels.py   its arrays, and scoring with samples as SIMD lanes
 learn.py           its learning step with autoencoders as SIMD lanes
 lanes.py           a line of numbers as one value in compiled code
-kernels.py         how the kernels of this room are compiled
-autoencoder.py     an autoencoder in plain form: how weights are handed over
 """

@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from models.kernels import allocating
 
 if TYPE_CHECKING:
     from scipy.cluster.hierarchy import ClusterNode
@@ -49,7 +50,7 @@ class CorrelationDistance:
         return np.asarray(upper + upper.T)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@allocating
 def accumulate(x: Floats, samples: int, total: Floats, squares: Floats, products: Floats) -> int:
     """Add rows to the statistics, which are changed in place; returns how many rows were usable.
 

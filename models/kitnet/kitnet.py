@@ -15,8 +15,7 @@ The scores that the output layer sees are not clipped, so a worse sample still s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
@@ -26,9 +25,8 @@ from numpy.typing import NDArray
 
 from models.kitnet import learn as learning
 from models.kitnet import score_kernels as kernels
-from models.kitnet.autoencoder import TINY, Autoencoder, Floats, hidden_units, sigmoid
 from models.kitnet.feature_map import CorrelationDistance, FeatureMap, check_map, cluster
-from models.kitnet.score_kernels import Frozen, Nets
+from models.kitnet.score_kernels import TINY, Floats, Frozen, Nets, hidden_units
 
 State = dict[str, NDArray[Any]]
 
@@ -177,8 +175,8 @@ class KitNET:
             own, w = nets.features[s : s + v], nets.w[a, :v, :h]
             low, width = nets.low[own], nets.high[own] - nets.low[own]
             inside = np.clip(np.nan_to_num((x[own] - low) / (width + TINY)), *self.config.clip)  # (v,)
-            code = sigmoid(inside @ w + nets.b_hidden[a, :h])  # (h,)
-            out[own] = low + width * sigmoid(w @ code + nets.b_visible[a, :v])
+            code = _sigmoid(inside @ w + nets.b_hidden[a, :h])  # (h,)
+            out[own] = low + width * _sigmoid(w @ code + nets.b_visible[a, :v])
         return out
 
     def freeze(self) -> None:
@@ -187,53 +185,6 @@ class KitNET:
         if self.steps == 0:
             raise RuntimeError("nothing was learned yet, so there is nothing to freeze")
         self._phase = Phase.SCORE
-
-    def autoencoders(self) -> tuple[list[Autoencoder], Autoencoder]:
-        """Copies of the ensemble, in the order of the feature map, and of the output layer."""
-        nets = self._ready()
-        rate = self.config.learning_rate
-        ensemble = []
-        for a in range(len(nets.visible)):
-            v, h, s = int(nets.visible[a]), int(nets.hidden[a]), int(nets.start[a])
-            own = nets.features[s : s + v]
-            part = Autoencoder(
-                nets.w[a, :v, :h],
-                nets.b_hidden[a, :h],
-                nets.b_visible[a, :v],
-                nets.low[own],
-                nets.high[own],
-                rate,
-            )
-            ensemble.append(deepcopy(part))
-        output = Autoencoder(
-            nets.out_w, nets.out_b_hidden, nets.out_b_visible, nets.out_low, nets.out_high, rate
-        )
-        return ensemble, deepcopy(output)
-
-    @classmethod
-    def from_autoencoders(
-        cls,
-        config: KitNETConfig,
-        feature_map: FeatureMap,
-        ensemble: Sequence[Autoencoder],
-        output: Autoencoder,
-    ) -> KitNET:
-        """A KitNET in SCORE with the given parts, ensemble[a] over the features feature_map[a]."""
-        kitnet = cls(config, feature_map)
-        nets = kitnet._ready()
-        if len(ensemble) != len(feature_map):
-            raise ValueError(f"{len(ensemble)} autoencoders do not fit a map of {len(feature_map)} clusters")
-        for a, part in enumerate(ensemble):
-            v, h, own = int(nets.visible[a]), int(nets.hidden[a]), list(feature_map[a])
-            _fill(nets.w[a, :v, :h], part.w, f"w of autoencoder {a}")
-            _fill(nets.b_hidden[a, :h], part.b_hidden, f"b_hidden of autoencoder {a}")
-            _fill(nets.b_visible[a, :v], part.b_visible, f"b_visible of autoencoder {a}")
-            nets.low[own], nets.high[own] = part.low, part.high
-        for name in ("w", "b_hidden", "b_visible", "low", "high"):
-            _fill(getattr(nets, f"out_{name}"), getattr(output, name), f"{name} of the output layer")
-        kitnet.learned, kitnet.steps = config.learn_samples, 1
-        kitnet._phase = Phase.SCORE
-        return kitnet
 
     def state(self) -> State:
         """All that later scores depend on, as finite arrays; `from_state` goes on from it to the last bit."""
@@ -361,10 +312,8 @@ class KitNET:
 _RANGES = ("low", "high", "out_low", "out_high")
 
 
-def _fill(to: Floats, value: Floats, what: str) -> None:
-    if to.shape != value.shape:
-        raise ValueError(f"{what} has shape {value.shape}, must be {to.shape}")
-    to[...] = value
+def _sigmoid(x: Floats) -> Floats:
+    return np.asarray(1.0 / (1.0 + np.exp(-np.maximum(x, -700.0))))
 
 
 def _cut(features: list[int], sizes: list[int]) -> FeatureMap:

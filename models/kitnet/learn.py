@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.kitnet.autoencoder import TINY, Floats
+from models.kernels import inlined, kernel
 from models.kitnet.feature_map import LIMIT
-from models.kitnet.kernels import inlined, kernel
 from models.kitnet.lanes import LINE, aligned, load, logistic, root, splat, store, total
-from models.kitnet.score_kernels import Ints, Nets
+from models.kitnet.score_kernels import TINY, Floats, Ints, Nets
 
 WIDTH = LINE // 8  # autoencoders to a tile
 

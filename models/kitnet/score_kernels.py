@@ -12,13 +12,25 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.kitnet.autoencoder import TINY, hidden_units, initial_weights
+from models.kernels import inlined, kernel
 from models.kitnet.feature_map import FeatureMap
-from models.kitnet.kernels import inlined, kernel
 from models.kitnet.lanes import LINE, Lanes, Real, aligned, load, logistic, root, splat, store, turn
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+TINY = 1e-16  # added to the range of a feature, so that a constant one does not divide by zero
+
+
+def hidden_units(visible: int, ratio: float) -> int:
+    """Units of the hidden layer over `visible` inputs: the ratio of them, rounded up."""
+    return int(np.ceil(visible * ratio))
+
+
+def initial_weights(visible: int, hidden: int, seed: int) -> Floats:
+    """W (visible, hidden) ~ U(-1/visible, 1/visible); the same seed gives the same weights everywhere."""
+    bound = 1.0 / visible
+    return np.random.RandomState(seed).uniform(-bound, bound, (visible, hidden))
 
 
 class Nets(NamedTuple):

@@ -18,7 +18,7 @@ import pytest
 from engine.consumer.file_sinks import AlertFile, ScoreFile
 from engine.consumer.top import Top
 from engine.errors import OutputError
-from engine.labels.file import Probes
+from engine.labels.rules import Probes
 from engine.scoring.batch import ScoreBatch, choose
 from tests.support.batches import batch
 from tests.support.disks import listing, open_folder, small_disk, unprivileged

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 
-from connectors.files.pcap import CaptureError, CaptureFile
+from connectors.files.pcap import CaptureFile
+from connectors.files.window import CaptureError
 from engine.headers.cursor import TUNNELS
 from engine.headers.decode import DecodeConfig, decode
 from engine.types import Reason

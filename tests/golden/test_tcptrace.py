@@ -21,11 +21,10 @@ from engine.commands.reading import read_packets
 from engine.config import Config
 from engine.connections.bounds import TrackerConfig
 from engine.connections.layout import Segment
-from engine.connections.record import address_text
-from engine.connections.track_kernels import TCP
 from engine.connections.tracker import Tracker
 from engine.headers.decode import DecodeConfig
-from engine.types import KIND_FRAGMENT, KIND_TRANSPORT, Packets, concatenate, take
+from engine.notation import address_text
+from engine.types import KIND_FRAGMENT, KIND_TRANSPORT, TCP, Packets, concatenate, take
 from tests.support.captures import CAPTURES, capture_files, needs_captures
 from tests.support.peers import (
     Direction,

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connectors.files.pcap import CaptureError, CaptureFile
+from connectors.files.pcap import CaptureFile
+from connectors.files.window import CaptureError
 from engine.headers.decode import decode
 from engine.types import Packets, Reason, concatenate
 from tests.support.captures import CAPTURES, capture_files, needs_captures, tshark_counters

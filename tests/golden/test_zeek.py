@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from engine.commands.reading import read_connections, read_packets
 from engine.config import Config
 from engine.connections.bounds import TrackerConfig
-from engine.connections.history import ACK, SYN
 from engine.connections.record import connection_table
 from engine.connections.tracker import Tracker
 from engine.headers.cursor import TUNNELS
 from engine.headers.decode import DecodeConfig
-from engine.types import Packets, concatenate, take
+from engine.types import ACK, SYN, Packets, concatenate, take
 from tests.support.captures import CAPTURES, needs_captures
 from tests.support.peers import (
     ZEEK_UIDS,

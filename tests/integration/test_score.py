@@ -18,7 +18,8 @@ from engine.commands import score as app
 from engine.commands.reading import read_packets
 from engine.commands.run_summary import RunSummary
 from engine.config import Config, load, replace
-from engine.labels.file import Labels, read_labels
+from engine.labels.file import read_labels
+from engine.labels.rules import Labels
 from tests.support.demo import CAPTURE, CONFIG, LABELS, piece
 
 pytestmark = [
@@ -113,13 +114,18 @@ def test_metrics_count_by_model_and_slice_what_the_scores_say(
     names = load(CONFIG).labels.slice
     assert names
 
+    def sliced(row: dict[str, Any]) -> dict[str, str]:
+        return {n: row[f"label.{n}"] or "" for n in names}
+
     def labels(row: dict[str, Any]) -> tuple[tuple[str, str], ...]:
-        return tuple(sorted({"model": row["model"], **{n: row[f"label.{n}"] or "" for n in names}}.items()))
+        version = "learning" if row["threshold"] is None else row["version"]
+        return tuple(sorted({"model": row["model"], "version": version, **sliced(row)}.items()))
 
     rows = ended(table)
-    connections = Counter(labels(row) for row in rows)
+    connections = Counter(tuple(sorted(sliced(row).items())) for row in rows)
     alarms = Counter(labels(row) for row in rows if row["alarm"])
     scores = Counter(labels(row) for row in rows if row["scored_pkts"])
+    assert {dict(key)["version"] for key in scores} > {"learning"}
     for name, counts in (
         ("wiresonde_connections_total", connections),
         ("wiresonde_alarms_total", alarms),

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.files.frames import FrameBlock
-from connectors.files.pcap import CaptureError, CaptureFile
+from connectors.files.pcap import CaptureFile
+from connectors.files.window import CaptureError
 from tests.support.capture_bytes import Record, enhanced, interface, obsolete, pcap, pcapng, section, simple
 
 Frame = tuple[int, bytes, int]

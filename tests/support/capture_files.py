@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from connectors.files.frames import FrameBlock
-from connectors.files.pcap import CaptureError, CaptureFile
+from connectors.files.pcap import CaptureFile
+from connectors.files.window import CaptureError
 from tests.support.capture_bytes import Record
 
 RECORDS: list[Record] = [(1_700_000_000_000_000 + i, bytes([i]) * (60 + i), 60 + i) for i in range(10)]

@@ -7,7 +7,8 @@ import ipaddress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from engine.labels.file import Labels, read_labels
+from engine.labels.file import read_labels
+from engine.labels.rules import Labels
 from engine.types import Packets, empty_packets
 
 T0 = 1_700_000_000_000_000_000

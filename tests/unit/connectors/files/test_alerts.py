@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from connectors.files.alerts import JsonLines, to_ecs
-from engine.connections.track_kernels import ICMP, ICMP6
 from engine.scoring.columns import as_dicts, score_table
+from engine.types import ICMP, ICMP6
 from tests.support.batches import batch
 
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z")  # ECS: date; nanoseconds kept

@@ -18,8 +18,8 @@ import pytest
 import zstandard
 
 from connectors.files.compressed import Unpacked
-from connectors.files.pcap import CaptureError, CaptureFile
-from connectors.files.window import DamagedStreamError
+from connectors.files.pcap import CaptureFile
+from connectors.files.window import CaptureError, DamagedStreamError
 from tests.support.capture_bytes import pcap
 from tests.support.capture_files import RECORDS, expected, read, write
 

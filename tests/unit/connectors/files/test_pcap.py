@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from connectors.files.pcap import CaptureError, CaptureFile
+from connectors.files.pcap import CaptureFile
+from connectors.files.window import CaptureError
 from tests.support.capture_bytes import (
     INTERFACE,
     Record,

@@ -71,7 +71,7 @@ def test_a_hole_filled_within_a_round_trip_is_reordering_and_later_a_retransmiss
     assert kinds(c)[3:] == [Segment.NEW, kind]
     record = only(c)
     assert record["orig_reordered"] == (kind is Segment.REORDERED)
-    assert record["orig_late"] == (kind is Segment.RETRANSMITTED)
+    assert record["orig_late_fills"] == (kind is Segment.RETRANSMITTED)
     assert record["orig_repeated_bytes"] == 0
     assert record["missed_bytes"] == 0
 

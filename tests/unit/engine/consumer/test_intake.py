@@ -18,7 +18,8 @@ from engine.consumer.intake import DeadLetter, Intake
 from engine.consumer.outlet import Outlet
 from engine.consumer.worker import Worker
 from engine.errors import StateError
-from engine.labels.file import NO_PROBES, Slices
+from engine.labels.rules import NO_PROBES
+from engine.labels.slices import Slices
 from engine.metrics import REASONS, Metrics
 from engine.scoring.detector import Detector
 from engine.types import Kind, PacketBlock, Packets, Reason

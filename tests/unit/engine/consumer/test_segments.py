@@ -9,7 +9,8 @@ import pytest
 from engine.consumer.outlet import FLUSHED_ROW, Outlet
 from engine.consumer.segments import ScoreSegments, merge
 from engine.errors import InputError, OutputError
-from engine.labels.file import NO_PROBES, Slices
+from engine.labels.rules import NO_PROBES
+from engine.labels.slices import Slices
 from engine.metrics import Metrics
 from engine.scoring.batch import ScoreBatch
 from tests.support.batches import batch

@@ -6,7 +6,8 @@ from connectors.bus.memory import Message
 from engine.consumer.intake import Intake
 from engine.consumer.outlet import Outlet, Spans
 from engine.consumer.worker import Every, Worker
-from engine.labels.file import NO_PROBES, Slices
+from engine.labels.rules import NO_PROBES
+from engine.labels.slices import Slices
 from engine.metrics import Metrics
 from engine.scoring.batch import ScoreBatch
 from tests.support.conversation import T0

@@ -265,9 +265,12 @@ def test_a_scanned_port_costs_the_same_records_each_time() -> None:
 def test_eviction_looks_at_a_fixed_number_of_flows() -> None:
     state = AfterImage(AfterImageConfig(flows=1_024))
     state.update(flood(1_024, seed=9, hosts=8))
-    assert (state.evicted, state._tables.clock[HAND]) == (0, 0)
+    assert (state.evicted, state._tables.registers[HAND]) == (0, 0)
     state.update(packet("10.0.0.1", "10.0.0.2", 1, 2))
-    assert (state.evicted, state._tables.clock[HAND]) == (16, 128)  # room for 16, eight looked at for each
+    assert (state.evicted, state._tables.registers[HAND]) == (
+        16,
+        128,
+    )  # room for 16, eight looked at for each
 
 
 def test_a_state_of_a_larger_table_is_refused() -> None:

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from engine.labels.file import KEYS, MAX_PATTERNS, new_probe_id, read_labels, time_ns
+from engine.labels.file import KEYS, MAX_PATTERNS, read_labels, time_ns
+from engine.labels.rules import new_probe_id
 from tests.support.labelled import ROW, T0, Packet, as_csv, labels, packets, tasks
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.labels.file import KEYS, Labels, read_labels
+from engine.labels.file import KEYS, read_labels
 from engine.labels.probes import ProbeBook, introduce
+from engine.labels.rules import Labels
 
 ROW = {"src": "10.0.0.1", "sport": "", "dst": "", "dport": "", "proto": "tcp", "start": "", "end": ""}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.labels.file import Probes, Slices
+from engine.labels.rules import Probes
+from engine.labels.slices import Slices
 
 
 def sliced(probes: Probes, names: tuple[str, ...], most: int) -> Slices:

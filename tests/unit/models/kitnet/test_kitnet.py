@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.kitnet.autoencoder import Autoencoder
 from models.kitnet.kitnet import KitNET, KitNETConfig, Phase
 from tests.support import naive_kitnet as naive
+from tests.support.kitnet_parts import handed_over, nets_of
 
 SMALL = KitNETConfig(
     features=11, max_cluster=4, map_samples=40, learn_samples=120, learning_rate=0.1, precision="float64"
@@ -147,8 +147,7 @@ def test_nothing_learned_cannot_be_frozen_or_scored_with() -> None:
 def test_values_beyond_the_band_are_clipped_and_counted() -> None:
     net = learned()
     inside = mixed(120)[:1]
-    high = net.autoencoders()[0][2].high[0]  # feature 6
-    low = net.autoencoders()[0][2].low[0]
+    high, low = nets_of(net)[2].high[0], nets_of(net)[2].low[0]  # feature 6
     edge, beyond = inside.copy(), inside.copy()
     edge[0, 6] = low + (2.0 - 1e-12) * (high - low)
     beyond[0, 6] = 1e6
@@ -253,22 +252,14 @@ def test_a_state_of_more_map_samples_than_the_config_has_is_refused() -> None:
         KitNET.from_state(replace(SMALL, map_samples=20), net.state())
 
 
-def test_autoencoders_handed_over_give_the_same_scores() -> None:
+def test_nets_taken_from_a_state_give_the_same_scores() -> None:
     net = learned()
-    ensemble, output = net.autoencoders()
-    again = KitNET.from_autoencoders(SMALL, MAP, ensemble, output)
+    *ensemble, output = nets_of(net)
+    again = handed_over(SMALL, MAP, [*ensemble, output])
     np.testing.assert_array_equal(again.process(mixed(50)), net.process(mixed(50)))
-    parts = [part.score(mixed(1)[0, list(own)]) for part, own in zip(ensemble, MAP)]
-    np.testing.assert_allclose(net.score(mixed(1)), [output.score(np.array(parts))], rtol=OTHER_ORDER)
-
-
-def test_autoencoders_that_do_not_fit_the_map_are_refused() -> None:
-    ensemble, output = learned().autoencoders()
-    with pytest.raises(ValueError, match="4 autoencoders"):
-        KitNET.from_autoencoders(SMALL, MAP, ensemble[:4], output)
-    ensemble[2] = Autoencoder.fresh(2)
-    with pytest.raises(ValueError, match="w of autoencoder 2"):
-        KitNET.from_autoencoders(SMALL, MAP, ensemble, output)
+    parts = [naive.run(part, mixed(1)[0, list(own)], 0.0, None) for part, own in zip(ensemble, MAP)]
+    expected = naive.run(output, np.array(parts), 0.0, None)
+    np.testing.assert_allclose(net.score(mixed(1)), [expected], rtol=OTHER_ORDER)
 
 
 @pytest.mark.parametrize(
@@ -338,10 +329,10 @@ def test_map_learning_and_scores_equal_those_of_the_public_code(monkeypatch: pyt
     handed = KitNET(config, feature_map)
     np.testing.assert_allclose(handed.process(x[301:])[500:], expected[801:], rtol=OTHER_ORDER)
     parts = [
-        Autoencoder(dA.W, dA.hbias, dA.vbias, dA.norm_min, dA.norm_max)
+        naive.Net(dA.W, dA.hbias, dA.vbias, dA.norm_min, dA.norm_max)
         for dA in (*public.ensembleLayer, public.outputLayer)
     ]
-    exact = KitNET.from_autoencoders(config, feature_map, parts[:-1], parts[-1])
+    exact = handed_over(config, feature_map, parts)
     np.testing.assert_allclose(exact.process(x[801:]), expected[801:], rtol=OTHER_ORDER)
     assert (expected[:801] == 0).all()
     assert (expected[801:] > 0).all()
