@@ -45,6 +45,8 @@ class KitsuneSection:
 class Kitsune:
     """KitNET over the packets of one partition."""
 
+    delays, scores_packets = False, True
+
     def __init__(self, features: AfterImageConfig, kitnet: KitNET) -> None:
         self.features, self.kitnet = features, kitnet
 

@@ -86,6 +86,9 @@ class Model(Protocol):
     What it gives depends on the packets alone, not on how they are cut into blocks.
     """
 
+    delays: bool  # whether it may hold a packet's score back
+    scores_packets: bool  # False: only connections have scores, when they end
+
     @property
     def phase(self) -> str:
         """map or learn while it learns from what it is given, then score."""
@@ -214,21 +217,35 @@ class Scorer:
         threshold.
         """
         found: list[Found] = []
-        given = self.model.step(p, t, x)
+        given, late = self.model.step(p, t, x), NO_EVENTS
         events(given)
+        if self.model.delays and t.closed.size:
+            given, late = self._apart(given, t)
+        counted = np.empty(0, np.int64)  # rows of the packets that count for the calibration
+        if self.threshold is None:
+            counted = given.at[~np.isnan(given.score)] if self.model.scores_packets else np.arange(p.ts.size)
         done = closed = 0
-        while self.threshold is None and (row := self._boundary(given, done)) >= 0:
+        while self.threshold is None and counted.size >= (left := self._left):
+            row = int(counted[left - 1])
             stop = int(np.searchsorted(given.at, row, side="right"))
             upto = int(np.searchsorted(t.closed_at, row, side="right"))
             self._add(_part(given, done, stop), found)
-            self._finish(_some(ended, closed, upto), closed, found, events)
+            self._finish(_some(ended, closed, upto), closed, found, events, late)
+            counted = counted[int(np.searchsorted(counted, row, side="right")) :]
             done, closed = stop, upto
             self._calibrate()
         if self.threshold is None:
-            self._calibrated += int(np.count_nonzero(~np.isnan(given.score[done:])))
+            self._calibrated += counted.size
         self._add(_part(given, done, given.slot.size) if done else given, found)
-        self._finish(_some(ended, closed, ended.slot.size) if closed else ended, closed, found, events)
+        self._finish(_some(ended, closed, ended.slot.size) if closed else ended, closed, found, events, late)
         return found
+
+    def _apart(self, given: Events, t: Tracked) -> tuple[Events, Events]:
+        """Events, and those of connections that had ended before: these count as let go by the end."""
+        ends = np.full(self._sums.size, np.iinfo(np.int64).max)
+        ends[t.closed] = t.closed_at
+        late = (given.slot >= 0) & (given.at > ends[given.slot])
+        return _chosen(given, ~late), _chosen(given, late)
 
     def tick(self, now: int, events: Callable[[Events], None]) -> list[Found]:
         """Let event time reach ``now`` without a packet; gives begun alarms."""
@@ -244,13 +261,10 @@ class Scorer:
         self._finish(ended, 0, found, events)
         return found
 
-    def _boundary(self, given: Events, done: int) -> int:
-        """Row of the packet with which the calibration has had its packets, counted from event ``done``; -1: later."""
-        left = self.config.calibrate_packets - self._calibrated
-        scored = np.cumsum(~np.isnan(given.score[done:]))
-        if not scored.size or scored[-1] < left:
-            return -1
-        return int(given.at[done + int(np.searchsorted(scored, left))])
+    @property
+    def _left(self) -> int:
+        """Packets that the calibration still wants."""
+        return self.config.calibrate_packets - self._calibrated
 
     def _add(self, given: Events, found: list[Found]) -> None:
         n, size = 0, given.slot.size
@@ -265,24 +279,34 @@ class Scorer:
                 Found(self._begun[:n].copy(), -1, self._rows(self._at[:n], final=False), self.version)
             )
 
-    def _finish(self, ended: Ended, first: int, found: list[Found], events: Callable[[Events], None]) -> None:
+    def _finish(
+        self, ended: Ended, first: int, found: list[Found], events: Callable[[Events], None],
+        late: Events = NO_EVENTS,
+    ) -> None:  # fmt: skip
+        """Give the rows of connections that ended. late: events of connections after their end."""
         slots = ended.slot
         if not slots.size:
             return
+        if late.slot.size:
+            self._add_last(_chosen(late, np.isin(late.slot, slots)))
         held, finals = self.model.close(ended)
-        if held.slot.size:
-            events(held)
-            begun, at = np.empty(held.slot.size, np.int32), np.zeros(held.slot.size, SUM)
-            n = _absorb(
-                self._sums, held.slot, held.ts, held.score, self._bound, self._aggregate, begun, at
-            )  # fmt: skip
-            self._sums["alarmed"][begun[:n]] = False  # it begins with the row that ends the connection
+        events(held)
+        self._add_last(held)
         sums = self._sums[slots]
         self._sums[slots] = np.zeros(1, SUM)
         out = self._rows(sums, final=True, finals=finals)
         if self.threshold is None:
             self._sample.append(out["score"][~np.isnan(out["score"])])
         found.append(Found(np.empty(0, np.int32), first, out, self.version))
+
+    def _add_last(self, held: Events) -> None:
+        """Add what the end of its connection let go: an alarm begins with the row of the end."""
+        if held.slot.size:
+            begun, at = np.empty(held.slot.size, np.int32), np.zeros(held.slot.size, SUM)
+            n = _absorb(
+                self._sums, held.slot, held.ts, held.score, self._bound, self._aggregate, begun, at
+            )  # fmt: skip
+            self._sums["alarmed"][begun[:n]] = False
 
     @property
     def _bound(self) -> float:
@@ -349,6 +373,11 @@ def _part(given: Events, begin: int, end: int) -> Events:
     """Events begin..end."""
     part = slice(begin, end)
     return Events(given.slot[part], given.ts[part], given.number[part], given.score[part], given.at[part])
+
+
+def _chosen(given: Events, mask: NDArray[np.bool_]) -> Events:
+    """The events that a mask chooses."""
+    return Events(given.slot[mask], given.ts[mask], given.number[mask], given.score[mask], given.at[mask])
 
 
 def _some(ended: Ended, begin: int, end: int) -> Ended:

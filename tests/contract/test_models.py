@@ -1,0 +1,348 @@
+"""What every kind of model keeps to. A kind in KINDS is here by itself; two that only tests have hold packets back and
+score nothing but ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.consumer.alerts import alert_documents
+from engine.errors import InputError, StateError
+from engine.features.afterimage import AfterImage, AfterImageConfig, feature_names
+from engine.labels.rules import NO_PROBES
+from engine.scoring.building import ModelSpec, build_detector, pack_model
+from engine.scoring.kind import Kind
+from engine.scoring.kinds import KINDS
+from engine.scoring.kitsune import KIND as KITSUNE
+from engine.scoring.trace import Selection, Tracer
+from engine.types import PacketBlock, empty_packets
+from models import bundle
+from tests.property.test_laws import ROOMY, SMALL, blocks
+from tests.support.kinds import DELAYING, ENDS
+from tests.support.rows import Recorder, bundled, outlet, said, scores_of, small
+from tests.support.streams import stream
+
+pytestmark = pytest.mark.compiled
+
+ALL = [*KINDS.values(), DELAYING, ENDS]
+every_kind = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+seeds = st.integers(0, 2**32 - 1)
+cuts = st.lists(st.integers(0, 600), max_size=8)
+
+
+@pytest.fixture(autouse=True)
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (DELAYING, ENDS):
+        monkeypatch.setitem(KINDS, kind.name, kind)
+
+
+def final(recorder: Recorder, model: str) -> pa.Table:
+    """Rows of ended connections, without the identity that depends on how the stream was cut."""
+    table = recorder.rows(model)
+    table = table.filter(table["final"]).drop_columns(["partition", "offset", "row"])
+    return table.sort_by([("ts", "ascending"), ("uid", "ascending")])
+
+
+def begun(recorder: Recorder, model: str) -> list[tuple[Any, ...]]:
+    """Connections whose alarm began before they ended, with the score and time of the packet it began with."""
+    table = recorder.rows(model)
+    rows = table.filter(pc.invert(table["final"])).select(["ts", "uid", "score", "peak_at", "version"])
+    return sorted(tuple(map(str, row.values())) for row in rows.to_pylist())
+
+
+def scored(table: pa.Table) -> bool:
+    """Whether a table has scores, an alarm and rows without one."""
+    alarms = table["alarm"].to_pylist()
+    return bool(np.isfinite(scores_of(table)).any()) and any(alarms) and not all(alarms)
+
+
+def bare(table: pa.Table) -> pa.Table:
+    """Rows without the name of their model."""
+    return table.drop_columns(["model"])
+
+
+@every_kind
+@given(seed=seeds, leaps=st.booleans(), at=cuts)
+@settings(max_examples=12, deadline=None)
+def test_cutting_the_stream_elsewhere_changes_no_score_and_no_alarm(
+    kind: Kind, seed: int, leaps: bool, at: list[int]
+) -> None:
+    p = stream(seed, 600, leaps=leaps)
+    one, other = (said([small(kind)], blocks(p, cut), SMALL) for cut in ([], at))
+    assert final(one, kind.name).equals(final(other, kind.name))
+    assert begun(one, kind.name) == begun(other, kind.name)
+
+
+@every_kind
+def test_a_stream_gives_scores_and_alarms(kind: Kind) -> None:
+    assert scored(final(said([small(kind)], blocks(stream(3, 900), [400]), ROOMY), kind.name))
+
+
+@every_kind
+@given(seed=seeds, at=st.lists(st.integers(0, 600), min_size=1, max_size=5), data=st.data())
+@settings(max_examples=12, deadline=None)
+def test_a_restored_state_goes_on_to_the_last_bit_also_where_tables_evict_and_slots_are_used_again(
+    kind: Kind, seed: int, at: list[int], data: st.DataObject
+) -> None:
+    parts = blocks(stream(seed, 600), at)
+    k = data.draw(st.integers(0, len(parts)))
+    one, other = (build_detector(0, SMALL, [small(kind)]) for _ in range(2))
+    for block in parts[:k]:
+        one.process(block)
+    other.restore(one.state())
+    rest = [said(d, parts[k:], SMALL) for d in (one, other)]
+    assert rest[0].rows(kind.name).equals(rest[1].rows(kind.name))
+    assert one.tracker.counters["evicted"] > 0
+
+
+@every_kind
+def test_a_connection_in_a_slot_used_before_owes_nothing_to_the_one_before(
+    kind: Kind, tmp_path: Path
+) -> None:
+    learned = bundled(small(kind), blocks(stream(5, 900), []), tmp_path / "m")
+    parts = blocks(stream(6, 400, ordered=True), [100, 200, 300])
+    far = parts[-1].packets.ts.max() + 10**13  # everything has ended by then
+    detector = build_detector(0, ROOMY, [learned])
+    used = said(detector, parts, ROOMY)
+    later = [
+        replace(b, seq=b.seq + 400, packets=b.packets._replace(ts=b.packets.ts + far), now=b.now + far)
+        for b in parts
+    ]
+    again = said(detector, later, ROOMY)
+    if kind.features(learned.section) is None:  # else features remember the hosts
+        scores = [np.sort(scores_of(final(r, kind.name))) for r in (used, again)]
+        assert np.array_equal(scores[0], scores[1], equal_nan=True)
+    assert len(final(again, kind.name)) == len(final(used, kind.name)) > 0
+
+
+@every_kind
+def test_a_bundle_scores_as_the_model_it_was_made_of_and_is_frozen(kind: Kind, tmp_path: Path) -> None:
+    spec, parts = small(kind), blocks(stream(7, 900), [300, 600])
+    learned = bundled(spec, parts, tmp_path / "m")
+    loaded = build_detector(0, ROOMY, [learned]).scorers[0]
+    assert loaded.phase == "score"
+    again = bundle.load(tmp_path / "m")
+    assert again.kind == kind.name
+    assert {"scorer", "threshold"} <= again.config.keys()
+    one, other = (said([learned], blocks(stream(8, 600), cut), ROOMY) for cut in ([], [77, 333]))
+    assert final(one, kind.name).equals(final(other, kind.name))
+    assert set(final(one, kind.name)["phase"].to_pylist()) == {"score"}
+    versions = set(final(one, kind.name)["version"].to_pylist())
+    assert versions == {loaded.version}
+    assert pack_model(kind, loaded, {}) == (tmp_path / "m").read_bytes()
+
+
+@every_kind
+@pytest.mark.parametrize("lacks", ["scorer", "threshold"])
+def test_a_bundle_that_lacks_a_part_is_refused(kind: Kind, lacks: str, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    learned = bundled(small(kind), blocks(stream(9, 900), []), path)
+    good = bundle.load(path)
+    config = {name: value for name, value in good.config.items() if name != lacks}
+    path.write_bytes(bundle.pack(good.arrays, config, {}, kind=kind.name))
+    with pytest.raises(InputError, match=f"m: not an intact {kind.name} bundle: its config lacks {lacks}"):
+        build_detector(0, ROOMY, [learned])
+
+
+@every_kind
+def test_a_bundle_of_another_kind_is_refused(kind: Kind, tmp_path: Path) -> None:
+    other = next(k for k in ALL if k is not kind)
+    bundled(small(other), blocks(stream(10, 900), []), tmp_path / "m")
+    with pytest.raises(InputError, match=f"m: a bundle of kind {other.name}, but model x is a {kind.name}"):
+        build_detector(0, ROOMY, [replace(small(kind, "x"), bundle=tmp_path / "m")])
+
+
+def beside(kind: Kind) -> list[list[ModelSpec]]:
+    """A Kitsune alone, and with another model before, behind or shadowing it."""
+    kitsune = small(KITSUNE)
+    return [
+        [kitsune],
+        [small(kind, "other"), kitsune],
+        [kitsune, small(kind, "other", shadow=True)],
+    ]
+
+
+@every_kind
+@given(seed=seeds, leaps=st.booleans(), at=cuts, flush=st.integers(1, 4))
+@settings(max_examples=12, deadline=None)
+def test_a_model_beside_another_changes_no_row_of_it(
+    kind: Kind, seed: int, leaps: bool, at: list[int], flush: int
+) -> None:
+    parts = blocks(stream(seed, 600, leaps=leaps), at)
+    tables = [said(models, parts, SMALL, flush).rows("kitsune") for models in beside(kind)]
+    assert all(table.equals(tables[0]) for table in tables[1:])
+    assert tables[0].num_rows > 0
+
+
+@every_kind
+def test_a_shadow_says_what_would_alarm_and_alerts_nobody(kind: Kind) -> None:
+    parts = blocks(stream(11, 900), [300])
+    kitsune = small(KITSUNE)
+    earnest = said([small(kind, "m"), kitsune], parts, ROOMY).rows("m")
+    shadow = said([small(kind, "m", shadow=True), kitsune], parts, ROOMY).rows("m")
+    assert shadow.equals(earnest)
+    assert any(shadow["alarm"].to_pylist())
+    detector = build_detector(0, ROOMY, [small(kind, "m", shadow=True), kitsune])
+    batches = [b for block in parts for b in detector.process(block)] + detector.flush()
+    mine = [b for b in batches if b.model == "m"]
+    assert any(b.scores["begins"].any() for b in mine)
+    assert not any(alert_documents(b, NO_PROBES, "s") for b in mine)
+
+
+@every_kind
+def test_a_shadow_turned_on_and_off_starts_cold_and_costs_the_others_nothing(kind: Kind) -> None:
+    parts = blocks(stream(12, 900), [300, 600])
+    kitsune, shadow = small(KITSUNE), small(kind, "watcher", shadow=True)
+    expected = said([kitsune], parts, SMALL).rows("kitsune")
+    recorder = Recorder()
+    out, state, cold = outlet(recorder), None, []
+    for k, (block, models) in enumerate(zip(parts, ([kitsune], [kitsune, shadow], [kitsune]))):
+        detector = build_detector(0, SMALL, models)
+        if state is not None:
+            detector.restore(state)
+        cold += detector.cold
+        out.keep(0, k, detector.process(block))
+        state = detector.state()
+    out.end(0, len(parts), detector.flush())
+    out.flush()
+    assert recorder.rows("kitsune").equals(expected)
+    assert cold == ["watcher"]
+
+
+@every_kind
+def test_a_model_that_alarms_is_not_started_cold(kind: Kind) -> None:
+    kitsune = small(KITSUNE)
+    state = build_detector(0, SMALL, [kitsune]).state()
+    with pytest.raises(StateError, match="model m: the snapshot has no model of that name"):
+        build_detector(0, SMALL, [kitsune, small(kind, "m")]).restore(state)
+    state = build_detector(0, SMALL, [kitsune, small(kind, "m")]).state()
+    scorer = replace(small(kind).section.scorer, calibrate_packets=7)
+    other = replace(small(kind, "m"), section=replace(small(kind).section, scorer=scorer))
+    with pytest.raises(StateError, match="model m: the snapshot has another configuration or bundle of it"):
+        build_detector(0, SMALL, [kitsune, other]).restore(state)
+
+
+def test_two_kitsunes_with_other_lambdas_have_features_of_their_own_and_equal_ones_share_them() -> None:
+    one = small(KITSUNE, "one")
+    features = replace(one.section.features, lambdas=(4.0, 2.0, 1.0, 0.5, 0.25))
+    other = ModelSpec("other", KITSUNE, replace(one.section, features=features))
+    same = small(KITSUNE, "same", shadow=True)
+    parts = blocks(stream(13, 900), [300])
+    alone = {spec.name: said([spec], parts, SMALL).rows(spec.name) for spec in (one, other, same)}
+    together = said([one, other, same], parts, SMALL)
+    for name, table in alone.items():
+        assert together.rows(name).equals(table)
+    assert bare(alone["one"]).equals(bare(alone["same"]))
+    assert not bare(alone["one"]).equals(bare(alone["other"]))
+    detector = build_detector(0, SMALL, [one, other, same])
+    assert sorted(detector.state()[1]["features"]) == sorted(
+        {KITSUNE.features(spec.section).digest for spec in (one, other)}  # type: ignore[union-attr]
+    )
+
+
+def test_a_shadow_that_joins_features_that_are_there_starts_warm() -> None:
+    """Its features are those of the model beside it at once; with features of its own they have seen nothing."""
+    parts = blocks(stream(14, 900, ordered=True), [600])
+    kitsune = small(KITSUNE)
+    detector = build_detector(0, ROOMY, [kitsune])
+    detector.process(parts[0])
+    apart = replace(kitsune.section, features=AfterImageConfig(flows=2048))
+    flows = []
+    for section in (kitsune.section, apart):
+        joined = build_detector(0, ROOMY, [kitsune, ModelSpec("s", KITSUNE, section, shadow=True)])
+        joined.restore(detector.state())
+        flows.append(joined.counters(joined.scorers[1])["flows"])
+    assert flows[0] > 0
+    assert flows[1] == 0
+
+
+def test_a_model_that_scores_no_packet_has_rows_with_a_score_and_alerts_with_a_time() -> None:
+    parts = blocks(stream(15, 900), [300])
+    rows = said([small(ENDS)], parts, ROOMY).rows("ends")
+    assert set(rows["scored_pkts"].to_pylist()) == {0}
+    assert rows["peak_at"].null_count == len(rows)
+    packets = pc.add(rows["orig_pkts"], rows["resp_pkts"])
+    assert rows["score"].to_pylist() == packets.to_pylist()
+
+
+def test_a_packet_held_back_is_scored_at_its_connections_end_and_by_a_heartbeat() -> None:
+    parts = blocks(stream(16, 400, ordered=True), [])
+    last = int(parts[0].packets.ts.max())
+    spec = small(DELAYING)
+    p = final(said([spec], parts, ROOMY), "delaying")
+    assert (p["scored_pkts"].to_numpy() == p["orig_pkts"].to_numpy() + p["resp_pkts"].to_numpy()).all()
+    detector = build_detector(0, ROOMY, [spec])
+    detector.process(parts[0])
+    model: Any = detector.scorers[0].model
+    waiting = len(model.held)
+    detector.process(PacketBlock("s", 0, 400, empty_packets(), last + 3 * 10**9))
+    assert waiting > 0
+    assert len(model.held) == 0
+
+
+@every_kind
+@given(seed=seeds, at=cuts)
+@settings(max_examples=8, deadline=None)
+def test_a_trace_has_every_packet_with_its_score_wherever_the_stream_is_cut(
+    kind: Kind, seed: int, at: list[int]
+) -> None:
+    p = stream(seed, 600)
+    wanted = said([small(kind)], blocks(p, []), SMALL).rows(kind.name)
+    uids = list(dict.fromkeys(wanted["uid"].to_pylist()))[::3]
+    traces = []
+    for cut in ([], at):
+        tracer = Tracer(Selection(frozenset(uids)), [kind.name])
+        said(build_detector(0, SMALL, [small(kind)], tracer), blocks(p, cut), SMALL)
+        traces.append(tracer.drain().sort_by([("uid", "ascending"), ("number", "ascending")]))
+    assert traces[0].equals(traces[1])
+    rows = wanted.filter(wanted["final"])
+    for uid in uids:
+        packets = traces[0].filter(pc.equal(traces[0]["uid"], uid))
+        mine = rows.filter(pc.equal(rows["uid"], uid))
+        sent = pc.sum(pc.add(mine["orig_pkts"], mine["resp_pkts"])).as_py()
+        assert len(packets) == sent
+        assert len(packets) - packets[f"score.{kind.name}"].null_count == pc.sum(mine["scored_pkts"]).as_py()
+
+
+INPUTS: dict[
+    str, Callable[[Any], tuple[Callable[[Any], Any], Sequence[str]]]
+] = {  # score of inputs, their names
+    "kitsune": lambda m: (m.kitnet.score, feature_names(m.features.lambdas)),
+    "delaying": lambda _: (lambda rows: rows.sum(axis=1), [f"x{i}" for i in range(100)]),
+    "ends": lambda _: (lambda rows: rows.sum(axis=1), [f"x{i}" for i in range(100)]),
+}
+
+
+@every_kind
+def test_taking_the_first_three_inputs_away_moves_the_score_most(kind: Kind) -> None:
+    spec = small(kind)
+    detector = build_detector(0, ROOMY, [spec])
+    p = stream(17, 900)
+    detector.process(*blocks(p, []))
+    model = detector.scorers[0].model
+    score, names = INPUTS[kind.name](model)
+    rng = np.random.default_rng(2)
+    rows = AfterImage(AfterImageConfig(flows=1024)).update(p)[300:]
+    for x in rows[rng.choice(len(rows), 6, replace=False)]:
+        order = kind.explain(model, x)
+        assert sorted(m.name for m in order) == sorted(names)
+        expected = np.array([{m.name: m.expected for m in order}[name] for name in names])
+
+        def without(chosen: Sequence[int], x: Any = x, expected: Any = expected) -> float:
+            changed = x.copy()
+            changed[list(chosen)] = expected[list(chosen)]
+            return float(score(changed[None])[0])
+
+        first = without([list(names).index(m.name) for m in order[:3]])
+        assert first == pytest.approx(float(score(x[None])[0]) - sum(m.drop for m in order[:3]))
+        assert first <= min(without(rng.choice(x.size, 3, replace=False).tolist()) for _ in range(80)) + 1e-9
