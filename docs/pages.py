@@ -10,9 +10,11 @@ from __future__ import annotations
 import inspect
 import re
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, cast, get_type_hints
 
 import click
 import pyarrow as pa
@@ -22,7 +24,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from engine.cli import main as cli
 from engine.config import Config, show
+from engine.connections.columns import CONNECTION_COLUMNS, Column
 from engine.metrics import Metrics, SensorMetrics
+from engine.scoring.columns import OWN_COLUMNS
+from engine.scoring.kinds import KINDS
+from engine.scoring.trace import TRACE_COLUMNS
 from probing.lab import catalog
 from probing.lab.labels import COLUMNS
 
@@ -120,7 +126,67 @@ def scenarios_table() -> str:
     return "\n".join(rows[:-1])
 
 
-PARTS = {
+def columns_table(columns: Sequence[Column]) -> str:
+    """One row a column."""
+    rows = ["| column | type | unit | meaning |", "|---|---|---|---|"]
+    rows += [f"| `{c.name}` | {c.type} | {c.unit} | {c.about} |" for c in columns]
+    return "\n".join(rows)
+
+
+def trace_table() -> str:
+    """One row a column of a trace."""
+    score = Column(
+        "score.MODEL", pa.float64(), "", "score of the packet, for each model; null when it has none"
+    )
+    return columns_table([*TRACE_COLUMNS, score])
+
+
+def scores_table() -> str:
+    """One row a column that scores have beside a connection's."""
+    label = Column("label.NAME", pa.string(), "", "probe labels, a column each")
+    return columns_table([*OWN_COLUMNS, label])
+
+
+def connections_table() -> str:
+    """One row a column of connection records; columns of both sides in one."""
+    shown, sides = [], {c.name for c in CONNECTION_COLUMNS}
+    for c in CONNECTION_COLUMNS:
+        other = c.name.replace("resp_", "orig_", 1)
+        if c.name.startswith("resp_") and other in sides and _same(other, c):
+            continue
+        both = c.name.replace("orig_", "resp_", 1)
+        name = f"{c.name}`, `{both}" if both != c.name and both in sides and _same(both, c) else c.name
+        shown.append(c._replace(name=name))
+    return columns_table(shown)
+
+
+def _same(name: str, column: Column) -> bool:
+    return next(c for c in CONNECTION_COLUMNS if c.name == name).about == column.about
+
+
+def section_table(kind: type[Any], prefix: str = "") -> str:
+    """One row a value of a kind's section."""
+    rows = ["| value | default | meaning |", "|---|---|---|"]
+
+    def walk(kind: type[Any], prefix: str) -> None:
+        comments, hints = _comments(kind), get_type_hints(kind)
+        for f in fields(kind):
+            if is_dataclass(hints[f.name]):
+                walk(cast(type[Any], hints[f.name]), f"{prefix}{f.name}.")
+            else:
+                rows.append(f"| `{prefix}{f.name}` | {f.default} | {comments.get(f.name, '')} |")
+
+    walk(kind, prefix)
+    return "\n".join(rows)
+
+
+PARTS: dict[tuple[str, str], Callable[[], str]] = {
+    ("models/README.md", "trace"): trace_table,
+    ("score.md", "scores"): scores_table,
+    ("connections.md", "connections"): connections_table,
+    **{
+        (f"models/{name}.md", "section"): partial(section_table, kind.section) for name, kind in KINDS.items()
+    },
     ("metrics.md", "metrics"): metrics_table,
     ("configure.md", "config"): config_block,
     ("configure.md", "keys"): config_table,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 import shutil
@@ -12,13 +13,14 @@ import click
 import pytest
 
 from engine.cli import main
+from engine.scoring.kinds import KINDS
 from tests.support.pages import commands, works
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     ROOT / "demo" / "README.md",
 ]
 # test_page.py in tests/integration/kafka, live and lab run their commands
@@ -86,3 +88,11 @@ def test_every_page_is_reached_from_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert f"docs/{page.name}" in text, page.name
+    assert "(docs/models)" in text
+
+
+def test_every_kind_of_model_has_a_page_of_its_name_that_explains_its_section() -> None:
+    for name, kind in KINDS.items():
+        text = (ROOT / "docs" / "models" / f"{name}.md").read_text()
+        for field in dataclasses.fields(kind.section):
+            assert f"{field.name}" in text, f"docs/models/{name}.md: {field.name}"
