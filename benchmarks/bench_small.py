@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.measure import report
 
 CORPORA = Path(__file__).parents[1] / "corpora"
-COLUMNS = ("score", "alarm", "final", "label.attack", "label.attack_kind", "label.scenario")
+COLUMNS = ("score", "alarm", "final", "label.attack", "label.attack_kind", "label.scenario", "label.activity")
 
 
 def wiresonde(*words: str | Path) -> dict[str, Any]:
@@ -59,6 +60,12 @@ def counted(scores: pa.Table) -> list[dict[str, Any]]:
     return rows
 
 
+def alarmed(scores: pa.Table) -> dict[str, int]:
+    """Alarms of each activity that has any."""
+    alarms = Counter(scores.filter(scores.column("alarm")).column("label.activity").to_pylist())
+    return dict(sorted(alarms.items()))
+
+
 def main() -> None:
     """Train, score, count and write."""
     parser = argparse.ArgumentParser(
@@ -82,6 +89,7 @@ def main() -> None:
     report(
         {}, "", given.json, threshold=summary["threshold"], scored=summary["scored"],
         connections=summary["connections"], area=area(*by_attack), rows=counted(scores),
+        alarms=alarmed(scores),
     )  # fmt: skip
 
 
