@@ -139,7 +139,8 @@ def small(document: dict[str, Any]) -> str:
     lines = [
         f"Of {connections[0]:,} benign connections {alarms[0]:,} alarm ({alarms[0] / connections[0]:.1%}), of "
         f"{connections[1]:,} that are part of an attack {alarms[1]:,} ({alarms[1] / connections[1]:.1%}); threshold "
-        f"{document['threshold']:.3f}. Alarms by activity: {activities}. The area under the ROC curve is {document['area']:.2f}, where 0.5 is chance "
+        f"{document['threshold']:.3f}. Alarms by activity: {activities}. The area under the ROC curve is "
+        f"{document['area']:.2f}, where 0.5 is chance "
         f"(`python -m benchmarks.bench_small`, commit {document['commit']}).",
         "",
         "| traffic | connections | alarms | median score | greatest |",

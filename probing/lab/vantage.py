@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from engine.kernels import kernel
 from probing.lab.link.link import Log
 from probing.lab.link.tables import COPY, parse
 
@@ -21,7 +21,7 @@ FULL = 262_144
 HEADERS = 0  # a snap length: cut each frame behind its transport header
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill(
     records: NDArray[Any], chosen: NDArray[np.int64], ts: NDArray[np.int64], outgoing: NDArray[np.bool_],
     store: NDArray[np.uint8], snap: int, out: NDArray[np.uint8], words: NDArray[np.uint32],
@@ -46,7 +46,7 @@ def _fill(
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _headers(store: Any, start: int, n: int) -> int:
     """Bytes of a frame up to the end of its transport header."""
     g = parse(store, start, n)

@@ -1,7 +1,7 @@
 """The link: carries frames between the hosts' interfaces, with the delay, loss and disorder that are asked for.
 
 It is the only way between hosts, sees every frame twice (when it came in and when it went out) and logs both, so what
-it did to a connection is known and not inferred. The work is in `link_kernels`; this is its memory, thread and log.
+it did to a connection is known and not inferred. The work is done in kernels.py; this is its memory, thread and log.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ import numpy as np
 
 from probing.lab.errors import LabError
 from probing.lab.hosts import CLONE_NEWNET, MTU, Host, call, open_tap
-from probing.lab.link import relay as relay_kernels
-from probing.lab.link import tables
+from probing.lab.link.account import settle
 from probing.lab.link.link import BOUNDS, Bounds, Link, Log
+from probing.lab.link.relay import Lines, relay
 from probing.lab.settings import Link as Setting
 
 PROBE = "ip link add probe0 type dummy && tc qdisc add dev probe0 root netem delay 1ms"
@@ -105,7 +105,7 @@ class NetemLink(Link):
     ) -> None:
         super().__init__(hosts, settings, seed, bounds)
         n = len(hosts)
-        self._lines = relay_kernels.Lines(
+        self._lines = Lines(
             into=np.full((n, 2), -1, np.int32),
             out=np.full((n, 2), -1, np.int32),
             heads=np.full(1 << 20, -1, np.int32),
@@ -136,12 +136,12 @@ class NetemLink(Link):
         """Carry frames, in this thread, until the link is stopped."""
         s = self._state
         polled, spec = np.zeros((3 * s.fds.size, 2), np.int32), np.zeros(2, np.int64)
-        relay_kernels.relay(s, self._lines, s.store.ctypes.data, polled, spec)
+        relay(s, self._lines, s.store.ctypes.data, polled, spec)
 
     def log(self) -> Log:
         """The log so far; what did not come out was lost."""
         log = super().log()
-        settle(log)
+        settle(log.records, log.flows, log.store)
         return log
 
 
@@ -154,16 +154,3 @@ class TbfLink(NetemLink):
             return ["pfifo", "limit", str(LIMIT)]
         rate = f"{setting.rate_kbit:g}kbit"
         return ["tbf", "rate", rate, "burst", "3000", "limit", str(setting.queue_packets * MTU)]
-
-
-def settle(log: Log) -> None:
-    """Count the frames that never came out as lost, in place."""
-    records, flows = log.records, log.flows
-    gone = (records["out_ts"] == 0) & (records["flow"] >= 0) & (records["verdict"] == 0)
-    records["verdict"][gone] |= tables.LOST
-    for k in np.flatnonzero(gone):
-        flow, d = flows[records["flow"][k]], int(records["direction"][k])
-        flow["lost"][d] += 1
-        flow["lost_data"][d] += tables.occupies(
-            tables.parse(log.store, records["start"][k], records["length"][k])
-        )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from engine.kernels import kernel
 
 Rows = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -58,9 +59,9 @@ FULL_STORE, FULL_RECORDS, FULL_FLOWS, FULL_HEAP = 1, 2, 3, 4  # of control[FAILE
 EPHEMERAL = 10_000  # ports from here on are drawn by hosts (ip_local_port_range) and programs
 LAW = 4096  # entries of a law's table
 LARGEST = 9216  # bytes of a frame
-POLL_NS = 20_000_000  # how often the loop looks at STOP
+POLL_NS = 20_000_000  # ns between two looks of the loop at STOP
 
-
+FIN, SYN, ACK = 0x01, 0x02, 0x10  # flags of TCP
 STEP = np.uint64(0x9E3779B97F4A7C15)
 _M2 = np.uint64(0xBF58476D1CE4E5B9)
 _M3 = np.uint64(0x94D049BB133111EB)
@@ -83,7 +84,7 @@ class State(NamedTuple):
     seed: np.uint64
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mix(x: np.uint64) -> np.uint64:
     """The finaliser of SplitMix64 (Steele et al., OOPSLA 2014)."""
     x = (x ^ (x >> np.uint64(30))) * _M2
@@ -91,12 +92,12 @@ def mix(x: np.uint64) -> np.uint64:
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _at(data: Bytes, at: int) -> int:
     return int(np.int64(data[at]))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def big_endian(data: Bytes, at: int, n: int) -> int:
     value = 0
     for k in range(n):
@@ -104,7 +105,7 @@ def big_endian(data: Bytes, at: int, n: int) -> int:
     return value
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _ordinal(kinds: NDArray[np.uint64], name: np.uint64) -> int:
     """How many flows of this kind came before; -1 when the table is full."""
     mask = kinds.shape[0] - 1
@@ -132,7 +133,7 @@ class Segment(NamedTuple):
     transport: int  # where the transport header starts, 0: no IPv4
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def parse(data: Bytes, start: int, n: int) -> Segment:
     """Addresses, ports and payload of an IPv4 frame."""
     none = Segment(0, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -163,19 +164,31 @@ def parse(data: Bytes, start: int, n: int) -> Segment:
     return Segment(src, dst, 0, 0, proto, 0, 0, left, at)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def occupies(g: Segment) -> bool:
     """Whether a loss is made good by sending again: payload, and the SYN and FIN of TCP; a bare ACK is not."""
-    return g.payload > 0 or (g.proto == 6 and g.flags & 3 != 0)
+    return g.payload > 0 or (g.proto == 6 and g.flags & (SYN | FIN) != 0)
 
 
-@njit(cache=True, nogil=True)
+@kernel
+def opens(g: Segment) -> bool:
+    """Whether a segment is the first of a TCP handshake."""
+    return g.flags & (SYN | ACK) == SYN
+
+
+@kernel
+def answers(g: Segment) -> bool:
+    """Whether a segment is the second of a TCP handshake."""
+    return g.flags & (SYN | ACK) == SYN | ACK
+
+
+@kernel
 def flow_of(s: State, g: Segment, origin: int, target: int, now: int) -> tuple[int, int]:
     """Number and direction of a segment's flow, a new one if need be; -1 when there is no room."""
     here, there = np.uint64(g.src << 16 | g.sport), np.uint64(g.dst << 16 | g.dport)
     slot = np.int64((mix(here) + mix(there) + np.uint64(g.proto)) & np.uint64(s.heads.size - 1))
     k = s.heads[slot]
-    fresh_syn = g.proto == 6 and g.flags & 0x12 == 0x02
+    fresh_syn = g.proto == 6 and opens(g)
     while k >= 0:
         f = s.flows[k]
         if f["proto"] == g.proto:
