@@ -140,7 +140,7 @@ def abilities() -> list[Ability]:
          "/dev/net/tun cannot be opened (modprobe tun; in a container: --device /dev/net/tun)"),
         ("overlay", "\toverlay\n" in Path("/proc/filesystems").read_text(), True,
          "no overlay file system (modprobe overlay)"),
-        ("real time", not real_time, False, real_time),
+        ("real time", not real_time, False, f"{real_time}: choose lab run --link user or --link netem"),
         ("cpu quota", load.cgroup_root() is not None, False,
          "no cpu control group: load.quota_pct cannot be set, load.hogs can"),
         ("netem", root and not namespaces and netem.available(), False,
@@ -162,6 +162,7 @@ def _namespaces() -> str:
 
 
 def _real_time() -> str:
+    """Why a thread cannot have real-time priority, "" when it can."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -170,7 +171,7 @@ def _real_time() -> str:
         except OSError:
             os._exit(1)
     refused = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return "no real-time priority: delays will vary more" if refused else ""
+    return "no real-time priority for the lab's link (CAP_SYS_NICE gives it)" if refused else ""
 
 
 def may() -> list[str]:
@@ -210,11 +211,12 @@ def require(words: Iterable[str]) -> str:
 
 
 def link(wanted: str) -> str:
-    """Which link to use: ``user`` or ``netem``. Raises LabError for netem where the kernel has none."""
-    if wanted == "user" or (wanted == "auto" and not _real_time()):
-        return "user"
-    if netem.available():
-        return "netem"
-    if wanted == "auto":
-        return "user"
-    raise LabError("--link netem: the kernel has no sch_netem (modprobe sch_netem)")
+    """The link to use, ``user`` or ``netem``; auto is ``user``. Raises LabError where the wanted one cannot run."""
+    if wanted == "netem" and not netem.available():
+        raise LabError("--link netem: the kernel has no sch_netem (try modprobe sch_netem)")
+    if wanted == "auto" and (refused := _real_time()):
+        raise LabError(
+            f"--link auto: {refused}; allow it, or choose --link user (the same link, whose delays then vary more) or "
+            f"--link netem (the kernel's queues, whose drops do not follow the seed)"
+        )
+    return "netem" if wanted == "netem" else "user"

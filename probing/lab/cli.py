@@ -109,8 +109,8 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
 @click.option("--headers", is_flag=True, help="Keep headers only: frames are cut behind TCP, UDP or IP.")
 @click.option(
     "--link", type=click.Choice(["auto", "user", "netem"]), default="auto", show_default=True,
-    help="Who delays packets: this program, or the kernel's netem. auto: this program, unless it gets no real-time "
-    "priority and the kernel has netem.",
+    help="Link that delays packets: user is this program's, netem the kernel's. auto is user, and an error where it "
+    "gets no real-time priority.",
 )  # fmt: skip
 @click.option(
     "--keep", is_flag=True, help="Keep the folder of runs, with captures, logs and accounts of each."

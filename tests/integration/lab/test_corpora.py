@@ -18,7 +18,7 @@ from probing.corpus.corpus import join, read_corpus
 from probing.lab import catalog
 from probing.lab.check import programs
 from tests.integration.kafka.site import ROOT
-from tests.support.lab import needs
+from tests.support.lab import needs, needs_default_link
 
 COMMITTED = ROOT / "corpora"
 MADE = ("normal", "small", "probe")
@@ -56,6 +56,7 @@ def check_corpus(path: Path) -> None:
 @pytest.mark.compiled
 def test_small_is_made_in_minutes_and_holds_every_scenario(tmp_path: Path) -> None:
     needs(*programs(["small"]))
+    needs_default_link()
     done = subprocess.run(
         [sys.executable, "-m", "engine.cli", "lab", "run", "small", "--out", str(tmp_path), "--headers"],
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,

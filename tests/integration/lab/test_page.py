@@ -8,7 +8,7 @@ import pytest
 
 from probing.lab.check import programs
 from tests.integration.kafka.site import ROOT
-from tests.support.lab import needs
+from tests.support.lab import needs, needs_default_link
 from tests.support.pages import commands, scored, works
 
 pytestmark = [pytest.mark.lab, pytest.mark.compiled]
@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.compiled]
 
 def test_every_command_on_the_page_works_and_those_that_score_give_scores(tmp_path: Path) -> None:
     needs(*programs(["http", "dns"]))
+    needs_default_link()
     (tmp_path / "corpora").symlink_to(ROOT / "corpora")
     page = ROOT / "docs" / "lab.md"
     known = commands(page)

@@ -46,14 +46,27 @@ def test_a_corpus_needs_the_programs_of_its_background_too() -> None:
     assert {"dnsmasq", "nginx"} <= check.programs(["train"]).keys()
 
 
-def test_netem_is_taken_when_it_is_wanted_and_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_netem_is_taken_only_when_it_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     for there, real_time, wanted, got in (
-        (True, True, "auto", "user"), (True, False, "auto", "netem"), (False, False, "auto", "user"),
-        (True, True, "netem", "netem"), (True, False, "user", "user"),
+        (True, True, "auto", "user"), (False, True, "auto", "user"), (True, True, "netem", "netem"),
+        (True, False, "netem", "netem"), (True, True, "user", "user"), (True, False, "user", "user"),
     ):  # fmt: skip
         monkeypatch.setattr(netem, "available", lambda there=there: there)
         monkeypatch.setattr(check, "_real_time", lambda real_time=real_time: "" if real_time else "refused")
         assert check.link(wanted) == got
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_without_real_time_priority_the_error_names_the_links_to_choose(
+    there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(netem, "available", lambda: there)
+    monkeypatch.setattr(check, "_real_time", lambda: "no real-time priority")
+    with pytest.raises(LabError, match=r"no real-time priority.*--link user.*--link netem"):
+        check.link("auto")
+
+
+def test_netem_is_refused_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(netem, "available", lambda: False)
     with pytest.raises(LabError, match="no sch_netem"):
         check.link("netem")
