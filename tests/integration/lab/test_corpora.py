@@ -14,7 +14,8 @@ import pytest
 
 from engine.commands.reading import read_connection_tables
 from engine.config import Config
-from probing.corpus.corpus import join, read_corpus
+from probing.corpus.corpus import read_corpus
+from probing.corpus.join import join
 from probing.lab import catalog
 from probing.lab.check import programs
 from tests.integration.kafka.site import ROOT
