@@ -23,7 +23,7 @@ from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM
 from probing.lab.link.link import Link, Log
 from probing.lab.link.netem import NetemLink, TbfLink
-from probing.lab.session import Session, Site, Span, on_host
+from probing.lab.session import Sample, Session, Site, Span, on_host
 from probing.lab.settings import Link as LinkSetting
 from probing.lab.settings import Run
 
@@ -141,29 +141,26 @@ class Performance:
 
     def _user(self, role: Role, group: list[Host], samples: Iterable[int]) -> None:
         for sample in samples:
-            self._perform(role, group, str(self.run.seed), sample)
+            self._perform(role, group, Sample(role.activity, role.parameters, str(self.run.seed), sample))
 
-    def _background(self, role: Role, group: list[Host], number: int) -> None:
-        seed = f"{self.run.seed}/background/{number}"
+    def _background(self, role: Role, group: list[Host], user: int) -> None:
+        seed = f"{self.run.seed}/background/{user}"
         rng = Random(seed)
-        sample = 0
+        number = 0
         assert role.background is not None
         while not self.over.wait(rng.expovariate(1e3 / max(1.0, role.background.pause_ms))):
-            self._perform(role, group, seed, sample)
-            sample += 1
+            self._perform(role, group, Sample(role.activity, role.parameters, seed, number))
+            number += 1
 
-    def _perform(self, role: Role, group: list[Host], seed: str, sample: int) -> None:
-        server = self.servers[role.key][0]
-        session = Session(
-            group[0], server, role.activity, role.parameters, seed, sample, self.link, group, self.held
-        )
+    def _perform(self, role: Role, group: list[Host], sample: Sample) -> None:
+        session = Session(sample, group, self.servers[role.key][0], self.link, self.held)
         session.span.start = time.monotonic_ns()
         self.spans.append((role, session.span))  # now: connections are its own from their first packet on
         try:
             registry.client(role.client).perform(session)
         except Exception as error:
             session.span.problem = f"{type(error).__name__}: {error}"
-            logger.warning("run=%s sample=%d failed: %s", self.run.id, sample, traceback.format_exc())
+            logger.warning("run=%s sample=%d failed: %s", self.run.id, sample.number, traceback.format_exc())
             if session.span.succeeded is None:
                 session.span.succeeded = False
         session.span.end = time.monotonic_ns()

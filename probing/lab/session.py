@@ -84,21 +84,30 @@ class Span:
     by_port: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One repetition of an activity, before it is done."""
+
+    activity: str
+    parameters: Parameters
+    seed: str  # of its user; with the number, the seed of all that is random in it
+    number: int  # index of the repetition, from 0
+
+
 class Session:
-    """What a client has to do, with what, and where it says what it did."""
+    """What a client has to do, with what, and where it reports what it did."""
 
     def __init__(
-        self, host: Host, server: Host, activity: str, parameters: Parameters, seed: str, sample: int,
-        link: Link, hosts: Sequence[Host] = (), held: list[Any] | None = None,
-    ) -> None:  # fmt: skip
-        self.host, self.activity, self.parameters, self.sample = host, activity, parameters, sample
-        self.server = server.address
-        self.server_host = server
-        self.hosts = tuple(hosts)  # further client hosts of this session (synchronisation), its own first
-        self.rng = Random(f"{seed}/{sample}")
-        self.span = Span(sample, host.address, 0)
-        self.folder = ROOM / "clients" / host.name  # the client's own, kept between samples
-        self._link, self._held = link, held if held is not None else []
+        self, sample: Sample, hosts: Sequence[Host], server: Host, link: Link, held: list[Any]
+    ) -> None:
+        """hosts: the client's own, then further ones (synchronisation). held: receives what is to be kept open."""
+        self.activity, self.parameters, self.sample = sample.activity, sample.parameters, sample.number
+        self.host, self.hosts = hosts[0], tuple(hosts)
+        self.server, self.server_host = server.address, server
+        self.rng = Random(f"{sample.seed}/{sample.number}")
+        self.span = Span(sample.number, self.host.address, 0)
+        self.folder = ROOM / "clients" / self.host.name  # the client's own, kept between samples
+        self._link, self._held = link, held
 
     # what a client says
 
