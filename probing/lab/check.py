@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import glob
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -54,7 +56,7 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "python3": ("python3", "python3", "python"),
     "aiosmtpd": ("", "", ""),
 }
-# what is no program: modules of apache and PHP, and of Python
+# what is no program: modules of Apache and PHP, and packages of Python (those of the extra `probing`)
 FILES = {"libphp": "/usr/lib*/apache2/modules/libphp*.so", "mysqli": "/usr/lib*/php/**/mysqli.so"}
 MODULES = ("aiosmtpd",)
 
@@ -109,14 +111,18 @@ def missing(words: Iterable[str] = ()) -> dict[str, list[str]]:
 
 
 def install_line(names: Iterable[str], distribution: str) -> str:
-    """The command that installs what is missing."""
+    """The command that installs packages of a distribution, "" when none is needed."""
     column = list(DISTRIBUTIONS).index(distribution)
     packages = sorted(
         {PACKAGES[name][column] for name in names if name in PACKAGES and PACKAGES[name][column]}
     )
-    line = f"{DISTRIBUTIONS[distribution]} {' '.join(packages)}" if packages else ""
-    modules = [name for name in names if name in MODULES]
-    return " && ".join(filter(None, (line, "pip install 'wiresonde[probing]'" if modules else "")))
+    return f"{DISTRIBUTIONS[distribution]} {' '.join(packages)}" if packages else ""
+
+
+def pip_line(names: Iterable[str]) -> str:
+    """The command that installs Python packages where this program runs, "" when none is needed."""
+    needed = any(name in MODULES for name in names)
+    return f"{shlex.quote(sys.executable)} -m pip install 'wiresonde[probing]'" if needed else ""
 
 
 def distribution() -> str:
@@ -189,11 +195,13 @@ def may() -> list[str]:
 def report(words: Iterable[str] = ()) -> dict[str, Any]:
     """All of it."""
     lacking = missing(words)
+    install = {f"on {name}": install_line(lacking, name) for name in DISTRIBUTIONS}
+    install["with pip"] = pip_line(lacking)
     return {
         "abilities": [ability._asdict() for ability in abilities()],
         "programs": {name: name not in lacking for name in programs(words)},
         "missing": lacking,
-        "install": {name: install_line(lacking, name) for name in DISTRIBUTIONS} if lacking else {},
+        "install": {name: line for name, line in install.items() if line},
         "may": may(),
     }
 
@@ -203,10 +211,9 @@ def require(words: Iterable[str]) -> str:
     lacking = [a for a in abilities() if a.needed and not a.there]
     if lacking:
         return f"{lacking[0].name}: {lacking[0].says}"
-    if programs_lacking := missing(words):
-        return (
-            f"not installed: {', '.join(programs_lacking)} ({install_line(programs_lacking, distribution())})"
-        )
+    if unmet := missing(words):
+        lines = filter(None, (install_line(unmet, distribution()), pip_line(unmet)))
+        return f"not installed: {', '.join(unmet)} ({' && '.join(lines)})"
     return ""
 
 

@@ -87,8 +87,8 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
             click.echo(
                 f"{program:<12}{'yes' if there else 'NO  for ' + ', '.join(found['missing'][program])}"
             )
-        for name, line in found["install"].items():
-            click.echo(f"on {name}: {line}")
+        for where, line in found["install"].items():
+            click.echo(f"{where}: {line}")
         click.echo("What a run does to this machine:")
         for line in found["may"]:
             click.echo(f"  {line}")

@@ -18,7 +18,7 @@ UNKNOWN = "nobody"  # recipients of this name are refused
 class Aiosmtpd:
     """aiosmtpd."""
 
-    programs: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ("aiosmtpd",)
     roles: Mapping[int, str] = MappingProxyType({25: "main"})
 
     def start(self, site: Site) -> None:

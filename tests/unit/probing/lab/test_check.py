@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -39,7 +42,25 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch:
     assert check.install_line(["dig"], "fedora") == "dnf install bind-utils"
     report = check.report(["dns"])
     assert report["programs"]["dig"] is False
-    assert set(report["install"]) == set(check.DISTRIBUTIONS)
+    assert set(report["install"]) == {f"on {name}" for name in check.DISTRIBUTIONS}
+
+
+def test_a_missing_python_package_is_named_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `make setup`, which leaves the extra `probing` out."""
+    monkeypatch.setattr(check, "find_spec", lambda _: None)
+    assert check.missing(["small"])["aiosmtpd"] == ["smtp"]
+    assert "aiosmtpd" not in check.missing(["dns"])
+    line = check.report(["small"])["install"]["with pip"]
+    assert line == f"{sys.executable} -m pip install 'wiresonde[probing]'"
+    monkeypatch.setattr(check, "abilities", list)
+    says = check.require(["small"])
+    assert "aiosmtpd" in says
+    assert line in says
+
+
+def test_the_packages_of_python_are_those_of_the_extra() -> None:
+    extra = [line for line in requires("wiresonde") or () if 'extra == "probing"' in line]
+    assert {re.split(r"[\s<>=;]", line)[0] for line in extra} == set(check.MODULES)
 
 
 def test_a_corpus_needs_the_programs_of_its_background_too() -> None:
