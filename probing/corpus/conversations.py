@@ -1,4 +1,4 @@
-"""Conversations: two ends and a protocol, whichever of the ends speaks first."""
+"""Conversations: two ends and a protocol, whichever end speaks first."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def connection_ends(table: pa.Table) -> Ends:
 
 
 def conversations(tables: Sequence[Ends]) -> list[Ints]:
-    """A number for each row, equal where both ends and the protocol are, in whichever direction."""
+    """A number for each row, equal where both ends and the protocol are equal, in either direction."""
     n = [len(t.src) for t in tables]
     address = codes([t.src for t in tables] + [t.dst for t in tables])
     src, dst = np.concatenate(address[: len(n)]), np.concatenate(address[len(n) :])

@@ -13,7 +13,7 @@ import pyarrow as pa
 from engine.errors import InputError
 from probing.corpus.labels import read_label_rows
 
-FORMATS = (1,)  # of manifests that this reads
+FORMATS = (1,)  # formats of manifests that can be read
 ENDINGS = (".manifest.json", ".labels.parquet", ".server.pcap.zst", ".client.pcap.zst", ".pcap.zst")
 
 
@@ -29,19 +29,19 @@ class Corpus:
 
     @property
     def capture(self) -> Path:
-        """The main one."""
+        """The main capture."""
         return next(iter(self.captures.values()))
 
 
 def read_corpus(path: Path) -> Corpus:
-    """A corpus: of its folder, of any of its files, or FOLDER/NAME. Raises InputError with file and what is wrong."""
+    """The corpus of a folder, of any of its files, or of FOLDER/NAME. Raises InputError that names file and problem."""
     stem = _stem(path)
     manifest = _manifest(stem.with_name(stem.name + ".manifest.json"))
     captures = {vantage: stem.with_name(given["file"]) for vantage, given in manifest["captures"].items()}
     labels_file = stem.with_name(stem.name + ".labels.parquet")
     for file in (*captures.values(), labels_file):
         if not file.is_file():
-            raise InputError(f"{file}: no such file, though {stem.name}.manifest.json is there")
+            raise InputError(f"{file}: no such file, although {stem.name}.manifest.json is there")
     labels = read_label_rows(labels_file)
     if labels.num_rows != manifest["connections"]:
         raise InputError(f"{labels_file}: {labels.num_rows} rows, but {manifest['connections']} connections in the "
@@ -50,16 +50,14 @@ def read_corpus(path: Path) -> Corpus:
 
 
 def _stem(path: Path) -> Path:
-    """A corpus's files without their endings."""
+    """The path of a corpus's files without their endings."""
     if not path.is_dir():
         ending = next((e for e in ENDINGS if path.name.endswith(e)), "")
         return path.with_name(path.name.removesuffix(ending))
     found = sorted(path.glob("*.manifest.json"))
     if len(found) != 1:
         names = ", ".join(f.name for f in found[:4]) or "none"
-        raise InputError(
-            f"{path}: a folder with one *.manifest.json is needed, or the file's name; there: {names}"
-        )
+        raise InputError(f"{path}: needs exactly one *.manifest.json, or name one of them; found: {names}")
     return found[0].with_name(found[0].name.removesuffix(".manifest.json"))
 
 
@@ -71,18 +69,20 @@ def _manifest(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise InputError(f"{path}: not JSON: {error}") from None
     if not isinstance(manifest, dict):
-        raise InputError(f"{path}: no manifest of a corpus")
+        raise InputError(f"{path}: not the manifest of a corpus")
     if manifest.get("format") not in FORMATS:
         raise InputError(
-            f"{path}: format {manifest.get('format')!r} is none of {', '.join(map(str, FORMATS))}"
+            f"{path}: format {manifest.get('format')!r} is not one of {', '.join(map(str, FORMATS))}"
         )
     captures, connections = manifest.get("captures"), manifest.get("connections")
     if not isinstance(connections, int):
-        raise InputError(f"{path}: connections: {connections!r} is no number")
+        raise InputError(f"{path}: connections: {connections!r} is not a number")
     if not isinstance(captures, dict) or not captures:
-        raise InputError(f"{path}: captures: there are none")
+        raise InputError(f"{path}: captures: must name at least one")
     for vantage, given in captures.items():
         file = given.get("file") if isinstance(given, dict) else None
         if not isinstance(file, str) or Path(file).name != file:
-            raise InputError(f"{path}: captures.{vantage}: {given!r} names no file beside the manifest")
+            raise InputError(
+                f"{path}: captures.{vantage}: {given!r} does not name a file beside the manifest"
+            )
     return manifest

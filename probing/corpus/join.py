@@ -12,7 +12,7 @@ from probing.corpus.conversations import connection_ends, conversations, label_e
 def join(labels: pa.Table, connections: pa.Table) -> Ints:
     """The label row of each connection record, -1 for none; (number of connections,).
 
-    labels: as `read_corpus` gives them. connections: as `engine.commands.reading` does. A row is a connection's when
+    labels: from `read_corpus`. connections: from `engine.commands.reading`. A row is a connection's when
     its ends are the same, in either direction, and it lasts when the connection begins; else, when it begins while the
     connection lasts (a capture may show a connection's first packet a little before the label's start).
     """
@@ -27,7 +27,7 @@ def join(labels: pa.Table, connections: pa.Table) -> Ints:
     moments = np.unique(start)
     order = np.lexsort((start, row_key))
     place = _place(row_key, moments, start)[order]
-    for moment in (last, begin):  # the better reason overwrites the other
+    for moment in (last, begin):  # the better match overwrites the other
         at = np.searchsorted(place, _place(key, moments, moment), side="right") - 1  # latest that has begun
         row = order[np.maximum(at, 0)]
         good = (at >= 0) & (row_key[row] == key) & (end[row] >= begin)
@@ -36,5 +36,5 @@ def join(labels: pa.Table, connections: pa.Table) -> Ints:
 
 
 def _place(key: Ints, moments: Ints, time: Ints) -> Ints:
-    """A number that orders by conversation, then by time among the moments."""
+    """A number that sorts by conversation, then by time among the moments."""
     return key << np.int64(32) | np.searchsorted(moments, time, side="right").astype(np.int64)

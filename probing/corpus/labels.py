@@ -19,7 +19,7 @@ NEVER_EMPTY = ("src", "dst", "proto", "start", "end", "run", *(c.name for c in C
 
 
 def read_label_rows(path: Path) -> pa.Table:
-    """The rows of a label file of the lab, checked. Raises InputError with row and value of what is wrong."""
+    """The rows of a label file of the lab. Raises InputError that names the first wrong row and value."""
     try:
         with pa.parquet.ParquetFile(path) as file:
             table = file.read()
@@ -34,12 +34,14 @@ def read_label_rows(path: Path) -> pa.Table:
 
 
 def _checked(table: pa.Table) -> pa.Table:
-    """A label table in the schema's order of columns."""
+    """A label table with its columns in the order of the schema. Raises ValueError."""
     wanted, names = schema(), table.column_names
     if missing := [n for n in wanted.names if n not in names]:
         raise ValueError(f"no column {', '.join(missing)}")
     if odd := sorted({n for n in names if n not in wanted.names or names.count(n) > 1}):
-        raise ValueError(f"column {', '.join(odd)}: a label file of the lab has none, or has it once")
+        raise ValueError(
+            f"column {', '.join(odd)}: must be a column of the lab's label files, and there only once"
+        )
     for field in wanted:
         if table.schema.field(field.name).type != field.type:
             raise ValueError(f"column {field.name}: {table.schema.field(field.name).type}, not {field.type}")
@@ -49,14 +51,14 @@ def _checked(table: pa.Table) -> pa.Table:
     for column in COLUMNS:
         if column.values:
             known = pc.is_in(table.column(column.name).cast(pa.string()), value_set=pa.array(column.values))
-            _refuse(table, column.name, pc.invert(known), f"is none of {', '.join(column.values)}")
-    _refuse(table, "end", pc.less(table.column("end"), table.column("start")), "lies before start")
+            _refuse(table, column.name, pc.invert(known), f"is not one of {', '.join(column.values)}")
+    _refuse(table, "end", pc.less(table.column("end"), table.column("start")), "is before start")
     _refuse_overlap(table)
     return table
 
 
 def _refuse(table: pa.Table, name: str, wrong: Any, says: str) -> None:
-    """Name the first row in which something is wrong."""
+    """Raise ValueError that names the first row in which a value is wrong."""
     rows = np.flatnonzero(wrong.combine_chunks().to_numpy(zero_copy_only=False)).tolist()
     if rows:
         more = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
@@ -65,7 +67,7 @@ def _refuse(table: pa.Table, name: str, wrong: Any, says: str) -> None:
 
 
 def _refuse_overlap(table: pa.Table) -> None:
-    """One conversation at a time between two ends."""
+    """Raise ValueError when two rows are of the same ends at the same time."""
     (key,) = conversations([label_ends(table)])
     start, end = ns(table.column("start")), ns(table.column("end"))
     order = np.lexsort((start, key))

@@ -1,7 +1,7 @@
 """Parts of a corpus: runs shared out, or a share of them kept.
 
-Runs are what is drawn when a corpus is parted: connections of one run resemble each other, and the twins of a pair
-are the same but for the link, so either would give away in one part what another is to find out.
+Whole runs are drawn: connections of one run resemble each other, and the twins of a pair are equal but for the link, so
+either would leak from one part into another.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from probing.corpus.columns import Ints, dictionary, ports
 
 
 class Units(NamedTuple):
-    """What stays together: runs, and runs that share a pair as one."""
+    """The units of a split: single runs, and groups of runs that share a pair."""
 
-    of_row: Ints  # (rows,) which unit each row is part of
-    names: tuple[str, ...]  # the least of a unit's pairs, or its run
-    runs: tuple[tuple[str, ...], ...]  # of each unit
+    of_row: Ints  # (rows,) index of each row's unit
+    names: tuple[str, ...]  # name of each unit: the least of its pairs, or its run
+    runs: tuple[tuple[str, ...], ...]  # runs of each unit
 
 
 def units(labels: pa.Table) -> Units:
-    """Runs of a label table, twins together."""
+    """The units of a label table."""
     run, runs = dictionary(labels.column("run"))
     pair, pairs = dictionary(labels.column("pair"))
     paired = np.array([bool(name) for name in pairs], bool)[pair]
@@ -58,13 +58,13 @@ def units(labels: pa.Table) -> Units:
 
 
 def split(labels: pa.Table, shares: Mapping[str, float], seed: int) -> dict[str, NDArray[np.bool_]]:
-    """Which rows are in which part: {name: (rows,)}. Every row is in one; runs and twins are never torn apart.
+    """The rows of each part: {name: (rows,)}. Every row is in one part; runs and twins stay together.
 
-    Units of the same group, scenario and activity are shared out as evenly as whole ones allow. Raises ConfigError
+    Units of the same group, scenario and activity are distributed as evenly as possible. Raises ConfigError
     when shares are not positive or do not add up to 1.
     """
     if not shares or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-9:
-        raise ConfigError(f"shares {dict(shares)}: must be positive and add up to 1")
+        raise ConfigError(f"shares {dict(shares)} must be positive and add up to 1")
     found = units(labels)
     bounds = np.cumsum(list(shares.values()))[:-1]
     part = np.searchsorted(bounds, _places(labels, found, seed)[0], side="right")[found.of_row]
@@ -74,13 +74,13 @@ def split(labels: pa.Table, shares: Mapping[str, float], seed: int) -> dict[str,
 def thin(
     labels: pa.Table, share: float, seed: int, by: Literal["packets", "connections"] = "packets"
 ) -> list[str]:
-    """Runs that together have at least a share of the packets (or connections): whole runs, with their twins.
+    """The runs, with their twins, that together have at least a share of the packets (or connections).
 
-    Every combination of group, scenario and activity stays, even when that makes the share larger. Raises
+    Every combination of group, scenario and activity stays, even if that makes the share larger. Raises
     ConfigError when the share is not in (0, 1].
     """
     if not 0 < share <= 1:
-        raise ConfigError(f"share {share}: must be more than 0 and at most 1")
+        raise ConfigError(f"share {share} must be more than 0 and at most 1")
     found = units(labels)
     place, stratum = _places(labels, found, seed)
     weight = np.bincount(found.of_row, _weights(labels, by), minlength=len(found.names))
@@ -105,9 +105,9 @@ def _weights(labels: pa.Table, by: str) -> NDArray[np.float64]:
 
 
 def _places(labels: pa.Table, found: Units, seed: int) -> tuple[NDArray[np.float64], Ints]:
-    """A place in [0, 1) for each unit, evenly spread among those of a stratum; and the stratum of each.
+    """A place in [0, 1) for each unit, spread evenly over its stratum, and the stratum of each.
 
-    A stratum is the units with the same combinations of group, scenario and activity, background included.
+    A stratum is all units with the same combinations of group, scenario and activity, background included.
     """
     named = [dictionary(labels.column(name)) for name in ("group", "scenario", "activity")]
     rows = np.unique(np.stack((found.of_row, *(codes for codes, _ in named)), axis=1), axis=0)
@@ -126,5 +126,5 @@ def _places(labels: pa.Table, found: Units, seed: int) -> tuple[NDArray[np.float
 
 
 def _drawn(seed: int, name: str) -> float:
-    """A number in [0, 1) that follows from seed and name alone."""
+    """A number in [0, 1) that depends only on seed and name."""
     return (int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:8], "big") >> 11) / (1 << 53)

@@ -1,6 +1,6 @@
 """The link between the hosts of a run.
 
-Belongs here: what happens to a frame on its way. Does not: who sends it.
+Belongs here: what happens to a frame on its way. Does not: hosts and programs.
 
 link.py     the link in user space: memory, thread, log
 kernels.py  its loop

@@ -49,7 +49,7 @@ def has_room(s: State) -> bool:
 
 @kernel
 def target_of(s: State, start: int, origin: int) -> int:
-    """The port that a frame is addressed to, -1 when no other port has its address."""
+    """The port that a frame is addressed to; -1 when no other port has that address."""
     mac = np.uint64(big_endian(s.store, start, 6))
     for k in range(s.ports.size):
         if s.ports[k]["mac"] == mac and k != origin:
@@ -59,7 +59,7 @@ def target_of(s: State, start: int, origin: int) -> int:
 
 @kernel
 def record(s: State, origin: int, target: int, n: int, now: int) -> int:
-    """The number of a new record, of the n bytes at the end of the store, which has room for it."""
+    """The number of a new record for the n bytes at the end of the store, which must have room."""
     number, start = int(s.control[RECORDS]), s.control[USED]
     r = s.records[number]
     r["in_ts"], r["due"], r["out_ts"], r["start"], r["sent"], r["length"] = now, now, 0, start, start, n
@@ -71,7 +71,7 @@ def record(s: State, origin: int, target: int, n: int, now: int) -> int:
 
 @kernel
 def came_in(s: State, r: Any, g: Segment, now: int) -> int:
-    """The number of the flow that counts this record's frame from now on; -1 when there is no room for a flow."""
+    """The number of the flow that a record's frame belongs to and is counted in; -1 when there is no room for it."""
     number, d = flow_of(s, g, int(r["origin"]), int(r["target"]), now)
     if number < 0:
         return number
@@ -88,7 +88,7 @@ def came_in(s: State, r: Any, g: Segment, now: int) -> int:
 
 @kernel
 def dropped(r: Any, f: Any, verdict: int, data: bool) -> None:
-    """Count a frame that is not carried on. verdict: LOST, OVERFLOW or CUT. data: whether it occupies its sender."""
+    """Count a dropped frame. verdict: LOST, OVERFLOW or CUT. data: whether its sender has to send it again."""
     d = np.int64(r["direction"])
     r["verdict"] |= verdict
     if verdict == LOST:
@@ -103,7 +103,7 @@ def dropped(r: Any, f: Any, verdict: int, data: bool) -> None:
 
 @kernel
 def released(s: State, number: int, now: int) -> None:
-    """Count a frame that its host has got, and whether it came behind a later one of its direction."""
+    """Count a frame that was delivered to its host, and whether a later one of its direction overtook it."""
     r = s.records[number]
     r["out_ts"] = now
     if r["flow"] < 0:
@@ -124,7 +124,7 @@ def released(s: State, number: int, now: int) -> None:
 
 @kernel
 def settle(records: Rows, flows: Rows, store: Bytes) -> None:
-    """Count the frames that never came out, and of which nothing else is known, as lost; in place."""
+    """Count the frames that never came out, and have no other verdict, as lost; in place."""
     for k in range(records.size):
         r = records[k]
         if r["out_ts"] == 0 and r["flow"] >= 0 and r["verdict"] == 0:

@@ -4,7 +4,7 @@ Runs without the interpreter lock in a thread of its own, so neither the clients
 a frame. System calls go through the C library by name. All memory is given by the caller; nothing is allocated here.
 
 Every packet of a flow draws the same number of random numbers in the same order from a state that is seeded by the
-flow's name (which hosts, which server port, the how-manieth of its kind), not by time or by ports that are drawn: the
+flow's name (its hosts, its server port, its index among flows of the same kind), not by time or by drawn ports: the
 k-th packet of a direction meets the same fate whenever the setting is repeated.
 """
 
@@ -52,7 +52,7 @@ def _uniform(flow: Any, d: int) -> float:
 
 @kernel
 def _push(heap: NDArray[np.int64], n: int, due: int, record: int) -> None:
-    """Put an entry into a heap of n; equal times keep the order of their records."""
+    """Put an entry into a heap of n entries; equal times keep the order of their records."""
     k = n
     while k > 0:
         up = (k - 1) // 2
@@ -65,7 +65,7 @@ def _push(heap: NDArray[np.int64], n: int, due: int, record: int) -> None:
 
 @kernel
 def _pop(heap: NDArray[np.int64], n: int) -> int:
-    """Take the first of a heap of n; returns its record."""
+    """Take the first entry from a heap of n; returns its record."""
     first = heap[0, 1]
     due, record = heap[n - 1, 0], heap[n - 1, 1]
     n -= 1
@@ -89,7 +89,7 @@ def _pop(heap: NDArray[np.int64], n: int) -> int:
 
 @kernel
 def _wait_for_rate(s: State, port: int, d: int, size: int, now: int) -> int:
-    """When the last bit of a frame has left; -1 when the queue is full. d: 0 towards the server."""
+    """The time at which the last bit of a frame leaves; -1 when the queue is full. d: 0 towards the server."""
     p = s.ports[port]
     if p["rate"] <= 0.0:
         return now
@@ -107,7 +107,7 @@ def _wait_for_rate(s: State, port: int, d: int, size: int, now: int) -> int:
 
 @kernel
 def _schedule(s: State, waiting: int, record: int) -> int:
-    """Put a record on the heap; returns how many wait."""
+    """Put a record on the heap; returns the number of waiting frames."""
     if waiting >= s.heap.shape[0]:
         s.control[FAILED] = FULL_HEAP
         return waiting
@@ -117,7 +117,7 @@ def _schedule(s: State, waiting: int, record: int) -> int:
 
 @kernel
 def _copy(s: State, record: int, target: int) -> int:
-    """Another record of the same frame; returns its number, -1 when there is no room."""
+    """The number of another record of the same frame, -1 when there is no room."""
     n = int(s.control[RECORDS])
     if n >= s.records.size:
         s.control[FAILED] = FULL_RECORDS
@@ -133,7 +133,7 @@ def _copy(s: State, record: int, target: int) -> int:
 
 @kernel
 def _spread(s: State, number: int, target: int, waiting: int) -> int:
-    """Send a frame that is not of IP (ARP) to its port, or without one to all others, at once; how many frames wait."""
+    """Send a frame that is not IP (ARP) at once to its port, or to all others; returns the number of waiting frames."""
     origin, first = int(s.records[number]["origin"]), True
     for k in range(s.ports.size):
         if k != origin and target in (-1, k):
@@ -148,7 +148,7 @@ def _spread(s: State, number: int, target: int, waiting: int) -> int:
 
 @kernel
 def _corrupt(s: State, r: Any, bit: int) -> None:
-    """Send a copy of a record's frame with one bit turned over in its place; the store has room for it."""
+    """Replace a record's frame by a copy with one bit flipped; the store must have room for it."""
     n = np.int64(r["length"])
     r["sent"] = s.control[USED]
     s.control[USED] += n
@@ -160,7 +160,7 @@ def _corrupt(s: State, r: Any, bit: int) -> None:
 
 @kernel
 def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
-    """The fate of the n bytes just read from a port to the end of the store; returns how many frames wait."""
+    """Decide the fate of the n bytes that a port put at the end of the store; returns the number of waiting frames."""
     start = s.control[USED]
     target = target_of(s, start, origin)
     number = record(s, origin, max(target, 0), n, now)
@@ -193,7 +193,7 @@ def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
         if p["jitter"] > 0:
             delay = max(0, delay + int(p["jitter"] * s.laws[p["table"], int(u_delay * LAW)]))
         if u_reorder < p["reorder"]:
-            r["verdict"] |= EARLY  # as netem does: it does not wait, and overtakes those that do
+            r["verdict"] |= EARLY  # as in netem: it does not wait, and overtakes those that do
             delay = 0
     due = leaves + delay
     if p["keep_order"] and not r["verdict"] & EARLY:
@@ -218,7 +218,7 @@ def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
 
 @kernel
 def _release(s: State, base: int, waiting: int, spec: NDArray[np.int64], now: int) -> tuple[int, int]:
-    """Send what is due; returns how many wait and the time."""
+    """Send the frames that are due; returns the number of waiting frames, and the time."""
     while waiting > 0 and s.heap[0, 0] <= now:
         number = _pop(s.heap, waiting)
         waiting -= 1
@@ -234,7 +234,7 @@ def _release(s: State, base: int, waiting: int, spec: NDArray[np.int64], now: in
 
 @kernel
 def loop(s: State, base: int, polled: NDArray[np.int32], spec: NDArray[np.int64]) -> None:
-    """Carry frames until control[STOP] is set; then release what still waits, when it is due, and return.
+    """Carry frames until control[STOP] is set; then release the waiting frames when they are due, and return.
 
     base: address of the store. polled: (p, 2) struct pollfd. spec: (2,) struct timespec, scratch.
     Fields of control are set as the loop goes; it ends early with control[FAILED] when memory runs out.
@@ -259,7 +259,7 @@ def loop(s: State, base: int, polled: NDArray[np.int32], spec: NDArray[np.int64]
             if polled[k, 1] >> 16 == 0:
                 continue
             polled[k, 1] = POLLIN
-            for _ in range(16):  # then look whether something is due
+            for _ in range(16):  # then check whether a frame is due
                 if not has_room(s):
                     return
                 n = read_fd(s.fds[k], np.uint64(base + s.control[USED]), np.uint64(LARGEST))

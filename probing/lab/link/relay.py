@@ -1,4 +1,4 @@
-"""The loop of a link whose delay and faults are the kernel's: frames go through its queues and are recognised behind.
+"""The loop of a link whose delay and faults are the kernel's: frames pass its queues and are recognised afterwards.
 
 The same memory, account and log as the link's own loop (kernels.py), so captures and labels are made in the same way.
 """
@@ -35,14 +35,14 @@ from probing.lab.link.tables import (
 
 
 class Lines(NamedTuple):
-    """Queues of the kernel: one towards the servers and one towards the client, for each client's port."""
+    """The kernel's queues: for each client's port one towards the servers and one towards the client."""
 
-    into: NDArray[np.int32]  # (p, 2) sockets that frames are put in by; -1: the port is a server's
-    out: NDArray[np.int32]  # (p, 2) where they come out
-    heads: NDArray[np.int32]  # (power of two,) last record of a frame's hash, -1: none
-    following: NDArray[np.int32]  # (r,) the one before
-    patience: int  # ns without a frame after which the queues are empty
-    longest: int  # ns that a frame may be in a queue
+    into: NDArray[np.int32]  # (p, 2) sockets that put frames into the queues; -1: the port is a server's
+    out: NDArray[np.int32]  # (p, 2) devices from which frames come out
+    heads: NDArray[np.int32]  # (power of two,) last record of a frame's hash; -1: none
+    following: NDArray[np.int32]  # (r,) record before it with the same hash; -1: none
+    patience: int  # ns without a frame after which the queues must be empty
+    longest: int  # most ns that a frame stays in a queue
 
 
 @kernel
@@ -55,7 +55,7 @@ def _hash(data: Bytes, start: int, n: int) -> np.uint64:
 
 @kernel
 def _differ(data: Bytes, a: int, b: int, n: int) -> int:
-    """Bits in which two frames differ; 2 stands for more, too."""
+    """The number of bits in which two frames differ; 2 also stands for more."""
     bits = 0
     for k in range(n):
         x = big_endian(data, a + k, 1) ^ big_endian(data, b + k, 1)
@@ -69,18 +69,18 @@ def _differ(data: Bytes, a: int, b: int, n: int) -> int:
 
 @kernel
 def _way(s: State, origin: int, target: int) -> tuple[int, int]:
-    """The queue between two ports: whose, and its direction, 0 towards the servers."""
+    """The queue between two ports: the client's port, and the direction, 0 towards the servers."""
     return (origin, 0) if s.ports[origin]["client"] else (target, 1)
 
 
 @kernel
 def enter(s: State, lines: Lines, base: int, origin: int, n: int, now: int) -> None:
-    """A frame came from a host: into the queue of the client that it is from, or to."""
+    """Put a frame that came from a host into the queue of its client."""
     start = s.control[USED]
     target = target_of(s, start, origin)
     g = parse(s.store, start, n)
     if target < 0 or g.transport == 0:
-        return  # hosts know each other; nothing else is carried
+        return  # hosts have permanent neighbours; nothing but IP is carried
     number = record(s, origin, target, n, now)
     r = s.records[number]
     if came_in(s, r, g, now) < 0:
@@ -90,11 +90,9 @@ def enter(s: State, lines: Lines, base: int, origin: int, n: int, now: int) -> N
         dropped(r, f, CUT, occupies(g))
         return
     access, up = _way(s, origin, target)
-    r["due"] = now + s.ports[access]["delay"]  # where netem adds to that, it does not say so
+    r["due"] = now + s.ports[access]["delay"]  # what netem adds to it is not known
     if write_fd(lines.into[access, up], np.uint64(base + start), np.uint64(n)) != n:
-        dropped(
-            r, f, OVERFLOW, occupies(g)
-        )  # ENOBUFS: no room; of what netem drops by chance it says nothing
+        dropped(r, f, OVERFLOW, occupies(g))  # ENOBUFS: the queue is full; random drops are not reported
         return
     slot = np.int64(_hash(s.store, start, n) & np.uint64(lines.heads.size - 1))
     lines.following[number] = lines.heads[slot]
@@ -103,7 +101,7 @@ def enter(s: State, lines: Lines, base: int, origin: int, n: int, now: int) -> N
 
 @kernel
 def _same(s: State, lines: Lines, start: int, n: int) -> tuple[int, int]:
-    """Records of a frame that came out as it went in: (the earliest that is not out yet, one that is), -1: none."""
+    """Records of an undamaged frame that came out: (the earliest not yet out, one that is out already); -1: none."""
     waiting, out = -1, -1
     k = int(lines.heads[np.int64(_hash(s.store, start, n) & np.uint64(lines.heads.size - 1))])
     while k >= 0:  # latest first
@@ -119,7 +117,7 @@ def _same(s: State, lines: Lines, start: int, n: int) -> tuple[int, int]:
 
 @kernel
 def _damaged(s: State, start: int, n: int, access: int, up: int, since: int) -> tuple[int, int]:
-    """The same of a frame that differs in one bit from what went into this queue, not before ``since``."""
+    """The same for a frame that differs in one bit from one that entered this queue, not before ``since``."""
     waiting, out = -1, -1
     for k in range(s.control[RECORDS] - 1, -1, -1):
         r = s.records[k]
@@ -137,7 +135,7 @@ def _damaged(s: State, start: int, n: int, access: int, up: int, since: int) -> 
 
 @kernel
 def leave(s: State, lines: Lines, base: int, access: int, up: int, n: int, now: int) -> None:
-    """A frame came out of a queue: to its host."""
+    """Deliver a frame that came out of a queue to its host."""
     start = s.control[USED]
     found, out = _same(s, lines, start, n)
     damage = 0
@@ -145,14 +143,14 @@ def leave(s: State, lines: Lines, base: int, access: int, up: int, n: int, now: 
         damage = CORRUPT
         found, out = _damaged(s, start, n, access, up, now - lines.longest)
         if found < 0 and out < 0:
-            return  # the kernel's own
+            return  # made by the kernel itself
     if found < 0:
         whole = s.records[out]
         found = record(s, whole["origin"], whole["target"], n, now)
         r = s.records[found]
         r["verdict"], r["flow"], r["direction"] = COPY | damage, whole["flow"], whole["direction"]
         s.flows[r["flow"]]["duplicated"][np.int64(r["direction"])] += 1
-    elif damage:  # kept behind the whole one
+    elif damage:  # stored after the undamaged one
         r = s.records[found]
         r["verdict"], r["sent"] = CORRUPT, start
         s.control[USED] += n
@@ -166,9 +164,9 @@ def leave(s: State, lines: Lines, base: int, access: int, up: int, n: int, now: 
 
 @kernel
 def relay(s: State, lines: Lines, base: int, polled: NDArray[np.int32], spec: NDArray[np.int64]) -> None:
-    """Carry frames until control[STOP] is set and no queue has given anything for as long as it may take.
+    """Carry frames until control[STOP] is set and the queues have been silent for lines.patience.
 
-    polled: (3 p, 2): the hosts' ports, then the queues' ends, towards the servers and towards the clients.
+    polled: (3 p, 2) struct pollfd: the hosts' ports, then the ends of the queues towards servers and towards clients.
     """
     ports = s.fds.size
     for k in range(ports):

@@ -92,7 +92,7 @@ def test_a_corpus_is_made_whole_and_not_made_twice(tmp_path: Path) -> None:
     before = (tmp_path / "c.manifest.json").read_bytes()
     again = run(corpus, "--out", tmp_path)
     assert again.returncode == 0
-    assert "made already" in again.stderr
+    assert "exists already" in again.stderr
     assert (tmp_path / "c.manifest.json").read_bytes() == before
 
 
@@ -124,7 +124,7 @@ def test_a_campaign_stopped_halfway_goes_on_and_leaves_nothing_behind(
     }
     assert 3 <= len(done) < RUNS
     if number != signal.SIGKILL:
-        assert f"{len(done)} of {RUNS} runs are done; the same command goes on" in said
+        assert f"{len(done)} of {RUNS} runs are done; the same command continues" in said
     end = time.monotonic() + 5  # the kernel takes private machines down when their first process is gone
     while processes(mark) and time.monotonic() < end:
         time.sleep(0.05)
@@ -175,7 +175,7 @@ def test_failed_runs_are_told_and_the_others_kept(tmp_path: Path) -> None:
     done = run(corpus, "--out", tmp_path)
     assert done.returncode == 1
     assert "1 of 2 runs failed" in done.stderr
-    assert "not over after 0.01 s (limit_s)" in done.stderr
+    assert "not finished after 0.01 s (limit_s)" in done.stderr
     assert not (tmp_path / "c.pcap.zst").exists()
     assert len([p for p in tmp_path.glob("c.runs/*/run.json") if p.parent.suffix != ".part"]) == 1
 

@@ -72,11 +72,11 @@ def test_a_folder_of_several_corpora_does_not_say_which(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"format": 2}, "format 2 is none of 1"),
-        ({"captures": {}}, "captures: there are none"),
-        ({"captures": {"client": {"file": "../made.pcap.zst"}}}, "names no file beside the manifest"),
+        ({"format": 2}, "format 2 is not one of 1"),
+        ({"captures": {}}, "captures: must name at least one"),
+        ({"captures": {"client": {"file": "../made.pcap.zst"}}}, "does not name a file beside the manifest"),
         ({"connections": 7}, "1 rows, but 7 connections in the manifest"),
-        ({"connections": None}, "connections: None is no number"),
+        ({"connections": None}, "connections: None is not a number"),
     ],
 )
 def test_a_wrong_manifest_is_refused(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
