@@ -231,7 +231,8 @@ def test_captures_of_the_same_time_with_other_labels_are_said(tmp_path: Path) ->
     )
     reasons = [p.reason for p in import_folder(tmp_path).problems if "overlaps" in p.reason]
     assert reasons == [
-        f"its time overlaps that of dump-090-sshd-server-sc1-{TIME}-1.pcap, which has other labels: use --per connection"
+        f"its time overlaps that of dump-090-sshd-server-sc1-{TIME}-1.pcap, which has other labels: "
+        "use --per connection"
     ]
     other.unlink()
     assert not any("overlaps" in p.reason for p in import_folder(tmp_path).problems)

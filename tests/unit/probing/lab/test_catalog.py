@@ -163,7 +163,7 @@ BEHIND = {"scenario": "dns", "server": "dnsmasq", "client": "dig", "activity": "
         ({"background": [BEHIND | {"client": "curl"}]}, r"background.0: curl cannot do dns lookup at dnsmasq"),
         ({"background": [BEHIND, BEHIND | {"parameters": {"x": 1}}]}, r"background.1: parameters: x: Extra inputs"),
         ({"background": [BEHIND | {"users": 64}] * 4}, r"257 client and 2 server hosts; at most 240 and 9"),
-        ({"activity": "get", "parameters": {"termination": "none"}}, r"parameters.termination none: get can end by fin"),
+        ({"activity": "get", "parameters": {"termination": "none"}}, r"parameters.termination none: get can end by"),
         ({"load": {"quota_pct": 0.1}}, r"quota_pct 0.1 must be 0 \(no limit\) or at least 0.2"),
     ],
 )  # fmt: skip
