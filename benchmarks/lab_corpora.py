@@ -1,6 +1,8 @@
 """What the lab's corpora came to, from their manifests.
 
 python -m benchmarks.lab_corpora out/small.manifest.json … --json docs/figures/lab_corpora.json
+
+Corpora that the file has already stay in it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     given = parser.parse_args()
     found: dict[str, dict[str, Any]] = {}
+    if given.json.exists():
+        found = json.loads(given.json.read_text())["corpora"]
     for path in given.manifests:
         manifest = json.loads(path.read_text())
         packets = next(iter(manifest["captures"].values()))["packets"]

@@ -126,3 +126,30 @@ def corpora(document: dict[str, Any]) -> str:
             cells += [f"{sum(row[what] for row in rows):,}" for what in ("connections", "packets")]
         lines.append(f"| {scenario} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def small(document: dict[str, Any]) -> str:
+    """The table of bench_small."""
+    rows = document["rows"]
+    alarms, connections = (
+        [sum(row[name] for row in rows if row["attack"] == attack) for attack in (0, 1)]
+        for name in ("alarms", "connections")
+    )
+    activities = ", ".join(f"{n:,} of {name}" for name, n in document["alarms"].items()) or "none"
+    lines = [
+        f"Of {connections[0]:,} benign connections {alarms[0]:,} alarm ({alarms[0] / connections[0]:.1%}), of "
+        f"{connections[1]:,} that are part of an attack {alarms[1]:,} ({alarms[1] / connections[1]:.1%}); threshold "
+        f"{document['threshold']:.3f}. Alarms by activity: {activities}. The area under the ROC curve is "
+        f"{document['area']:.2f}, where 0.5 is chance "
+        f"(`python -m benchmarks.bench_small`, commit {document['commit']}).",
+        "",
+        "| traffic | connections | alarms | median score | greatest |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        kind = "attack" if row["attack"] else "benign"
+        lines.append(
+            f"| {kind}: {row['name']} | {row['connections']:,} | {row['alarms']:,} | {row['median']:.3f} | "
+            f"{row['greatest']:.3f} |"
+        )
+    return "\n".join(lines)

@@ -200,6 +200,7 @@ TABLES = {
     "bench_link.json": ("lab-measured.md", "link", lab_tables.link),
     "bench_vantage.json": ("lab-measured.md", "vantage", lab_tables.vantage),
     "bench_repeat.json": ("lab-measured.md", "repeat", lab_tables.repeat),
+    "bench_small.json": ("lab.md", "small", lab_tables.small),
     "lab_corpora.json": ("lab-measured.md", "corpora", lab_tables.corpora),
 }
 

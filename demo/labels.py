@@ -134,7 +134,7 @@ def spans(folder: Path) -> list[Span]:
 
 def labels_of(connection: Connection, span: Span) -> dict[str, str | int]:
     """The label columns of a connection opened during `span`."""
-    if span.activity == "port_scan":
+    if span.activity == "port-scan":
         return {
             "task": "scan",
             "activity": span.activity,

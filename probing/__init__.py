@@ -2,7 +2,7 @@
 
 Belongs here: what a sensor does not need. Does not: anything that scores packets.
 
-lab/       real servers and clients in private machines, over a link whose faults are set
+lab/       real servers and clients in private machines, over a link with configured faults
 imports/   label files for DetGen's and CICIDS-2017's captures
 corpus/    labelled traffic as tables
 """

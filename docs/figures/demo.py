@@ -30,9 +30,9 @@ def main() -> None:
     threshold = np.nanmax(np.asarray(table["threshold"]))
     figure, axes = plt.subplots(figsize=(8.6, 3.4), layout="constrained")
     groups = (
-        (~np.isin(activity, ("port_scan", "password_guessing")), "benign", "#8a94a6", 10),
-        (activity == "port_scan", "port scan", "#d1362f", 10),
-        (activity == "password_guessing", "password guessing", "#e8930c", 22),
+        (~np.isin(activity, ("port-scan", "password-guessing")), "benign", "#8a94a6", 10),
+        (activity == "port-scan", "port scan", "#d1362f", 10),
+        (activity == "password-guessing", "password guessing", "#e8930c", 22),
     )
     for rows, name, colour, size in groups:
         axes.scatter(

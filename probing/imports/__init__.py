@@ -2,8 +2,8 @@
 
 Belongs here: one file a data set. Does not: the lab's own labels.
 
-detgen.py            DetGen's captures; detgen_scenarios.py what their names mean
+detgen.py            DetGen's captures; detgen_scenarios.py: the meaning of their names
 cicids.py            CICIDS-2017
-label_files.py       what both write
+label_files.py       the label file that both write
 cli.py               the commands
 """

@@ -1,11 +1,11 @@
-"""The attacks of CIC-IDS2017 as label rows: who attacked whom, when.
+"""The attacks of CIC-IDS2017 as label rows: who attacked whom, and when.
 
-Two accounts of when, which differ by up to an hour:
+There are two accounts of the times, which differ by up to an hour:
 
 *published*: the Canadian Institute for Cybersecurity's page (https://www.unb.ca/cic/datasets/ids-2017.html; read in
 copies of it). Whole minutes of local time, which in July 2017 was Atlantic Daylight Time, three hours
 behind UTC; that follows from Thursday's SQL injection, of which an excerpt has the epoch times of 10:40–10:42 there.
-The last minute of a window is meant whole: some begin and end in the same one.
+The last minute of a window counts in full: some begin and end in the same one.
 
 *corrected*: what Liu, Engelen, Lynar, Essam and Joosen found in the captures (Error Prevalence in NIDS Datasets, IEEE
 CNS 2022; github.com/GintsEngelen/CNS2022_Code, Labelling/CICIDS2017_labelling_fixed_CICFlowMeter.ipynb), in ns of UTC.
@@ -24,9 +24,9 @@ from typing import Any, Literal, NamedTuple
 Windows = Literal["published", "corrected"]
 
 ADT = timezone(timedelta(hours=-3), "ADT")
-KALI = "205.174.165.73"
-NAT = "172.16.0.1"  # the firewall's address inside; whom it lets in from outside is seen as this
-NAT_MISPRINT = "172.16.0.11"  # so the page has it for Heartbleed, in one of two lines
+KALI = "205.174.165.73"  # address of the attackers' machine
+NAT = "172.16.0.1"  # inner address of the firewall, which hides the addresses of clients outside
+NAT_MISPRINT = "172.16.0.11"  # address on the page for Heartbleed, in one of two lines
 WEB, UBUNTU12, VISTA, MAC = "192.168.10.50", "192.168.10.51", "192.168.10.8", "192.168.10.25"
 BOTS = ("192.168.10.15", "192.168.10.9", "192.168.10.14", "192.168.10.5", VISTA)
 # "all other clients", as the corrected account has them: without the domain controller, with which Vista talks anyway
@@ -37,21 +37,23 @@ OTHERS = (
 OUTSIDE = (NAT, KALI)
 TUESDAY, WEDNESDAY, THURSDAY, FRIDAY = 4, 5, 6, 7  # of July 2017
 DAYS = {3: "monday", TUESDAY: "tuesday", WEDNESDAY: "wednesday", THURSDAY: "thursday", FRIDAY: "friday"}
-WORKING_HOURS = "08:00-18:00"  # captures begin shortly before 9:00 and end shortly after 17:00
+WORKING_HOURS = (
+    "08:00-18:00"  # window of benign traffic: captures begin shortly before 9:00 and end shortly after 17:00
+)
 
 
 class Attack(NamedTuple):
-    """One attack. Addresses of the side that opens connections first; windows are of its day, local time."""
+    """One attack. Originators open the connections; windows are in the local time of its day."""
 
     day: int
     activity: str
     kind: str
     task: str
-    client: str | None  # program
+    client: str | None  # program of the attacker
     originators: tuple[str, ...]
     responders: tuple[str, ...]
     port: int | None
-    published: str  # HH:MM-HH:MM …; nothing: the page does not have it
+    published: str  # HH:MM-HH:MM …; empty: not on the page
     corrected: tuple[tuple[int, int], ...] = ()
 
 
@@ -79,7 +81,7 @@ ATTACKS: tuple[Attack, ...] = (
     _web(THURSDAY, "web-xss", "xss", None, "10:15-10:35", (1499346935283859000, 1499348121341704000)),
     _web(THURSDAY, "web-sql-injection", "sql-injection", None, "10:40-10:42",
          (1499348127852814000, 1499348575320284000), task="sql"),
-    # victims of infiltration and bots open connections to Kali themselves, past the NAT
+    # victims of infiltration and bots open connections to Kali by themselves, past the NAT
     Attack(THURSDAY, "infiltration-dropbox", "infiltration", "infiltration", "metasploit", (VISTA,), OUTSIDE[::-1],
            None, "14:19-14:19 14:20-14:21 14:33-14:35 15:04-15:45", ((1499361542547210000, 1499366769364731000),)),
     Attack(THURSDAY, "infiltration-cool-disk", "infiltration", "infiltration", "metasploit", (MAC,), OUTSIDE[::-1],
@@ -90,7 +92,7 @@ ATTACKS: tuple[Attack, ...] = (
            ((1499360431706755000, 1499360445728887000),)),
     Attack(FRIDAY, "botnet-ares", "c2", "c2", "ares", BOTS, OUTSIDE[::-1], None, "10:02-11:02",
            ((1499432653990571000, 1499436122903736000),)),
-    Attack(FRIDAY, "botnet-ares-attempts", "c2", "c2", "ares", BOTS, OUTSIDE[::-1], None, "",  # nobody answers any more
+    Attack(FRIDAY, "botnet-ares-attempts", "c2", "c2", "ares", BOTS, OUTSIDE[::-1], None, "",  # unanswered
            ((1499436180000000000, 1499457684606663000),)),
     Attack(FRIDAY, "port-scan", "scan", "scan", "nmap", OUTSIDE, (WEB,), None,
            "13:55-13:57 13:58-14:00 14:01-14:04 14:05-14:07 14:08-14:10 14:11-14:13 14:14-14:16 14:17-14:19 "
@@ -105,9 +107,9 @@ ATTACKS: tuple[Attack, ...] = (
 
 
 def label_rows(windows: Windows = "published", benign: bool = False) -> list[dict[str, Any]]:
-    """Rows for `--labels`, in order of their start.
+    """The rows for `--labels`, in order of their start.
 
-    benign: with a row a day that means everything else, of which it says that it is no attack.
+    benign: adds a row for each day that labels everything else as no attack.
     """
     rows = [row for attack in ATTACKS for row in _rows(attack, windows)]
     if benign:
@@ -116,7 +118,7 @@ def label_rows(windows: Windows = "published", benign: bool = False) -> list[dic
 
 
 def _rows(attack: Attack, windows: Windows) -> Iterator[dict[str, Any]]:
-    """Every pair of addresses, in every window."""
+    """The rows of an attack: every pair of addresses in every window."""
     times = attack.corrected if windows == "corrected" else local_windows(attack.day, attack.published)
     for start, end in times:
         for src in attack.originators:
@@ -130,14 +132,14 @@ def _rows(attack: Attack, windows: Windows) -> Iterator[dict[str, Any]]:
 
 
 def _rest(day: int) -> dict[str, Any]:
-    """A row for what is no attack; all others begin later, so that they are preferred."""
+    """The row for all other traffic of a day; rows of attacks begin later and so take precedence."""
     ((start, end),) = local_windows(day, WORKING_HOURS)
     return {"start": start, "end": end, "scenario": "cicids2017", "attack": 0, "attack_kind": "none",
             "group": DAYS[day]}  # fmt: skip
 
 
 def local_windows(day: int, windows: str) -> tuple[tuple[int, int], ...]:
-    """Windows of a day of July 2017, as first and last ns since the epoch; HH:MM-HH:MM …, the last minute whole."""
+    """Windows (HH:MM-HH:MM …) of a day of July 2017 as first and last ns since the epoch, the last minute included."""
     return tuple(
         (_ns(day, a), _ns(day, b) + 60_000_000_000 - 1) for a, b in (w.split("-") for w in windows.split())
     )

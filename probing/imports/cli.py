@@ -1,4 +1,4 @@
-"""`wiresonde lab import`: label files of other people's corpora."""
+"""`wiresonde lab import`: commands that write label files for other people's corpora."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTPUT = click.option(
 
 @click.group("import")
 def import_labels() -> None:
-    """Label files for captures of other laboratories."""
+    """Write label files for captures that others made."""
 
 
 @import_labels.command("detgen")
@@ -29,12 +29,12 @@ def import_labels() -> None:
 @OUTPUT
 @click.option(
     "--per", type=click.Choice(["capture", "connection"]), default="capture", show_default=True,
-    help="A row for each capture, meaning all packets of its time, or for each connection in it.",
+    help="One row for each capture, which labels all packets of its time, or one for each connection.",
 )  # fmt: skip
 def import_detgen(folder: Path, output: Path, per: Per) -> None:
     """Label the captures of DetGen below FOLDER, from their names and the label files there.
 
-    What cannot be made use of is said on stderr, a line each.
+    Files that cannot be used are reported on stderr, one a line.
     """
     from probing.imports.detgen import MEASURED, import_folder
     from probing.imports.label_files import label_table, write_labels
@@ -43,7 +43,7 @@ def import_detgen(folder: Path, output: Path, per: Per) -> None:
     for file, reason in found.problems:
         click.echo(f"{file}: {reason}", err=True)
     if not found.rows:
-        raise InputError(f"{folder}: no capture could be labelled")
+        raise InputError(f"{folder}: no capture could be labelled; the lines above say why")
     write_labels(label_table(found.rows, MEASURED), output)
     click.echo(f"{output}: {len(found.rows):,} rows for {found.captures:,} captures", err=True)
 
@@ -52,11 +52,11 @@ def import_detgen(folder: Path, output: Path, per: Per) -> None:
 @OUTPUT
 @click.option(
     "--windows", type=click.Choice(["published", "corrected"]), default="published", show_default=True,
-    help="When attacks took place: as the dataset's page says, or as Liu et al. (2022) found in the captures.",
+    help="Times of the attacks: those on the dataset's page, or those that Liu et al. (2022) found in the captures.",
 )  # fmt: skip
-@click.option("--benign", is_flag=True, help="Also a row a day for all other traffic: attack 0.")
+@click.option("--benign", is_flag=True, help="Add a row for all other traffic of each day, with attack 0.")
 def import_cicids2017(output: Path, windows: Windows, benign: bool) -> None:
-    """Write who attacked whom and when in CIC-IDS2017. Needs no capture."""
+    """Write the attacks of CIC-IDS2017: who attacked whom, and when. Needs no capture."""
     from probing.imports.cicids import label_rows
     from probing.imports.label_files import label_table, write_labels
 

@@ -1,8 +1,8 @@
 """Label files for captures that were made with DetGen.
 
 DetGen labels runs, not connections: a row of ``data/DIRECTORY-CAPTURETIME-labels.csv`` for each repetition of a
-capture script, and a capture ``dump-NAME-CAPTURETIME-scSCENARIO-REPNUM.pcap`` for each container. What is said here of
-its scripts was read in github.com/detlearsom/DetGen (v1.0.0 and a3e3944) and github.com/glo-fi/DetGen (a021a67); its
+capture script, and a capture ``dump-NAME-CAPTURETIME-scSCENARIO-REPNUM.pcap`` for each container. Everything about its
+scripts here was read in github.com/detlearsom/DetGen (v1.0.0 and a3e3944) and github.com/glo-fi/DetGen (a021a67); its
 names and columns vary between them, and only some scripts write label files at all.
 """
 
@@ -39,7 +39,7 @@ HEADER = (
     "REPNUM;Directory;Filename-length;File-length;Username-length;Password-length;load;mean latency;latency variance;"
     "mean loss;mean corruption;Scenario;Activity Number;Activity description"
 )
-# column -> (our name, greatest value); "latency variance" is what netem was given as jitter, in ms
+# column -> (our name, type, greatest value); "latency variance" is the jitter that netem was given, in ms
 NUMBERS: dict[str, tuple[str, type[int] | type[float], float]] = {
     "filename-length": ("filename_bytes", int, math.inf),
     "file-length": ("content_bytes", int, math.inf),
@@ -65,16 +65,16 @@ _ENDINGS = re.compile(r".+\.(?:pcap|pcapng|cap)(?:\.(?:gz|xz|zst))?", re.IGNOREC
 
 
 class Name(NamedTuple):
-    """What the name of a capture says."""
+    """The parts of a capture's name."""
 
     host: str  # 090-sshd-server
-    time: str  # CAPTURETIME, the same in all repetitions of a script's run
+    time: str  # CAPTURETIME, shared by all repetitions of a script's run
     scenario: int | None
     repetition: int | None
 
 
 class Problem(NamedTuple):
-    """What could not be made use of."""
+    """A file, or part of it, that cannot be used, and the reason."""
 
     file: Path
     reason: str
@@ -82,7 +82,7 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A row of a label file. ``values``: by our names, without those that are empty."""
+    """A row of a label file. ``values``: by our names, without empty ones."""
 
     file: Path
     directory: str
@@ -93,7 +93,7 @@ class Run:
 
 @dataclass
 class Imported:
-    """Label rows of captures; ``captures``: how many have any."""
+    """The label rows of captures. ``captures``: number of captures that have any."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     captures: int = 0
@@ -101,10 +101,10 @@ class Imported:
 
 
 def import_folder(folder: Path, per: Per = "capture") -> Imported:
-    """Label rows of all captures below a folder, in order of their first packets.
+    """The label rows of all captures below a folder, in order of their first packets.
 
-    per: a row for each capture, which means all packets of its time; or one for each connection in it. Raises
-    InputError when there is no capture; what else is wrong is a Problem.
+    per: one row for each capture, which labels all packets of its time, or one for each connection. Raises InputError
+    when there is no capture; anything else that is wrong becomes a Problem.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -138,11 +138,11 @@ def import_folder(folder: Path, per: Per = "capture") -> Imported:
 
 
 def parse_name(name: str) -> Name | None:
-    """What a capture's name says; None when it has no capture time and so is none of DetGen's.
+    """The parts of a capture's name; None when it has no capture time and so is not DetGen's.
 
-    The scenario stands behind the time, before it, or nowhere; ``dump-`` may stand twice, where the container image
-    and its caller both put it there. With SCENARIO unset the image's arguments move up: then the repetition stands
-    behind ``sc`` and nothing in its own place.
+    The scenario follows the time, precedes it, or is missing; ``dump-`` may occur twice, when both the container image
+    and its caller add it. With SCENARIO unset the image's arguments move up: then the repetition follows ``sc`` and
+    its own place is empty.
     """
     found = _CAPTURE.fullmatch(name)
     if found is None:
@@ -166,7 +166,7 @@ def _same_time(text: str) -> str:
 
 
 def read_label_file(path: Path, problems: list[Problem]) -> list[Run]:
-    """Rows of a label file; what is wrong with it is added to problems."""
+    """The rows of a label file; anything wrong with it is added to problems."""
     name = _LABELS.fullmatch(path.name)
     if name is None:
         problems.append(Problem(path, "no capture time in its name"))
@@ -181,17 +181,17 @@ def read_label_file(path: Path, problems: list[Problem]) -> list[Run]:
     runs: list[Run] = []
     odd: Counter[str] = Counter()
     for number, line in enumerate(lines, 1):
-        if line[0].strip().lower() == "repnum":  # also amid rows, when two runs began in the same second
+        if line[0].strip().lower() == "repnum":  # also between rows, when two runs began in the same second
             columns = _columns(line)
             continue
         if len(line) < len(columns):
-            odd[f"row {number} has {len(line)} of {len(columns)} columns: left out"] += 1
+            odd[f"row {number} has {len(line)} of {len(columns)} columns: skipped"] += 1
             continue
-        last = len(columns) - 1  # a description may contain what separates columns
+        last = len(columns) - 1  # a description may contain the separator of columns
         row = dict(zip(columns, [*(text.strip() for text in line[:last]), ";".join(line[last:]).strip()]))
         repetition = row.get("repnum", "")
         if not repetition.isdecimal():
-            odd[f"row {number}: REPNUM {repetition!r} is no number: left out"] += 1
+            odd[f"row {number}: REPNUM {repetition!r} is not a number: skipped"] += 1
             continue
         directory = row.get("directory") or name["directory"]
         runs.append(Run(path, directory, _same_time(name["time"]), int(repetition), _values(row, odd)))
@@ -204,7 +204,7 @@ def _columns(header: Sequence[str]) -> list[str]:
 
 
 def _values(row: Mapping[str, str], odd: Counter[str]) -> dict[str, Any]:
-    """A row by our names."""
+    """The values of a row, by our names."""
     values: dict[str, Any] = {}
     for column, (name, kind, top) in NUMBERS.items():
         text = row.get(column, "").replace(",", ".")  # bc and uptime may follow a locale
@@ -213,17 +213,17 @@ def _values(row: Mapping[str, str], odd: Counter[str]) -> dict[str, Any]:
         try:
             value = kind(text)
         except ValueError:
-            # uptime's ninth word depends on how long the machine is up: an average over 1 or 5 minutes, or no number
-            odd[f"{column} {text!r} is no number: left empty"] += 1
+            # uptime's ninth word depends on the uptime: an average over 1 or 5 minutes, or not a number
+            odd[f"{column} {text!r} is not a number: left empty"] += 1
             continue
         if not 0 <= value <= top or math.isinf(value):
-            odd[f"{column} {text} is not from 0 to {top:g}: left empty"] += 1
+            odd[f"{column} {text} is not between 0 and {top:g}: left empty"] += 1
             continue
         values[name] = value
     if description := row.get("activity description"):
         values["description"] = description
     if "delay_ms" in values:
-        values["distribution"] = "pareto"  # as container_tc.sh has it, whatever papers say
+        values["distribution"] = "pareto"  # according to container_tc.sh, unlike papers
     return values
 
 
@@ -231,16 +231,16 @@ def _values(row: Mapping[str, str], odd: Counter[str]) -> dict[str, Any]:
 
 
 def _labels(path: Path, runs: Sequence[Run], problems: list[Problem]) -> dict[str, Any] | None:
-    """Labels of a capture, as far as its name and a label file say; None when it is none of DetGen's."""
+    """The labels of a capture, from its name and a label file; None when it is not DetGen's."""
     name = parse_name(path.name)
     if name is None:
-        problems.append(Problem(path, "no capture time in its name: none of DetGen's"))
+        problems.append(Problem(path, "no capture time in its name: not made by DetGen"))
         return None
     run = _run_of(path, name, runs, problems)
     inside = next((part for part in reversed(path.parts[:-1]) if part.lower().startswith("capture-")), "")
     known = scenario_of((run.directory if run else "") or inside, name.host)
     if known is None:
-        problems.append(Problem(path, f"scenario {name.host!r} is not known: labelled by its name only"))
+        problems.append(Problem(path, f"scenario {name.host!r} is unknown: labelled by its name only"))
         known = Scenario(name.host.lower(), None, attack_kind=None)
     values = dict(run.values) if run else {}
     activity = values.pop("activity_number", name.scenario)
@@ -257,7 +257,7 @@ def _labels(path: Path, runs: Sequence[Run], problems: list[Problem]) -> dict[st
 
 
 def _run_of(path: Path, name: Name, runs: Sequence[Run], problems: list[Problem]) -> Run | None:
-    """The row of a label file that is a capture's."""
+    """The row of a label file that belongs to a capture; None when there is none."""
     same = [run for run in runs if run.time == name.time]
     if not same:
         problems.append(Problem(path, "no label file has its capture time: labelled by its name only"))
@@ -266,7 +266,7 @@ def _run_of(path: Path, name: Name, runs: Sequence[Run], problems: list[Problem]
     known = scenario_of("", name.host)
     alike = [run for run in beside if known is not None and scenario_of(run.directory, "") == known]
     rows = alike or [run for run in beside if not run.directory] or beside
-    if name.repetition is None:  # each repetition writes the same file anew: what is left is the last
+    if name.repetition is None:  # each repetition overwrites the same file, so the last one is left
         rows = [run for run in rows if run.repetition == max(r.repetition for r in rows)]
     else:
         rows = [run for run in rows if run.repetition == name.repetition]
@@ -275,8 +275,8 @@ def _run_of(path: Path, name: Name, runs: Sequence[Run], problems: list[Problem]
                                       "its name only"))  # fmt: skip
         return None
     if len({(run.directory, str(sorted(run.values.items()))) for run in rows}) > 1:
-        problems.append(Problem(path, f"{len(rows)} rows of label files are its own, and they differ: the first is "
-                                      "taken"))  # fmt: skip
+        problems.append(Problem(path, f"{len(rows)} rows of label files fit, and they differ: the first is "
+                                      "used"))  # fmt: skip
     return rows[0]
 
 
@@ -284,7 +284,7 @@ def _run_of(path: Path, name: Name, runs: Sequence[Run], problems: list[Problem]
 
 
 def _times(path: Path, problems: list[Problem]) -> Iterator[dict[str, Any]]:
-    """A row that means everything between a capture's first and last packet; none without packets."""
+    """One row for all packets between a capture's first and last; none without packets."""
     first, last = None, None
     try:
         for block in frames([path], 4096):
@@ -297,11 +297,11 @@ def _times(path: Path, problems: list[Problem]) -> Iterator[dict[str, Any]]:
     if first is not None:
         yield {"start": first, "end": last}
     else:
-        problems.append(Problem(path, "no packets: no row"))
+        problems.append(Problem(path, "no packets, so no row"))
 
 
 def _connections(path: Path, problems: list[Problem]) -> Iterator[dict[str, Any]]:
-    """A row for each connection of a capture."""
+    """One row for each connection of a capture."""
     none = True
     try:
         for table in read_connection_tables([path], Config()):
@@ -320,11 +320,11 @@ def _connections(path: Path, problems: list[Problem]) -> Iterator[dict[str, Any]
     except InputError as error:
         problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
     if none:
-        problems.append(Problem(path, "no connections: no row"))
+        problems.append(Problem(path, "no connections, so no row"))
 
 
 def _seen_once(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows, in order of their start, with connections that were captured at both of a run's containers as one."""
+    """The rows in order of their start; a connection captured at both containers of a run becomes one row."""
     result: list[dict[str, Any]] = []
     open_rows: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in rows:
@@ -340,13 +340,13 @@ def _seen_once(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _clashes(rows: Sequence[dict[str, Any]], folder: Path) -> Iterator[Problem]:
-    """Captures of the same time whose labels differ: rows that mean all packets cannot tell them apart."""
+    """Captures of the same time with different labels, which rows for all packets cannot tell apart."""
     longest: dict[str, Any] | None = None
     for row in rows:
         if longest is not None and row["start"] <= longest["end"]:
             if any(row.get(name) != longest.get(name) for name in LABELS):
                 yield Problem(folder / row["capture"], f"its time overlaps that of {longest['capture']}, which has "
-                                                       "other labels: label by connection")  # fmt: skip
+                                                       "other labels: use --per connection")  # fmt: skip
             if row["end"] <= longest["end"]:
                 continue
         longest = row

@@ -1,7 +1,7 @@
-"""DetGen's scenarios: what users want, the programs, and what the numbers of activities mean.
+"""DetGen's scenarios: the purpose of users, the programs, and the meaning of the numbers of activities.
 
-Read in the capture scripts, composition files and captures/README.md of github.com/detlearsom/DetGen; what that lists
-and does not hold, in github.com/glo-fi/DetGen. Numbers of activities are those of the SCENARIO argument.
+Read in the capture scripts, composition files and captures/README.md of github.com/detlearsom/DetGen; scenarios that it
+lists without holding them, in github.com/glo-fi/DetGen. Activities have the numbers of the SCENARIO argument.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Scenario:
-    """A folder below captures/, in lower case and without ``capture-``."""
+    """A folder below captures/. ``name``: in lower case and without ``capture-``."""
 
     name: str
     task: str | None
     server: str | None = None
     client: str | None = None
-    attack_kind: str | None = "none"  # None: not known
+    attack_kind: str | None = "none"  # None: unknown
     activities: Mapping[int, str] = field(default_factory=dict)
 
     def activity(self, number: int | None) -> str | None:
-        """What is done; None when neither a name nor a label file says which activity it was."""
+        """The activity of a number; None without a number, unless there is only one activity."""
         if number is None:
             return next(iter(self.activities.values())) if len(self.activities) == 1 else None
         return self.activities.get(number, f"activity-{number}")
@@ -77,7 +77,7 @@ SCENARIOS: dict[int, Scenario] = {
     270: Scenario("270-path_traversal_apache", "web", "apache", None, "path-traversal"),
     360: Scenario("360-rapidreset", "web", "apache", None, "dos", FLOODS),
 }  # fmt: skip
-# captures whose names bear the number of another scenario
+# right numbers of captures that are named by the number of another scenario
 MISNUMBERED = {(130, "heartbleed"): 120, (110, "backdoor"): 160}
 _NUMBER = re.compile(r"(?:capture-)?0*(\d+)-(.*)", re.IGNORECASE)
 

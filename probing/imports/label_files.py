@@ -1,4 +1,4 @@
-"""Label files for `--labels`, of rows that others than the lab have labelled."""
+"""Label files for `--labels`, from rows that the lab did not make."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from probing.lab.labels import schema
 def label_table(
     rows: Sequence[Mapping[str, Any]], measured: Mapping[str, pa.DataType] | None = None
 ) -> pa.Table:
-    """Rows as a label file: all keys, those of the lab's columns that any row has, and further measured ones."""
+    """The table of a label file: all keys, the lab's columns that any row has, and further measured ones."""
     fields = [f for f in schema() if f.name in KEYS or any(row.get(f.name) is not None for row in rows)]
     fields += [pa.field(name, kind, metadata={KIND: b"measured"}) for name, kind in (measured or {}).items()]
     return pa.table(
@@ -32,9 +32,9 @@ def label_table(
 
 
 def write_labels(table: pa.Table, path: Path) -> None:
-    """Write a label file, which appears whole: NAME.parquet, or NAME.csv with keys and labels only.
+    """Write a label file, which appears complete or not at all: NAME.parquet, or NAME.csv with keys and labels only.
 
-    CSV cannot say what is measured, and a column that differs on every row is no label. Raises OutputError, and
+    CSV cannot mark columns as measured, and a column that differs on every row is not a label. Raises OutputError, and
     ConfigError for any other name.
     """
     if path.suffix == ".parquet":
@@ -45,7 +45,7 @@ def write_labels(table: pa.Table, path: Path) -> None:
         with whole(path, lambda: TextFile(path)) as file:
             file.write(_csv_lines(table.select(kept)))
     else:
-        raise ConfigError(f"{path}: a label file's name ends with .parquet or .csv")
+        raise ConfigError(f"{path}: the name of a label file must end with .parquet or .csv")
 
 
 def _csv_lines(table: pa.Table) -> Iterator[str]:
@@ -62,7 +62,7 @@ def _csv_lines(table: pa.Table) -> Iterator[str]:
 
 
 def _moment(ns: int) -> str:
-    """ISO 8601 with all digits that there are."""
+    """A time in ISO 8601, with nanoseconds where there are any."""
     seconds, part = divmod(ns, 1_000_000_000)
     whole_seconds = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     return f"{whole_seconds}.{part:09d}Z" if part else f"{whole_seconds}Z"

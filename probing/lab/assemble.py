@@ -26,13 +26,13 @@ from probing.lab.settings import Corpus, Run
 from probing.lab.vantage import FULL, HEADERS, PCAP_HEADER
 
 FORMAT = 1
-SILENCE_NS = 2_000_000_000  # a longer one between runs is shortened to it
-LEVEL = 10  # of zstd
+SILENCE_NS = 2_000_000_000  # longest silence between runs in a capture; a longer one is shortened
+LEVEL = 10  # compression level of zstd
 _TIMES = ("start", "end", "sample_start")
 
 
 class Made(NamedTuple):
-    """How a corpus was made."""
+    """The command and the time that made a corpus."""
 
     command: str
     seconds: float
@@ -45,11 +45,11 @@ class Part(NamedTuple):
     run: Run
     folder: Path
     account: dict[str, Any]
-    shift: int  # ns that its packets are moved by
+    shift: int  # ns that are added to the times of its packets
 
 
 def parts(runs: Sequence[Run], folder: Path) -> list[Part]:
-    """The runs in order of their first packets, moved together where nothing was sent for long."""
+    """The runs in order of their first packets, with long silences between them shortened."""
     accounts = [(run, json.loads((folder / run.id / "run.json").read_text())) for run in runs]
     accounts.sort(key=lambda pair: (pair[1]["first_ns"], pair[0].number))
     result, shift, end = [], 0, None
@@ -63,7 +63,7 @@ def parts(runs: Sequence[Run], folder: Path) -> list[Part]:
 
 
 def _packets(path: Path, shift: int) -> Iterator[tuple[int, bytes]]:
-    """Time and record of each packet of a run's capture, moved."""
+    """Time and record of each packet of a run's capture, shifted."""
     if path.stat().st_size <= len(PCAP_HEADER):
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -102,7 +102,7 @@ def merged(captures: Sequence[tuple[int, Path, int]]) -> Iterator[bytes]:
 
 
 def write_capture(path: Path, found: Sequence[Part], vantage: str) -> dict[str, Any]:
-    """Write a vantage's capture of all runs; returns packets and checksum."""
+    """Write the capture of all runs at a vantage; returns its file, packets and checksum for the manifest."""
     file = WholeFile(path)
     packets = 0
     try:
@@ -125,7 +125,7 @@ def write_capture(path: Path, found: Sequence[Part], vantage: str) -> dict[str, 
 
 
 def rows(found: Sequence[Part]) -> list[dict[str, Any]]:
-    """Label rows of all runs."""
+    """The label rows of all runs, shifted."""
     result = []
     for part in found:
         for row in json.loads((part.folder / "rows.json").read_text()):
@@ -154,7 +154,7 @@ def families(labelled: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def machine() -> dict[str, Any]:
-    """What the corpus was made on."""
+    """The machine that makes the corpus."""
     models = [
         line.split(":", 1)[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -168,10 +168,9 @@ def machine() -> dict[str, Any]:
 
 
 def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made: Made) -> dict[str, Any]:
-    """Write the files of a corpus, the manifest last; returns it. Raises OSError."""
-    (out / f"{corpus.name}.manifest.json").unlink(
-        missing_ok=True
-    )  # files of two corpora must not look like one
+    """Write the files of a corpus, the manifest last; returns the manifest. Raises OSError."""
+    # files of two corpora must not look like one
+    (out / f"{corpus.name}.manifest.json").unlink(missing_ok=True)
     found = parts(runs, folder)
     captures = {
         vantage: write_capture(
@@ -223,12 +222,12 @@ def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made:
 
 
 def _snap(snap: int) -> str | int | None:
-    """What a manifest says of the bytes kept."""
+    """The manifest's word for the bytes kept of a frame."""
     return "headers" if snap == HEADERS else None if snap == FULL else snap
 
 
 def read_manifest(out: Path, name: str) -> dict[str, Any] | None:
-    """The manifest of a corpus, if it can be read."""
+    """The manifest of a corpus; None when it cannot be read."""
     try:
         return dict(json.loads((out / f"{name}.manifest.json").read_text()))
     except (OSError, ValueError):
@@ -236,7 +235,7 @@ def read_manifest(out: Path, name: str) -> dict[str, Any] | None:
 
 
 def is_made(out: Path, name: str, runs: Sequence[Run], how: How) -> bool:
-    """Whether this very corpus lies there, whole: the manifest is the last file to appear and the first to go."""
+    """Whether exactly this corpus is there, complete: the manifest is the last file written and the first removed."""
     manifest = read_manifest(out, name)
     try:
         if manifest is None or (manifest["snap"], manifest["link"]) != (_snap(how.snap), how.link):

@@ -1,4 +1,4 @@
-"""Whose connection is it: the users of a run, and the label row of each connection that the link saw."""
+"""The users of a run, and the label row of each connection that the link saw."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from probing.lab.settings import Link as LinkSetting
 
 @dataclass(frozen=True)
 class Role:
-    """A group of users that do the same: the run's own, or one of its background."""
+    """A group of users that do the same: the run's own, or a group of its background."""
 
     scenario: str
     server: str
@@ -36,17 +36,17 @@ class Role:
 
     @property
     def hosts(self) -> int:
-        """Client hosts of one user."""
+        """The number of client hosts of one user."""
         return catalog.hosts_of(self.scenario, self.parameters)
 
     @property
     def key(self) -> str:
-        """Of its server."""
+        """The name of the server's host among those of the run: scenario/server."""
         return f"{self.scenario}/{self.server}"
 
 
 def roles(run: Run) -> list[Role]:
-    """The run's own users first, then the background."""
+    """The roles of a run: its own users first, then the background."""
     own = Role(run.scenario, run.server, run.client, run.activity, run.parameters, run.link, run.users)
     others = []
     for k, other in enumerate(run.background):
@@ -57,15 +57,15 @@ def roles(run: Run) -> list[Role]:
 
 
 Users = Sequence[tuple[Role, Sequence[Host]]]
-Known = list[tuple[Role, int, Span]]  # a host's samples: whose they are, which user's, and when
+Known = list[tuple[Role, int, Span]]  # samples of a host: their role, the user's index, and their span
 
 
 def rows(
     run: Run, users: Users, spans: Sequence[tuple[Role, Span]], log: Log, epoch: int, meter: Meter
 ) -> list[dict[str, Any]]:
-    """Label rows of all connections. epoch: ns of the log's clock over the monotonic one.
+    """The label rows of all connections. epoch: ns from the monotonic clock to the log's.
 
-    Raises LabError when nobody knows a connection: it would be in the capture without a label.
+    Raises LabError when a connection belongs to no sample: it would be in the capture without a label.
     """
     known: dict[str, Known] = {}
     owners = {host.address: (number, group) for number, (_, group) in enumerate(users) for host in group}
@@ -78,7 +78,7 @@ def rows(
         row = labels.flow_row(flow, epoch, meter)
         found = _span_of(row, known, epoch)
         if found is None:
-            raise LabError(f"run {run.id}: nobody knows the {row['proto']} connection {row['src']}:{row['sport']} to "
+            raise LabError(f"run {run.id}: no sample made the {row['proto']} connection {row['src']}:{row['sport']} to "
                            f"{row['dst']}:{row['dport']}")  # fmt: skip
         result.append(row | _labels(run, flow, row, found, epoch))
     return result
@@ -100,7 +100,7 @@ def _span_of(row: dict[str, Any], known: dict[str, Known], epoch: int) -> tuple[
 def _labels(
     run: Run, flow: Any, row: dict[str, Any], found: tuple[Role, int, Span, bool], epoch: int
 ) -> dict[str, Any]:
-    """What was set for a connection, and what its client said of it."""
+    """The part of a row that was set for the connection, or reported by its client."""
     role, number, span, opened = found
     given, does = catalog.scenario(role.scenario), role.does
     port, own_port = (row["dport"], row["sport"]) if opened else (row["sport"], row["dport"])

@@ -1,7 +1,7 @@
-"""A corpus in the making: its runs done by several workers, what is done kept, and in the end one capture.
+"""A corpus in the making: several workers do its runs, finished runs are kept, and the end is one capture.
 
-While it is under way there is a folder ``NAME.runs`` with a folder a run, which appears whole or not at all; so it can
-be stopped in any way at any time, and the same command goes on where it stopped.
+Meanwhile there is a folder ``NAME.runs`` with one folder for each finished run, which appears complete or not at all.
+So a campaign can be stopped in any way at any time, and the same command continues it.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from probing.lab.settings import Corpus, Run
 
 logger = logging.getLogger(__name__)
 
-TRIES = 2  # of a run, before it counts as failed
-Progress = Callable[[int, int], None]  # runs done, runs in all
+TRIES = 2  # attempts at a run before it counts as failed
+Progress = Callable[[int, int], None]  # called with the number of finished runs and of all runs
 
 
 @dataclass
 class Outcome:
     """How a campaign ended."""
 
-    done: int = 0  # runs, those of earlier times included
-    made: int = 0  # of them, those made now
-    problems: dict[str, str] = field(default_factory=dict)  # run -> what went wrong
+    done: int = 0  # number of finished runs, earlier calls included
+    made: int = 0  # number of runs finished in this call
+    problems: dict[str, str] = field(default_factory=dict)  # reason of failure, by run
     interrupted: bool = False
-    discarded: int = 0  # runs that were done for other settings
-    manifest: dict[str, Any] | None = None  # of the corpus, when it is there
+    discarded: int = 0  # number of finished runs removed because they had other settings
+    manifest: dict[str, Any] | None = None  # manifest of the corpus, when it is complete
 
 
 class Worker:
-    """A process that does runs (`worker`)."""
+    """A process that does runs (worker.py)."""
 
     def __init__(self, folder: Path, how: How) -> None:
         command = [sys.executable, "-m", "probing.lab.worker", folder, os.getpid(), *how]
@@ -60,7 +60,7 @@ class Worker:
         )
 
     def do(self, run: Run) -> str:
-        """Do a run; returns what went wrong, "" if nothing did."""
+        """Do a run; returns the reason of its failure, "" when it succeeded."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -70,16 +70,16 @@ class Worker:
         except (OSError, ValueError) as error:
             answer, problem = "", str(error)
         else:
-            problem = "the worker is gone"
+            problem = "the worker process ended"
         return str(json.loads(answer)["problem"]) if answer else problem
 
     @property
     def alive(self) -> bool:
-        """Whether it can do another."""
+        """Whether the process can do another run."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it, and with it the run that it is doing."""
+        """Kill the process, and with it the run that it is doing."""
         self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
@@ -92,7 +92,7 @@ def _close(stream: IO[str]) -> None:
     try:
         stream.close()
     except OSError:
-        logger.debug("closed already")
+        logger.debug("the stream was closed already")
 
 
 class Campaign:
@@ -106,7 +106,7 @@ class Campaign:
         self._lock = threading.Lock()
 
     def stop(self) -> None:
-        """End soon; runs under way are given up."""
+        """End soon; runs under way are abandoned."""
         self._stop.set()
         with self._lock:
             workers = list(self._workers)
@@ -115,7 +115,7 @@ class Campaign:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """Nobody else makes this corpus here, meanwhile."""
+        """Hold the lock of this corpus's folder. Raises LabError when another process has it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = (self.folder / ".lock").open("w")
@@ -125,13 +125,15 @@ class Campaign:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise LabError(f"{self.folder}: another process is making this corpus") from None
+                raise LabError(
+                    f"{self.folder}: another process is making this corpus; wait for it, or choose another --out"
+                ) from None
             yield
 
     def make(self, command: str, progress: Progress | None = None, *, keep: bool = False) -> Outcome:
-        """Do the runs that are missing and put the corpus together, unless it is there.
+        """Do the missing runs and assemble the corpus, unless it is complete already.
 
-        command: what the manifest says it was made by. keep: keep the folder of runs.
+        command: command line for the manifest. keep: keep the folder of runs.
         """
         began = time.monotonic()
         with self._alone():
@@ -150,7 +152,7 @@ class Campaign:
                 seconds = self._spent(time.monotonic() - began)
             if self._stop.is_set():
                 outcome.interrupted = True
-                outcome.done = sum(self._is_done(run) for run in self.runs)  # some ended without saying so
+                outcome.done = sum(self._is_done(run) for run in self.runs)  # some ended without an answer
             elif not outcome.problems:
                 made = assemble.Made(command, seconds, self.jobs)
                 outcome.manifest = assemble.assemble(self.corpus, self.runs, self.folder, self.out, made)
@@ -162,14 +164,14 @@ class Campaign:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _spent(self, seconds: float) -> float:
-        """Seconds that this corpus took up to now, those of calls before that were stopped included."""
+        """Seconds spent on this corpus so far, earlier calls included."""
         file = self.folder / ".seconds"
         before = float(file.read_text()) if file.exists() else 0.0
         file.write_text(str(before + seconds))
         return before + seconds
 
     def _missing(self) -> tuple[list[Run], Outcome]:
-        """Runs that are not done as they are wanted; what is left of others is removed."""
+        """The runs that are still to do; removes what other settings left behind."""
         missing = [run for run in self.runs if not self._is_done(run)]
         outcome = Outcome(done=len(self.runs) - len(missing))
         kept = {".lock", ".seconds", ".templates", *(run.id for run in self.runs)} - {
@@ -208,12 +210,12 @@ class Campaign:
             while thread.is_alive():
                 thread.join(0.2)  # so that signals are handled
         if broken:
-            raise LabError(f"{self.folder}: a job broke: {broken[0]}") from broken[0]
+            raise LabError(f"{self.folder}: a job failed: {broken[0]}") from broken[0]
 
     def _runs(
         self, todo: queue.SimpleQueue[tuple[Run, int]], outcome: Outcome, progress: Progress | None
     ) -> None:
-        """What one job does."""
+        """Do runs until none is left; the work of one job."""
         worker: Worker | None = None
         while not self._stop.is_set():
             try:
@@ -230,7 +232,7 @@ class Campaign:
             if self._stop.is_set():
                 break
             if problem and attempt < TRIES:
-                logger.warning("run=%s tried again: %s", run.id, problem)
+                logger.warning("run=%s failed, trying again: %s", run.id, problem)
                 todo.put((run, attempt + 1))
                 continue
             with self._lock:

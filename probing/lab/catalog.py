@@ -1,4 +1,4 @@
-"""Scenarios and corpora by name, and a corpus as the list of its runs."""
+"""Scenarios and corpora by name; a corpus as the list of its runs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from probing.lab.settings import (
 )
 
 HERE = Path(__file__).resolve().parent
-MAX_RUNS = 65_536  # as many as there are address blocks
+MAX_RUNS = 65_536  # most runs of a corpus: there are no more address blocks
 TWINS = "abcdefghijklmnopqrstuvwxyz"
 Checked = TypeVar("Checked", bound=BaseModel)
 
 
 def load_file(path: Path, kind: type[Checked]) -> Checked:
-    """A YAML file, checked. Raises LabError with file, key and value."""
+    """The model in a YAML file. Raises LabError that names file, key and value."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -47,7 +47,7 @@ def load_file(path: Path, kind: type[Checked]) -> Checked:
 
 
 def check(data: Any, kind: type[Checked], where: str) -> Checked:
-    """Data as a model. Raises LabError that names the first wrong key."""
+    """The model in this data. Raises LabError that names the first wrong key."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -67,33 +67,33 @@ def scenarios() -> dict[str, Scenario]:
 
 @cache
 def corpora() -> dict[str, Path]:
-    """Files of the corpora that come along, by name."""
+    """The files of the bundled corpora, by name."""
     return {path.stem: path for path in sorted((HERE / "corpora").glob("*.yaml"))}
 
 
 def scenario(name: str) -> Scenario:
-    """A scenario by name."""
+    """The scenario of this name. Raises LabError when there is none."""
     if name not in scenarios():
-        raise LabError(f"scenario {name!r} is none of {', '.join(scenarios())}")
+        raise LabError(f"scenario {name!r} is not one of {', '.join(scenarios())}")
     return scenarios()[name]
 
 
 def find(word: str) -> Corpus:
-    """A corpus: by name, from a file, or of a scenario's name, which then is each of its activities once."""
+    """The corpus of this name or in this file; for a scenario's name, each of its activities once."""
     if word.endswith((".yaml", ".yml")):
         return load_file(Path(word), Corpus)
     if word in corpora():
         return load_file(corpora()[word], Corpus)
     if word in scenarios():
         return Corpus(name=word, about=scenarios()[word].about, runs=(Entry(scenario=word, users=1),))
-    raise LabError(f"{word!r} is no corpus ({', '.join(corpora())}), no scenario ({', '.join(scenarios())}), "
-                   "no .yaml file")  # fmt: skip
+    raise LabError(f"{word!r} is not a corpus ({', '.join(corpora())}), a scenario ({', '.join(scenarios())}) or a "
+                   ".yaml file")  # fmt: skip
 
 
 def thinned(corpus: Corpus, share: float) -> Corpus:
-    """The same corpus with a share of each run's samples, at least one."""
+    """The same corpus with a share of each run's samples, at least one a run."""
     if not 0 < share <= 1:
-        raise LabError(f"share {share:g}: must be more than 0 and at most 1")
+        raise LabError(f"share {share:g} must be more than 0 and at most 1")
     runs = []
     for entry in corpus.runs:
         samples = max(1, round(entry.samples * share))
@@ -102,7 +102,7 @@ def thinned(corpus: Corpus, share: float) -> Corpus:
 
 
 def expand(corpus: Corpus) -> list[Run]:
-    """All runs of a corpus, in an order that mixes its entries and is always the same."""
+    """All runs of a corpus, in an order that mixes its entries and never changes."""
     plans: list[dict[str, Any]] = []
     for index, entry in enumerate(corpus.runs):
         where = f"corpus {corpus.name}: runs.{index} ({entry.scenario})"
@@ -116,7 +116,7 @@ def expand(corpus: Corpus) -> list[Run]:
                 seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
                 plans.extend(_twins(entry, setting, seed, where))
     if len(plans) > MAX_RUNS:
-        raise LabError(f"corpus {corpus.name}: {len(plans)} runs; at most {MAX_RUNS}")
+        raise LabError(f"corpus {corpus.name}: {len(plans)} runs, at most {MAX_RUNS} are possible")
     Random(corpus.seed).shuffle(plans)
     runs = []
     for number, plan in enumerate(plans):
@@ -129,25 +129,25 @@ def expand(corpus: Corpus) -> list[Run]:
 
 
 def role_parameters(background: Background, where: str) -> Parameters:
-    """Parameters of background users. Raises LabError when they cannot do what they should."""
+    """The parameters of background users. Raises LabError when they cannot do their activity."""
     given = scenario(background.scenario)
     _chosen(background.activity, tuple(given.activities), f"{where}: activity")
     activity, client, server = background.activity, background.client, background.server
     fits = client in given.clients_of(activity) and server in given.servers_of(activity)
     if not fits or not given.fits(client, server):
-        raise LabError(f"{where}: {given.name} {activity} is not done by {client} at {server}")
+        raise LabError(f"{where}: {client} cannot do {given.name} {activity} at {server}")
     given.check_ending(activity, background.parameters, where)
     values = given.parameters | given.activities[activity].parameters | background.parameters
     return check(values, Parameters, f"{where}: parameters")
 
 
 def hosts_of(name: str, parameters: Parameters) -> int:
-    """Client hosts of one user."""
+    """The number of client hosts of one user."""
     return parameters.hosts - 1 if scenario(name).several_hosts else 1
 
 
 def _check_hosts(entry: Entry, settings: Sequence[Mapping[str, Any]], where: str) -> None:
-    """Whether a run's hosts have room in its address block."""
+    """Raise LabError when a run has more hosts than its address block has room for."""
     servers, others = {entry.scenario}, 0
     for k, background in enumerate(entry.background):
         parameters = role_parameters(background, f"{where}: background.{k}")
@@ -161,14 +161,14 @@ def _check_hosts(entry: Entry, settings: Sequence[Mapping[str, Any]], where: str
 
 
 def _twins(entry: Entry, setting: dict[str, Any], seed: int, where: str) -> Iterator[dict[str, Any]]:
-    """A run, or one for each of its twins."""
+    """The plan of a run, or one for each of its twins."""
     shared = {"seed": seed, "samples": entry.samples, "users": entry.users, "background": entry.background,
               "group": entry.group, "limit_s": entry.limit_s}  # fmt: skip
     if not entry.twins:
         yield {**setting, **shared, "pair": "", "twin": ""}
         return
     if not 2 <= len(entry.twins) <= len(TWINS):
-        raise LabError(f"{where}: twins: from 2 to {len(TWINS)} link settings, got {len(entry.twins)}")
+        raise LabError(f"{where}: twins: {len(entry.twins)} link settings, must be 2 to {len(TWINS)}")
     for letter, link in zip(TWINS, entry.twins):
         own = check({**setting["link"].model_dump(), **link}, Link, f"{where}: twins")
         yield {**setting, **shared, "link": own, "pair": f"{seed:012x}", "twin": letter}
@@ -188,7 +188,9 @@ def _settings(entry: Entry, where: str) -> Iterator[dict[str, Any]]:
             if server in servers and client in clients and given.fits(client, server)
         ]
         if not pairs and entry.activity != "all":
-            raise LabError(f"{where}: {activity} is done by {', '.join(clients)} at {', '.join(servers)}")
+            raise LabError(
+                f"{where}: {activity} can only be done by {', '.join(clients)} at {', '.join(servers)}"
+            )
         given.check_ending(activity, entry.parameters, where)
         defaults = given.parameters | given.activities[activity].parameters
         for server, client in pairs:
@@ -203,13 +205,13 @@ def _settings(entry: Entry, where: str) -> Iterator[dict[str, Any]]:
 
 
 def _chosen(value: Any, known: Sequence[str], where: str) -> tuple[str, ...]:
-    """Names that a value of an entry means."""
+    """The names that a value of an entry stands for."""
     if value == "all":
         return tuple(known)
     names = tuple(value) if isinstance(value, list | tuple) else (value,)
     for name in names:
         if name not in known:
-            raise LabError(f"{where}: {name!r} is none of {', '.join(known)}")
+            raise LabError(f"{where}: {name!r} is not one of {', '.join(known)}")
     return names
 
 

@@ -1,11 +1,13 @@
-"""What the lab needs of a machine, what of it is there, and what it may do here."""
+"""What the lab needs from a machine, what is missing, and what the lab does to it."""
 
 from __future__ import annotations
 
 import glob
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +19,7 @@ from probing.lab.isolation import OVERLAID, PATH
 from probing.lab.link import netem
 
 DISTRIBUTIONS = {"debian": "apt-get install", "fedora": "dnf install", "arch": "pacman -S"}
-# program -> package on Debian and Ubuntu, Fedora, Arch; an empty name: not packaged there
+# packages of a program on Debian and Ubuntu, Fedora, Arch; an empty name: not packaged there
 PACKAGES: dict[str, tuple[str, str, str]] = {
     "ip": ("iproute2", "iproute", "iproute2"),
     "unshare": ("util-linux", "util-linux", "util-linux"),
@@ -54,22 +56,22 @@ PACKAGES: dict[str, tuple[str, str, str]] = {
     "python3": ("python3", "python3", "python"),
     "aiosmtpd": ("", "", ""),
 }
-# what is no program: modules of apache and PHP, and of Python
+# what is no program: modules of Apache and PHP, and packages of Python (those of the extra `probing`)
 FILES = {"libphp": "/usr/lib*/apache2/modules/libphp*.so", "mysqli": "/usr/lib*/php/**/mysqli.so"}
 MODULES = ("aiosmtpd",)
 
 
 class Ability(NamedTuple):
-    """Something the machine must, or should, let the lab do."""
+    """Something that the machine must, or should, let the lab do."""
 
     name: str
     there: bool
-    needed: bool  # else only better with it
-    says: str
+    needed: bool  # False: the lab works without it, with limits
+    says: str  # reason and remedy, "" when it is there
 
 
 def programs(words: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Programs that corpora or scenarios (all, without words) need, and the scenarios that need them."""
+    """The programs that corpora or scenarios (by default all) need, each with the scenarios that need it."""
     needed: dict[str, set[str]] = {"ip": set(), "unshare": set()}
     for client, server, name in _implementations(tuple(words)):
         for program in (*registry.client(client).programs, *registry.service(server).programs):
@@ -78,7 +80,7 @@ def programs(words: Iterable[str] = ()) -> dict[str, list[str]]:
 
 
 def _implementations(words: tuple[str, ...]) -> set[tuple[str, str, str]]:
-    """(client, server, scenario)."""
+    """The (client, server, scenario) of all runs."""
     if not words:
         return {
             (c, s, n)
@@ -95,7 +97,7 @@ def _implementations(words: tuple[str, ...]) -> set[tuple[str, str, str]]:
 
 
 def there(name: str) -> bool:
-    """Whether a program, or what else counts as one, is installed."""
+    """Whether a program, a module of one, or a Python package is installed."""
     if name in FILES:
         return bool(glob.glob(FILES[name], recursive=True))
     if name in MODULES:
@@ -104,23 +106,27 @@ def there(name: str) -> bool:
 
 
 def missing(words: Iterable[str] = ()) -> dict[str, list[str]]:
-    """Of the programs needed, those that are not installed."""
+    """The needed programs that are not installed, each with the scenarios that need it."""
     return {name: users for name, users in programs(words).items() if not there(name)}
 
 
 def install_line(names: Iterable[str], distribution: str) -> str:
-    """The command that installs what is missing."""
+    """The command that installs packages of a distribution, "" when none is needed."""
     column = list(DISTRIBUTIONS).index(distribution)
     packages = sorted(
         {PACKAGES[name][column] for name in names if name in PACKAGES and PACKAGES[name][column]}
     )
-    line = f"{DISTRIBUTIONS[distribution]} {' '.join(packages)}" if packages else ""
-    modules = [name for name in names if name in MODULES]
-    return " && ".join(filter(None, (line, "pip install 'wiresonde[probing]'" if modules else "")))
+    return f"{DISTRIBUTIONS[distribution]} {' '.join(packages)}" if packages else ""
+
+
+def pip_line(names: Iterable[str]) -> str:
+    """The command that installs Python packages where this program runs, "" when none is needed."""
+    needed = any(name in MODULES for name in names)
+    return f"{shlex.quote(sys.executable)} -m pip install 'wiresonde[probing]'" if needed else ""
 
 
 def distribution() -> str:
-    """The family of this machine's distribution."""
+    """The family of this machine's distribution, one of DISTRIBUTIONS."""
     try:
         lines = Path("/etc/os-release").read_text().splitlines()
     except OSError:
@@ -131,7 +137,7 @@ def distribution() -> str:
 
 
 def abilities() -> list[Ability]:
-    """What this machine lets the lab do."""
+    """The abilities of this machine."""
     root, namespaces, real_time = os.geteuid() == 0, _namespaces(), _real_time()
     found = (
         ("root", root, True, "run as root: namespaces, TAP devices and mounts need it"),
@@ -140,17 +146,17 @@ def abilities() -> list[Ability]:
          "/dev/net/tun cannot be opened (modprobe tun; in a container: --device /dev/net/tun)"),
         ("overlay", "\toverlay\n" in Path("/proc/filesystems").read_text(), True,
          "no overlay file system (modprobe overlay)"),
-        ("real time", not real_time, False, real_time),
+        ("real time", not real_time, False, f"{real_time}: choose lab run --link user or --link netem"),
         ("cpu quota", load.cgroup_root() is not None, False,
-         "no cpu control group: load.quota_pct cannot be set, load.hogs can"),
+         "no cpu control group: load.hogs works, load.quota_pct does not"),
         ("netem", root and not namespaces and netem.available(), False,
-         "the kernel has no sch_netem: only the link of this program"),
+         "the kernel has no sch_netem: lab run --link netem does not work"),
     )  # fmt: skip
     return [Ability(name, there, needed, "" if there else says) for name, there, needed, says in found]
 
 
 def _namespaces() -> str:
-    """Why private machines cannot be made, "" when they can."""
+    """The reason why private machines cannot be made, "" when they can."""
     try:
         done = subprocess.run(
             ["unshare", "--mount", "--pid", "--net", "--ipc", "--uts", "--fork", "true"],
@@ -162,6 +168,7 @@ def _namespaces() -> str:
 
 
 def _real_time() -> str:
+    """The reason why a thread cannot have real-time priority, "" when it can."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -170,51 +177,53 @@ def _real_time() -> str:
         except OSError:
             os._exit(1)
     refused = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return "no real-time priority: delays will vary more" if refused else ""
+    return "no real-time priority for the lab's link (CAP_SYS_NICE gives it)" if refused else ""
 
 
 def may() -> list[str]:
-    """What the lab does to a machine."""
+    """What a run does to the machine, in sentences."""
     return [
-        "each run has process, mount, network, name and IPC namespaces of its own; the kernel removes them with it",
-        "interfaces are TAP devices inside those namespaces; none leads outside",
+        "each run has its own process, mount, network, name and IPC namespaces; the kernel removes them when it ends",
+        "interfaces are TAP devices inside those namespaces; no interface leads outside",
         f"{', '.join(p for p in OVERLAID if Path(p).is_dir())} and /run are private copies in a run",
         f"control groups {load.PREFIX}* limit the processor where a load is asked for",
-        "one thread a run has real-time priority: the link",
-        "files are written below --out only",
+        "one thread of each run, the link, has real-time priority",
+        "files are written only below --out",
     ]
 
 
 def report(words: Iterable[str] = ()) -> dict[str, Any]:
-    """All of it."""
+    """The abilities, the programs, what is missing, and how to install it."""
     lacking = missing(words)
+    install = {f"on {name}": install_line(lacking, name) for name in DISTRIBUTIONS}
+    install["with pip"] = pip_line(lacking)
     return {
         "abilities": [ability._asdict() for ability in abilities()],
         "programs": {name: name not in lacking for name in programs(words)},
         "missing": lacking,
-        "install": {name: install_line(lacking, name) for name in DISTRIBUTIONS} if lacking else {},
+        "install": {name: line for name, line in install.items() if line},
         "may": may(),
     }
 
 
 def require(words: Iterable[str]) -> str:
-    """Why these corpora and scenarios cannot be run here, "" when they can."""
+    """The reason why these corpora and scenarios cannot run here, "" when they can."""
     lacking = [a for a in abilities() if a.needed and not a.there]
     if lacking:
         return f"{lacking[0].name}: {lacking[0].says}"
-    if programs_lacking := missing(words):
-        return (
-            f"not installed: {', '.join(programs_lacking)} ({install_line(programs_lacking, distribution())})"
-        )
+    if unmet := missing(words):
+        lines = filter(None, (install_line(unmet, distribution()), pip_line(unmet)))
+        return f"not installed: {', '.join(unmet)} ({' && '.join(lines)})"
     return ""
 
 
 def link(wanted: str) -> str:
-    """Which link to use: ``user`` or ``netem``. Raises LabError for netem where the kernel has none."""
-    if wanted == "user" or (wanted == "auto" and not _real_time()):
-        return "user"
-    if netem.available():
-        return "netem"
-    if wanted == "auto":
-        return "user"
-    raise LabError("--link netem: the kernel has no sch_netem (modprobe sch_netem)")
+    """The link to use, ``user`` or ``netem``; auto is ``user``. Raises LabError where the wanted one cannot run."""
+    if wanted == "netem" and not netem.available():
+        raise LabError("--link netem: the kernel has no sch_netem (try modprobe sch_netem)")
+    if wanted == "auto" and (refused := _real_time()):
+        raise LabError(
+            f"--link auto: {refused}; allow it, or choose --link user (the same link, whose delays then vary more) or "
+            f"--link netem (the kernel's queues, whose drops do not follow the seed)"
+        )
+    return "netem" if wanted == "netem" else "user"

@@ -1,4 +1,4 @@
-"""`wiresonde lab`: labelled traffic, made."""
+"""`wiresonde lab`: commands that make labelled traffic."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from probing.imports.cli import import_labels
 if TYPE_CHECKING:
     from probing.lab.campaign import Campaign, Progress
 
-LINE_S = 60.0  # between lines of progress, off a terminal
+LINE_S = 60.0  # seconds between lines of progress where there is no terminal
 WORDS = click.argument("what", nargs=-1, required=True, metavar="SCENARIO|CORPUS…")
 
 
 @click.group()
 def lab() -> None:
-    """Make real traffic with controlled, labelled microstructures."""
+    """Make real traffic under controlled conditions, with labels."""
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 
 
@@ -65,7 +65,7 @@ def list_all(as_json: bool) -> None:
 
 
 def _line(text: str) -> str:
-    """Text on one line."""
+    """The text on one line."""
     return " ".join(text.split())
 
 
@@ -73,7 +73,7 @@ def _line(text: str) -> str:
 @click.argument("what", nargs=-1, metavar="[SCENARIO|CORPUS]…")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check_machine(what: tuple[str, ...], as_json: bool) -> None:
-    """Say what is missing here, and what the lab may do. Exit 1 when something that is needed is missing."""
+    """Report what is missing here, and what the lab does to the machine. Exit 1 when something needed is missing."""
     from probing.lab import check
 
     found = check.report(what)
@@ -87,8 +87,8 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
             click.echo(
                 f"{program:<12}{'yes' if there else 'NO  for ' + ', '.join(found['missing'][program])}"
             )
-        for name, line in found["install"].items():
-            click.echo(f"on {name}: {line}")
+        for where, line in found["install"].items():
+            click.echo(f"{where}: {line}")
         click.echo("What a run does to this machine:")
         for line in found["may"]:
             click.echo(f"  {line}")
@@ -99,29 +99,33 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
 @lab.command("run")
 @WORDS
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for captures and labels.")
-@click.option("--jobs", "-j", type=click.IntRange(1, 64), help="Runs at the same time. [default: processors]")
-@click.option("--seed", type=int, help="Of all choices. [default: the corpus's]")
+@click.option(
+    "--jobs", "-j", type=click.IntRange(1, 64), help="Number of runs at the same time. [default: processors]"
+)
+@click.option("--seed", type=int, help="Seed of all choices. [default: the corpus's]")
 @click.option(
     "--vantage", type=click.Choice(["client", "server", "both"]),
-    help="Where to capture. [default: the corpus's]",
+    help="End of the link at which to capture. [default: the corpus's]",
 )  # fmt: skip
-@click.option("--share", type=float, default=1.0, help="Do this share of each run's samples, at least one.")
+@click.option(
+    "--share", type=float, default=1.0, help="Share of each run's samples to do, at least one sample."
+)
 @click.option("--headers", is_flag=True, help="Keep headers only: frames are cut behind TCP, UDP or IP.")
 @click.option(
     "--link", type=click.Choice(["auto", "user", "netem"]), default="auto", show_default=True,
-    help="Who delays packets: this program, or the kernel's netem. auto: this program, unless it gets no real-time "
-    "priority and the kernel has netem.",
+    help="Link that delays packets: user is this program's, netem the kernel's. auto is user, and an error where it "
+    "gets no real-time priority.",
 )  # fmt: skip
 @click.option(
-    "--keep", is_flag=True, help="Keep the folder of runs, with captures, logs and accounts of each."
+    "--keep", is_flag=True, help="Keep the folder of runs, with each run's captures, logs and account."
 )
-@click.option("--dry-run", is_flag=True, help="Say what would be done, do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and do nothing.")
 def run_all(
     what: tuple[str, ...], out: Path, jobs: int | None, seed: int | None, vantage: str | None, share: float,
     headers: bool,
     link: str, keep: bool, dry_run: bool,
 ) -> None:  # fmt: skip
-    """Make corpora: a capture, its labels and a manifest each. Goes on where it was stopped."""
+    """Make corpora, each a capture with labels and a manifest. Continues where it was stopped."""
     from probing.lab import catalog, check
     from probing.lab.campaign import Campaign
     from probing.lab.errors import LabError
@@ -129,7 +133,7 @@ def run_all(
     from probing.lab.vantage import FULL, HEADERS
 
     if not dry_run and (problem := check.require(what)):
-        raise LabError(f"{problem}; wiresonde lab check says more")
+        raise LabError(f"{problem}; for more run: wiresonde lab check {' '.join(what)}")
     changes: dict[str, Any] = {} if seed is None else {"seed": seed}
     if vantage is not None:
         changes["vantage"] = ("client", "server") if vantage == "both" else (vantage,)
@@ -139,7 +143,7 @@ def run_all(
         how = How(HEADERS if headers else FULL, check.link(link) if not dry_run else "user")
         campaigns.append(Campaign(corpus, catalog.expand(corpus), out, jobs or os.cpu_count() or 1, how))
     if len({campaign.corpus.name for campaign in campaigns}) < len(campaigns):
-        raise ConfigError("the same name twice: each corpus is made into files of its name")
+        raise ConfigError("two corpora of the same name would overwrite each other: make them one at a time")
     if dry_run:
         for campaign in campaigns:
             _announce(campaign)
@@ -149,7 +153,7 @@ def run_all(
 
 
 def _announce(campaign: Campaign) -> None:
-    """What a campaign would do."""
+    """Print what a campaign would do."""
     counts: Counter[tuple[str, str, str, str]] = Counter()
     samples: Counter[tuple[str, str, str, str]] = Counter()
     for run in campaign.runs:
@@ -164,7 +168,7 @@ def _announce(campaign: Campaign) -> None:
 
 
 def _make(campaign: Campaign, keep: bool) -> None:
-    """Make one corpus, with a word to the user."""
+    """Make one corpus, and report how it ended."""
     from probing.lab.errors import LabError
 
     name, runs = campaign.corpus.name, len(campaign.runs)
@@ -172,20 +176,22 @@ def _make(campaign: Campaign, keep: bool) -> None:
     with _progress(name) as progress, interrupts(campaign.stop):
         outcome = campaign.make(command, progress, keep=keep)
     if outcome.discarded:
-        click.echo(f"{name}: {outcome.discarded:,} runs that were done are no part of it any more", err=True)
+        click.echo(
+            f"{name}: removed {outcome.discarded:,} finished runs that the corpus no longer has", err=True
+        )
     if outcome.problems:
         run, problem = next(iter(outcome.problems.items()))
         raise LabError(
-            f"{name}: {len(outcome.problems)} of {runs} runs failed; what is done is kept, the same command tries "
+            f"{name}: {len(outcome.problems)} of {runs} runs failed; the others are kept, and the same command tries "
             f"again; {run}: {problem.splitlines()[-1]} (logs in {campaign.folder / run}.part)"
         )
     if outcome.interrupted or outcome.manifest is None:
         click.echo(
-            f"interrupted: {outcome.done:,} of {runs:,} runs are done; the same command goes on", err=True
+            f"interrupted: {outcome.done:,} of {runs:,} runs are done; the same command continues", err=True
         )
         sys.exit(130)
     if not outcome.made:
-        click.echo(f"{name}: made already: {campaign.out / name}.manifest.json", err=True)
+        click.echo(f"{name}: exists already: {campaign.out / name}.manifest.json", err=True)
         return
     manifest = outcome.manifest
     packets = next(iter(manifest["captures"].values()))["packets"]
@@ -200,7 +206,7 @@ def _make(campaign: Campaign, keep: bool) -> None:
 
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[Progress | None]:
-    """Runs done: a bar with the time left on a terminal, else a line a minute."""
+    """Show the finished runs: on a terminal a bar with the time left, elsewhere a line a minute."""
     if not sys.stderr.isatty():
         yield _lines(what)
         return
@@ -222,7 +228,7 @@ def _progress(what: str) -> Iterator[Progress | None]:
 
 
 def _lines(what: str) -> Progress:
-    """Says once a minute how far it is."""
+    """Print once a minute how many runs are done."""
     said = time.monotonic()
 
     def progress(done: int, total: int) -> None:

@@ -1,4 +1,4 @@
-"""What goes wrong in the lab."""
+"""The error of the lab."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from engine.errors import WiresondeError
 
 
 class LabError(WiresondeError):
-    """A run, or the lab as a whole, cannot go on; the message says what and where."""
+    """A run, or the whole lab, cannot continue; the message says what failed and where."""

@@ -1,7 +1,6 @@
-"""Hosts of a run: a network namespace each, with one TAP interface whose other end is the link.
+"""Hosts of a run: each is a network namespace with one TAP interface, whose other end is the link.
 
-They live inside a run's own mount and process namespaces (`isolation`), so that whatever happens they are gone when
-the run is.
+They live inside the run's own mount and process namespaces (isolation.py), so they always end with the run.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 2, 0x1000
 MTU = 1500
-QUEUE = 10_000  # frames that the interface keeps for the link
+QUEUE = 10_000  # most frames that an interface holds for the link
 Value = TypeVar("Value")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def call(function: str, *arguments: object) -> None:
-    """A C library call that must succeed."""
+    """Call a function of the C library. Raises OSError when it fails."""
     if getattr(_libc, function)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), f"{function}: {os.strerror(ctypes.get_errno())}")
 
 
 def open_tap(name: str) -> int:
-    """Make a TAP device in this thread's network namespace; the end that frames are read from and written to."""
+    """Make a TAP device in this thread's network namespace; returns the descriptor that carries its frames."""
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
     return fd
@@ -46,7 +45,7 @@ class Host:
     """One host. ``fd`` is the link's end of its interface."""
 
     def __init__(self, name: str, address: str, number: int, folder: Path, *, client: bool) -> None:
-        """Make it. folder: logs of its processes. client: it reaches the network through a link of its own."""
+        """Make a host. folder: for the logs of its processes. client: it has a link of its own to the network."""
         self.name, self.address, self.client = name, address, client
         self.mac = bytes([2, 0x77, *socket.inet_aton(address)[1:], number])
         self.folder = folder
@@ -65,11 +64,8 @@ class Host:
         for setting, value in (
             ("ipv6/conf/all/disable_ipv6", 1),
             ("ipv6/conf/default/disable_ipv6", 1),
-            (
-                "ipv4/ip_local_port_range",
-                "10000 65535",
-            ),  # enough for as many connections as a minute can hold
-            ("ipv4/tcp_no_metrics_save", 1),  # a connection must not learn from the one before
+            ("ipv4/ip_local_port_range", "10000 65535"),  # enough for the connections of a minute
+            ("ipv4/tcp_no_metrics_save", 1),  # a connection must not inherit metrics from the one before
         ):
             path = Path("/proc/sys/net") / setting
             if path.exists():
@@ -77,7 +73,7 @@ class Host:
         self.fd = open_tap("eth0")
 
     def connect(self, others: Sequence[Host]) -> None:
-        """Bring the interface up; every host knows all others, so that no ARP is seen."""
+        """Bring the interface up, with permanent neighbours, so that no ARP is seen."""
         mac = ":".join(f"{b:02x}" for b in self.mac)
         lines = ["link set lo up", f"link set eth0 address {mac} mtu {MTU} txqueuelen {QUEUE} up",
                  f"address add {self.address}/24 dev eth0", "route add default dev eth0"]  # fmt: skip
@@ -99,11 +95,11 @@ class Host:
             raise LabError(f"host {self.name}: ip: {done.stderr.strip()}")
 
     def enter(self) -> None:
-        """Move the calling thread here; its sockets and the programs it starts are this host's."""
+        """Move the calling thread to this host; the sockets it opens and the programs it starts are the host's."""
         call("setns", self._namespace, CLONE_NEWNET)
 
     def in_thread(self, work: Callable[[], Value]) -> Value:
-        """Do something in a thread that lives here."""
+        """Do some work in a thread on this host; returns its result or raises its error."""
         result: list[Value] = []
         problem: list[BaseException] = []
 
@@ -123,7 +119,7 @@ class Host:
         return result[0]
 
     def start(self, argv: Sequence[str | Path], *, log: str, **more: Any) -> subprocess.Popen[bytes]:
-        """Start a program here, in a session of its own; both outputs go to ``log`` in the host's folder."""
+        """Start a program on this host, in a session of its own; its output goes to ``log`` in the host's folder."""
         with self._log(log) as output:
             process = self.in_thread(
                 lambda: subprocess.Popen(
@@ -141,7 +137,7 @@ class Host:
     def wait_for_port(
         self, port: int, process: subprocess.Popen[bytes], log: str, seconds: float = 20.0
     ) -> None:
-        """Wait until something listens on a TCP port of this host; the check never crosses the link."""
+        """Wait until something listens on a TCP port of this host. The check does not cross the link."""
         end = time.monotonic() + seconds
         while True:
             try:
@@ -153,16 +149,16 @@ class Host:
     def wait_until(
         self, ready: Callable[[], bool], process: subprocess.Popen[bytes], log: str, seconds: float = 20.0
     ) -> None:
-        """Wait until ``ready``, asked in a thread of this host, says so."""
+        """Wait until ``ready``, called in a thread on this host, returns True."""
         end = time.monotonic() + seconds
         while not self.in_thread(ready):
             self.wait_a_bit(process, log, end, "not ready")
 
     def wait_a_bit(self, process: subprocess.Popen[bytes], log: str, end: float, what: str) -> None:
-        """Sleep, or say why waiting is in vain."""
+        """Sleep for a moment. Raises LabError if the process died or time is up."""
         code = process.poll()
         if code not in (None, 0) or time.monotonic() > end:
             text = (self.folder / f"{self.name}.{log}.log").read_text(errors="replace")[-2000:]
-            how = f"ended with {code}" if code is not None else f"{what} in time"
-            raise LabError(f"host {self.name}: {log} {how}: {text.strip() or 'it said nothing'}")
+            how = f"ended with status {code}" if code is not None else f"{what} in time"
+            raise LabError(f"host {self.name}: {log} {how}: {text.strip() or 'no output'}")
         time.sleep(0.005)

@@ -1,7 +1,7 @@
-"""A private machine for one run: namespaces of its own for processes, mounts, networks, names and IPC.
+"""A private machine for one run: its own namespaces for processes, mounts, networks, names and IPC.
 
-The kernel takes it down as a whole when its first process ends, however that happens: no process, interface, mount
-or user of a run can outlive it, and nothing written to /etc, /var, /home, /root, /run or /srv reaches the machine.
+The kernel removes all of it when its first process ends, for whatever reason: no process, interface, mount or user of
+a run outlives it, and nothing written to /etc, /var, /home, /root, /run or /srv reaches the real machine.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ NEWNS, NEWUTS, NEWIPC, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x2000000
 _REC, _PRIVATE, _BIND = 16384, 1 << 18, 4096
 _PDEATHSIG = 1
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # where programs of runs are looked for
-ROOM = Path("/run/lab")  # of the run, in memory: gone with it
-OUT = ROOM / "out"  # the folder of results, outside
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # search path for the programs of runs
+ROOM = Path("/run/lab")  # folder of the run, in memory: it ends with the run
+OUT = ROOM / "out"  # folder of results, which is outside the private machine
 OVERLAID = ("/etc", "/var", "/home", "/root", "/srv", "/opt")
-USER, PASSWORD, UID = "ada", "correct-horse-7", 61001  # exists in runs only
+USER, PASSWORD, UID = "ada", "correct-horse-7", 61001  # user of the lab, who exists in runs only
 GUEST = "bob"  # a second user, with the same password
 USERS = {USER: UID, GUEST: UID + 1}
 
 
 class Ended(NamedTuple):
-    """How a private machine came down."""
+    """The end of a private machine."""
 
-    code: int  # exit status; minus the signal's number
+    code: int  # exit status; for a signal, minus its number
     timed_out: bool
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed when the parent is, whatever kills it."""
+    """Have the kernel kill this process when its parent ends."""
     call("prctl", _PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
@@ -48,8 +48,8 @@ def die_with_parent(parent: int) -> None:
 def alone(work: Callable[[], None], out: Path, limit_s: float, error: str = "error.txt") -> Ended:
     """Do ``work`` as the first process of a private machine, in which ``out`` is OUT; wait for its end.
 
-    What it raises is written to the file ``error`` there. Kills it after ``limit_s`` seconds. Fork: to be called while
-    no other thread runs.
+    An exception is written to the file ``error`` there. The machine is killed after ``limit_s`` seconds. This forks, so
+    call it while no other thread runs.
     """
     here = os.getpid()
     child = os.fork()
@@ -80,7 +80,7 @@ def alone(work: Callable[[], None], out: Path, limit_s: float, error: str = "err
 
 def _first(work: Callable[[], None], out: Path, error: str) -> int:
     try:
-        # the parent's number is not seen from here; it cannot have died unseen, it waits for us
+        # the parent's id is not visible here; it cannot have died unnoticed, since it waits for this process
         call("prctl", _PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the lab itself stops runs
         _furnish(out)
@@ -95,7 +95,7 @@ def _first(work: Callable[[], None], out: Path, error: str) -> int:
 
 
 def _furnish(out: Path) -> None:
-    """Private mounts: /proc, /run, and writable copies of what servers write to."""
+    """Mount a private /proc and /run, and writable copies of the folders that servers write to."""
     folder = os.open(out, os.O_RDONLY | os.O_DIRECTORY)
     ours = {place: os.open(place, os.O_RDONLY | os.O_DIRECTORY) for place in _code()}
     call("mount", b"none", b"/", None, _REC | _PRIVATE, None)
@@ -111,7 +111,7 @@ def _furnish(out: Path) -> None:
             work.mkdir(parents=True)
             options = f"lowerdir={place},upperdir={upper},workdir={work}"
             call("mount", b"overlay", place.encode(), b"overlay", 0, options.encode())
-    # an overlay does not show what is mounted below the folder that it covers
+    # an overlay hides what is mounted below the folder that it covers
     for code, handle in ours.items():
         call("mount", f"/proc/self/fd/{handle}".encode(), str(code).encode(), None, _BIND, None)
         os.close(handle)
@@ -130,7 +130,7 @@ def _furnish(out: Path) -> None:
 
 
 def _code() -> list[Path]:
-    """Where this program and Python lie, if below a folder that runs have a copy of."""
+    """The folders of this program and of Python that lie below a copied folder."""
     places = {
         Path(__file__).resolve().parents[2],
         Path(sys.prefix).resolve(),
@@ -140,7 +140,7 @@ def _code() -> list[Path]:
 
 
 def _users() -> None:
-    """The machine's system accounts without their passwords, and the users of the lab."""
+    """Replace the accounts: the machine's, without passwords, and the users of the lab."""
     etc = Path("/etc")
     hashed = HASH
     kept = [line for line in (etc / "passwd").read_text().splitlines() if line.split(":")[0] not in USERS]
@@ -164,5 +164,5 @@ def _users() -> None:
     call("sethostname", b"lab", 3)
 
 
-# of PASSWORD, by `openssl passwd -6 -salt wiresonde`: hashing it anew would cost every run 5 ms
+# hash of PASSWORD, by `openssl passwd -6 -salt wiresonde`: hashing it again would cost every run 5 ms
 HASH = "$6$wiresonde$shVlA82IUWRBmiHymsxLxI2OKXJY5OM0cQqBwLI.XDVRNk90nSdUkdsczxbWV7x57hFrrRgMaQBbSWjVcqiuh/"

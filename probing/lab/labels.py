@@ -1,6 +1,6 @@
 """The labels of a connection: their names, units and values, and the rows of a run.
 
-Three kinds of columns. *Keys* say which packets are meant. *Labels* are what was set, from bounded vocabularies:
+Three kinds of columns. *Keys* name the packets that a row is about. *Labels* were set, from bounded vocabularies:
 connections with equal labels are one probe. *Measured* columns differ from connection to connection; they stay in the
 file, for analyses, and are not sent along with scores.
 """
@@ -31,7 +31,7 @@ class Label:
     type: pa.DataType
     unit: str
     about: str
-    values: tuple[str, ...] = ()  # all there are; none: not a word, or the names of scenario files
+    values: tuple[str, ...] = ()  # all possible words; empty: no word, or a name from the scenario files
 
 
 _TEXT, _INT, _REAL = pa.string(), pa.int64(), pa.float64()
@@ -39,7 +39,7 @@ _TIME = pa.timestamp("ns", tz="UTC")
 
 
 def _two(name: str, about: str) -> tuple[Label, Label]:
-    """A count for each direction."""
+    """Columns of a count, one for each direction."""
     return (
         Label(f"{name}_up", "measured", _INT, "packets", f"{about} from the originator"),
         Label(f"{name}_down", "measured", _INT, "packets", f"{about} to the originator"),
@@ -47,75 +47,75 @@ def _two(name: str, about: str) -> tuple[Label, Label]:
 
 
 COLUMNS: tuple[Label, ...] = (
-    Label("src", "key", _TEXT, "address", "originator"),
-    Label("sport", "key", pa.uint16(), "port", "its port; empty for ICMP"),
-    Label("dst", "key", _TEXT, "address", "responder"),
-    Label("dport", "key", pa.uint16(), "port", "its port; empty for ICMP"),
+    Label("src", "key", _TEXT, "address", "address of the originator"),
+    Label("sport", "key", pa.uint16(), "port", "port of the originator; empty for ICMP"),
+    Label("dst", "key", _TEXT, "address", "address of the responder"),
+    Label("dport", "key", pa.uint16(), "port", "port of the responder; empty for ICMP"),
     Label("proto", "key", _TEXT, "", "protocol", ("tcp", "udp", "icmp")),
-    Label("start", "key", _TIME, "UTC", "first packet, at whichever vantage it is seen first"),
-    Label("end", "key", _TIME, "UTC", "last packet, at whichever vantage it is seen last"),
-    Label("scenario", "label", _TEXT, "", "scenario file"),
-    Label("task", "label", _TEXT, "", "what users want (factor a)"),
-    Label("activity", "label", _TEXT, "", "what they do for it"),
-    Label("role", "label", _TEXT, "", "which of an activity's connections this is", ROLES),
-    Label("background", "label", pa.int8(), "0, 1", "whether other users did it meanwhile", ("0", "1")),
+    Label("start", "key", _TIME, "UTC", "time of the first packet, at whichever vantage sees it first"),
+    Label("end", "key", _TIME, "UTC", "time of the last packet, at whichever vantage sees it last"),
+    Label("scenario", "label", _TEXT, "", "name of the scenario file"),
+    Label("task", "label", _TEXT, "", "purpose of the users (factor a)"),
+    Label("activity", "label", _TEXT, "", "activity of the users for this purpose"),
+    Label("role", "label", _TEXT, "", "role of the connection in its activity", ROLES),
+    Label("background", "label", pa.int8(), "0, 1", "1 if it belongs to the users in the background", ("0", "1")),
     Label("client_impl", "label", _TEXT, "", "client program (factor b)"),
     Label("server_impl", "label", _TEXT, "", "server program (factor b)"),
-    Label("attack", "label", pa.int8(), "0, 1", "whether it is part of an attack", ("0", "1")),
-    Label("attack_kind", "label", _TEXT, "", "kind of attack, none without"),
-    Label("content_kind", "label", _TEXT, "", "what is transferred (factor c)", ("text", "binary")),
-    Label("cache", "label", _TEXT, "", "whether the client was here before (factor d)", ("cold", "warm")),
-    Label("load", "label", _TEXT, "", "load of the server that was set (factor e): none, quota-P, hogs-N"),
+    Label("attack", "label", pa.int8(), "0, 1", "1 if it is part of an attack", ("0", "1")),
+    Label("attack_kind", "label", _TEXT, "", "kind of attack; none where there is no attack"),
+    Label("content_kind", "label", _TEXT, "", "kind of content that is transferred (factor c)", ("text", "binary")),
+    Label("cache", "label", _TEXT, "", "warm if the client has been here before (factor d)", ("cold", "warm")),
+    Label("load", "label", _TEXT, "", "load set on the server (factor e): none, quota-P, hogs-N"),
     Label("delay_ms", "label", _REAL, "ms", "delay of one direction (factor f)"),
     Label("jitter_ms", "label", _REAL, "ms", "standard deviation of the delay (uniform: half width)"),
     Label("distribution", "label", _TEXT, "", "law of the jitter", DISTRIBUTIONS),
-    Label("loss_pct", "label", _REAL, "%", "packets that are dropped"),
-    Label("reorder_pct", "label", _REAL, "%", "packets that do not wait for the delay"),
-    Label("duplicate_pct", "label", _REAL, "%", "packets that are sent twice"),
-    Label("corrupt_pct", "label", _REAL, "%", "packets with a bit turned over"),
-    Label("keep_order", "label", pa.int8(), "0, 1", "whether jitter keeps packets in order", ("0", "1")),
-    Label("rate_kbit", "label", _REAL, "kbit/s", "rate of the link, 0: no limit"),
-    Label("queue_packets", "label", _INT, "packets", "queue in front of the rate"),
-    Label("impaired", "label", _TEXT, "", "towards whom packets suffer", ("both", "server", "client")),
-    Label("termination", "label", _TEXT, "", "how the connection ends", TERMINATIONS),
-    Label("users", "label", _INT, "hosts", "that work at the same time"),
+    Label("loss_pct", "label", _REAL, "%", "share of packets that are dropped"),
+    Label("reorder_pct", "label", _REAL, "%", "share of packets that do not wait for the delay"),
+    Label("duplicate_pct", "label", _REAL, "%", "share of packets that are sent twice"),
+    Label("corrupt_pct", "label", _REAL, "%", "share of packets in which one bit is flipped"),
+    Label("keep_order", "label", pa.int8(), "0, 1", "1 if packets keep their order in spite of jitter", ("0", "1")),
+    Label("rate_kbit", "label", _REAL, "kbit/s", "rate of the link; 0: no limit"),
+    Label("queue_packets", "label", _INT, "packets", "length of the queue in front of the rate"),
+    Label("impaired", "label", _TEXT, "", "side towards which packets are impaired", ("both", "server", "client")),
+    Label("termination", "label", _TEXT, "", "way in which the connection ends", TERMINATIONS),
+    Label("users", "label", _INT, "hosts", "number of users that work at the same time"),
     Label("group", "label", _TEXT, "", "name of the setting in a corpus, for comparisons"),
-    Label("run", "measured", _TEXT, "", "run it is part of"),
-    Label("user", "measured", _INT, "", "which of the run's users, background included"),
-    Label("sample", "measured", _INT, "", "how-manieth time they did their activity"),
-    Label("pair", "measured", _TEXT, "", "equal in the twins of a sample; empty without"),
-    Label("twin", "measured", _TEXT, "", "which of the twins: a, b …"),
-    Label("content_bytes", "measured", _INT, "bytes", "content that the sample transfers; empty: none"),
-    Label("succeeded", "measured", pa.bool_(), "", "whether the activity came to what it wanted; empty: unknown"),
-    Label("problem", "measured", _TEXT, "", "why the sample could not be done to its end; empty: it was"),
-    Label("phases", "measured", _TEXT, "JSON", "[[phase, ns since the epoch], …] of the sample"),
-    Label("sample_start", "measured", _TIME, "UTC", "when the client began the sample"),
-    Label("load_busy_pct", "measured", _REAL, "%", "of the machine's processors, meanwhile"),
-    Label("load_waiting_pct", "measured", _REAL, "%", "of its running time that the server waited for a processor"),
+    Label("run", "measured", _TEXT, "", "run that it is part of"),
+    Label("user", "measured", _INT, "", "index of the user in the run, background included, from 0"),
+    Label("sample", "measured", _INT, "", "index of this repetition of the user's activity, from 0"),
+    Label("pair", "measured", _TEXT, "", "name shared by twins; empty: no twins"),
+    Label("twin", "measured", _TEXT, "", "letter of the twin: a, b …"),
+    Label("content_bytes", "measured", _INT, "bytes", "size of the sample's content; empty: no content"),
+    Label("succeeded", "measured", pa.bool_(), "", "true if the activity reached its goal; empty: unknown"),
+    Label("problem", "measured", _TEXT, "", "reason why the sample failed; empty: it did not"),
+    Label("phases", "measured", _TEXT, "JSON", "phases of the sample: [[phase, ns since the epoch], …]"),
+    Label("sample_start", "measured", _TIME, "UTC", "time at which the sample began"),
+    Label("load_busy_pct", "measured", _REAL, "%", "share of the machine's processors in use meanwhile"),
+    Label("load_waiting_pct", "measured", _REAL, "%", "share of its running time that the server waited"),
     Label("handshake_ms", "measured", _REAL, "ms", "first SYN into the link to first SYN+ACK out of it; empty: none"),
-    *_two("packets", "came into the link"),
-    *_two("data", "came into the link with payload, SYN or FIN"),
-    *_two("lost", "dropped by loss"),
-    *_two("lost_data", "of those with payload, SYN or FIN, dropped by loss"),
-    *_two("overflow", "dropped by a full queue"),
-    *_two("overflow_data", "of those with payload, SYN or FIN, dropped by a full queue"),
-    *_two("cut", "not carried after a sudden termination"),
-    *_two("duplicated", "sent twice"),
-    *_two("corrupted", "damaged"),
-    *_two("reordered", "released behind a later one"),
-    *_two("reordered_data", "of those with payload, SYN or FIN, released behind a later such one"),
+    *_two("packets", "packets that entered the link"),
+    *_two("data", "packets with payload, SYN or FIN that entered the link"),
+    *_two("lost", "packets dropped by loss"),
+    *_two("lost_data", "packets with payload, SYN or FIN dropped by loss"),
+    *_two("overflow", "packets dropped by a full queue"),
+    *_two("overflow_data", "packets with payload, SYN or FIN dropped by a full queue"),
+    *_two("cut", "packets not carried after a sudden termination"),
+    *_two("duplicated", "packets sent twice"),
+    *_two("corrupted", "packets damaged"),
+    *_two("reordered", "packets released after a later one"),
+    *_two("reordered_data", "packets with payload, SYN or FIN released after a later such packet"),
 )  # fmt: skip
 LABELS = tuple(c.name for c in COLUMNS if c.kind == "label")
 _PROTO = {1: "icmp", 6: "tcp", 17: "udp"}
 
 
 def schema() -> pa.Schema:
-    """Of a label file."""
+    """The schema of a label file."""
     return pa.schema([pa.field(c.name, c.type, metadata={KIND: c.kind.encode()}) for c in COLUMNS])
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a label file has them, in order of their start."""
+    """Rows as a table in the schema of a label file, in order of their start."""
     ordered = sorted(rows, key=lambda row: (row["start"], row["run"]))
     return pa.table(
         {c.name: pa.array([row.get(c.name) for row in ordered], c.type) for c in COLUMNS}, schema=schema()
@@ -123,12 +123,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 
 def link_labels(link: Link) -> dict[str, Any]:
-    """What was set on a link."""
+    """The settings of a link, as labels."""
     return link.model_dump() | {"keep_order": int(link.keep_order)}
 
 
 def flow_row(flow: Any, epoch: int, meter: Meter) -> dict[str, Any]:
-    """What the link knows of a connection. epoch: of the link's times over the monotonic clock, ns."""
+    """The part of a row that the link knows. epoch: ns from the monotonic clock to the link's times."""
     proto = int(flow["proto"])
     ports = proto in (6, 17)
     load = meter.between(int(flow["first"]) - epoch, int(flow["last"]) - epoch)
@@ -151,7 +151,7 @@ def flow_row(flow: Any, epoch: int, meter: Meter) -> dict[str, Any]:
 
 
 def termination(flow: Any, wanted: str) -> str:
-    """How a connection ends: as was set, unless it never came to be or its protocol has no end."""
+    """The way in which a connection ends: the one that was set, unless it was never accepted or is not of TCP."""
     if flow["proto"] != 6:
         return "none"
     return wanted if flow["answer"] else "sudden" if wanted == "sudden" else "refused"

@@ -1,4 +1,4 @@
-"""Load of the server: a quota of processor time, or busy loops beside it; and what it comes to, measured."""
+"""Load of the server: a quota of processor time, or busy loops beside it; and its measured effect."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from probing.lab.settings import Load
 logger = logging.getLogger(__name__)
 
 CGROUPS = Path("/sys/fs/cgroup")
-PREFIX = "wiresonde-lab-"  # of the control groups: then the worker's process id and the run's number
-PERIOD_US = 20_000  # a quota of 1 % lets the server run 0.2 ms in each
-EVERY_S = 0.1
+PREFIX = "wiresonde-lab-"  # prefix of the control groups; the worker's process id and the run's number follow
+PERIOD_US = 20_000  # period of a quota: 1 % lets the server run for 0.2 ms in each
+EVERY_S = 0.1  # seconds between two readings of the load
 HOG = "while :; do :; done"
 
 
 def cgroup_root() -> Path | None:
-    """Where groups with a processor quota can be made: version 1's cpu controller or version 2; None: nowhere."""
+    """The folder in which control groups with a processor quota can be made; None when there is none."""
     for place, file in ((CGROUPS / "cpu", "cpu.cfs_quota_us"), (CGROUPS, "cgroup.controllers")):
         if place.is_dir() and os.access(place, os.W_OK):
             if file == "cgroup.controllers":
@@ -38,7 +38,7 @@ def cgroup_root() -> Path | None:
 
 
 def processes_of(host: Host) -> list[int]:
-    """Ids of the processes in a host's network namespace."""
+    """The ids of the processes in a host's network namespace."""
     wanted = host.in_thread(lambda: os.stat("/proc/thread-self/ns/net").st_ino)
     found = []
     for entry in Path("/proc").iterdir():
@@ -50,12 +50,12 @@ def processes_of(host: Host) -> list[int]:
 
 
 def group_name(worker: int, number: int) -> str:
-    """Name of a run's control group."""
+    """The name of a run's control group."""
     return f"{PREFIX}{worker}-{number}"
 
 
 def apply(load: Load, server: Host, group: str) -> None:
-    """Put the server's processes, and those that they will start, under a load."""
+    """Put the server's processes, and those that they start later, under a load."""
     if load.quota_pct:
         _limit(processes_of(server), load.quota_pct, group)
     if load.hogs:
@@ -70,10 +70,10 @@ def apply(load: Load, server: Host, group: str) -> None:
 def _limit(pids: list[int], quota_pct: float, group: str) -> None:
     root = cgroup_root()
     if root is None:
-        raise LabError("load.quota_pct: no cpu control group can be made here; use load.hogs")
+        raise LabError("load.quota_pct: this machine allows no cpu control group; use load.hogs instead")
     place = root / group
     place.mkdir(exist_ok=True)
-    quota = max(1000, round(PERIOD_US * quota_pct / 100))  # the kernel takes no less than 1 ms
+    quota = max(1000, round(PERIOD_US * quota_pct / 100))  # the kernel accepts at least 1 ms
     period = max(PERIOD_US, round(quota / quota_pct * 100))
     if (place / "cpu.cfs_quota_us").exists():
         (place / "cpu.cfs_period_us").write_text(str(period))
@@ -88,7 +88,7 @@ def _limit(pids: list[int], quota_pct: float, group: str) -> None:
 
 
 def sweep(worker: int | None = None) -> None:
-    """Remove the empty control groups of a worker, or of all workers that are gone."""
+    """Remove the empty control groups of a worker, or of all workers that have ended."""
     root = cgroup_root()
     if root is None:
         return
@@ -100,7 +100,7 @@ def sweep(worker: int | None = None) -> None:
 
 
 def _is_worker(pid: str) -> bool:
-    """Whether a worker has this process id: neither nobody, nor one that is dead and not buried, nor another."""
+    """Whether a running worker has this process id; a zombie or another program does not count."""
     try:
         return b"probing.lab.worker" in Path("/proc", pid, "cmdline").read_bytes()
     except OSError:
@@ -108,7 +108,7 @@ def _is_worker(pid: str) -> bool:
 
 
 def _remove(place: Path) -> None:
-    """Remove a control group; the last of its processes may still be on their way out."""
+    """Remove a control group, whose last processes may still be ending."""
     for _ in range(50):
         try:
             place.rmdir()
@@ -117,18 +117,18 @@ def _remove(place: Path) -> None:
             return
         except OSError:
             time.sleep(0.01)
-    logger.warning("group=%s is still in use", place)
+    logger.warning("group=%s could not be removed: still in use", place)
 
 
 class Measured(NamedTuple):
-    """Load over a time, in percent."""
+    """The load over a period, in percent."""
 
-    busy: float  # of the machine's processors
-    waiting: float  # share of the time in which the server could run that it waited for a processor
+    busy: float  # share of the machine's processors in use
+    waiting: float  # share of its running time for which the server waited for a processor
 
 
 class Meter:
-    """Reads the load every 0.1 s while a run goes on."""
+    """A reader of the load, every 0.1 s during a run."""
 
     def __init__(self, server: Host) -> None:
         self._server = server
@@ -139,12 +139,12 @@ class Meter:
         self._thread = threading.Thread(target=self._run, name="load meter", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin to read the load."""
         self._read()
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop reading the load, after a last reading."""
         self._stop.set()
         self._thread.join()
         self._read()
@@ -168,7 +168,7 @@ class Meter:
         self._rows.append((time.monotonic_ns(), sum(ticks) - idle, sum(ticks), self._ran, self._waited))
 
     def between(self, start: int, end: int) -> Measured:
-        """Load from one time to another, widened to the readings before and after."""
+        """The load between two times (ns, monotonic), widened to the readings before and after."""
         times = [row[0] for row in self._rows]
         first = max(0, int(np.searchsorted(times, start, "right")) - 1)
         last = min(len(times) - 1, int(np.searchsorted(times, end, "left")))

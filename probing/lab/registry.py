@@ -1,4 +1,4 @@
-"""Which file holds which server and which client. They are imported when they are needed."""
+"""The server and client implementations by name; each is imported when it is needed."""
 
 from __future__ import annotations
 
@@ -53,17 +53,17 @@ CLIENTS = {
 
 
 def service(name: str) -> Service:
-    """A server implementation."""
+    """The server implementation of this name."""
     return cast(Service, _find("services", SERVICES, name))
 
 
 def client(name: str) -> Client:
-    """A client implementation."""
+    """The client implementation of this name."""
     return cast(Client, _find("clients", CLIENTS, name))
 
 
 def _find(kind: str, table: dict[str, str], name: str) -> object:
     if name not in table:
-        raise LabError(f"{kind[:-1]} {name!r} is none of {', '.join(sorted(table))}")
+        raise LabError(f"{kind[:-1]} {name!r} is not one of {', '.join(sorted(table))}")
     module, attribute = table[name].split(":")
     return getattr(importlib.import_module(f"probing.lab.{kind}.{module}"), attribute)

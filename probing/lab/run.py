@@ -1,4 +1,4 @@
-"""One run in its private machine: hosts, link, servers, samples; then captures, label rows and an account of it."""
+"""One run in its private machine: hosts, link, servers, samples; then captures, label rows and an account."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM
 from probing.lab.link.link import Link, Log
 from probing.lab.link.netem import NetemLink, TbfLink
-from probing.lab.session import Session, Site, Span, on_host
+from probing.lab.session import Sample, Session, Site, Span, on_host
 from probing.lab.settings import Link as LinkSetting
 from probing.lab.settings import Run
 
 logger = logging.getLogger(__name__)
 
 LINKS: dict[str, type[Link]] = {"user": Link, "netem": NetemLink, "tbf": TbfLink}
-FIRST_CLIENT = 10  # last number of the first client's address
-SETTLE_S = 0.05
-FAILED_SHARE = 0.5  # of samples, above which a run has failed
+FIRST_CLIENT = 10  # last number of the address of the first client
+SETTLE_S = 0.05  # seconds between the start of the servers and the first sample
+FAILED_SHARE = 0.5  # share of failed samples above which the run has failed
 
 
 class How(NamedTuple):
-    """What is the same for all runs of a campaign."""
+    """The settings that all runs of a campaign share."""
 
-    snap: int = vantage.FULL  # bytes kept of a frame
-    link: str = "user"  # one of LINKS
+    snap: int = vantage.FULL  # most bytes kept of a frame
+    link: str = "user"  # name in LINKS
 
 
 class Performance:
-    """A run that is under way, inside its private machine."""
+    """A run under way, inside its private machine."""
 
     def __init__(self, run: Run, folder: Path, group: str, how: How) -> None:
-        """folder: for what comes of it. group: name of a control group."""
+        """folder: for the results. group: name of a control group."""
         self.run, self.folder, self.group, self.how = run, folder, group, how
         self.logs = folder / "logs"
         self.roles = roles(run)
@@ -55,7 +55,7 @@ class Performance:
         self.over = threading.Event()
 
     def go(self) -> None:
-        """Everything."""
+        """Do the run, from its hosts to its results."""
         began = time.time()
         self._hosts()
         link = self.link
@@ -74,7 +74,7 @@ class Performance:
         self._write(log, meter, began, ready)
 
     def _hosts(self) -> None:
-        """Server hosts, one for each service, and the users' hosts."""
+        """Make a host for each service and for each user, and the link between them."""
         a, b = divmod(self.run.number, 256)
         block = f"10.{a}.{b}."
         self.servers: dict[str, tuple[Host, list[Role]]] = {}
@@ -118,7 +118,7 @@ class Performance:
         registry.service(key.split("/")[1]).start(site)
 
     def _samples(self) -> None:
-        """Let all users work; the background stops when the run's own users are done."""
+        """Let all users work; the background stops when the run's own users have finished."""
         own = [(role, group) for role, group in self.users if role.background is None]
         others = [(role, group) for role, group in self.users if role.background is not None]
         behind = [
@@ -137,39 +137,38 @@ class Performance:
                 self.link.check()
         self.over.set()
         for thread in behind:
-            thread.join()  # what they are at belongs to the capture: limit_s bounds it
+            thread.join()  # its last samples belong to the capture; limit_s bounds them
 
     def _user(self, role: Role, group: list[Host], samples: Iterable[int]) -> None:
         for sample in samples:
-            self._perform(role, group, str(self.run.seed), sample)
+            self._perform(role, group, Sample(role.activity, role.parameters, str(self.run.seed), sample))
 
-    def _background(self, role: Role, group: list[Host], number: int) -> None:
-        seed = f"{self.run.seed}/background/{number}"
+    def _background(self, role: Role, group: list[Host], user: int) -> None:
+        seed = f"{self.run.seed}/background/{user}"
         rng = Random(seed)
-        sample = 0
+        number = 0
         assert role.background is not None
         while not self.over.wait(rng.expovariate(1e3 / max(1.0, role.background.pause_ms))):
-            self._perform(role, group, seed, sample)
-            sample += 1
+            self._perform(role, group, Sample(role.activity, role.parameters, seed, number))
+            number += 1
 
-    def _perform(self, role: Role, group: list[Host], seed: str, sample: int) -> None:
-        server = self.servers[role.key][0]
-        session = Session(
-            group[0], server, role.activity, role.parameters, seed, sample, self.link, group, self.held
-        )
+    def _perform(self, role: Role, group: list[Host], sample: Sample) -> None:
+        session = Session(sample, group, self.servers[role.key][0], self.link, self.held)
         session.span.start = time.monotonic_ns()
-        self.spans.append((role, session.span))  # now: connections are its own from their first packet on
+        self.spans.append(
+            (role, session.span)
+        )  # before it begins: its connections are attributed from their first packet
         try:
             registry.client(role.client).perform(session)
         except Exception as error:
             session.span.problem = f"{type(error).__name__}: {error}"
-            logger.warning("run=%s sample=%d failed: %s", self.run.id, sample, traceback.format_exc())
+            logger.warning("run=%s sample=%d failed: %s", self.run.id, sample.number, traceback.format_exc())
             if session.span.succeeded is None:
                 session.span.succeeded = False
         session.span.end = time.monotonic_ns()
 
     def _wait_for_the_last_packets(self) -> None:
-        """FINs and their acknowledgements cross the slowest link, and may have to be sent again."""
+        """Wait for FINs and their acknowledgements to cross the slowest link, also when they are sent again."""
         slowest = max(role.link.delay_ms + 3 * role.link.jitter_ms for role in self.roles)
         lossy = any(r.link.loss_pct or r.link.corrupt_pct or r.link.rate_kbit for r in self.roles)
         time.sleep(0.15 + 3 * slowest / 1e3 + (1.2 + 4 * slowest / 1e3 if lossy else 0.0))
@@ -181,7 +180,9 @@ class Performance:
         }
         rows = attribution.rows(self.run, self.users, self.spans, log, self.link.epoch_ns(0), meter)
         if log.unsent:
-            raise LabError(f"run {self.run.id}: hosts did not take {log.unsent} frames: too much at once")
+            raise LabError(
+                f"run {self.run.id}: hosts did not accept {log.unsent} frames: too many at once; use fewer users"
+            )
         failures = self._failures()
         released = log.records[log.records["out_ts"] > 0]
         late = np.sort(released["out_ts"] - released["due"]) / 1e6
@@ -211,7 +212,7 @@ class Performance:
         (self.folder / "run.json").write_text(json.dumps(account, indent=1))
 
     def _failures(self) -> list[str]:
-        """What went wrong in samples. Raises LabError when too many of any group of users failed."""
+        """The problems of failed samples. Raises LabError when too many samples of one role failed."""
         problems = []
         for role in self.roles:
             spans = [span for mine, span in self.spans if mine is role]
@@ -230,7 +231,7 @@ def _rank(ordered: Any, share: float) -> float:
 
 
 def perform(run: Run, folder: str, group: str, how: How) -> None:
-    """Do a run; to be called as the first process of a private machine. folder: its name in OUT."""
+    """Do a run as the first process of a private machine. folder: name of the run's folder in OUT."""
     logging.basicConfig(level=logging.WARNING, filename=OUT / folder / "lab.log", force=True,
                         format="%(asctime)s %(levelname)s %(name)s %(message)s")  # fmt: skip
     Performance(run, OUT / folder, group, how).go()

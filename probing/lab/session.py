@@ -1,7 +1,7 @@
-"""One sample: a client does an activity once, and says what of it only it knows.
+"""One sample: a client does an activity once, and reports what only it can know.
 
-A session is the thread it runs in: that thread lives on the client's host, so sockets and programs are the host's.
-Everything random comes from ``rng``, which is equal in twins and in repetitions of a run.
+A session runs in a thread on the client's host, so its sockets and programs are the host's. Everything random comes
+from ``rng``, which is equal in twins and in repetitions of a run.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from probing.lab.link.link import Link
 from probing.lab.settings import Parameters
 
 TEXT = b"the quick brown fox jumps over the lazy dog and then it sleeps in the sun until noon "
-COMMAND_S = 60.0  # no program of a client runs longer, unless it says so
+COMMAND_S = 60.0  # seconds after which a client's program is killed, unless its call says otherwise
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where a service is set up. ``clients``: hosts that will come."""
+    """The place where a service is set up."""
 
     host: Host
-    folder: Path  # empty, its own
+    folder: Path  # empty folder for this service alone
     parameters: Parameters
-    activities: tuple[str, ...]  # that it will serve
-    clients: tuple[Host, ...]
+    activities: tuple[str, ...]  # activities that it is to serve
+    clients: tuple[Host, ...]  # hosts of the clients that will use it
     seed: int
 
     def template(self, name: str, make: Callable[[Path], None]) -> Path:
-        """A folder that is dear to make (a fresh database) and that runs copy: made once for all of them."""
+        """A folder that is expensive to build (a fresh database): built once, copied by every run."""
         place = OUT / ".templates" / name
         if not place.exists():
             place.parent.mkdir(exist_ok=True)
@@ -56,21 +56,21 @@ class Site:
 
 
 class Service(Protocol):
-    """A server program. It is started without systemd and is ready when ``start`` returns."""
+    """A server program, started without systemd and ready when ``start`` returns."""
 
-    programs: tuple[str, ...]  # executables it needs
-    roles: Mapping[int, str]  # server port -> role of its connections; ports of others are ``data``
+    programs: tuple[str, ...]  # executables and other parts that it needs (check.py)
+    roles: Mapping[int, str]  # role of connections by server port; other ports have ``data``
 
     def start(self, site: Site) -> None:
-        """Configure and start it on its host; raises LabError when it does not come up."""
+        """Configure and start the server on its host. Raises LabError when it does not become ready."""
 
     def version(self) -> str:
-        """Its version, as its program says it."""
+        """The version that the program reports."""
 
 
 @dataclass
 class Span:
-    """What a session logs. Times are ns, monotonic; ports are the client's own, when it knows them."""
+    """The log of a session. Times are ns, monotonic; ports are the client's own, where it knows them."""
 
     sample: int
     address: str
@@ -84,46 +84,55 @@ class Span:
     by_port: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """One repetition of an activity, before it is done."""
+
+    activity: str
+    parameters: Parameters
+    seed: str  # of its user; with the number, the seed of all that is random in it
+    number: int  # index of the repetition, from 0
+
+
 class Session:
-    """What a client has to do, with what, and where it says what it did."""
+    """What a client has to do, with what, and where it reports what it did."""
 
     def __init__(
-        self, host: Host, server: Host, activity: str, parameters: Parameters, seed: str, sample: int,
-        link: Link, hosts: Sequence[Host] = (), held: list[Any] | None = None,
-    ) -> None:  # fmt: skip
-        self.host, self.activity, self.parameters, self.sample = host, activity, parameters, sample
-        self.server = server.address
-        self.server_host = server
-        self.hosts = tuple(hosts)  # further client hosts of this session (synchronisation), its own first
-        self.rng = Random(f"{seed}/{sample}")
-        self.span = Span(sample, host.address, 0)
-        self.folder = ROOM / "clients" / host.name  # the client's own, kept between samples
-        self._link, self._held = link, held if held is not None else []
+        self, sample: Sample, hosts: Sequence[Host], server: Host, link: Link, held: list[Any]
+    ) -> None:
+        """hosts: the client's own, then further ones (synchronisation). held: receives what is to be kept open."""
+        self.activity, self.parameters, self.sample = sample.activity, sample.parameters, sample.number
+        self.host, self.hosts = hosts[0], tuple(hosts)
+        self.server, self.server_host = server.address, server
+        self.rng = Random(f"{sample.seed}/{sample.number}")
+        self.span = Span(sample.number, self.host.address, 0)
+        self.folder = ROOM / "clients" / self.host.name  # the client's own, kept between samples
+        self._link, self._held = link, held
 
-    # what a client says
+    # what a client reports
 
     def mark(self, phase: str) -> None:
-        """A phase begins now."""
+        """Record that a phase begins now."""
         self.span.marks.append((phase, time.monotonic_ns()))
 
     def claim(self, port: int, **labels: Any) -> None:
-        """The connection from this local port is mine; with labels of its own where they differ (termination …)."""
+        """Claim the connection from this local port; labels: those in which it differs (termination …)."""
         self.span.ports.add(port)
         if labels:
             self.span.by_port.setdefault(port, {}).update(labels)
 
     def transferred(self, n: int) -> None:
-        """Bytes of content that were (to be) transferred, both directions."""
+        """Add n bytes of content that were, or should have been, transferred in either direction."""
         self.span.content_bytes = (self.span.content_bytes or 0) + n
 
     def outcome(self, succeeded: bool) -> None:
-        """Whether the activity came to what it wanted (a login, a transfer, an answer)."""
+        """Record whether the activity reached its goal (a login, a transfer, an answer)."""
         self.span.succeeded = succeeded
 
     # what a client needs
 
     def size(self) -> int:
-        """Bytes of a transfer, drawn log-uniformly from the range of content_bytes."""
+        """The size of a transfer, drawn log-uniformly from the range of content_bytes."""
         low, high = self.parameters.size_range
         if low == high:
             return low
@@ -131,7 +140,7 @@ class Session:
         return min(high, max(low, round(drawn) - 1))
 
     def content(self, n: int) -> bytes:
-        """n bytes of the kind that is asked for."""
+        """n bytes of content of the configured kind."""
         if self.parameters.content_kind == "binary":
             return self.rng.randbytes(n)
         at = self.rng.randrange(len(TEXT))
@@ -146,7 +155,7 @@ class Session:
         self, *argv: str | Path, ok: tuple[int, ...] = (0,), seconds: float = COMMAND_S, feed: bytes | None = None,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[bytes]:  # fmt: skip
-        """Run a program on this host to its end; any other exit code than ``ok`` fails the sample."""
+        """Run a program on this host to its end. Raises LabError for an exit code that is not in ``ok``."""
         process = subprocess.Popen(
             [str(word) for word in argv], stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, cwd=self.folder,
@@ -167,12 +176,12 @@ class Session:
         return subprocess.CompletedProcess(argv, process.returncode, out, err)
 
     def vanish(self, port: int) -> None:
-        """The network fails: nothing more of the connection of this local port is carried, ever."""
+        """Let the network fail for the connection of this local port: nothing more of it is carried."""
         if not self._link.cut(self.host.address, port):
-            raise LabError(f"port {port} of {self.host.name}: the link knows no such connection")
+            raise LabError(f"port {port} of {self.host.name}: the link has seen no connection of it")
 
     def keep(self, thing: Any) -> None:
-        """Keep a socket (or what holds one) open until the link is down, so that nothing of its end is seen."""
+        """Keep a socket (or its owner) open until the link is down, so that no packet of its closing is seen."""
         self._held.append(thing)
 
 
@@ -182,10 +191,10 @@ class Client(Protocol):
     programs: tuple[str, ...]
 
     def perform(self, session: Session) -> None:
-        """Do ``session.activity`` once. Raises when it cannot; a refused login or page is an outcome, not an error."""
+        """Do ``session.activity`` once. Raises when that fails; a refused login or page is an outcome, not an error."""
 
     def version(self) -> str:
-        """Its version, as its program says it."""
+        """The version that the program reports."""
 
 
 def _tail(text: bytes) -> str:
@@ -193,7 +202,7 @@ def _tail(text: bytes) -> str:
 
 
 def program_version(*argv: str) -> str:
-    """First line of what a program says of its version, "" when it does not run."""
+    """The first line of a program's version message, "" when it does not run."""
     try:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -202,12 +211,12 @@ def program_version(*argv: str) -> str:
 
 
 def phases(marks: Sequence[tuple[str, int]]) -> str:
-    """Marks as JSON: [[phase, ns since the epoch], …]."""
+    """The marks as JSON: [[phase, ns since the epoch], …]."""
     return json.dumps([list(mark) for mark in marks], separators=(",", ":"))
 
 
 def on_host(host: Host, work: Callable[[], None], name: str) -> threading.Thread:
-    """A thread on a host, started."""
+    """A started thread on a host."""
 
     def run() -> None:
         host.enter()

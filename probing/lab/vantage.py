@@ -1,4 +1,4 @@
-"""What a sensor would have captured at a vantage, from the log of the link.
+"""The capture of a sensor at a vantage, made from the log of the link.
 
 At the clients' vantage a frame from a client is seen when it comes in, whatever becomes of it, and a frame to a
 client when it is delivered; at the servers' vantage it is the other way round. Times are exact to the clock.
@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from engine.kernels import kernel
 from probing.lab.link.link import Log
 from probing.lab.link.tables import COPY, parse
 
 PCAP_HEADER = np.array([0xA1B23C4D, 2 | 4 << 16, 0, 0, 262_144, 1], np.uint32).tobytes()
 FULL = 262_144
-HEADERS = 0  # a snap length: cut each frame behind its transport header
+HEADERS = 0  # snap length that cuts each frame behind its transport header
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _fill(
     records: NDArray[Any], chosen: NDArray[np.int64], ts: NDArray[np.int64], outgoing: NDArray[np.bool_],
     store: NDArray[np.uint8], snap: int, out: NDArray[np.uint8], words: NDArray[np.uint32],
 ) -> int:  # fmt: skip
-    """Write pcap records to out; returns their bytes. words: (4,) scratch."""
+    """Write pcap records to out; returns the number of bytes. words: (4,) scratch."""
     at = 0
     for i in range(chosen.size):
         r = records[chosen[i]]
@@ -46,9 +46,9 @@ def _fill(
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _headers(store: Any, start: int, n: int) -> int:
-    """Bytes of a frame up to the end of its transport header."""
+    """The number of bytes of a frame up to the end of its transport header."""
     g = parse(store, start, n)
     if g.transport == 0:
         return n if n < 60 else 60  # no IP
@@ -61,7 +61,7 @@ def _headers(store: Any, start: int, n: int) -> int:
 
 
 def seen(log: Log, vantage: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Numbers of the records seen at a vantage in order of time, their times, and whether a host there sent them."""
+    """The records seen at a vantage in order of time: their numbers, times, and whether a host there sent them."""
     here = log.ports["client"].astype(bool)
     if vantage == "server":
         here = ~here
@@ -75,7 +75,7 @@ def seen(log: Log, vantage: str) -> tuple[NDArray[np.int64], NDArray[np.int64], 
 
 
 def write_pcap(path: Path, log: Log, vantage: str, snap: int = FULL) -> int:
-    """Write a nanosecond pcap of what is seen at a vantage; returns its packets."""
+    """Write a nanosecond pcap of the frames seen at a vantage; returns the number of packets."""
     number, ts, outgoing = seen(log, vantage)
     lengths = np.minimum(log.records["length"][number], snap or FULL).astype(np.int64)
     out = np.empty(int(lengths.sum()) + 16 * number.size, np.uint8)

@@ -1,6 +1,6 @@
-"""A worker of the lab: does runs, one after the other, as it is told on stdin, and says on stdout how each ended.
+"""A worker of the lab: reads runs from stdin, does one after the other, and writes the outcome of each to stdout.
 
-Kept small and free of threads, since every run is a fork of it: kernels are loaded once, and each run starts in
+It is small and has no threads, since every run is a fork of it: kernels are loaded once, and each run starts in
 milliseconds.
 """
 
@@ -26,11 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 def serve(work: Path, how: How) -> None:
-    """Runs as they come, until stdin ends. work: the folder that runs' folders are made in."""
+    """Do the runs that arrive until stdin ends. work: folder for the folders of the runs."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (most, most)
-    )  # half-open connections are kept to the end of a run
+    # half-open connections are kept to the end of a run
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     warm_up(how)
     for line in sys.stdin:
         run = Run.model_validate_json(line)
@@ -39,7 +38,7 @@ def serve(work: Path, how: How) -> None:
 
 
 def warm_up(how: How) -> None:
-    """Compile or load all kernels: what a run compiles is gone with it."""
+    """Compile or load all kernels: what a run compiles is lost when it ends."""
     with tempfile.TemporaryDirectory() as folder:
         link = LINKS[how.link]([], [], 0, Bounds(1 << 16, 16))
         link.end()
@@ -49,7 +48,7 @@ def warm_up(how: How) -> None:
 
 
 def do(run: Run, work: Path, how: How) -> str:
-    """Do a run; its folder appears whole or not at all. Returns what went wrong, "" if nothing did."""
+    """Do a run, whose folder appears complete or not at all; returns the reason of a failure, "" for none."""
     part, whole = work / f"{run.id}.part", work / run.id
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -62,8 +61,8 @@ def do(run: Run, work: Path, how: How) -> str:
         part.rename(whole)
         return ""
     if ended.timed_out:
-        problem = f"not over after {run.limit_s:g} s (limit_s)"
-    return problem.strip() or f"ended with {ended.code}"
+        problem = f"not finished after {run.limit_s:g} s (limit_s)"
+    return problem.strip() or f"ended with status {ended.code}"
 
 
 if __name__ == "__main__":

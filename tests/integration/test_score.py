@@ -71,7 +71,7 @@ def test_every_connection_has_the_labels_of_its_row(labelled: tuple[Path, RunSum
     unlabelled = [row for row in rows if row["label.task"] is None]
     assert {row["proto"] for row in rows} >= {"tcp", "udp", "icmp"}
     assert len(unlabelled) < 0.01 * len(rows)
-    scans = [row for row in rows if row["label.activity"] == "port_scan"]
+    scans = [row for row in rows if row["label.activity"] == "port-scan"]
     assert len(scans) > 100
     assert {row["id.orig_h"] for row in scans} == {scans[0]["id.orig_h"]}
     assert all(row["label.attack"] == "1" for row in scans)

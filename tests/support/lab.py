@@ -17,8 +17,8 @@ import pytest
 from engine.commands.reading import read_connection_tables
 from engine.config import Config
 from engine.connections.record import json_lines
-from probing.lab import catalog, labels, registry
-from probing.lab.check import there
+from probing.lab import catalog, check, labels, registry
+from probing.lab.errors import LabError
 from probing.lab.run import How
 from probing.lab.settings import Corpus, Entry, Run
 
@@ -29,7 +29,7 @@ def needs(*programs: str) -> None:
         pytest.skip("only root may make private machines")
     if not Path("/dev/net/tun").exists():
         pytest.skip("no /dev/net/tun")
-    if missing := [p for p in ("unshare", "ip", *programs) if not there(p)]:
+    if missing := [p for p in ("unshare", "ip", *programs) if not check.there(p)]:
         pytest.skip(f"not installed: {', '.join(missing)}")
     if subprocess.run(
         ["unshare", "--mount", "--pid", "--net", "--fork", "true"],
@@ -38,6 +38,14 @@ def needs(*programs: str) -> None:
         check=False,
     ).returncode:
         pytest.skip("namespaces cannot be made here")
+
+
+def needs_default_link() -> None:
+    """Skip the test where `lab run` refuses its default link."""
+    try:
+        check.link("auto")
+    except LabError as error:
+        pytest.skip(str(error))
 
 
 USUAL = How()

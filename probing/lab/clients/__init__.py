@@ -1,1 +1,1 @@
-"""Clients of the lab, a file each: what a program does for each activity."""
+"""Clients of the lab, one a file: a program's work for each activity."""

@@ -1,4 +1,4 @@
-"""A resolver of our own on asyncio: one socket for all queries of a sample, no EDNS, TCP when told or truncated.
+"""Our own resolver on asyncio: one socket for all queries of a sample, no EDNS, TCP when asked for or truncated.
 
 Messages as in RFC 1035, section 4; over TCP with two bytes of length before each (4.2.2).
 """
@@ -19,17 +19,17 @@ from probing.lab.session import Session
 TYPES = {"A": 1, "CNAME": 5, "MX": 15, "TXT": 16, "AAAA": 28}
 RECURSION_DESIRED, TRUNCATED = 0x0100, 0x0200
 NXDOMAIN = 3
-AGAIN_S, TRIES = 5.0, 4  # a lost datagram is asked again, as resolvers do
+AGAIN_S, TRIES = 5.0, 4  # seconds before a query is repeated, and most queries, as in other resolvers
 PATIENCE_S = 30.0
 
 
 class Answer(NamedTuple):
-    """What of a message matters here."""
+    """The parts of a message that matter here."""
 
     number: int
     truncated: bool
     code: int
-    answers: list[str]  # as dig prints them
+    answers: list[str]  # in the form that dig prints
 
 
 class AsyncioDns:
@@ -38,23 +38,23 @@ class AsyncioDns:
     programs = ()
 
     def perform(self, session: Session) -> None:
-        """lookup, many, missing, large, tcp."""
+        """Do one of lookup, many, missing, large, tcp."""
         session.outcome(asyncio.run(_resolve(session, chosen(session))))
 
     def version(self) -> str:
-        """Of the interpreter."""
+        """The version of Python, which runs this."""
         return f"python {platform.python_version()}"
 
 
 def query(number: int, entry: Entry) -> bytes:
-    """A message that asks for an entry."""
+    """The message that asks for an entry."""
     labels = b"".join(bytes([len(part)]) + part.encode() for part in entry.name.split("."))
     head = struct.pack(">6H", number, RECURSION_DESIRED, 1, 0, 0, 0)
     return head + labels + b"\0" + struct.pack(">2H", TYPES[entry.type], 1)
 
 
 def parse(message: bytes) -> Answer:
-    """A message that answers."""
+    """The answer in a message."""
     number, flags, questions, count = struct.unpack_from(">4H", message)
     at, answers = 12, []
     for _ in range(questions):
@@ -68,7 +68,7 @@ def parse(message: bytes) -> Answer:
 
 
 def _name(message: bytes, at: int) -> tuple[str, int]:
-    """A name and where it ends; parts of it may stand earlier in the message (4.1.4)."""
+    """A name and the place of its end; parts of it may stand earlier in the message (4.1.4)."""
     name, end = "", 0
     while message[at]:
         if message[at] >= 0xC0:
@@ -96,7 +96,7 @@ def _data(message: bytes, at: int, kind: int, n: int) -> str:
 
 
 async def _resolve(session: Session, asked: list[Entry]) -> bool:
-    """Ask one after the other; whether each answer is as it should be."""
+    """Ask for one entry after another; returns whether each answer is right."""
     resolver = _Resolver(session)
     session.mark("query")
     right = True
@@ -106,7 +106,7 @@ async def _resolve(session: Session, asked: list[Entry]) -> bool:
                 await asyncio.sleep(session.parameters.pause_ms / 1e3)
             answer = await resolver.ask(entry, tcp=session.activity == "tcp")
             if session.activity == "missing" and answer.code != NXDOMAIN:
-                raise LabError(f"{entry.name} is missing, and the answer's code is {answer.code}")
+                raise LabError(f"{entry.name} does not exist, but the code of the answer is {answer.code}")
             right &= answer.code == 0 and sorted(answer.answers) == sorted(entry.answers)
     finally:
         await resolver.close()
@@ -114,7 +114,7 @@ async def _resolve(session: Session, asked: list[Entry]) -> bool:
 
 
 class _Resolver(asyncio.DatagramProtocol):
-    """One socket, and a connection when it is needed."""
+    """A socket for datagrams, and a connection when it is needed."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
@@ -123,11 +123,11 @@ class _Resolver(asyncio.DatagramProtocol):
         self.stream: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002
-        """Called by asyncio."""
+        """Take an answer; called by asyncio."""
         self.messages.put_nowait(data)
 
     async def ask(self, entry: Entry, *, tcp: bool) -> Answer:
-        """The answer, over TCP if need be."""
+        """The answer to a query, over TCP where it is truncated."""
         number = self.session.rng.randrange(1 << 16)
         message = query(number, entry)
         answer = None if tcp else await self.by_datagram(number, message)
@@ -136,7 +136,7 @@ class _Resolver(asyncio.DatagramProtocol):
         return answer
 
     async def by_datagram(self, number: int, message: bytes) -> Answer:
-        """Send, and again if nothing comes; a late answer to an earlier question is dropped."""
+        """The answer to a datagram, repeated while none comes; late answers to earlier queries are dropped."""
         if self.transport is None:
             loop = asyncio.get_running_loop()
             self.transport, _ = await loop.create_datagram_endpoint(
@@ -152,10 +152,10 @@ class _Resolver(asyncio.DatagramProtocol):
                     return answer
             except TimeoutError:
                 continue
-        raise LabError(f"{TRIES} queries and no answer from {self.session.server}")
+        raise LabError(f"{self.session.server} did not answer {TRIES} queries")
 
     async def by_stream(self, message: bytes) -> Answer:
-        """One query over TCP, in the connection of those before."""
+        """The answer to a query over TCP, in the connection of earlier ones."""
         if self.stream is None:
             self.stream = await asyncio.open_connection(self.session.server, PORT)
             self.session.claim(self.stream[1].get_extra_info("sockname")[1])
@@ -165,7 +165,7 @@ class _Resolver(asyncio.DatagramProtocol):
         return parse(await reader.readexactly(n))
 
     async def close(self) -> None:
-        """Both; wait until the server has closed its side too."""
+        """Close socket and connection, and wait until the server has closed its side too."""
         if self.transport is not None:
             self.transport.close()
         if self.stream is not None:

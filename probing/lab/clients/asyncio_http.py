@@ -1,6 +1,6 @@
-"""A client of our own on asyncio's streams: it can end a connection in any way, and knows when its phases begin.
+"""Our own client on asyncio's streams: it can end a connection in any way, and knows when its phases begin.
 
-Made for connections by the ten thousands: no process of its own, and an event loop that a thread keeps for all samples.
+Made for tens of thousands of connections: no process of its own, and one event loop a thread for all samples.
 """
 
 from __future__ import annotations
@@ -29,31 +29,31 @@ _own = threading.local()
 
 
 class Asyncio:
-    """HTTP/1.1 by hand."""
+    """An HTTP/1.1 client written by hand."""
 
     programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
-        """Any activity, in one connection that ends in any way."""
+        """Do any activity, in one connection that ends in any way."""
         if not hasattr(_own, "runner"):
             _own.runner = asyncio.Runner()
         with web.visit(session) as requests:
             _own.runner.run(_Conversation(session, requests).go())
 
     def version(self) -> str:
-        """Python's: the client is part of the lab."""
+        """The version of Python, which runs this."""
         return platform.python_version()
 
 
 class _Break(NamedTuple):
-    """Where a connection breaks off."""
+    """The place at which a connection breaks off."""
 
     request: int
-    share: float | None  # of that request's content; None: when it is answered and nothing is under way
+    share: float | None  # share of that request's content; None: after its answer, in a pause
 
 
 class _Conversation:
-    """One connection from its start to its end."""
+    """One connection, from its start to its end."""
 
     def __init__(self, session: Session, requests: list[web.Request]) -> None:
         self.session, self.requests = session, requests
@@ -64,13 +64,13 @@ class _Conversation:
         self.statuses: list[int] = []
 
     async def go(self) -> None:
-        """Everything."""
+        """Connect, make the requests, and end the connection."""
         async with asyncio.timeout(web.LIMIT_S):
             await self._connect()
             try:
                 await self._converse()
             finally:
-                self.writer.transport.abort()  # does nothing where it is closed
+                self.writer.transport.abort()  # no effect where it is closed
 
     async def _connect(self) -> None:
         tls: dict[str, Any] = {}
@@ -97,7 +97,7 @@ class _Conversation:
         except (asyncio.IncompleteReadError, ConnectionError):
             if self.ends != "timeout" or not self.statuses:
                 raise
-            # on a slow link the server may lose its patience between two requests, and that is how this one ends
+            # on a slow link the server may time out between two requests, which ends this connection as wanted
             self.session.outcome(False)
             if not self.writer.transport.is_closing():
                 await self._wait_for_the_server()
@@ -110,7 +110,7 @@ class _Conversation:
             await self.writer.wait_closed()
 
     async def _ask(self, k: int, request: web.Request) -> bool:
-        """Send a request and its content. Returns whether all goes on."""
+        """Send a request and its content; returns whether the connection continues."""
         self.session.mark("request")
         self.writer.write(self._head(request))
         if request.body is None:
@@ -124,20 +124,20 @@ class _Conversation:
         return len(body) == len(request.body)
 
     async def _take(self, k: int, request: web.Request) -> bool:
-        """Take an answer. Returns whether all goes on."""
+        """Receive an answer; returns whether the connection continues."""
         head = await self.reader.readuntil(b"\r\n\r\n")
         self.session.mark("response")
         status, length, location = STATUS.match(head), LENGTH.search(head), LOCATION.search(head)
         if status is None or (length is None and request.status != 304):
-            raise LabError(f"{request.path}: an answer without status or length: {head[:200]!r}")
+            raise LabError(f"{request.path}: the answer has no status or length: {head[:200]!r}")
         self.statuses.append(int(status[1]))
         if request.status == 301 and (location is None or location[1].decode() != self.requests[k + 1].path):
-            raise LabError(f"{request.path}: sent elsewhere: {head[:400]!r}")
+            raise LabError(f"{request.path}: redirected to an unexpected place: {head[:400]!r}")
         left = int(length[1]) if length else 0
         if request.content:
             self.session.mark("transfer")
             if left != request.content:
-                raise LabError(f"{request.path}: {left} bytes to come, wanted {request.content}")
+                raise LabError(f"{request.path}: the answer has {left} bytes, expected {request.content}")
         if self.broken.request == k and self.broken.share is not None:
             left = int(self.broken.share * left)
         await self._read(left)
@@ -161,7 +161,7 @@ class _Conversation:
         self.session.vanish(self.port)
         following = self.broken.request + 1
         if self.broken.share is None and following < len(self.requests):
-            # the client does not know, and asks again
+            # the client does not notice, and asks again
             await asyncio.sleep(self.pause_s)
             self.session.mark("request")
             self.writer.write(self._head(self.requests[following]))
@@ -179,7 +179,7 @@ class _Conversation:
         return "\r\n".join([*lines, "", ""]).encode()
 
     async def _wait_for_the_server(self) -> None:
-        """Close when the server has: below TLS, which would answer the server's farewell into a closed connection."""
+        """Close after the server, below TLS, which would answer the server's farewell into a closed connection."""
         loop = asyncio.get_running_loop()
         with self._socket() as raw:
             try:
@@ -189,7 +189,7 @@ class _Conversation:
                 self.session.claim(self.port, termination="rst")
 
     def _socket(self) -> socket.socket:
-        """The connection without its streams, which are no more."""
+        """The socket of the connection, after its streams have ended."""
         raw: socket.socket = self.writer.get_extra_info("socket").dup()
         raw.setblocking(False)
         self.writer.transport.abort()
@@ -197,7 +197,7 @@ class _Conversation:
 
 
 def _break(session: Session, requests: int) -> _Break:
-    """Where the connection breaks off: a reset hits a transfer, a failure of the network as often a pause."""
+    """The place of a break: a reset hits a transfer, a network failure as often a pause; None without a break."""
     ends = session.parameters.termination
     if ends not in ("rst", "sudden"):
         return _Break(-1, None)
@@ -207,7 +207,7 @@ def _break(session: Session, requests: int) -> _Break:
 
 @cache
 def _context() -> ssl.SSLContext:
-    """For all connections: the certificate is self-signed, and sessions are not resumed."""
+    """The TLS context of all connections: the certificate is self-signed, and no session is resumed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -16,21 +16,21 @@ from probing.lab.services.hive_daemon import Orders
 from probing.lab.session import Session
 
 PATIENCE_S = 30.0
-LINGER_S = 0.5  # that a bot goes on after its network has failed: time to send again what nobody acknowledges
+LINGER_S = 0.5  # seconds that a bot continues after its network has failed, in which TCP retransmits
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class _GoneError(Exception):
-    """The bot has left as it was told to: by a reset, or cut off."""
+    """The bot has left as configured, by a reset or cut off."""
 
 
 class Bot:
-    """Our own client."""
+    """The bot, as a client."""
 
     programs = ()
 
     def perform(self, session: Session) -> None:
-        """keep-alive, command-1 … command-4."""
+        """Do one of keep-alive, command-1 … command-4."""
         command = int(session.activity.removeprefix("command-")) if session.activity != "keep-alive" else 0
         orders, update, name = _orders(session, command)
         orders.write(ORDERS, name, update)
@@ -47,7 +47,7 @@ class Bot:
                 left.unlink()
 
     def version(self) -> str:
-        """Of the interpreter."""
+        """The version of Python, which runs this."""
         return f"python {platform.python_version()}"
 
 
@@ -56,7 +56,7 @@ def _word(session: Session, low: int, high: int) -> str:
 
 
 def _orders(session: Session, command: int) -> tuple[Orders, bytes, str]:
-    """What the operator will want of this bot, the update and the bot's name."""
+    """The orders for this bot, the update, and the bot's name."""
     name, password, text = _word(session, 10, 16), _word(session, 8, 16), _word(session, 20, 160)
     size = session.size() if command in (3, 4) else 0
     orders = Orders(
@@ -69,7 +69,7 @@ def _orders(session: Session, command: int) -> tuple[Orders, bytes, str]:
 
 
 def _leaves_at(session: Session, orders: Orders) -> int:
-    """The message at which the bot is gone: one of the command's answers, without a command a keep-alive; 0: none."""
+    """The message with which the bot leaves: an answer to the command, or else a keep-alive; 0: it does not."""
     if session.parameters.termination not in ("rst", "sudden"):
         return 0
     chunks = -(-orders.size // orders.chunk)
@@ -93,17 +93,17 @@ class _Talk:
         session.claim(self.port)
 
     def hear(self, end: bytes = b"\n") -> str:
-        """The next line, or what comes up to ``end``."""
+        """The next line, or everything up to ``end``."""
         line = b""
         while not line.endswith(end):
             got = self.file.read(1)
             if not got:
-                raise LabError(f"the hive hung up after {line!r}")
+                raise LabError(f"the hive closed the connection after {line!r}")
             line += got
         return line.decode().strip()
 
     def say(self, words: str, more: bytes = b"") -> None:
-        """Send a line and what follows it; this is where a bot may be gone."""
+        """Send a line and its payload; this is where a bot may leave."""
         self.said += 1
         message = words.encode() + b"\r\n" + more
         if self.said != self.gone_at:
@@ -120,7 +120,7 @@ class _Talk:
         raise _GoneError
 
     def log_in(self, name: str) -> None:
-        """Name and password."""
+        """Log in with name and password."""
         self.session.mark("login")
         self.hear(b"login: ")
         self.say(name)
@@ -130,7 +130,7 @@ class _Talk:
             raise LabError(f"the hive answered the login of {name} with {answer!r}")
 
     def live(self, update: bytes) -> bool:
-        """Keep in touch, and answer the command when it comes; whether all of it came to pass."""
+        """Send keep-alives and answer the command when it comes; returns whether everything was done."""
         self.session.mark("keep-alive")
         right = True
         for k in range(1, self.session.parameters.requests + 1):
@@ -144,7 +144,7 @@ class _Talk:
         return right
 
     def obey(self, update: bytes) -> bool:
-        """The pattern of messages of a command."""
+        """Answer a command with its pattern of messages."""
         word, number, argument = self.hear().split(" ", 2)
         self.session.mark("command")
         if word != "command" or int(number) != self.orders.command:
@@ -154,14 +154,14 @@ class _Talk:
         )
 
     def acknowledge(self, argument: str, _update: bytes) -> bool:
-        """Command 1."""
+        """Answer command 1: acknowledge a message."""
         self.session.mark("report")
         self.session.transferred(len(argument))
         self.say(f"done {len(argument)}")
         return argument == self.orders.text
 
     def give_status(self, argument: str, _update: bytes) -> bool:
-        """Command 2."""
+        """Answer command 2: send status reports."""
         self.session.mark("report")
         for k in range(int(argument)):
             status = _word(self.session, 10, 60)
@@ -171,7 +171,7 @@ class _Talk:
         return self.hear() == "thanks"
 
     def take_update(self, argument: str, update: bytes) -> bool:
-        """Command 3."""
+        """Answer command 3: receive an update."""
         got, size = b"", int(argument)
         self.session.transferred(size)
         while len(got) < size:
@@ -183,7 +183,7 @@ class _Talk:
         return got == update
 
     def give_report(self, argument: str, _update: bytes) -> bool:
-        """Command 4."""
+        """Answer command 4: send a report."""
         self.session.mark("report")
         report, have = self.session.content(int(argument)), "have 0"
         self.session.transferred(len(report))
@@ -202,7 +202,7 @@ class _Talk:
         self.close()
 
     def close(self) -> None:
-        """Both the socket and the file on it: the descriptor goes with the last of them."""
+        """Close the socket and the file on it; the descriptor is freed with the last of them."""
         self.file.close()
         self.socket.close()
 

@@ -1,4 +1,4 @@
-"""curl: requests of a command line."""
+"""curl: requests from the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from probing.lab.clients import web
 from probing.lab.session import Session, program_version
 
-# of what --verbose says: headers behind > and <, contents as } and {
+# patterns in the output of --verbose: headers follow > and <, contents are } and {
 _HEADS = rb"^> (?P<request>GET|POST) |^< HTTP/\S+ (?P<response>[2-5]\d\d)"
 DOWNLOAD = re.compile(_HEADS + rb"|^< \r?\n(?P<transfer>\{)", re.MULTILINE)
 UPLOAD = re.compile(_HEADS + rb"|^[<>] \r?\n(?P<transfer>\})", re.MULTILINE)
@@ -19,14 +19,14 @@ class Curl:
     programs = ("curl",)
 
     def perform(self, session: Session) -> None:
-        """Any activity, in one connection that curl itself ends."""
+        """Do any activity, in one connection that curl itself ends."""
         web.only_fin(session, "curl")
         with web.visit(session) as requests:
             said = DOWNLOAD if requests[0].body is None else UPLOAD
             web.judge(session, requests, web.follow(session, _command(session, requests), said))
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("curl", "--version").split(" ")[1]
 
 
@@ -43,7 +43,7 @@ def _command(session: Session, requests: list[web.Request]) -> list[str]:
         "*",
     ]
     if session.parameters.pause_ms:
-        # from request to request, for curl knows no pause behind an answer
+        # from request to request: curl has no pause after an answer
         words += ["--rate", f"{max(1, round(3_600_000 / session.parameters.pause_ms))}/h"]
     first = requests[0]
     if first.body is not None:

@@ -1,7 +1,7 @@
-"""Programs that are spoken to while they run, and the connections that they have.
+"""Programs that are driven while they run, and their connections.
 
-A program's sockets can be borrowed: that tells its local ports, and lets a connection be reset or be left half-open
-although the program knows no such thing.
+A program's sockets can be borrowed: that reveals its local ports, and allows to reset a connection or leave it half
+open although the program cannot.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from probing.lab.errors import LabError
 from probing.lab.session import COMMAND_S, Session
 
 _PIDFD_GETFD = 438
-_ACKED, _RECEIVED = 120, 128  # of struct tcp_info: bytes_acked, bytes_received
-BROKEN = ("rst", "sudden")  # terminations that come in the middle of a conversation
+_ACKED, _RECEIVED = 120, 128  # places in struct tcp_info of bytes_acked, bytes_received
+BROKEN = ("rst", "sudden")  # terminations in the middle of a conversation
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def processes(pid: int) -> Iterator[int]:
-    """A process and its descendants."""
+    """The ids of a process and its descendants."""
     yield pid
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -42,7 +42,7 @@ def processes(pid: int) -> Iterator[int]:
 
 
 def borrow(pid: int, server: str) -> list[socket.socket]:
-    """Duplicates of a program's TCP connections to a server. They stay open until these are closed, too."""
+    """Duplicates of a program's TCP connections to a server, which stay open until these are closed too."""
     found: dict[int, socket.socket] = {}
     for process in processes(pid):
         try:
@@ -76,29 +76,29 @@ def _local_port(sock: socket.socket, server: str) -> int | None:
 
 
 def moved(sock: socket.socket) -> tuple[int, int]:
-    """Bytes of a TCP connection that the other side has confirmed, and that came from there."""
+    """The bytes that the other side of a TCP connection has acknowledged, and those received from it."""
     info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
     return struct.unpack_from("Q", info, _ACKED)[0], struct.unpack_from("Q", info, _RECEIVED)[0]
 
 
 def unconfirmed(sock: socket.socket) -> int:
-    """Bytes that a program has written and the other side has not confirmed."""
+    """The bytes that were written and not yet acknowledged."""
     waiting = bytearray(4)
     fcntl.ioctl(sock, termios.TIOCOUTQ, waiting)
     return int.from_bytes(waiting, sys.byteorder)
 
 
 def wait_for(ready: Callable[[], bool], what: str, seconds: float = COMMAND_S) -> None:
-    """Wait until something is so; raises LabError when it is not in time."""
+    """Wait until a condition holds. Raises LabError when time is up."""
     end = time.monotonic() + seconds
     while not ready():
         if time.monotonic() > end:
-            raise LabError(f"{what}: not within {seconds:g} s")
+            raise LabError(f"{what}: not after {seconds:g} s")
         time.sleep(0.002)
 
 
 def break_off(session: Session, sockets: Iterable[socket.socket]) -> None:
-    """End connections as ``termination`` says: reset them, or leave them on a network that has failed."""
+    """End connections by ``termination``: reset them, or leave them on a network that has failed."""
     how = session.parameters.termination
     for sock in sockets:
         session.claim(sock.getsockname()[1], termination=how)
@@ -111,7 +111,7 @@ def break_off(session: Session, sockets: Iterable[socket.socket]) -> None:
 
 
 class Dialogue:
-    """A program of a session that reads its standard input line by line. Killed at the end, if it still runs."""
+    """A program of a session that reads lines from its standard input; it is killed at the end if it still runs."""
 
     def __init__(self, session: Session, *argv: str | Path) -> None:
         self._session, self.name, self._said = session, str(argv[0]), b""
@@ -121,7 +121,7 @@ class Dialogue:
         )  # fmt: skip
 
     def say(self, *lines: str) -> None:
-        """Give it lines to do."""
+        """Send lines to the program."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write("".join(f"{line}\n" for line in lines).encode())
@@ -129,7 +129,7 @@ class Dialogue:
             raise self._problem("ended early") from None
 
     def hear(self, mark: str, seconds: float = COMMAND_S) -> bytes:
-        """Wait until it says ``mark``; what it said before."""
+        """The output of the program before ``mark``, for which this waits."""
         assert self._process.stdout is not None
         wanted, end = mark.encode(), time.monotonic() + seconds
         while wanted not in self._said:
@@ -144,11 +144,11 @@ class Dialogue:
         return before
 
     def sockets(self) -> list[socket.socket]:
-        """Its connections to the session's server, borrowed."""
+        """Borrow the program's connections to the session's server."""
         return borrow(self._process.pid, self._session.server)
 
     def end(self, seconds: float = COMMAND_S) -> int:
-        """Say no more, and wait for its end; its exit status."""
+        """Close the program's input and wait for its end; returns its exit status."""
         try:
             self._process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
@@ -156,7 +156,7 @@ class Dialogue:
         return self._process.returncode
 
     def kill(self) -> None:
-        """End it at once; connections that are borrowed stay."""
+        """Kill the program; borrowed connections stay open."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -9,7 +9,7 @@ from probing.lab.errors import LabError
 from probing.lab.services.dnsmasq import Entry
 from probing.lab.session import Session, program_version
 
-# no configuration of the user's; a lost datagram is sent again after 5 s, as resolvers do
+# without the user's configuration; a lost datagram is repeated after 5 s, as in other resolvers
 PLAIN = ("-r", "-4", "+noall", "+answer", "+comments", "+time=5", "+tries=4")
 BY_TCP = ("+tcp", "+keepopen", "+time=20")
 
@@ -20,7 +20,7 @@ class Dig:
     programs = ("dig",)
 
     def perform(self, session: Session) -> None:
-        """lookup, many, missing, large, tcp."""
+        """Do one of lookup, many, missing, large, tcp."""
         asked = chosen(session)
         session.mark("query")
         if session.activity == "tcp":
@@ -34,12 +34,12 @@ class Dig:
         session.outcome(right)
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("dig", "-v").removeprefix("DiG ")
 
 
 def ask(session: Session, asked: Sequence[Entry], *options: str) -> bool:
-    """One run of dig; whether each answer has what it should."""
+    """Run dig once; returns whether each answer is right."""
     questions = [word for entry in asked for word in (entry.name, entry.type)]
     out = session.run("dig", *PLAIN, *options, f"@{session.server}", *questions).stdout.decode()
     blocks = out.split("->>HEADER<<-")[1:]
@@ -48,13 +48,13 @@ def ask(session: Session, asked: Sequence[Entry], *options: str) -> bool:
     right = True
     for block, entry in zip(blocks, asked):
         if not entry.answers and "status: NXDOMAIN" not in block:
-            raise LabError(f"{entry.name} is missing, and the answer is {block[:80].strip()}")
+            raise LabError(f"{entry.name} does not exist, but the answer is {block[:80].strip()}")
         right &= bool(entry.answers) and _answers(block) == sorted(entry.answers)
     return right
 
 
 def _answers(block: str) -> list[str]:
-    """The data of the answers in what dig prints of a message."""
+    """The data of the answers in dig's output of a message."""
     lines = [line for line in block.splitlines()[1:] if line and not line.startswith(";")]
     return sorted(line.split(None, 4)[4] for line in lines)
 

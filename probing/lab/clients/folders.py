@@ -1,9 +1,8 @@
-"""What hosts do that keep a folder equal through a hub; how a host synchronises is the client implementation's.
+"""The work of hosts that keep a folder equal through a hub; the client implementation synchronises a host.
 
 All hosts (the hub and ``session.hosts``) begin with the same files. Each step changes something on one of them, and
-then all synchronise: first the host that changed something, alone, then all client hosts at once, each a moment
-of its own later. Whoever synchronises in the second round finds the hub as the first left it, so what is transferred
-does not depend on who comes first.
+then all synchronise: first the host with the change, alone, then all client hosts at about the same time. Every host
+of the second round finds the hub as the first round left it, so the transfers do not depend on their order.
 """
 
 from __future__ import annotations
@@ -19,26 +18,26 @@ from probing.lab.hosts import Host
 from probing.lab.isolation import ROOM
 from probing.lab.session import Session
 
-HUB = ROOM / "hub"  # the server's folders, one a sample
-PATIENCE_S = 300.0  # that one synchronisation may take
-STAGGER_S = 0.1  # within which hosts begin the second round
-EPOCH = 1_700_000_000  # of modification times: none comes from the clock, which synchronisers send along
+HUB = ROOM / "hub"  # folder of the server's folders, one for each sample
+PATIENCE_S = 300.0  # most seconds that one synchronisation may take
+STAGGER_S = 0.1  # seconds within which hosts begin the second round
+EPOCH = 1_700_000_000  # first modification time of files: not from the clock, since synchronisers transfer it
 WORDS = ("agenda", "budget", "cellar", "diary", "errands", "figures", "garden", "harvest", "index", "journal")
 
 Synchronise = Callable[[Session, Host, Path, str, bool], None]
-"""In a thread of a host, bring its folder and the hub's folder of that name together. The last: it has news."""
+"""Synchronise a host's folder with the hub's of that name, in a thread of the host; last argument: it has changes."""
 
 
 class Folders:
     """The folders of one sample."""
 
     def __init__(self, session: Session, synchronise: Synchronise) -> None:
-        """Make them: some files on all hosts; on the hub only when the cache is cold."""
+        """Make the folders, with some files on all hosts, or only on the hub when the cache is cold."""
         self.session, self.synchronise = session, synchronise
         self.name = f"{session.host.name}-{session.sample:05d}"
         self.hub = HUB / self.name
         self.local = {host: ROOM / "clients" / host.name / self.name for host in session.hosts}
-        self.wanted: dict[str, bytes] = {}  # what every host should have
+        self.wanted: dict[str, bytes] = {}  # content of the files that every host should have
         self.now = EPOCH
         self.clients = len(session.hosts)
         for word in session.rng.sample(WORDS, session.rng.randint(3, 6)):
@@ -50,21 +49,21 @@ class Folders:
                 folder.mkdir()
 
     def put(self, folder: Path, name: str, content: bytes) -> None:
-        """Write a file, which all hosts should have from now on."""
+        """Write a file that all hosts should have from now on."""
         self.wanted[name] = content
         folder.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
         self.touch(folder, folder / name)
 
     def touch(self, *paths: Path) -> None:
-        """A minute passes, and these have changed."""
+        """Set the modification time of files to a minute after the last."""
         self.now += 60
         for path in paths:
             if path.exists():
                 os.utime(path, (self.now, self.now))
 
     def change(self, step: str, folder: Path, name: str) -> int:
-        """Do a step in a folder; returns the bytes that are new."""
+        """Do a step in a folder; returns the number of new bytes."""
         session, path = self.session, folder / name
         if step == "put":
             content = session.content(session.size())
@@ -82,7 +81,7 @@ class Folders:
         return 0
 
     def step(self, step: str, name: str) -> None:
-        """Change something somewhere and bring it everywhere."""
+        """Change something on one host and synchronise all."""
         session = self.session
         makers = (None, *session.hosts)  # None: the hub
         maker = session.rng.choice(makers) if step in ("put", "edit", "delete") else None
@@ -108,11 +107,11 @@ class Folders:
         host.in_thread(work)
 
     def equal(self) -> bool:
-        """Whether all hosts have the files that they should, byte for byte, and no others."""
+        """Whether all hosts have exactly the files that they should, byte for byte."""
         return all(_contents(folder) == self.wanted for folder in (self.hub, *self.local.values()))
 
     def remove(self) -> None:
-        """Take them away."""
+        """Remove the folders."""
         for folder in (self.hub, *self.local.values()):
             shutil.rmtree(folder)
 
@@ -124,7 +123,7 @@ def _contents(folder: Path) -> dict[str, bytes]:
 def perform(
     session: Session, synchronise: Synchronise, prepare: Callable[[Folders], None] | None = None
 ) -> None:
-    """idle, put, put-edit, put-delete, put-edit-delete, large. prepare: what hosts did that have a warm cache."""
+    """Do one of idle, put, put-edit, put-delete, put-edit-delete, large. prepare: makes the cache of a host warm."""
     folders = Folders(session, synchronise)
     steps = {"idle": ["idle"], "large": ["put"]}.get(session.activity) or session.activity.split("-")
     if session.parameters.cache == "cold":

@@ -1,4 +1,4 @@
-"""The files that an FTP activity is about: made on both sides before it begins, so that no transfer makes them."""
+"""The files of an FTP activity, made on both sides before it begins, so that no transfer is needed to make them."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from probing.lab.isolation import PASSWORD, UID, USER
 from probing.lab.services.vsftpd import CHUNK
 from probing.lab.session import Session
 
-# activities whose files are the server's from the beginning
+# activities whose files are on the server from the beginning
 THERE = ("get", "passive-get", "mget", "delete", "mdelete", "rename", "wrong-password-get")
 SEVERAL = ("mget", "mdelete", "mput", "make-remove")
-LEAST_BROKEN = 4 * CHUNK  # bytes of a file whose transfer is to be broken off in its middle
-LONG_AGO = 1_500_000_000  # when all files were changed last: clients tell servers
+LEAST_BROKEN = 4 * CHUNK  # least bytes of a file whose transfer is broken off in its middle
+LONG_AGO = 1_500_000_000  # modification time of all files: clients send it to servers
 
 
 @dataclass(frozen=True)
 class Files:
-    """Of a sample. ``here``: the client's folder; ``there``: the server's, as its user sees it."""
+    """The files of a sample. ``here``: the client's folder; ``there``: the server's, as its user sees it."""
 
     here: Path
     there: str
@@ -32,12 +32,12 @@ class Files:
 
     @property
     def total(self) -> int:
-        """Bytes of all files."""
+        """The number of bytes of all files."""
         return sum(self.sizes)
 
 
 def prepare(session: Session) -> Files:
-    """Names, sizes and content of a sample's files, and where the activity needs them."""
+    """Make the files of a sample where the activity needs them; returns them."""
     count = session.parameters.requests if session.activity in SEVERAL else 1
     names = tuple(f"{_word(session, 4, 16)}-{k}.dat" for k in range(count))
     sizes = tuple(session.size() for _ in names)

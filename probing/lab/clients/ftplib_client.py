@@ -1,4 +1,4 @@
-"""ftplib of Python's standard library: FTP as a program of one's own speaks it."""
+"""ftplib of Python's standard library: FTP by a program of our own."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from probing.lab.session import COMMAND_S, Session
 
 
 class _Connection(ftplib.FTP):
-    """A control connection that tells the session of the data connections."""
+    """A control connection that reports its data connections to the session."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
 
     def ntransfercmd(self, cmd: str, rest: int | str | None = None) -> tuple[socket.socket, int | None]:
-        """Open a data connection."""
+        """Open a data connection, and claim it for the session."""
         sock, size = super().ntransfercmd(cmd, rest)
         self._session.claim(sock.getsockname()[1], termination="fin")
         return sock, size
@@ -33,7 +33,7 @@ class Ftplib:
     programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
-        """Log in and do the activity; each of them is a method of that name."""
+        """Log in and do the activity, which is a method of its name."""
         files = prepare(session)
         ftp = _Connection(session)
         session.mark("login")
@@ -92,7 +92,7 @@ class Ftplib:
         session.mark("list")
         names = ftp.nlst()
         if sorted(names) != sorted(files.names):
-            raise LabError(f"listed {len(names)} files, there are {len(files.names)}")
+            raise LabError(f"the server listed {len(names)} files, but there are {len(files.names)}")
         self._get(session, ftp, files)
 
     def _put(self, session: Session, ftp: ftplib.FTP, files: Files) -> None:
@@ -146,7 +146,7 @@ class Ftplib:
         ftp.quit()
 
     def _idle(self, session: Session, ftp: ftplib.FTP, _: Files) -> None:
-        """Wait until the server has had enough."""
+        """Wait until the server closes the idle connection."""
         session.mark("idle")
         assert ftp.sock is not None
         while ftp.sock.recv(1 << 16):
@@ -164,11 +164,13 @@ class Ftplib:
             parts: list[bytes] = []
             ftp.retrbinary(f"RETR {name}", parts.append)
             if b"".join(parts) != content:
-                raise LabError(f"{name}: {sum(map(len, parts))} bytes came, not its {len(content)}")
+                raise LabError(
+                    f"{name}: received {sum(map(len, parts))} bytes, which are not its {len(content)}"
+                )
         session.transferred(files.total)
 
     def version(self) -> str:
-        """Python's version."""
+        """The version of Python, which runs this."""
         return f"Python {platform.python_version()}"
 
 

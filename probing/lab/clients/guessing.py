@@ -1,4 +1,4 @@
-"""Guessers of passwords of our own: at the shop's login form, at an FTP server and at an SSH server."""
+"""Our own password guessers: for the shop's login form, for an FTP server and for an SSH server."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from probing.lab.session import Session, program_version
 
 LOGIN = "/login.php"
 FTP_PORT = 21
-FTP_TRIES, SSH_TRIES = 3, 5  # in one connection; after as many, or one more, the servers hang up
+FTP_TRIES, SSH_TRIES = 3, 5  # most guesses in one connection; after these, or one more, the servers close it
 BASES = ("password", "welcome", "dragon", "monkey", "sunshine", "shadow", "master", "letmein", "football", "qwerty",
          "princess", "iloveyou", "charlie", "summer", "winter", "autumn", "spring", "london", "secret", "hunter",
          "tigger", "flower", "coffee", "purple", "orange", "banana", "guitar", "freedom", "starwars")  # fmt: skip
 ASKPASS = """#!/bin/sh
-# says the next password of a list
+# prints the next password of a list
 head -n 1 "$LAB_GUESSES"
 sed -i 1d "$LAB_GUESSES"
 """
@@ -41,24 +41,24 @@ def guesses(session: Session) -> list[str]:
 
 
 def in_parts(session: Session, most: int) -> list[list[str]]:
-    """The words to guess, as many at a time as a connection is to carry."""
+    """The words to guess, in groups of one connection each."""
     words, most = guesses(session), min(session.parameters.requests, most)
     return [words[k : k + most] for k in range(0, len(words), most)]
 
 
 def only_fin(session: Session, program: str) -> None:
-    """Refuse an end that a program cannot bring about."""
+    """Raise LabError for a termination that a program cannot bring about."""
     if session.parameters.termination == "rst":
-        raise LabError(f"{program} cannot be told to reset a connection")
+        raise LabError(f"{program} cannot be made to reset a connection; use termination fin")
 
 
 class Form:
-    """Tries at the shop's login."""
+    """A guesser at the shop's login form."""
 
     programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
-        """form-guess."""
+        """Do form-guess."""
         visit = Visit(session, ends=way_of(session, "fin", "rst"))
         session.outcome(False)
         for word in guesses(session):
@@ -67,20 +67,20 @@ class Form:
                 session.outcome(True)
                 break
         visit.leave()
-        session.span.content_bytes = None  # forms and pages are not what it is about
+        session.span.content_bytes = None  # forms and pages do not count as content
 
     def version(self) -> str:
-        """That of its Python."""
+        """The version of Python, which runs this."""
         return platform.python_version()
 
 
 class Ftp:
-    """Tries in the language of FTP."""
+    """A guesser that speaks FTP."""
 
     programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
-        """ftp-guess."""
+        """Do ftp-guess."""
         session.outcome(False)
         for words in in_parts(session, FTP_TRIES):
             if self._connection(session, words):
@@ -88,7 +88,7 @@ class Ftp:
                 break
 
     def _connection(self, session: Session, words: list[str]) -> bool:
-        """Whether one of a connection's words lets in."""
+        """Whether one of a connection's words is accepted."""
         session.mark("connect")
         at = socket.create_connection((session.server, FTP_PORT), PATIENCE_S)
         session.claim(at.getsockname()[1])
@@ -107,7 +107,7 @@ class Ftp:
         return said == b"230"
 
     def version(self) -> str:
-        """That of its Python."""
+        """The version of Python, which runs this."""
         return platform.python_version()
 
 
@@ -117,7 +117,7 @@ def _say(at: socket.socket, line: str, *answers: bytes) -> bytes:
 
 
 def _hear(at: socket.socket, *answers: bytes) -> bytes:
-    """The code of the answer, which is a line."""
+    """The code of the answer, which must be one of those wanted."""
     said = b""
     while not said.endswith(b"\n"):
         part = at.recv(1024)
@@ -125,17 +125,17 @@ def _hear(at: socket.socket, *answers: bytes) -> bytes:
             break
         said += part
     if said[:3] not in answers:
-        raise LabError(f"FTP: {said.decode(errors='replace')!r}, wanted {b' or '.join(answers).decode()}")
+        raise LabError(f"FTP: {said.decode(errors='replace')!r}, expected {b' or '.join(answers).decode()}")
     return said[:3]
 
 
 class Ssh:
-    """OpenSSH's client, told the next password whenever it asks."""
+    """A guesser with OpenSSH's client, which gets the next password whenever it asks."""
 
     programs = ("ssh",)
 
     def perform(self, session: Session) -> None:
-        """ssh-guess."""
+        """Do ssh-guess."""
         only_fin(session, "ssh")
         helper = session.folder / "askpass"
         helper.write_text(ASKPASS)
@@ -149,7 +149,7 @@ class Ssh:
             session.pause()
 
     def _connection(self, session: Session, words: list[str]) -> bool:
-        """Whether one of a connection's words lets in."""
+        """Whether one of a connection's words is accepted."""
         listed = session.folder / "guesses"
         listed.write_text("".join(f"{word}\n" for word in words))
         options = SSH_OPTIONS | {"NumberOfPasswordPrompts": f"{len(words)}"}
@@ -164,7 +164,7 @@ class Ssh:
         return done.returncode == 0
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("ssh", "-V").split(",")[0]
 
 

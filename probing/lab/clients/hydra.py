@@ -1,4 +1,4 @@
-"""hydra: guesses passwords with several connections at once."""
+"""hydra: password guesses over several connections at once."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from probing.lab.session import Session, program_version
 LIMIT_S = 280.0
 TIME_WAIT = "06"
 FIN, RST, EVERYTHING, SO_ATTACH_FILTER, SO_RCVBUFFORCE = 1, 4, 3, 26, 33
-ONLY_ENDS = (  # of packets without IP options: pass 64 bytes of those with one of the two flags
+ONLY_ENDS = (  # packet filter: of packets without IP options and with FIN or RST, pass 64 bytes
     (0x30, 0, 0, 47), (0x45, 0, 1, FIN | RST), (0x06, 0, 0, 64), (0x06, 0, 0, 0),
 )  # fmt: skip
-CROSSING_S = 1.0  # round trip of a slow link
+CROSSING_S = 1.0  # seconds of a round trip over a slow link
 FOUND = re.compile(rb"^\[\d+\]\[[\w-]+\] host: .* password: (.*)$", re.MULTILINE)
 FORM = f"{LOGIN}:name=^USER^&password=^PASS^:F=Wrong name or password"
-SSH_TRIES = 4  # of a task, about; after the sixth the server hangs up, and the task with it for half a minute
-# Not -f, which kills other tasks in the middle of their guess: it knows one user, and ends when that one is found.
+SSH_TRIES = 4  # guesses of a task, roughly; after six the server closes and the task pauses for half a minute
+# without -f, which kills other tasks in the middle of a guess: there is one user, so it ends when that one is found
 OPTIONS = ("-I", "-w", "32", "-l", USER)
 SERVICES = {"form-guess": "http-post-form", "ftp-guess": "ftp", "ssh-guess": "ssh"}
-ROOM = 16 << 20  # bytes, for the ends of thousands of connections
+ROOM = 16 << 20  # bytes of receive buffer, enough for the ends of thousands of connections
 
 
 class Hydra:
@@ -38,7 +38,7 @@ class Hydra:
     programs = ("hydra",)
 
     def perform(self, session: Session) -> None:
-        """form-guess, ftp-guess, ssh-guess."""
+        """Do one of form-guess, ftp-guess, ssh-guess."""
         only_fin(session, "hydra")
         words = guesses(session)
         listed = session.folder / "words"
@@ -54,28 +54,30 @@ class Hydra:
         session.outcome(PASSWORD.encode() in FOUND.findall(done.stdout))
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("hydra", "-h").split(" ")[1]
 
 
 def _tasks(session: Session) -> int:
-    """How many tasks guess at once."""
+    """The number of tasks that guess at the same time."""
     if session.activity == "form-guess":
-        return 1  # with more, most leave a connection behind of which nothing comes
+        return 1  # with more, most leave an unused connection behind
     if session.activity == "ftp-guess":
-        return 2  # with more it has reported passwords that were none
+        return 2  # with more it has reported wrong passwords as found
     return min(16, -(-session.parameters.guesses // SSH_TRIES))
 
 
 class Ends:
-    """Listens how a program's connections end: it closes them by FINs or, with something unread, by a RST."""
+    """A listener for the ends of a program's connections: FINs or, with unread data, a RST."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._seen: dict[int, set[tuple[int, bool]]] = {}  # by local port: flag, whether it is ours
+        self._seen: dict[
+            int, set[tuple[int, bool]]
+        ] = {}  # flags by local port, each with whether this host sent it
 
     def __enter__(self) -> Ends:
-        # frames that go out are shown only to those who listen to everything
+        # outgoing frames are visible only to a socket that listens to all protocols
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(EVERYTHING))
         program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in ONLY_ENDS))
         given = struct.pack("HL", len(ONLY_ENDS), ctypes.addressof(program))
@@ -88,7 +90,7 @@ class Ends:
         self._socket.close()
 
     def tell(self) -> None:
-        """Tell the session which connections ended in a RST. Waits for FINs that crossed one."""
+        """Report to the session the connections that ended in a RST; waits for FINs that crossed one."""
         self._listen(0.0)
         if self._reset():
             self._listen(CROSSING_S)
@@ -108,7 +110,7 @@ class Ends:
 
 
 def _open(server: str) -> bool:
-    """Whether this host has connections to a server that are not over, those of programs that are gone included."""
+    """Whether this host still has connections to a server, also those of programs that have ended."""
     address = f"{int.from_bytes(socket.inet_aton(server), sys.byteorder):08X}"
     lines = [line.split() for line in Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]]
     return any(words[2].startswith(address) and words[3] != TIME_WAIT for words in lines)

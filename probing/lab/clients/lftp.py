@@ -1,4 +1,4 @@
-"""lftp: FTP as an interactive program speaks it, told what to do line by line."""
+"""lftp: FTP by an interactive program, driven line by line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SETTINGS = (
     "set cmd:fail-exit yes", "set xfer:log no", "set net:max-retries 1", f"set net:timeout {COMMAND_S:.0f}",
     "set ftp:ssl-allow no", "set ftp:prefer-epsv no", "set dns:order inet",
 )  # fmt: skip
-# commands by activity, each list a phase; NAME: the first file, HERE: the client's folder
+# commands by activity, a list for each phase; NAME: the first file, HERE: the client's folder
 WORK: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
     "get": (("transfer", ("get NAME -o HERE/got",)),),
     "mget": (("list", ("cls -q1 > HERE/list",)), ("transfer", ("mget -O HERE *.dat",))),
@@ -32,8 +32,8 @@ WORK: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("remove", ("cd ..", "rmdir new")),
     ),
 }  # fmt: skip
-PIPE = 1 << 16  # bytes that a pipe holds
-# how often the files cross
+PIPE = 1 << 16  # capacity of a pipe in bytes
+# number of times that the files cross the link
 TIMES = {"get": 1, "mget": 1, "mkdir-put": 1, "put": 1, "put-get": 2, "mput": 1, "make-remove": 1}
 
 
@@ -78,16 +78,16 @@ class Lftp:
             lftp.say(f"echo done-{phase}")
             lftp.hear(f"done-{phase}")
         if lftp.end():
-            raise LabError(f"lftp did not end well: {session.activity}")
+            raise LabError(f"{session.activity}: lftp ended with an error")
         if times := TIMES.get(activity, 0):
             session.transferred(files.total * times)
         got = files.here / "got"
         if got.exists() and got.read_bytes() != files.contents[0]:
-            raise LabError(f"{files.names[0]} is not what was sent")
+            raise LabError(f"{files.names[0]}: the received file differs from the sent one")
         session.outcome(True)
 
     def _idle(self, session: Session, lftp: Dialogue) -> None:
-        """Wait until the server has had enough."""
+        """Wait until the server closes the idle connection."""
         session.mark("idle")
 
         def closed() -> bool:
@@ -101,7 +101,7 @@ class Lftp:
         session.outcome(True)
 
     def _broken(self, session: Session, lftp: Dialogue, files: Files) -> None:
-        """Break off in the middle of a transfer: that of an upload comes through a pipe that is not filled."""
+        """Break off in the middle of a transfer; an upload reads from a pipe that is not filled."""
         session.mark("transfer")
         session.transferred(files.total)
         if session.activity == "passive-get":
@@ -111,7 +111,7 @@ class Lftp:
             pipe = files.here / "pipe"
             os.mkfifo(pipe)
             half = files.contents[0][: min(files.total // 2, PIPE)]
-            both = os.open(pipe, os.O_RDWR)  # one end alone would have to wait for the other
+            both = os.open(pipe, os.O_RDWR)  # opening one end alone would wait for the other
             with os.fdopen(both, "wb", buffering=0) as end:
                 end.write(half)
                 lftp.say(f"put {pipe} -o {files.names[0]}")
@@ -122,7 +122,7 @@ class Lftp:
         session.outcome(False)
 
     def _connections(self, lftp: Dialogue, ready: Callable[[socket.socket], bool]) -> list[socket.socket]:
-        """The control and the data connection, once the latter is ``ready``."""
+        """The control and the data connection, when the latter is ``ready``."""
         found: list[socket.socket] = []
 
         def both() -> bool:
@@ -135,7 +135,7 @@ class Lftp:
         return found
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("lftp", "--version").split(" ")[3]
 
 

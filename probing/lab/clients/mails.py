@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from probing.lab.services.smtp import UNKNOWN
 from probing.lab.session import Session
 
-COLUMNS = 72  # of a line; a line of SMTP has at most 998
+COLUMNS = 72  # most characters of a line; SMTP allows 998
 
 
 @dataclass(frozen=True)
 class Mail:
-    """Who writes what to whom."""
+    """A mail: sender, recipient, text."""
 
     sender: str
     recipient: str

@@ -1,4 +1,4 @@
-"""Which names clients of the name server ask for."""
+"""The names that clients of the name server ask for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from probing.lab.session import Session
 
 
 def chosen(session: Session) -> list[Entry]:
-    """What a sample asks, in order; the answers of a name that is missing are none."""
+    """The entries that a sample asks for, in order; a name that does not exist has no answers."""
     known, rng = entries(), session.rng
     if session.activity == "missing":
         name = "missing-" + "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(4, 12)))

@@ -13,8 +13,8 @@ HOW = {
     "syn-scan": ("-sS",), "connect-scan": ("-sT",), "udp-scan": ("-sU",), "slow-scan": ("-sS",),
     "version-scan": ("-sS", "-sV", "--version-light", "--packet-trace"),
 }  # fmt: skip
-HIGHEST = 10_000  # of the ports that are asked
-SECONDS = 900.0  # a filtered port is asked up to eleven times, when answers get lost
+HIGHEST = 10_000  # highest port that is asked
+SECONDS = 900.0  # most seconds of a scan: a filtered port is asked up to eleven times when answers are lost
 _OPEN = re.compile(rb"(\d+)/open/")
 _SENT = re.compile(rb"^SENT \S+ TCP [\d.]+:(\d+) > ", re.MULTILINE)
 
@@ -25,7 +25,7 @@ class Nmap:
     programs = ("nmap",)
 
     def perform(self, session: Session) -> None:
-        """Scan; it succeeds when it finds just the ports that are open."""
+        """Scan; this succeeds when it finds exactly the open ports."""
         ports, open_ports = self._ports(session)
         answer = session.folder / f"scan-{session.sample}"
         words = [*HOW[session.activity], *ALWAYS, "-oG", str(answer), "-p", ",".join(map(str, ports))]
@@ -36,13 +36,13 @@ class Nmap:
         found = answer.read_bytes()
         if b"# Nmap done" not in found:
             raise LabError(f"nmap: {done.stdout.decode(errors='replace')[-400:]}")
-        if session.activity == "version-scan":  # first it looks which ports are open, as syn-scan does
+        if session.activity == "version-scan":  # it begins with a syn-scan for open ports
             for port in set(map(int, _SENT.findall(done.stdout))):
                 session.claim(port, termination="rst")
         session.outcome(set(map(int, _OPEN.findall(found))) == open_ports)
 
     def _ports(self, session: Session) -> tuple[list[int], set[int]]:
-        """The ports to ask, as many as ``ports``, and which of them are open: some always are."""
+        """The ports to ask, as many as ``ports``, and those of them that are open, at least one."""
         n, rng = session.parameters.ports, session.rng
         there = UDP if session.activity == "udp-scan" else TCP
         if session.activity == "version-scan":
@@ -56,7 +56,7 @@ class Nmap:
         return sorted(chosen), set(chosen) & set(there)
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("nmap", "--version").split(" ")[2]
 
 

@@ -1,4 +1,4 @@
-"""Time clients that only ask: chronyd -Q, ntpdig and one of our own. None of them may set the clock."""
+"""Time clients that only ask and never set the clock: chronyd -Q, ntpdig and one of our own."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import struct
 from probing.lab.services.chrony import PORT, STRATUM, WITHOUT_CLOCK
 from probing.lab.session import Session, program_version
 
-ANSWER_S = 5.0  # that an answer may take
-TRIES = 3  # of our own client, for each request
-CLIENT, SERVER = 3, 4  # modes
+ANSWER_S = 5.0  # most seconds that an answer may take
+TRIES = 3  # most attempts of our own client at each request
+CLIENT, SERVER = 3, 4  # modes of NTP
 PACKET = struct.Struct(">BBbb11I")  # RFC 5905, 7.3: the header without extensions
 
 
 class Chronyd:
-    """chronyd -Q: asks from a new port each time; a burst is its own, three requests 2 s apart."""
+    """chronyd -Q, which asks from a new port each time; its burst is three requests, 2 s apart."""
 
     programs = ("chronyd", "setpriv")
 
     def perform(self, session: Session) -> None:
-        """query, burst."""
+        """Do one of query, burst."""
         source = f"server {session.server} iburst" + (" maxsamples 1" if session.activity == "query" else "")
         session.mark("query")
         done = session.run(
@@ -31,17 +31,17 @@ class Chronyd:
         session.outcome(done.returncode == 0)
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("chronyd", "--version").split()[2]
 
 
 class Ntpdig:
-    """ntpdig: asks from a new port each time, and not again when nothing comes."""
+    """ntpdig, which asks from a new port each time, and does not repeat a lost request."""
 
     programs = ("ntpdig", "setpriv")
 
     def perform(self, session: Session) -> None:
-        """query, burst."""
+        """Do one of query, burst."""
         options = ["-4", "-t", f"{ANSWER_S:.0f}"]
         if session.activity == "burst":
             gap = max(1, round(session.parameters.pause_ms))
@@ -52,17 +52,17 @@ class Ntpdig:
         session.outcome(done.returncode == 0)
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("ntpdig", "-V").split()[1]
 
 
 class Sntp:
-    """Our own client: one port for all requests of a sample."""
+    """Our own client, with one port for all requests of a sample."""
 
     programs = ()
 
     def perform(self, session: Session) -> None:
-        """query, burst."""
+        """Do one of query, burst."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
             asking.settimeout(ANSWER_S)
             asking.connect((session.server, PORT))
@@ -76,12 +76,12 @@ class Sntp:
             session.outcome(right)
 
     def version(self) -> str:
-        """Of the interpreter."""
+        """The version of Python, which runs this."""
         return f"python {platform.python_version()}"
 
 
 def ask(asking: socket.socket, cookie: int) -> bool:
-    """Send a request; whether a server answers it in time.
+    """Send a request; returns whether a server answers it in time.
 
     The transmit timestamp is a random number: the server returns it whatever it is (RFC 5905, 8), and no clock is read.
     """

@@ -27,7 +27,7 @@ Host *
     LogLevel ERROR
     ControlPath {place}/control
 """
-COMMANDS = (  # whose answers are the same at any time
+COMMANDS = (  # commands whose answers never change
     "uname -s", "id", "pwd", "cat /etc/passwd", "ls /usr/bin", "cat /etc/services", "wc -l /etc/protocols",
     "ls -d /usr/*", "sha256sum /etc/services", "cat /etc/shells",
 )  # fmt: skip
@@ -41,10 +41,10 @@ class OpenSSH:
     programs = ("ssh", "scp", "sftp", "ssh-keyscan", "sshpass")
 
     def perform(self, session: Session) -> None:
-        """Prepare what the client knows, and do the activity; each of them is a method of that name."""
+        """Prepare the known hosts and do the activity, which is a method of its name."""
         place = session.folder / f"ssh-{session.sample}"
         place.mkdir()
-        # a first visit leaves one key; the next time, the client asks for the others
+        # a first visit stores one key; on the next, the client asks for the others
         if session.parameters.cache == "warm":
             keys = (KEYS / "known_hosts").read_text().splitlines(keepends=True)
             (place / "known_hosts").write_text(keys[0])
@@ -54,7 +54,7 @@ class OpenSSH:
         getattr(self, "_" + session.activity.replace("-", "_"))(session, place)
 
     def _commands(self, session: Session, place: Path) -> None:
-        """A shell without a terminal, told commands one by one; the last one shows a file."""
+        """Run commands one by one in a shell without a terminal; the last one shows a file."""
         shown = self._file(session, Path("/home") / USER / f"{session.host.name}-{session.sample}.dat")
         chosen = session.rng.choices(COMMANDS, k=session.parameters.requests - 1)
         broken = session.parameters.termination in BROKEN
@@ -73,12 +73,12 @@ class OpenSSH:
                 shell.say(f"{command}; echo done-{number}")
                 shell.hear(f"done-{number}\n")
             if shell.end():
-                raise LabError("the shell did not end well")
+                raise LabError("the shell ended with an error")
         session.transferred(shown.stat().st_size)
         session.outcome(True)
 
     def _broken(self, session: Session, shell: Dialogue, command: str) -> None:
-        """Break off while the last command, which does not end, has given its first answer."""
+        """Break off after the first answer of the last command, which does not end."""
         sockets = shell.sockets()
         before = moved(sockets[0])[1]
         shell.say(f"{command}; sleep 1000")
@@ -88,7 +88,7 @@ class OpenSSH:
         session.outcome(False)
 
     def _idle(self, session: Session, place: Path) -> None:
-        """A command in a shared connection, that nobody uses then until the server closes it."""
+        """Run a command in a shared connection, and leave it unused until the server closes it."""
         session.mark("login")
         options = ("-F", place / "config")
         with Dialogue(session, "ssh", *options, "-M", "-N", session.server) as master:
@@ -114,7 +114,7 @@ class OpenSSH:
         self._compare(session, own, target)
 
     def _sftp(self, session: Session, place: Path) -> None:
-        """List, upload, download."""
+        """List a folder, upload a file and download it."""
         own = self._file(session, place / "own")
         target = Path("/home") / USER / f"{session.host.name}-{session.sample}.dat"
         batch = f"ls -l /etc\nput {own} {target}\nget {target} {place / 'got'}\n"
@@ -124,7 +124,7 @@ class OpenSSH:
         self._compare(session, own, place / "got")
 
     def _tunnel(self, session: Session, place: Path) -> None:
-        """A second connection within the first: the server is its own stepping stone."""
+        """Log in through a first connection to the same server."""
         shown = self._file(session, Path("/home") / GUEST / f"{session.host.name}-{session.sample}.dat")
         options = ("-F", place / "config")
         session.mark("login")
@@ -136,9 +136,9 @@ class OpenSSH:
             session.mark("command")
             done = session.run("ssh", *options, "-p", str(ENTRANCE), f"{GUEST}@127.0.0.1", f"cat {shown}")
             if outer.end():
-                raise LabError("the outer shell did not end well")
+                raise LabError("the outer shell ended with an error")
         if done.stdout != shown.read_bytes():
-            raise LabError("what came through the tunnel is not what was sent")
+            raise LabError("the file from the tunnel differs from the original")
         session.transferred(len(done.stdout))
         session.outcome(True)
 
@@ -151,7 +151,9 @@ class OpenSSH:
             "true", ok=(255,),
         )  # fmt: skip
         if b"Permission denied" not in done.stderr:
-            raise LabError(f"not refused but failed: {done.stderr.decode(errors='replace')[-400:]}")
+            raise LabError(
+                f"the login was not refused but failed: {done.stderr.decode(errors='replace')[-400:]}"
+            )
         session.outcome(False)
 
     def _key_scan(self, session: Session, place: Path) -> None:
@@ -172,12 +174,12 @@ class OpenSSH:
 
     def _compare(self, session: Session, sent: Path, received: Path) -> None:
         if sent.read_bytes() != received.read_bytes():
-            raise LabError(f"{received}: not what was sent")
+            raise LabError(f"{received}: differs from the original")
         session.transferred(sent.stat().st_size)
         session.outcome(True)
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("ssh", "-V").partition(",")[0]
 
 

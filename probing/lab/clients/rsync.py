@@ -15,16 +15,16 @@ class Rsync:
     programs = ("rsync",)
 
     def perform(self, session: Session) -> None:
-        """idle, put, put-edit, put-delete, put-edit-delete, large."""
+        """Do one of idle, put, put-edit, put-delete, put-edit-delete, large."""
         folders.perform(session, synchronise)
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("rsync", "--version").split()[2]
 
 
 def synchronise(session: Session, _host: Host, local: Path, name: str, news: bool) -> None:
-    """Upwards when there is news here, downwards otherwise; either way the other side becomes as this one."""
+    """Upload when this host has changes, download otherwise; the receiving side becomes equal to the sending one."""
     here, there = f"{local}/", f"rsync://{session.server}/hub/{name}/"
     source, target = (here, there) if news else (there, here)
     session.run(

@@ -1,4 +1,4 @@
-"""Requests and answers that do not come to an end: many connections at once, each kept alive by a trickle."""
+"""Requests and answers that do not end: many connections at once, each kept alive by a trickle."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from probing.lab.session import Session
 
 PORT = 80
 TRICKLES = range(4, 9)
-WINDOW = 2048  # bytes of receive buffer that are asked for; the kernel gives its least
+WINDOW = 2048  # requested bytes of receive buffer; the kernel grants its minimum
 PATIENCE_S = 60.0
 ESTABLISHED, CLOSED = 1, 7
 SPARE_FILES = 256
 
 
 class SlowHttp:
-    """A client that is in no hurry."""
+    """The slow client."""
 
     programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
-        """slow-headers, slow-body, slow-read."""
+        """Do one of slow-headers, slow-body, slow-read."""
         count, rng = session.parameters.requests, session.rng
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, count + SPARE_FILES)), hard))
@@ -47,13 +47,13 @@ class SlowHttp:
             _leave(session, connections)
 
     def version(self) -> str:
-        """That of its Python."""
+        """The version of Python, which runs this."""
         return platform.python_version()
 
 
 @contextmanager
 def _starts(session: Session, count: int) -> Iterator[list[bytes]]:
-    """What each connection begins with, while what they ask for is there."""
+    """The bytes that each connection begins with; the page that they ask for exists meanwhile."""
     agent = f"Host: {session.server}\r\nUser-Agent: {AGENT}\r\n"
     if session.activity == "slow-headers":
         yield [
@@ -70,7 +70,7 @@ def _starts(session: Session, count: int) -> Iterator[list[bytes]]:
 
 
 def _open(session: Session, starts: list[bytes]) -> list[socket.socket]:
-    """Connections, opened all at once; each begins to speak as soon as it is there."""
+    """Connections opened all at once; each sends its beginning as soon as it is established."""
     session.mark("connect")
     connections, waiting = [], select.poll()
     for _ in starts:
@@ -103,7 +103,7 @@ def _open(session: Session, starts: list[bytes]) -> list[socket.socket]:
 
 
 def _trickle(session: Session, at: socket.socket) -> None:
-    """A little of what the server, or the connection, waits for."""
+    """Send, or read, a few bytes of what a connection waits for."""
     n = session.rng.randrange(1, 9)
     try:
         if session.activity == "slow-headers":
@@ -114,16 +114,16 @@ def _trickle(session: Session, at: socket.socket) -> None:
         else:
             session.transferred(len(at.recv(n * 64)))
     except (BlockingIOError, ConnectionError):
-        pass  # nothing is there yet; or the server has hung up, which the outcome says
+        pass  # nothing has arrived yet, or the server has closed, which the outcome reports
 
 
 def _state(at: socket.socket) -> int:
-    """The kernel's state of a connection."""
+    """The state of a connection in the kernel."""
     return at.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
 def _leave(session: Session, connections: list[socket.socket]) -> None:
-    """End them; what has not been read by then makes a RST of a slow reader's end."""
+    """End the connections; unread data turns the end of a slow reader into a RST."""
     way = way_of(
         session, *(("rst", "sudden") if session.activity == "slow-read" else ("fin", "rst", "sudden"))
     )
@@ -135,7 +135,9 @@ def _leave(session: Session, connections: list[socket.socket]) -> None:
             _trickle(session, at)
             session.keep(at)
         elif way == "fin":
-            at.shutdown(socket.SHUT_WR)  # of all first: one after the other they would take a round trip each
+            at.shutdown(
+                socket.SHUT_WR
+            )  # for all of them first: one after another would take a round trip each
     for at in connections:
         if way != "sudden" and _state(at) != CLOSED:
             at.settimeout(PATIENCE_S)

@@ -13,7 +13,7 @@ from probing.lab.clients.mails import Mail, compose
 from probing.lab.errors import LabError
 from probing.lab.session import COMMAND_S, Session
 
-SENT = datetime(2024, 1, 1, tzinfo=UTC)  # all mails say so
+SENT = datetime(2024, 1, 1, tzinfo=UTC)  # date of all mails
 
 
 class Smtplib:
@@ -22,7 +22,7 @@ class Smtplib:
     programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
-        """Greet the server, and send what the activity asks for."""
+        """Greet the server and send the mails of the activity."""
         count = session.parameters.requests if session.activity == "several" else 1
         mails = [compose(session) for _ in range(count)]
         session.mark("mail" if session.activity != "idle" else "greeting")
@@ -73,7 +73,7 @@ class Smtplib:
         session.outcome(False)
 
     def _idle(self, session: Session, server: smtplib.SMTP) -> None:
-        """Wait until the server has had enough."""
+        """Wait until the server closes the idle connection."""
         session.mark("idle")
         assert server.sock is not None
         while server.sock.recv(1 << 16):
@@ -82,7 +82,7 @@ class Smtplib:
         session.outcome(True)
 
     def version(self) -> str:
-        """Python's version."""
+        """The version of Python, which runs this."""
         return f"Python {platform.python_version()}"
 
 

@@ -1,4 +1,4 @@
-"""Visitors of the shop, and people who break into it with a browser: HTTP over sockets of our own."""
+"""Visitors of the shop, and people who attack it with a browser: HTTP over our own sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ AGENT = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 PATIENCE_S = 60.0
 FORM_TYPE = "application/x-www-form-urlencoded"
 FOUND, HEX = 302, "0123456789abcdef"
-# what lists on the web offer to try at a login: some fit the statement, some break it, some are meant for others
+# strings from public lists of injections for logins: some fit the statement, some break it, some fit others
 WORKING = ("' OR 1=1 -- ", "' OR '1'='1' -- ", "' OR 'a'='a' #", "' OR 1=1 #", "' OR TRUE -- ", "' || 1=1 -- ",
            f"{isolation.USER}' -- ", f"{isolation.USER}' #", "bob' -- ", "x' OR 1=1 OR 'x'='",
            "' OR name LIKE '%a%' -- ", "' OR 2>1 LIMIT 1 -- ", "' UNION SELECT 'bob' -- ")  # fmt: skip
@@ -34,7 +34,7 @@ Step = tuple[str, Form | None]
 
 
 class Page(NamedTuple):
-    """An answer. cookie: the one that it sets, "" for none."""
+    """An answer. cookie: the cookie that it sets, "" for none."""
 
     status: int
     cookie: str
@@ -45,7 +45,7 @@ class Visit:
     """A visitor with a cookie, whose connections carry ``most`` requests each."""
 
     def __init__(self, session: Session, most: int = 0, ends: str = "fin") -> None:
-        """most: by default the session's ``requests``; 1 says `Connection: close`. ends: how connections end."""
+        """most: by default the session's ``requests``; 1 sends `Connection: close`. ends: how connections end."""
         self.session, self.most, self.ends = session, most or session.parameters.requests, ends
         self.cookie = ""
         self._socket: socket.socket | None = None
@@ -54,7 +54,7 @@ class Visit:
     def ask(
         self, path: str, form: Form | None = None, phase: str = "", then: str = "", last: str = ""
     ) -> Page:
-        """One page. phase, then: marks of the request and of its answer. last: how to leave is going to be asked."""
+        """Ask for a page. phase, then: marks of the request and of its answer. last: the connection ends after it."""
         at = self._connection()
         close = self.most == 1 and (last or self.ends) == "fin"
         if phase:
@@ -74,7 +74,7 @@ class Visit:
         return page
 
     def lose(self, path: str, form: Form | None = None, phase: str = "") -> None:
-        """Ask for a page as the network fails: neither it nor anything else comes back."""
+        """Ask for a page while the network fails, so that nothing comes back."""
         at = self._connection()
         if phase:
             self.session.mark(phase)
@@ -122,7 +122,7 @@ class Visit:
 
 
 def end(at: socket.socket, way: str) -> None:
-    """End a connection: fin, rst, or timeout, which waits until the other side closes."""
+    """End a connection by fin, rst, or timeout, which waits until the other side closes."""
     if way == "rst":
         at.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     else:
@@ -134,18 +134,18 @@ def end(at: socket.socket, way: str) -> None:
 
 
 def way_of(session: Session, *possible: str) -> str:
-    """How connections are to end; the first of what is possible where the session asks for something else."""
+    """The termination of connections: the session's, or the first possible one where that is not possible."""
     wanted = session.parameters.termination
     return wanted if wanted in possible else possible[0]
 
 
 class User:
-    """Visitors who want nothing but lamps."""
+    """Ordinary visitors of the shop."""
 
     programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
-        """browse, search, login, register, order."""
+        """Do one of browse, search, login, register, order."""
         visit, way = Visit(session), session.parameters.termination
         *before, last = _steps(session)
         pages = [visit.ask(*step, phase="request") for step in before]
@@ -158,12 +158,12 @@ class User:
         session.outcome(_is_well(session.activity, pages))
 
     def version(self) -> str:
-        """That of its Python."""
+        """The version of Python, which runs this."""
         return platform.python_version()
 
 
 def _steps(session: Session) -> list[Step]:
-    """What a visitor asks for, in order."""
+    """The pages that a visitor asks for, in order."""
     rng = session.rng
     product = f"/product.php?id={rng.randrange(1, PRODUCTS + 1)}"
     me = {"name": isolation.USER, "password": PASSWORD}
@@ -197,7 +197,7 @@ def _steps(session: Session) -> list[Step]:
 
 
 def _is_well(activity: str, pages: list[Page]) -> bool:
-    """Whether a visitor got what they came for."""
+    """Whether a visitor reached their goal."""
     if any(page.status not in (http.client.OK, FOUND) for page in pages):
         return False
     words = {"login": b"Welcome, ", "order": b"We have your order"}.get(activity, b"")
@@ -206,12 +206,12 @@ def _is_well(activity: str, pages: list[Page]) -> bool:
 
 
 class Hand:
-    """Somebody who tries, with a browser, what becomes of the words that they enter."""
+    """An attacker who tries injections by hand, with a browser."""
 
     programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
-        """tautology, union, blind, list-login, list-register."""
+        """Do one of tautology, union, blind, list-login, list-register."""
         activity = session.activity
         if activity.startswith("list-"):
             session.outcome(_list(session, f"/{activity.removeprefix('list-')}.php"))
@@ -221,7 +221,7 @@ class Hand:
         session.outcome(attack(session, visit, way_of(session, "fin", "rst")))
 
     def version(self) -> str:
-        """That of its Python."""
+        """The version of Python, which runs this."""
         return platform.python_version()
 
 
@@ -236,7 +236,7 @@ def _tautology(session: Session, visit: Visit, way: str) -> bool:
 
 
 def _union(session: Session, visit: Visit, way: str) -> bool:
-    """Have a search list the table of users."""
+    """Make a search list the table of users."""
     visit.ask("/", phase="browse")
     visit.ask(f"/search.php?q={session.rng.choice(KINDS)}")
     columns = session.rng.choice(("id, name, password", "name, email, password", "name, password, email"))
@@ -247,7 +247,7 @@ def _union(session: Session, visit: Visit, way: str) -> bool:
 
 
 def _blind(session: Session, visit: Visit, way: str) -> bool:
-    """Ask for a product if a character of a password's hash is past another; ``requests`` such questions."""
+    """Ask ``requests`` times for a product that is shown if a character of a password's hash is past another."""
     product = session.rng.randrange(1, PRODUCTS + 1)
     visit.ask(f"/product.php?id={product}", phase="browse")
 
@@ -271,7 +271,7 @@ def _blind(session: Session, visit: Visit, way: str) -> bool:
 
 
 def _list(session: Session, path: str) -> bool:
-    """Try ``guesses`` strings, one of those that work among them, in a connection each."""
+    """Try ``guesses`` strings, at least one of which works, in a connection each."""
     count = session.parameters.guesses
     words = [*session.rng.choices((*WORKING, *IN_VAIN), k=count - 1), session.rng.choice(WORKING)]
     session.rng.shuffle(words)

@@ -1,4 +1,4 @@
-"""sqlmap: finds a way to inject and dumps a table, as it is started by many who know nothing of either."""
+"""sqlmap: finds an injection and dumps a table, with the options that beginners use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from probing.lab.services.sql_pages import COUPONS, KINDS
 from probing.lab.session import Session, program_version
 
 LIMIT_S = 280.0
-# sqlmap has no option for a seed, and twins must ask the same
+# sqlmap has no option for a seed, and twins must send the same requests
 SEEDED = """
 import random, runpy, sys
 path, seed = sys.argv[1:3]
@@ -19,7 +19,7 @@ sys.path.insert(0, path.rpartition("/")[0])
 random.seed(seed)
 runpy.run_path(path, run_name="__main__")
 """
-# connections opened ahead of their requests would be used in another order each time
+# without it, connections opened in advance are used in another order each time
 OPTIONS = ("--disable-precon", "--batch", "--disable-coloring", "--flush-session", "--threads=1", "--timeout=60",
            "--dbms=mysql", "--technique=BU", "--level=1", "--risk=1", "--dump", "-D", "shop",
            "-T", "coupons")  # fmt: skip
@@ -31,7 +31,7 @@ class Sqlmap:
     programs = ("sqlmap", "python3")
 
     def perform(self, session: Session) -> None:
-        """sqlmap-dump."""
+        """Do sqlmap-dump."""
         found = session.folder / f"sqlmap-{session.sample}"
         url = f"http://{session.server}/search.php?q={session.rng.choice(KINDS)}"
         session.mark("injection")
@@ -47,12 +47,12 @@ class Sqlmap:
         session.transferred(sum(table.stat().st_size for table in tables))
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("sqlmap", "--version").split("#")[0]
 
 
 def _script() -> Path:
-    """Where its first file is."""
+    """The path of sqlmap's main file."""
     found = shutil.which("sqlmap")
     if found is None:
         raise LabError("sqlmap is not installed")

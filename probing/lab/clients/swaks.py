@@ -1,4 +1,4 @@
-"""swaks: a mail from the command line."""
+"""swaks: mails from the command line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from probing.lab.errors import LabError
 from probing.lab.session import COMMAND_S, Session, program_version
 
 REFUSED = 24  # exit status: no recipient was accepted
-COMMANDS = 150  # bytes: more than what comes before a mail, less than that and the mail's head
+COMMANDS = 150  # bytes; more than the commands before a mail, less than those and the mail's head
 
 
 class Swaks:
@@ -28,13 +28,13 @@ class Swaks:
         done = session.run(*argv, ok=(0, REFUSED), seconds=2 * COMMAND_S)
         if (done.returncode == REFUSED) != refused:
             said = done.stdout.decode(errors="replace")[-400:]
-            raise LabError(f"swaks ended with {done.returncode}: {said}")
+            raise LabError(f"swaks ended with status {done.returncode}: {said}")
         if not refused:
             session.transferred(mail.size)
         session.outcome(not refused)
 
     def _command(self, session: Session, mail: Mail) -> list[str]:
-        """Its words. What it would look up or ask the clock for is given."""
+        """The command line, with fixed values for everything that swaks would look up or take from the clock."""
         text = session.folder / f"mail-{session.sample}.txt"
         text.write_bytes(mail.text)
         argv = [
@@ -52,10 +52,10 @@ class Swaks:
         return argv
 
     def _broken(self, session: Session, argv: list[str], mail: Mail) -> None:
-        """Break off when the mail is sent and not yet accepted."""
+        """Break off after the mail is sent and before it is accepted."""
         session.transferred(mail.size)
         with Dialogue(session, *argv) as swaks:
-            swaks.hear("lines sent")  # it says so a moment before
+            swaks.hear("lines sent")  # swaks prints this a moment before
             (sock,) = swaks.sockets()
             sent = mail.size + COMMANDS
             wait_for(lambda: moved(sock)[0] > sent and unconfirmed(sock) == 0, "confirmation of a mail")
@@ -64,7 +64,7 @@ class Swaks:
         session.outcome(False)
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("swaks", "--version").rpartition(" ")[2]
 
 

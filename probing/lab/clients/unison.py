@@ -1,4 +1,4 @@
-"""unison: both directions in one connection, with a memory of what was equal the last time."""
+"""unison: both directions in one connection, with a record of the last equal state."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Unison:
     programs = ("unison",)
 
     def perform(self, session: Session) -> None:
-        """idle, put, put-edit, put-delete, put-edit-delete, large."""
+        """Do one of idle, put, put-edit, put-delete, put-edit-delete, large."""
         folders.perform(session, synchronise, remember)
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("unison", "-version").split()[2]
 
 
 def synchronise(session: Session, host: Host, local: Path, name: str, _news: bool) -> None:
-    """Both directions: unison finds out itself on which side something has changed."""
+    """Synchronise both directions; unison finds out by itself on which side something has changed."""
     home = str(ROOM / "clients" / host.name)
     session.run(
         "unison", local, f"socket://{session.server}:{PORT}/{folders.HUB / name}", "-batch", "-silent", "-log=false",
@@ -36,7 +36,7 @@ def synchronise(session: Session, host: Host, local: Path, name: str, _news: boo
 
 
 def remember(made: folders.Folders) -> None:
-    """Let hosts have synchronised before: on the server's host, whose own address is never behind the link."""
+    """Synchronise hosts in advance, on the server's host, so that nothing crosses the link."""
 
     def work() -> None:
         for host, local in made.local.items():

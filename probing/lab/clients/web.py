@@ -1,4 +1,4 @@
-"""What web clients share: the requests that an activity consists of, with pages of their own to ask for."""
+"""The shared part of web clients: the requests of an activity, each with a page of its own."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from probing.lab.services.web_site import MOVED, STREAM, UPLOAD, WWW, host_name
 from probing.lab.session import Session
 
 TLS = "tls-"  # prefix of the activities that are encrypted
-LIMIT_S = 300.0  # of a sample: where every twentieth packet is lost, a large page takes its time
+LIMIT_S = 300.0  # most seconds of a sample: a large page takes long where every twentieth packet is lost
 WORDS = ("about", "contact", "faq", "home", "news", "offers", "prices", "shop", "team", "terms")
 SUFFIX = {"text": "html", "binary": "bin"}
-FIRST_DAY, SPAN_S = 1_704_067_200, 366 * 86_400  # pages were changed last in 2024
+FIRST_DAY, SPAN_S = 1_704_067_200, 366 * 86_400  # first modification time of pages, and the span of all: 2024
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request and what is to come of it."""
+    """One request and its expected answer."""
 
-    path: str  # of the URL, without its first slash
+    path: str  # path of the URL, without its first slash
     status: int = 200
-    content: int = 0  # bytes of the page that is to come
-    body: bytes | None = None  # of a POST; None: it is a GET
-    changed: int | None = None  # when the client's own copy was changed last, s since the epoch
-    redirected: bool = False  # made because the answer to the one before says so
+    content: int = 0  # bytes of the expected page
+    body: bytes | None = None  # content of a POST; None: a GET
+    changed: int | None = None  # modification time of the client's copy, s since the epoch
+    redirected: bool = False  # True: follows the redirection of the answer before
 
 
 @contextmanager
 def visit(session: Session) -> Iterator[list[Request]]:
-    """The requests of a session, in one connection; their pages are gone when it is over.
+    """The requests of a session, in one connection; their pages are removed at the end.
 
-    Tells the session what is to be transferred.
+    Reports to the session the bytes to be transferred.
     """
     name = session.activity.removeprefix(TLS)
     if name not in _REQUESTS:
-        raise LabError(f"no web client knows the activity {session.activity}")
+        raise LabError(f"web clients do not have the activity {session.activity}")
     requests = _REQUESTS[name](session)
     if name != "not-found":
         session.transferred(sum(r.content + len(r.body or b"") for r in requests))
@@ -57,7 +57,7 @@ def visit(session: Session) -> Iterator[list[Request]]:
 
 
 def url(session: Session, request: Request) -> str:
-    """Its URL."""
+    """The URL of a request."""
     return f"{'https' if secure(session) else 'http'}://{host_name(session.server_host)}/{request.path}"
 
 
@@ -67,18 +67,20 @@ def secure(session: Session) -> bool:
 
 
 def date(seconds: int) -> str:
-    """A time as HTTP's headers have it."""
+    """A time in the format of HTTP's headers."""
     return formatdate(seconds, usegmt=True)
 
 
 def only_fin(session: Session, program: str) -> None:
-    """Refuse an end that a program cannot bring about."""
+    """Raise LabError for a termination that a program cannot bring about."""
     if session.parameters.termination != "fin":
-        raise LabError(f"{program} cannot end a connection by {session.parameters.termination}; asyncio can")
+        raise LabError(
+            f"{program} cannot end a connection by {session.parameters.termination}; use the client asyncio"
+        )
 
 
 def upload(session: Session, body: bytes) -> Path:
-    """A file that holds what is to be sent."""
+    """A file with the content to be sent."""
     file = session.folder / "upload"
     file.write_bytes(body)
     return file
@@ -87,7 +89,7 @@ def upload(session: Session, body: bytes) -> Path:
 def follow(
     session: Session, command: Sequence[str], said: re.Pattern[bytes], ok: tuple[int, ...] = (0,)
 ) -> list[int]:
-    """Run a program that says on stderr what it does, and tell the session of each phase when its words arrive.
+    """Run a program that logs to stderr, and mark each phase of the session when its words arrive.
 
     said: groups of the names of phases; what ``response`` holds is the status. Returns the statuses.
     """
@@ -109,7 +111,9 @@ def follow(
             phase = str(found.lastgroup)
             if phase == "response":
                 statuses.append(int(found[phase]))
-            if phase != "transfer" or not statuses or statuses[-1] == 200:  # an error's text is no content
+            if (
+                phase != "transfer" or not statuses or statuses[-1] == 200
+            ):  # the text of an error does not count as content
                 session.mark(phase)
     else:
         os.killpg(process.pid, signal.SIGKILL)
@@ -121,15 +125,15 @@ def follow(
 
 
 def judge(session: Session, requests: Sequence[Request], statuses: Sequence[int]) -> None:
-    """Compare answers with what was to come; a page that is not there is no success, and no failure of the lab."""
+    """Compare answers with those expected. A missing page is no success, but no error of the lab either."""
     wanted = [request.status for request in requests]
     if list(statuses) != wanted:
-        raise LabError(f"{session.activity}: answers {statuses}, wanted {wanted}")
+        raise LabError(f"{session.activity}: the answers have status {statuses}, expected {wanted}")
     session.outcome(max(wanted) < 400)
 
 
 def _page(session: Session, k: int = 0, folder: str = "") -> Request:
-    """Make a page, the k-th of the session."""
+    """Make the k-th page of the session."""
     n = session.size()
     name = f"{session.rng.choice(WORDS)}-{session.sample}-{k}.{SUFFIX[session.parameters.content_kind]}"
     path = f"{folder}{session.host.name}/{name}"

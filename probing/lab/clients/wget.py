@@ -1,4 +1,4 @@
-"""wget: downloads of a command line."""
+"""wget: downloads from the command line."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from probing.lab.clients import web
 from probing.lab.services.web_site import WWW
 from probing.lab.session import Session, program_version
 
-# of what --debug says
+# patterns in the output of --debug
 _HEADS = rb"---(?P<request>request) begin---|---response begin---\s+HTTP/\S+ (?P<response>[2-5]\d\d)"
 DOWNLOAD = re.compile(_HEADS + rb"|(?P<transfer>Saving to): ")
 UPLOAD = re.compile(_HEADS + rb"|(?P<transfer>writing BODY)")
-REFUSED = 8  # exit code where a server answers with an error
+REFUSED = 8  # exit status when the server answers with an error
 
 
 class Wget:
@@ -23,7 +23,7 @@ class Wget:
     programs = ("wget",)
 
     def perform(self, session: Session) -> None:
-        """Any activity, in one connection that wget itself ends."""
+        """Do any activity, in one connection that wget itself ends."""
         web.only_fin(session, "wget")
         with web.visit(session) as requests:
             said = DOWNLOAD if requests[0].body is None else UPLOAD
@@ -31,7 +31,7 @@ class Wget:
             web.judge(session, requests, web.follow(session, command, said, ok=(0, REFUSED)))
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("wget", "--version").split(" ")[2]
 
 

@@ -1,10 +1,12 @@
 """The link between the hosts of a run.
 
-Belongs here: what happens to a frame on its way. Does not: who sends it.
+Belongs here: what happens to a frame on its way. Does not: hosts and programs.
 
-link.py     the link in user space
+link.py     the link in user space: memory, thread, log
 kernels.py  its loop
-tables.py   its tables, and a frame's flow
 netem.py    the kernel's queues in its place
 relay.py    their loop
+account.py  the account of a frame, kept by both loops
+tables.py   the rows of the account, the parts of a frame, which flow a frame is of
+system.py   system calls of both loops
 """

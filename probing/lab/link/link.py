@@ -1,7 +1,7 @@
-"""The link: carries frames between the hosts' interfaces, with the delay, loss and disorder that are asked for.
+"""The link: carries frames between the hosts' interfaces, with the configured delay, loss and disorder.
 
-It is the only way between hosts, sees every frame twice (when it came in and when it went out) and logs both, so what
-it did to a connection is known and not inferred. The work is in `link_kernels`; this is its memory, thread and log.
+It is the only path between hosts, sees every frame twice (when it enters and when it leaves) and logs both, so what it
+did to a connection is known and not inferred. The work is done in kernels.py; this is its memory, thread and log.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from probing.lab.settings import Link as Setting
 
 logger = logging.getLogger(__name__)
 
-PRIORITY = 50  # of the thread, SCHED_FIFO: without it a delay of 10 ms was seen to take 122
+PRIORITY = 50  # priority of the thread, SCHED_FIFO: without it a delay of 10 ms was seen to take 122
 FLOWS, WAITING = 1 << 17, 1 << 17
 _FULL = {
     tables.FULL_STORE: "bytes of frames (bytes)",
     tables.FULL_RECORDS: "frames (frames)",
     tables.FULL_FLOWS: "flows",
-    tables.FULL_HEAP: "frames that wait at once",
+    tables.FULL_HEAP: "frames that wait at the same time",
 }
 
 
 class Bounds(NamedTuple):
-    """Memory of a link; pages that are not needed are never touched."""
+    """The memory of a link; pages that are not needed are never touched."""
 
     bytes: int = 3 << 30
     frames: int = 4_000_000
@@ -47,7 +47,7 @@ BOUNDS = Bounds()
 
 
 def laws() -> NDArray[np.float64]:
-    """(4, LAW): inverse distribution functions of the jitter, mean 0; standard deviation 1 (uniform: half width).
+    """The inverse distribution functions of the jitter, (4, LAW): mean 0, standard deviation 1 (uniform: half width).
 
     Pareto has shape 3; paretonormal is iproute2's, a quarter of it and three of the normal law.
     """
@@ -63,7 +63,7 @@ def laws() -> NDArray[np.float64]:
 
 
 def port_row(host: Host, setting: Setting) -> Any:
-    """A host's row of the kernel's table."""
+    """The row of a host in the table of ports."""
     row = np.zeros((), tables.PORT)
     row["mac"], row["client"] = int.from_bytes(host.mac, "big"), host.client
     row["delay"], row["jitter"] = round(setting.delay_ms * 1e6), round(setting.jitter_ms * 1e6)
@@ -76,18 +76,18 @@ def port_row(host: Host, setting: Setting) -> Any:
 
 
 class Log(NamedTuple):
-    """What a link did. Times are ns since the epoch."""
+    """The log of a link. Times are ns since the epoch."""
 
     records: NDArray[Any]  # (r,) RECORD, in order of coming in
     flows: NDArray[Any]  # (f,) FLOW, in order of their first frames
     store: NDArray[np.uint8]  # all frames
     ports: NDArray[Any]  # (p,) PORT
-    unsent: int  # frames that a host's interface did not take
+    unsent: int  # frames that a host's interface did not accept
     real_time: bool  # whether the thread had a real-time priority
 
 
 class Link:
-    """A running link between hosts. A setting a host; that of a server is not looked at."""
+    """A running link between hosts, with one setting for each host; those of servers are ignored."""
 
     def __init__(
         self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = BOUNDS
@@ -108,7 +108,7 @@ class Link:
             control=np.zeros(6, np.int64),
             seed=np.uint64(seed & (1 << 64) - 1),
         )
-        # one offset for the whole run: a step of the machine's clock does not reach the times of its packets
+        # one offset for the whole run, so that a step of the machine's clock does not change the times of its packets
         self._epoch = time.time_ns() - time.monotonic_ns()
         self.real_time = False
         self._problem: Exception | None = None
@@ -119,7 +119,7 @@ class Link:
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
             self.real_time = True
         except OSError as error:
-            logger.warning("link without real-time priority, its delays will vary: %s", error)
+            logger.warning("the link has no real-time priority, so its delays will vary more: %s", error)
         try:
             self.carry()
         except Exception as error:
@@ -132,27 +132,29 @@ class Link:
         kernels.loop(s, s.store.ctypes.data, polled, spec)
 
     def start(self) -> None:
-        """Carry frames from now on."""
+        """Begin to carry frames."""
         self._thread.start()
 
     def check(self) -> None:
-        """Raise if the link has stopped for want of memory."""
+        """Raise LabError if the link has failed or run out of memory."""
         if self._problem is not None:
-            raise LabError(f"the link broke: {self._problem}") from self._problem
+            raise LabError(f"the link failed: {self._problem}") from self._problem
         if code := int(self._state.control[tables.FAILED]):
-            raise LabError(f"the link ran out of room for {_FULL[code]}: make the run shorter")
+            raise LabError(
+                f"the link ran out of room for {_FULL[code]}: make the run shorter (fewer samples or users)"
+            )
 
     def stop(self, seconds: float = 60.0) -> Log:
-        """Take no more frames, release those under way when they are due, and return the log."""
+        """Accept no more frames, release those under way when they are due, and return the log."""
         self.end()
         self._thread.join(seconds)
         if self._thread.is_alive():
-            raise LabError(f"the link did not end within {seconds:g} s")
+            raise LabError(f"the link did not stop within {seconds:g} s")
         self.check()
         return self.log()
 
     def end(self) -> None:
-        """Let the thread release what is under way and end."""
+        """Let the thread release the frames under way, and then end."""
         self._state.control[tables.STOP] = 1
 
     def log(self) -> Log:
@@ -170,7 +172,7 @@ class Link:
         return Log(records, flows, store, s.ports, int(s.control[tables.UNSENT]), self.real_time)
 
     def cut(self, address: str, port: int) -> bool:
-        """From now on, carry nothing more of the connections of this client's address and port."""
+        """Stop carrying the connections of this client's address and port; returns whether there are any."""
         n = int(self._state.control[tables.FLOWS])
         flows = self._state.flows[:n]
         word = int.from_bytes(socket.inet_aton(address), "big")
@@ -180,5 +182,5 @@ class Link:
         return bool(found.any())
 
     def epoch_ns(self, monotonic_ns: int) -> int:
-        """The time of a monotonic reading, on the clock of the log."""
+        """The time on the log's clock of a reading of the monotonic clock."""
         return monotonic_ns + self._epoch

@@ -1,9 +1,9 @@
-"""The kernel's own network emulator in place of the link's arithmetic, where the kernel has it (tc-netem(8)).
+"""The kernel's network emulator (tc-netem(8)) in place of the link's arithmetic, where the kernel has it.
 
-Each client has two delay lines, one for each direction: a TAP device whose queue is netem. A frame is put into the
-queue by a packet socket and read from the device when netem lets it go; so the link still sees every frame twice, and
-what became of it is found by comparing. netem draws its numbers for the line as a whole: drop patterns do not follow
-flows, and are not repeated. A frame that it damages, in whatever place, is known by all bits but one.
+Each client has two delay lines, one for each direction: a TAP device whose queue is netem. A packet socket puts a frame
+into the queue, and it is read from the device when netem releases it; so the link still sees every frame twice, and
+finds out by comparison what became of it. netem draws its random numbers for the whole line: drop patterns do not
+follow flows and do not repeat. A frame that netem damages is recognised by all bits but one.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ import numpy as np
 
 from probing.lab.errors import LabError
 from probing.lab.hosts import CLONE_NEWNET, MTU, Host, call, open_tap
-from probing.lab.link import relay as relay_kernels
-from probing.lab.link import tables
+from probing.lab.link.account import settle
 from probing.lab.link.link import BOUNDS, Bounds, Link, Log
+from probing.lab.link.relay import Lines, relay
 from probing.lab.settings import Link as Setting
 
 PROBE = "ip link add probe0 type dummy && tc qdisc add dev probe0 root netem delay 1ms"
 ETH_P_ALL = 3
-SLACK_MS = 200  # waited for the last frame, beyond the longest delay
-LIMIT = 10_000  # packets that a line without a rate may hold
+SLACK_MS = 200  # ms to wait for the last frame, beyond the longest delay
+LIMIT = 10_000  # most packets in a line without a rate
 
 
 def available() -> bool:
-    """Whether the kernel has netem: a queue is made in a throw-away network namespace."""
+    """Whether the kernel has netem, tried by making a queue in a throw-away network namespace."""
     try:
         done = subprocess.run(
             ["unshare", "--net", "sh", "-c", PROBE], capture_output=True, timeout=20, check=False
@@ -40,9 +40,9 @@ def available() -> bool:
 
 
 def words(setting: Setting, towards: str) -> list[str]:
-    """tc's words for a client's line ``towards`` server or client. Raises LabError for what netem cannot do."""
+    """The words for tc of a client's line towards server or client. Raises LabError for what netem cannot do."""
     if setting.keep_order:
-        raise LabError("link.keep_order: netem cannot do that; use the lab's own link")
+        raise LabError("link.keep_order: netem cannot keep the order; use --link user")
     # netem's limit counts packets that are delayed, too: room for as many as the rate can put on the way
     under_way = round(setting.rate_kbit * (setting.delay_ms + 3 * setting.jitter_ms) / 8 / MTU)
     limit = min(LIMIT, setting.queue_packets + under_way) if setting.rate_kbit else LIMIT
@@ -66,7 +66,7 @@ def words(setting: Setting, towards: str) -> list[str]:
 
 
 def _frame_ms(setting: Setting) -> float:
-    """How long the rate takes over a frame of full size."""
+    """The time in ms that the rate needs for a frame of full size."""
     return (MTU + 14) * 8 / setting.rate_kbit if setting.rate_kbit else 0.0
 
 
@@ -76,12 +76,12 @@ def _silence(setting: Setting) -> float:
 
 
 def _stay(setting: Setting) -> float:
-    """The longest time, in ms, that a frame is in a line."""
+    """The longest time, in ms, that a frame stays in a line."""
     return _silence(setting) + setting.queue_packets * _frame_ms(setting)
 
 
 def _line(name: str, queue: Sequence[str]) -> tuple[int, int]:
-    """Make a delay line in this thread's network namespace: (socket to put frames in, device to read them from)."""
+    """A new delay line in this thread's network namespace: (socket that takes frames in, device to read them from)."""
     device = open_tap(name)
     lines = (
         ["ip", "link", "set", name, "mtu", str(MTU), "txqueuelen", "10000", "up"],
@@ -92,20 +92,20 @@ def _line(name: str, queue: Sequence[str]) -> tuple[int, int]:
         if done.returncode:
             raise LabError(f"{' '.join(line)}: {done.stderr.strip()}")
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-    sock.bind((name, 0))  # takes nothing in
+    sock.bind((name, 0))  # receives nothing
     sock.setblocking(False)
     return sock.detach(), device
 
 
 class NetemLink(Link):
-    """A link through the kernel's queues."""
+    """A link through the queues of netem."""
 
     def __init__(
         self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = BOUNDS
     ) -> None:
         super().__init__(hosts, settings, seed, bounds)
         n = len(hosts)
-        self._lines = relay_kernels.Lines(
+        self._lines = Lines(
             into=np.full((n, 2), -1, np.int32),
             out=np.full((n, 2), -1, np.int32),
             heads=np.full(1 << 20, -1, np.int32),
@@ -117,10 +117,10 @@ class NetemLink(Link):
             hosts[0].in_thread(lambda: self._lay(hosts, settings))
 
     def _lay(self, hosts: Sequence[Host], settings: Sequence[Setting]) -> None:
-        """Make the lines, in a network namespace that no host is in."""
+        """Make the lines, in a network namespace of their own."""
         call("unshare", CLONE_NEWNET)
         silent = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
-        if silent.exists():  # the kernel would solicit routers on every line
+        if silent.exists():  # else the kernel solicits routers on every line
             silent.write_text("1")
         for k, (host, setting) in enumerate(zip(hosts, settings)):
             if host.client:
@@ -129,41 +129,28 @@ class NetemLink(Link):
                     self._lines.into[k, d], self._lines.out[k, d] = ends
 
     def queue(self, setting: Setting, towards: str) -> list[str]:
-        """tc's words for a client's line."""
+        """The words for tc of a client's line."""
         return words(setting, towards)
 
     def carry(self) -> None:
         """Carry frames, in this thread, until the link is stopped."""
         s = self._state
         polled, spec = np.zeros((3 * s.fds.size, 2), np.int32), np.zeros(2, np.int64)
-        relay_kernels.relay(s, self._lines, s.store.ctypes.data, polled, spec)
+        relay(s, self._lines, s.store.ctypes.data, polled, spec)
 
     def log(self) -> Log:
-        """The log so far; what did not come out was lost."""
+        """The log so far; frames that never came out count as lost."""
         log = super().log()
-        settle(log)
+        settle(log.records, log.flows, log.store)
         return log
 
 
 class TbfLink(NetemLink):
-    """The same with tbf, a rate and a queue only: for kernels without netem, to test the way through a queue."""
+    """A link through the queues of tbf, with a rate and a queue only: tests the path where there is no netem."""
 
     def queue(self, setting: Setting, towards: str) -> list[str]:  # noqa: ARG002 -- alike both ways
-        """tc's words for a client's line."""
+        """The words for tc of a client's line."""
         if not setting.rate_kbit:
             return ["pfifo", "limit", str(LIMIT)]
         rate = f"{setting.rate_kbit:g}kbit"
         return ["tbf", "rate", rate, "burst", "3000", "limit", str(setting.queue_packets * MTU)]
-
-
-def settle(log: Log) -> None:
-    """Count the frames that never came out as lost, in place."""
-    records, flows = log.records, log.flows
-    gone = (records["out_ts"] == 0) & (records["flow"] >= 0) & (records["verdict"] == 0)
-    records["verdict"][gone] |= tables.LOST
-    for k in np.flatnonzero(gone):
-        flow, d = flows[records["flow"][k]], int(records["direction"][k])
-        flow["lost"][d] += 1
-        flow["lost_data"][d] += tables.occupies(
-            tables.parse(log.store, records["start"][k], records["length"][k])
-        )

@@ -1,6 +1,6 @@
-"""The loop of a link whose delay and faults are the kernel's: frames go through its queues and are recognised behind.
+"""The loop of a link whose delay and faults are the kernel's: frames pass its queues and are recognised afterwards.
 
-The same memory and the same log as `link_kernels`, so that captures and labels are made in the same way.
+The same memory, account and log as the link's own loop (kernels.py), so captures and labels are made in the same way.
 """
 
 from __future__ import annotations
@@ -8,17 +8,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from probing.lab.link.kernels import monotonic, ppoll, read_fd, write_fd
+from engine.kernels import kernel
+from probing.lab.link.account import came_in, dropped, has_room, record, released, target_of
+from probing.lab.link.system import POLLIN, monotonic, ppoll, read_fd, write_fd
 from probing.lab.link.tables import (
     COPY,
     CORRUPT,
     CUT,
     FAILED,
-    FULL_RECORDS,
-    FULL_STORE,
     LARGEST,
     OVERFLOW,
     POLL_NS,
@@ -29,27 +28,24 @@ from probing.lab.link.tables import (
     Bytes,
     State,
     big_endian,
-    flow_of,
     mix,
     occupies,
     parse,
 )  # fmt: skip
 
-_POLLIN = 1
-
 
 class Lines(NamedTuple):
-    """Queues of the kernel: one towards the servers and one towards the client, for each client's port."""
+    """The kernel's queues: for each client's port one towards the servers and one towards the client."""
 
-    into: NDArray[np.int32]  # (p, 2) sockets that frames are put in by; -1: the port is a server's
-    out: NDArray[np.int32]  # (p, 2) where they come out
-    heads: NDArray[np.int32]  # (power of two,) last record of a frame's hash, -1: none
-    following: NDArray[np.int32]  # (r,) the one before
-    patience: int  # ns without a frame after which the queues are empty
-    longest: int  # ns that a frame may be in a queue
+    into: NDArray[np.int32]  # (p, 2) sockets that put frames into the queues; -1: the port is a server's
+    out: NDArray[np.int32]  # (p, 2) devices from which frames come out
+    heads: NDArray[np.int32]  # (power of two,) last record of a frame's hash; -1: none
+    following: NDArray[np.int32]  # (r,) record before it with the same hash; -1: none
+    patience: int  # ns without a frame after which the queues must be empty
+    longest: int  # most ns that a frame stays in a queue
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _hash(data: Bytes, start: int, n: int) -> np.uint64:
     h = np.uint64(n)
     for k in range(0, n, 8):
@@ -57,9 +53,9 @@ def _hash(data: Bytes, start: int, n: int) -> np.uint64:
     return h
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _differ(data: Bytes, a: int, b: int, n: int) -> int:
-    """Bits in which two frames differ; 2 stands for more, too."""
+    """The number of bits in which two frames differ; 2 also stands for more."""
     bits = 0
     for k in range(n):
         x = big_endian(data, a + k, 1) ^ big_endian(data, b + k, 1)
@@ -71,73 +67,41 @@ def _differ(data: Bytes, a: int, b: int, n: int) -> int:
     return bits
 
 
-@njit(cache=True, nogil=True)
-def _target(s: State, start: int, origin: int) -> int:
-    mac = np.uint64(big_endian(s.store, start, 6))
-    for k in range(s.ports.size):
-        if s.ports[k]["mac"] == mac and k != origin:
-            return k
-    return -1
-
-
-@njit(cache=True, nogil=True)
+@kernel
 def _way(s: State, origin: int, target: int) -> tuple[int, int]:
-    """The queue between two ports: whose, and its direction, 0 towards the servers."""
+    """The queue between two ports: the client's port, and the direction, 0 towards the servers."""
     return (origin, 0) if s.ports[origin]["client"] else (target, 1)
 
 
-@njit(cache=True, nogil=True)
-def _new(s: State, origin: int, target: int, n: int, now: int) -> int:
-    """A record of the n bytes at the end of the store."""
-    record, start = int(s.control[RECORDS]), s.control[USED]
-    r = s.records[record]
-    r["in_ts"], r["due"], r["out_ts"], r["start"], r["sent"], r["length"] = now, now, 0, start, start, n
-    r["origin"], r["target"], r["flow"], r["verdict"], r["direction"] = origin, target, -1, 0, 0
-    s.control[RECORDS] = record + 1
-    s.control[USED] = start + n
-    return record
-
-
-@njit(cache=True, nogil=True)
+@kernel
 def enter(s: State, lines: Lines, base: int, origin: int, n: int, now: int) -> None:
-    """A frame came from a host: into the queue of the client that it is from, or to."""
+    """Put a frame that came from a host into the queue of its client."""
     start = s.control[USED]
-    target = _target(s, start, origin)
+    target = target_of(s, start, origin)
     g = parse(s.store, start, n)
     if target < 0 or g.transport == 0:
-        return  # hosts know each other; nothing else is carried
-    record = _new(s, origin, target, n, now)
-    r = s.records[record]
-    number, d = flow_of(s, g, origin, target, now)
-    if number < 0:
+        return  # hosts have permanent neighbours; nothing but IP is carried
+    number = record(s, origin, target, n, now)
+    r = s.records[number]
+    if came_in(s, r, g, now) < 0:
         return
-    f = s.flows[number]
-    r["flow"], r["direction"] = number, d
-    f["packets"][d] += 1
-    f["bytes"][d] += n
-    f["data"][d] += occupies(g)
-    f["last"] = now
-    if g.flags & 0x12 == 0x02 and d == 0 and f["syn"] == 0:
-        f["syn"] = now
+    f = s.flows[r["flow"]]
     if f["cut"]:
-        r["verdict"] |= CUT
-        f["cuts"][d] += 1
+        dropped(r, f, CUT, occupies(g))
         return
     access, up = _way(s, origin, target)
-    r["due"] = now + s.ports[access]["delay"]  # where netem adds to that, it does not say so
+    r["due"] = now + s.ports[access]["delay"]  # what netem adds to it is not known
     if write_fd(lines.into[access, up], np.uint64(base + start), np.uint64(n)) != n:
-        r["verdict"] |= OVERFLOW  # ENOBUFS: there was no room; of what it drops by chance it says nothing
-        f["overflow"][d] += 1
-        f["overflow_data"][d] += occupies(g)
+        dropped(r, f, OVERFLOW, occupies(g))  # ENOBUFS: the queue is full; random drops are not reported
         return
     slot = np.int64(_hash(s.store, start, n) & np.uint64(lines.heads.size - 1))
-    lines.following[record] = lines.heads[slot]
-    lines.heads[slot] = record
+    lines.following[number] = lines.heads[slot]
+    lines.heads[slot] = number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _same(s: State, lines: Lines, start: int, n: int) -> tuple[int, int]:
-    """Records of a frame that came out as it went in: (the earliest that is not out yet, one that is), -1: none."""
+    """Records of an undamaged frame that came out: (the earliest not yet out, one that is out already); -1: none."""
     waiting, out = -1, -1
     k = int(lines.heads[np.int64(_hash(s.store, start, n) & np.uint64(lines.heads.size - 1))])
     while k >= 0:  # latest first
@@ -151,9 +115,9 @@ def _same(s: State, lines: Lines, start: int, n: int) -> tuple[int, int]:
     return waiting, out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _damaged(s: State, start: int, n: int, access: int, up: int, since: int) -> tuple[int, int]:
-    """The same of a frame that differs in one bit from what went into this queue, not before ``since``."""
+    """The same for a frame that differs in one bit from one that entered this queue, not before ``since``."""
     waiting, out = -1, -1
     for k in range(s.control[RECORDS] - 1, -1, -1):
         r = s.records[k]
@@ -169,9 +133,9 @@ def _damaged(s: State, start: int, n: int, access: int, up: int, since: int) -> 
     return waiting, out
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def leave(s: State, lines: Lines, base: int, access: int, up: int, n: int, now: int) -> None:
-    """A frame came out of a queue: to its host."""
+    """Deliver a frame that came out of a queue to its host."""
     start = s.control[USED]
     found, out = _same(s, lines, start, n)
     damage = 0
@@ -179,14 +143,14 @@ def leave(s: State, lines: Lines, base: int, access: int, up: int, n: int, now: 
         damage = CORRUPT
         found, out = _damaged(s, start, n, access, up, now - lines.longest)
         if found < 0 and out < 0:
-            return  # the kernel's own
+            return  # made by the kernel itself
     if found < 0:
         whole = s.records[out]
-        found = _new(s, whole["origin"], whole["target"], n, now)
+        found = record(s, whole["origin"], whole["target"], n, now)
         r = s.records[found]
         r["verdict"], r["flow"], r["direction"] = COPY | damage, whole["flow"], whole["direction"]
         s.flows[r["flow"]]["duplicated"][np.int64(r["direction"])] += 1
-    elif damage:  # kept behind the whole one
+    elif damage:  # stored after the undamaged one
         r = s.records[found]
         r["verdict"], r["sent"] = CORRUPT, start
         s.control[USED] += n
@@ -195,32 +159,20 @@ def leave(s: State, lines: Lines, base: int, access: int, up: int, n: int, now: 
     if write_fd(s.fds[r["target"]], np.uint64(base + r["sent"]), np.uint64(n)) != n:
         s.control[UNSENT] += 1
         return
-    r["out_ts"] = now
-    f, d = s.flows[r["flow"]], np.int64(r["direction"])
-    f["last"] = now
-    if r["verdict"] & (COPY | CORRUPT):
-        return
-    g = parse(s.store, r["start"], n)
-    f["reordered"][d] += found < f["newest"][d]
-    f["newest"][d] = max(f["newest"][d], found)
-    if occupies(g):
-        f["reordered_data"][d] += found < f["newest_data"][d]
-        f["newest_data"][d] = max(f["newest_data"][d], found)
-    if d == 1 and g.flags & 0x12 == 0x12 and f["answer"] == 0:
-        f["answer"] = now
+    released(s, found, now)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def relay(s: State, lines: Lines, base: int, polled: NDArray[np.int32], spec: NDArray[np.int64]) -> None:
-    """Carry frames until control[STOP] is set and no queue has given anything for as long as it may take.
+    """Carry frames until control[STOP] is set and the queues have been silent for lines.patience.
 
-    polled: (3 p, 2): the hosts' ports, then the queues' ends, towards the servers and towards the clients.
+    polled: (3 p, 2) struct pollfd: the hosts' ports, then the ends of the queues towards servers and towards clients.
     """
     ports = s.fds.size
     for k in range(ports):
         polled[k, 0] = s.fds[k]
         polled[ports + k, 0], polled[2 * ports + k, 0] = lines.out[k, 0], lines.out[k, 1]
-    polled[:, 1] = _POLLIN
+    polled[:, 1] = POLLIN
     last = monotonic(spec)
     while s.control[FAILED] == 0:
         stopping = s.control[STOP] != 0
@@ -232,13 +184,9 @@ def relay(s: State, lines: Lines, base: int, polled: NDArray[np.int32], spec: ND
         for k in range(3 * ports):
             if polled[k, 1] >> 16 == 0:
                 continue
-            polled[k, 1] = _POLLIN
+            polled[k, 1] = POLLIN
             for _ in range(16):
-                if s.control[USED] + LARGEST > s.store.size:
-                    s.control[FAILED] = FULL_STORE
-                    return
-                if s.control[RECORDS] >= s.records.size:
-                    s.control[FAILED] = FULL_RECORDS
+                if not has_room(s):
                     return
                 n = read_fd(polled[k, 0], np.uint64(base + s.control[USED]), np.uint64(LARGEST))
                 if n <= 0:

@@ -1,1 +1,1 @@
-"""Servers of the lab, a file each: configured and started in a run's private machine, without systemd."""
+"""Servers of the lab, one a file: configured and started in a run's private machine, without systemd."""

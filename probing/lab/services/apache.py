@@ -1,4 +1,4 @@
-"""Apache httpd: static files, uploads, streams, with TLS and without."""
+"""Apache httpd: static files, uploads and streams, with and without TLS."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ LOADED = (
     "mpm_event", "authz_core", "mime", "dir", "alias", "env", "ratelimit", "setenvif", "socache_shmcb", "ssl",
 )  # fmt: skip
 
-# Its handler of files reads the body of a POST to the end before it answers with the file. It must not say farewell in
-# TLS: clients that have closed before (curl, wget) would answer with a RST, now and then before its FIN.
+# Its handler of files reads the body of a POST to the end before it answers with the file. It must not send
+# the farewell of TLS: clients that have closed already (curl, wget) would answer with a RST, sometimes before its FIN.
 CONFIGURATION = """
 {modules}
 ServerRoot {folder}
@@ -76,7 +76,7 @@ class Apache:
     roles: Mapping[int, str] = MappingProxyType({80: "main", 443: "main"})
 
     def start(self, site: Site) -> None:
-        """Serve the pages at ports 80 and 443."""
+        """Serve the pages on ports 80 and 443."""
         (site.folder / web_site.UPLOAD).write_text(web_site.THANKS)
         certificate = web_site.certificate(site)
         configuration = site.folder / "apache.conf"
@@ -92,7 +92,7 @@ class Apache:
             site.host.wait_for_port(port, process, "apache")
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         found = re.search(r"Apache/(\S+)", program_version("apache2", "-v"))
         return found[1] if found else ""
 

@@ -1,4 +1,4 @@
-"""chronyd as a time server that leaves the clock alone: -x, and without the right to set it."""
+"""chronyd as a time server that never sets the clock: with -x, and without the right to do so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from probing.lab.session import Site, program_version
 
 PORT = 123
 STRATUM = 5
-# whatever a program of this family would do, the kernel refuses to set or to slew the clock for it
+# the kernel refuses to set or slew the clock for this process and its children
 WITHOUT_CLOCK = ("setpriv", "--bounding-set=-sys_time", "--inh-caps=-sys_time")
 CONFIGURATION = """
 port {port}
@@ -29,7 +29,7 @@ class Chrony:
     roles: Mapping[int, str] = MappingProxyType({PORT: "main"})
 
     def start(self, site: Site) -> None:
-        """Answer whoever asks, as a server of stratum 5."""
+        """Answer all clients, as a server of stratum 5."""
         configuration = site.folder / "chrony.conf"
         configuration.write_text(CONFIGURATION.format(port=PORT, folder=site.folder, stratum=STRATUM))
         process = site.host.start(
@@ -38,12 +38,12 @@ class Chrony:
         site.host.wait_until(_listens, process, "chrony")
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("chronyd", "--version").split()[2]
 
 
 def _listens() -> bool:
-    """Whether some socket of this thread's host has the port."""
+    """Whether a socket of this thread's host has the port."""
     with open("/proc/thread-self/net/udp") as table:
         return any(line.split()[1].endswith(f":{PORT:04X}") for line in table.readlines()[1:])
 

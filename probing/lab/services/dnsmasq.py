@@ -1,4 +1,4 @@
-"""dnsmasq: a name server for one zone, without DHCP and without servers above it."""
+"""dnsmasq: a name server for one zone, without DHCP and upstream servers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from probing.lab.isolation import ROOM
 from probing.lab.session import Site, program_version
 
 ZONE = "lab.test"
-FILE = ROOM / "zone.json"  # what clients may ask, and what the answer is
+FILE = ROOM / "zone.json"  # entries that clients may ask for, with their answers
 PORT = 53
 HOSTS, ALIASES, DOMAINS, NOTES, LARGE = 24, 8, 4, 6, 4
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -35,12 +35,12 @@ local-ttl=300
 
 @dataclass(frozen=True)
 class Entry:
-    """A question and its answers, as dig prints them."""
+    """A question and its answers, in the form that dig prints."""
 
     name: str
     type: str
     answers: tuple[str, ...]
-    large: bool = False  # the answer does not fit into a datagram
+    large: bool = False  # True: the answer does not fit into a datagram
 
 
 class Dnsmasq:
@@ -50,7 +50,7 @@ class Dnsmasq:
     roles: Mapping[int, str] = MappingProxyType({PORT: "main"})
 
     def start(self, site: Site) -> None:
-        """Serve a zone of the run's own."""
+        """Serve a zone of this run."""
         configuration = site.folder / "dnsmasq.conf"
         lines, entries = zone(site.seed)
         head = CONFIGURATION.format(port=PORT, folder=site.folder, zone=ZONE)
@@ -60,12 +60,12 @@ class Dnsmasq:
         site.host.wait_for_port(PORT, process, "dnsmasq")
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("dnsmasq", "--version").split()[2]
 
 
 def zone(seed: int) -> tuple[list[str], list[Entry]]:
-    """Lines of a configuration, and what can be asked then."""
+    """The lines of a configuration, and the entries that it defines."""
     rng = Random(f"{seed}/zone")
     lines, entries = [], []
     for line, *found in _records(rng):
@@ -88,7 +88,7 @@ def _text(rng: Random, n: int) -> str:
 
 
 def _records(rng: Random) -> Iterator[tuple[str, *tuple[Entry, ...]]]:
-    """Lines that are one entry or two."""
+    """The lines of one entry or two."""
     hosts = []
     for _ in range(HOSTS):
         name, ipv4 = _name(rng), f"198.18.{rng.randrange(256)}.{rng.randrange(1, 255)}"
@@ -111,7 +111,7 @@ def _records(rng: Random) -> Iterator[tuple[str, *tuple[Entry, ...]]]:
 
 
 def entries(path: Path = FILE) -> list[Entry]:
-    """What the server of this run can be asked."""
+    """The entries of this run's server."""
     return [Entry(**{**entry, "answers": tuple(entry["answers"])}) for entry in json.loads(path.read_text())]
 
 

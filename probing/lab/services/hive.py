@@ -1,4 +1,4 @@
-"""The command-and-control look-alike's server: a process of our own that waits for bots and sends them messages."""
+"""The server of the command-and-control look-alike: our own process, which waits for bots and sends them messages."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from probing.lab.services import hive_daemon
 from probing.lab.session import Site
 
 PORT = 2323
-ORDERS = ROOM / "hive"  # what each bot will be told; bots of the lab put it there themselves
+ORDERS = ROOM / "hive"  # orders for each bot; the lab's bots write their own
 
 
 class Hive:
-    """Our own server."""
+    """The hive, as a server."""
 
     programs = ()
     roles: Mapping[int, str] = MappingProxyType({PORT: "main"})
@@ -24,13 +24,13 @@ class Hive:
     def start(self, site: Site) -> None:
         """Listen on PORT."""
         ORDERS.mkdir(exist_ok=True)
-        # -I: only the standard library, so that it starts soon and no module here can stand in for one of that
+        # -I: only the standard library, so that it starts fast and no module here can shadow it
         script = Path(hive_daemon.__file__)
         process = site.host.start([sys.executable, "-I", script, str(PORT), ORDERS], log="hive")
         site.host.wait_for_port(PORT, process, "hive")
 
     def version(self) -> str:
-        """Of its protocol."""
+        """The version of its protocol."""
         return "1.0"
 
 

@@ -4,7 +4,7 @@ A bot logs in by name, sends keep-alives, and gets one of four commands: a short
 for status reports (2), an update sent down in chunks (3), a request for a report sent up in chunks (4). Each is a
 pattern of messages and no more: payloads are text and random bytes, nothing is executed on either side.
 
-Run as ``hive_daemon.py PORT FOLDER``. What a bot is told stands in ``FOLDER/NAME.json`` (`Orders`), an update in
+Run as ``hive_daemon.py PORT FOLDER``. The orders for a bot are in ``FOLDER/NAME.json`` (`Orders`), an update in
 ``FOLDER/NAME.update``. Imports the standard library only: it runs as a script, without the package.
 """
 
@@ -23,41 +23,41 @@ logger = logging.getLogger("hive")
 
 @dataclass(frozen=True)
 class Orders:
-    """What the operator has decided for one bot, and how much of it there is."""
+    """The operator's orders for one bot."""
 
     password: str
-    command: int = 0  # 0: none, only keep-alives
-    after: int = 0  # keep-alives before it
-    wait_s: float = 0.0  # from the keep-alive's answer to it
-    text: str = ""  # of command 1
-    reports: int = 0  # that command 2 asks for
-    size: int = 0  # bytes that command 3 sends down, that command 4 asks for
+    command: int = 0  # number of the command; 0: none, only keep-alives
+    after: int = 0  # number of keep-alives before the command
+    wait_s: float = 0.0  # seconds from the answer of the keep-alive to the command
+    text: str = ""  # message of command 1
+    reports: int = 0  # number of reports that command 2 asks for
+    size: int = 0  # bytes that command 3 sends down, or that command 4 asks for
     chunk: int = 4096  # bytes of a chunk
 
     def write(self, folder: Path, name: str, update: bytes = b"") -> None:
-        """Put them where the hive looks when the bot logs in."""
+        """Write the orders where the hive looks when the bot logs in."""
         (folder / f"{name}.update").write_bytes(update)
         (folder / f"{name}.json").write_text(json.dumps(asdict(self)))
 
 
 class Talk:
-    """One bot's connection, in lines."""
+    """The connection of one bot, in lines."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, folder: Path) -> None:
         self.reader, self.writer, self.folder = reader, writer, folder
 
     async def hear(self) -> str:
-        """The next line; raises EOFError at the end."""
+        """The next line. Raises EOFError at the end."""
         line = await self.reader.readuntil(b"\n")
         return line.decode("ascii", errors="replace").rstrip("\r\n")
 
     async def say(self, words: str, more: bytes = b"", end: str = "\r\n") -> None:
-        """Send a line, and what follows it."""
+        """Send a line and its payload."""
         self.writer.write(f"{words}{end}".encode() + more)
         await self.writer.drain()
 
     async def serve(self) -> None:
-        """A bot, from its login to its end."""
+        """Serve a bot, from its login to its end."""
         await self.say("hive 1.0\r\nlogin:", end=" ")
         name = await self.hear()
         await self.say("password:", end=" ")
@@ -78,7 +78,7 @@ class Talk:
         await self.say("bye")
 
     async def command(self, orders: Orders, name: str) -> None:
-        """The one command of this bot."""
+        """Send the command of this bot."""
         match orders.command:
             case 1:
                 await self.say(f"command 1 {orders.text}")
@@ -96,14 +96,14 @@ class Talk:
                 await self.receive(orders.size)
 
     async def send(self, content: bytes, chunk: int) -> None:
-        """Bytes in chunks; the next when the one before is acknowledged."""
+        """Send bytes in chunks, each when the one before is acknowledged."""
         for at in range(0, len(content), chunk):
             part = content[at : at + chunk]
             await self.say(f"chunk {len(part)}", part)
             await self.hear()
 
     async def receive(self, size: int) -> None:
-        """Bytes in chunks, each acknowledged by how many there are now."""
+        """Receive bytes in chunks; acknowledge each with the number of bytes so far."""
         have = 0
         while have < size:
             n = int((await self.hear()).split()[1])
@@ -124,7 +124,7 @@ async def _bot(folder: Path, reader: asyncio.StreamReader, writer: asyncio.Strea
 
 
 async def serve(port: int, folder: Path) -> None:
-    """Listen for ever."""
+    """Listen until the process ends."""
     server = await asyncio.start_server(lambda r, w: _bot(folder, r, w), "0.0.0.0", port, limit=1 << 20)
     await server.serve_forever()
 

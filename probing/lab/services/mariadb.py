@@ -1,4 +1,4 @@
-"""MariaDB for pages of a server host: reached through a socket file, so nothing of it is on the link."""
+"""MariaDB for the pages of a server host, reached through a socket file, so that the link carries nothing of it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probing.lab.session import Site, program_version
 PROGRAMS = ("mariadbd", "mariadb-install-db")
 _SIZES = ("--innodb-data-file-path=ibdata1:8M:autoextend", "--innodb-autoextend-increment=1",
           "--innodb-log-file-size=4M", "--innodb-undo-tablespaces=0", "--innodb-buffer-pool-size=16M")  # fmt: skip
-# no run's data outlive it, so nothing need reach a disk
+# the data ends with the run, so nothing has to reach a disk
 _QUICK = ("--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite",
           "--innodb-use-native-aio=0", "--innodb-read-io-threads=1", "--innodb-write-io-threads=1",
           "--innodb-purge-threads=1", "--innodb-buffer-pool-load-at-startup=0", "--performance-schema=off",
@@ -20,7 +20,7 @@ _QUICK = ("--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", 
 
 
 def start(site: Site, name: str, statements: str) -> Path:
-    """Start a database of these statements, one a line; returns its socket. name: of the statements' template."""
+    """Start a database filled by statements, one a line; returns its socket. name: name of the statements' template."""
     template = site.template(f"mariadb-{name}", lambda place: _make(place, statements))
     shutil.copytree(template, site.folder / "database")
     place = site.folder / "mariadb.socket"
@@ -32,7 +32,7 @@ def start(site: Site, name: str, statements: str) -> Path:
 
 
 def version() -> str:
-    """Its version."""
+    """The version of the program."""
     words = program_version("mariadbd", "--no-defaults", "--version").split()
     return words[words.index("Ver") + 1] if "Ver" in words else ""
 
@@ -42,7 +42,7 @@ def _server(data: Path) -> list[str]:
 
 
 def _make(place: Path, statements: str) -> None:
-    """A fresh data directory, filled."""
+    """Make a fresh data directory and fill it."""
     data = [f"--datadir={place}", "--no-defaults", "--user=root", "--auth-root-authentication-method=normal"]
     _run(["mariadb-install-db", *reversed(data), "--skip-test-db", "--skip-name-resolve", *_SIZES], "")
     _run([*_server(place), "--bootstrap"], statements)

@@ -1,4 +1,4 @@
-"""nginx: static files, uploads, streams, with TLS and without."""
+"""nginx: static files, uploads and streams, with and without TLS."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from types import MappingProxyType
 from probing.lab.services import web_site
 from probing.lab.session import Site, program_version
 
-# A location that returns at once would answer an upload before it has come; one that passes it on (without the body,
-# to a socket of its own) reads it first. sendfile_max_chunk spreads a limited rate: without it, nginx sends as much
-# as it may in the first second, and waits.
+# A location that returns at once would answer an upload before it has arrived; one that passes it on (without the
+# body, to a socket of its own) reads it first. sendfile_max_chunk spreads a limited rate: without it, nginx sends all
+# that it may at the beginning of a second, and waits.
 CONFIGURATION = """
 daemon off;
 user www-data;
@@ -60,7 +60,7 @@ class Nginx:
     roles: Mapping[int, str] = MappingProxyType({80: "main", 443: "main"})
 
     def start(self, site: Site) -> None:
-        """Serve the pages at ports 80 and 443."""
+        """Serve the pages on ports 80 and 443."""
         certificate = web_site.certificate(site)
         configuration = site.folder / "nginx.conf"
         configuration.write_text(
@@ -75,7 +75,7 @@ class Nginx:
             site.host.wait_for_port(port, process, "nginx")
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("nginx", "-v").rpartition("/")[2]
 
 

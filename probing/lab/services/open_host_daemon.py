@@ -1,4 +1,4 @@
-"""Listeners with banners, as a program of its own: ``open_host_daemon.py TCP,TCP,… UDP,UDP,…``."""
+"""Listeners with banners, as a separate program: ``open_host_daemon.py TCP,TCP,… UDP,UDP,…``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import cast
 
-BANNERS = {  # what a port says first; none: it waits for a request
+BANNERS = {  # first line that a port sends; a port that is not here waits for a request
     21: b"220 ProFTPD Server ready.\r\n",
     22: b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n",
     25: b"220 mail.lab ESMTP Postfix\r\n",
@@ -14,11 +14,11 @@ BANNERS = {  # what a port says first; none: it waits for a request
     143: b"* OK [CAPABILITY IMAP4rev1 LITERAL+ IDLE] Dovecot ready.\r\n",
 }
 PAGE = b"HTTP/1.0 200 OK\r\nServer: lighttpd/1.4.69\r\nContent-Length: 6\r\n\r\nhello\n"
-LIMIT_S = 30.0  # that a client may stay
+LIMIT_S = 30.0  # most seconds that a client may stay
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Say the banner, or answer one request with a page, and hear the client out."""
+    """Send the banner, or answer one request with a page, then read until the client closes."""
     banner = BANNERS.get(writer.get_extra_info("sockname")[1])
     try:
         if banner is not None:
@@ -35,14 +35,14 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 class _Echo(asyncio.DatagramProtocol):
-    """Answers a datagram with as many bytes, at most 64."""
+    """A port that answers a datagram with as many bytes, at most 64."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
+        """Keep the transport for answers."""
         self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answer."""
+        """Answer a datagram."""
         self._transport.sendto(data[:64], addr)
 
 

@@ -12,9 +12,9 @@ from types import MappingProxyType
 from probing.lab.isolation import ROOM, USERS
 from probing.lab.session import Site, program_version
 
-KINDS = ("ed25519", "ecdsa", "rsa")  # of host keys: as many as a distribution's first start makes
-KEYS = ROOM / "ssh"  # the users' own key, ``user``, and the server's, ``known_hosts``
-IDLE_S = 4  # until an unused connection is closed, where that is what the run is about
+KINDS = ("ed25519", "ecdsa", "rsa")  # kinds of host keys: those of a distribution's first start
+KEYS = ROOM / "ssh"  # folder of the users' key, ``user``, and the server's keys, ``known_hosts``
+IDLE_S = 4  # seconds until an unused connection is closed, in a run about that
 CONFIGURATION = """
 Port 22
 AddressFamily inet
@@ -35,7 +35,7 @@ Subsystem sftp internal-sftp
 
 
 def _make(folder: Path) -> None:
-    """The server's keys and that of its users. An RSA key takes a second, so runs share them."""
+    """Make the keys of the server and of its users. An RSA key takes a second, so runs share them."""
     for name, kind in (*((f"host_{kind}", kind) for kind in KINDS), ("user", "ed25519")):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", str(folder / name)],
@@ -50,7 +50,7 @@ class OpenSSH:
     roles: Mapping[int, str] = MappingProxyType({22: "main"})
 
     def start(self, site: Site) -> None:
-        """Let the lab's users in."""
+        """Start sshd, open to the lab's users."""
         KEYS.mkdir(exist_ok=True)
         for made in site.template("openssh", _make).iterdir():
             shutil.copy(made, KEYS / made.name)
@@ -60,7 +60,7 @@ class OpenSSH:
         hostkeys = "\n".join(f"HostKey {KEYS}/host_{kind}" for kind in KINDS)
         idle = f"UnusedConnectionTimeout {IDLE_S}" if site.parameters.termination == "timeout" else ""
         path.write_text(CONFIGURATION.format(hostkeys=hostkeys, idle=idle).lstrip())
-        # it starts itself anew for each connection, by its full name
+        # it starts itself again for each connection, by its full path
         sshd = shutil.which("sshd") or "/usr/sbin/sshd"
         process = site.host.start([sshd, "-D", "-e", "-f", path], log="sshd")
         site.host.wait_for_port(22, process, "sshd")
@@ -69,12 +69,12 @@ class OpenSSH:
         (KEYS / "known_hosts").write_text("".join(f"{address} {key}\n" for key in keys))
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("ssh", "-V").partition(",")[0]
 
 
 def _let_in() -> None:
-    """The key opens every user's account."""
+    """Authorise the key for every user's account."""
     for name, uid in USERS.items():
         place = Path("/home") / name / ".ssh"
         place.mkdir(mode=0o700, exist_ok=True)

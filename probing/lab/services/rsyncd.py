@@ -1,4 +1,4 @@
-"""The rsync daemon: the hub of folders that hosts keep equal."""
+"""The rsync daemon as the hub of folders that hosts keep equal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Rsyncd:
         site.host.wait_for_port(PORT, process, "rsyncd")
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("rsync", "--version").split()[2]
 
 

@@ -10,15 +10,15 @@ from types import MappingProxyType
 
 from probing.lab.session import Site
 
-IDLE_S, SHORT_S = 300, 4  # until an idle connection is closed; where that is what the run is about
-NEVER_S = 10_000  # what accepting a mail takes where the run is about breaking it off
-UNKNOWN = "nobody"  # recipients of this name are refused
+IDLE_S, SHORT_S = 300, 4  # seconds until an idle connection is closed, and in a run about that
+NEVER_S = 10_000  # seconds that accepting a mail takes in a run that breaks it off
+UNKNOWN = "nobody"  # name of the recipients that are refused
 
 
 class Aiosmtpd:
     """aiosmtpd."""
 
-    programs: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ("aiosmtpd",)
     roles: Mapping[int, str] = MappingProxyType({25: "main"})
 
     def start(self, site: Site) -> None:
@@ -26,13 +26,13 @@ class Aiosmtpd:
         end = site.parameters.termination
         idle, accept = SHORT_S if end == "timeout" else IDLE_S, NEVER_S if end in ("rst", "sudden") else 0
         daemon = Path(__file__).with_name("smtp_daemon.py")
-        # a path, not a module: it starts without what the lab itself imports
+        # a path, not a module, so that it starts without the lab's own imports
         words = ("25", str(idle), str(accept), UNKNOWN)
         process = site.host.start([sys.executable, daemon, *words], log="aiosmtpd")
         site.host.wait_for_port(25, process, "aiosmtpd")
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return metadata.version("aiosmtpd")
 
 

@@ -1,6 +1,6 @@
 """A mail server that accepts mail and drops it: ``smtp_daemon.py PORT IDLE_S ACCEPT_S UNKNOWN``.
 
-IDLE_S: until an idle connection is closed. ACCEPT_S: what it takes to accept a mail. UNKNOWN: whom it refuses.
+IDLE_S: seconds until an idle connection is closed. ACCEPT_S: seconds to accept a mail. UNKNOWN: refused recipient.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LARGEST = 1 << 28
 
 
 class Sink:
-    """Takes mail for everybody but one."""
+    """A handler that accepts mail for all recipients but one."""
 
     def __init__(self, accept_s: float, unknown: str) -> None:
         self._accept_s, self._unknown = accept_s, unknown
@@ -28,14 +28,14 @@ class Sink:
         address: str,
         options: list[str],  # noqa: ARG002
     ) -> str:
-        """A recipient."""
+        """Accept or refuse a recipient."""
         if address.partition("@")[0] == self._unknown:
             return "550 5.1.1 No such user here"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
     async def handle_DATA(self, *_: object) -> str:  # noqa: N802
-        """A mail."""
+        """Accept a mail."""
         await asyncio.sleep(self._accept_s)
         return "250 Message accepted for delivery"
 

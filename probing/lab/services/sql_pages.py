@@ -1,4 +1,4 @@
-"""A shop of PHP pages over a database, twice: made to be broken into, and the same without the mistake."""
+"""A shop of PHP pages over a database, in two versions: one open to injections, one without that mistake."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGES = Path(__file__).resolve().parent / "pages"
 MODULES = Path("/usr/lib/apache2/modules")
 PORT = 80
 PRODUCTS, CUSTOMERS, COUPONS, ORDERS = 360, 240, 12, 400
-IDLE_S, SHORT_S = 65, 3  # until an idle connection is closed; where that is what the run is about
+IDLE_S, SHORT_S = 65, 3  # seconds until an idle connection is closed, and in a run about that
 KINDS = ("lamp", "lantern", "candle", "torch", "bulb", "shade", "sconce", "chandelier")
 LOOKS = ("brass", "oak", "paper", "copper", "glass", "linen", "iron", "marble", "bamboo", "silver")
 USES = ("reading", "harbour", "garden", "kitchen", "attic", "travel", "desk", "porch", "cellar", "library")
@@ -61,16 +61,16 @@ php_admin_value session.gc_probability 0
 
 
 class Shop:
-    """Apache with PHP as its module, and MariaDB."""
+    """The shop: Apache with PHP as its module, and MariaDB."""
 
     programs = ("apache2", *mariadb.PROGRAMS)
 
     def __init__(self, query: str) -> None:
-        """query: the page that asks the database, the only one in which the twins differ."""
+        """query: name of the page that queries the database, the only one in which the versions differ."""
         self.query, self.roles = query, {PORT: "main"}
 
     def start(self, site: Site) -> None:
-        """Serve the shop, after its first page has been asked for once from within."""
+        """Serve the shop; its first page is loaded once from inside."""
         www = site.folder / "www"
         shutil.copytree(PAGES, www)
         (www / self.query).rename(www / "query.php")
@@ -87,17 +87,17 @@ class Shop:
         site.host.wait_until(_answers, process, "apache")
 
     def version(self) -> str:
-        """Versions of its three programs."""
+        """The versions of its three programs."""
         apache = program_version("apache2", "-v").rpartition("/")[2].split(" ")[0]
         php = _php().name.removeprefix("libphp").removesuffix(".so")
         return f"apache {apache} php {php} mariadb {mariadb.version()}"
 
 
 def _php() -> Path:
-    """The newest PHP module."""
+    """The path of the newest PHP module."""
     found = sorted(MODULES.glob("libphp*.so"))
     if not found:
-        raise LabError(f"{MODULES}: no libphp*.so (Debian package libapache2-mod-php)")
+        raise LabError(f"{MODULES}: no libphp*.so; install it (Debian package libapache2-mod-php)")
     return found[-1]
 
 
@@ -113,12 +113,12 @@ def _answers() -> bool:
 
 
 def _name() -> str:
-    """A name that changes with what is in the database."""
+    """A name that changes with the statements of the database."""
     return hashlib.sha256("\n".join(statements()).encode()).hexdigest()[:12]
 
 
 def statements() -> Iterator[str]:
-    """The shop's database, always the same; one statement a line."""
+    """The statements of the shop's database, always the same, one a line."""
     rng = Random("shop")
     yield "CREATE DATABASE shop CHARACTER SET utf8mb4;"
     yield "USE shop;"
@@ -154,7 +154,7 @@ def statements() -> Iterator[str]:
 
 
 def password_hash(password: str) -> str:
-    """A password as the shop keeps it."""
+    """The hash of a password, as the shop stores it."""
     return hashlib.sha256(password.encode()).hexdigest()
 
 
@@ -163,7 +163,7 @@ def _about(rng: Random) -> str:
 
 
 def _insert(table: str, rows: Iterator[tuple[object, ...]]) -> Iterator[str]:
-    """Statements that fill a table; each is shorter than the 60000 bytes that a database's first start takes."""
+    """The statements that fill a table, each below the 60000 bytes that a database's first start accepts."""
     while some := list(itertools.islice(rows, 40)):
         values = ",".join("(" + ",".join(f"'{value}'" for value in row) + ")" for row in some)
         yield f"INSERT INTO {table} VALUES {values};"

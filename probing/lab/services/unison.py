@@ -1,6 +1,6 @@
-"""unison as a server: the hub of folders that hosts keep equal.
+"""unison as a server, the hub of folders that hosts keep equal.
 
-``unison -socket`` serves one client after the other and lets two wait, so a third hangs for seconds. Here a listener
+``unison -socket`` serves one client after another and lets two wait, so a third hangs for seconds. Here a listener
 starts ``unison -server`` for each connection, as inetd would; what crosses the wire is the same.
 """
 
@@ -34,9 +34,9 @@ class Unison:
     roles: Mapping[int, str] = MappingProxyType({PORT: "main"})
 
     def start(self, site: Site) -> None:
-        """Serve any folder of the machine; clients ask for theirs in /run/lab/hub."""
+        """Serve any folder of the machine; clients ask for folders in /run/lab/hub."""
         HUB.mkdir(exist_ok=True)
-        # the name that it and its clients file the state of a folder under: all hosts of a run share one host name
+        # name under which it and its clients store the state of a folder, since all hosts of a run share one host name
         own = {"UNISON": str(site.folder), "HOME": str(site.folder), "UNISONLOCALHOSTNAME": "hub"}
         process = site.host.start(
             [sys.executable, "-I", "-c", LISTENER], log="unison", env={**os.environ, **own}
@@ -44,7 +44,7 @@ class Unison:
         site.host.wait_for_port(PORT, process, "unison")
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("unison", "-version").split()[2]
 
 

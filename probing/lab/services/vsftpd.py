@@ -1,4 +1,4 @@
-"""vsftpd: files of the lab's users, in passive and in active mode."""
+"""vsftpd: files of the lab's users, in passive and active mode."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from types import MappingProxyType
 
 from probing.lab.session import Site, program_version
 
-# the distribution's PAM service waits a random time after a wrong password: twins would differ
+# unlike the distribution's PAM service: that waits a random time after a wrong password, and twins would differ
 PAM = "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n"
 SERVICE = "lab-vsftpd"
-IDLE_S, SHORT_S = 300, 4  # until an idle session is closed; where that is what the run is about
-CHUNK, SLOW = 4096, 1000  # bytes, bytes/s: where a run breaks transfers off, downloads pause after each chunk
+IDLE_S, SHORT_S = 300, 4  # seconds until an idle session is closed, and in a run about that
+CHUNK, SLOW = 4096, 1000  # bytes, bytes/s: downloads pause after each chunk in runs that break transfers off
 CONFIGURATION = """
 background=NO
 listen=YES
@@ -60,12 +60,12 @@ class Vsftpd:
             idle=SHORT_S if end == "timeout" else IDLE_S,
         )  # fmt: skip
         path.write_text(text.lstrip())
-        # what is wrong it says on its standard input, where a super-server would have put the connection
+        # it reports errors on its standard input, where a super-server would have put the connection
         process = site.host.start(["sh", "-c", 'exec vsftpd "$0" 0>&1', path], log="vsftpd")
         site.host.wait_for_port(21, process, "vsftpd")
 
     def version(self) -> str:
-        """Its version."""
+        """The version of the program."""
         return program_version("sh", "-c", "vsftpd -v 0>&1").rpartition(" ")[2]
 
 

@@ -1,4 +1,4 @@
-"""What web servers share: the folder of pages, how long they wait for a next request, a certificate."""
+"""The shared part of web servers: the folder of pages, the wait for a next request, the certificate."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from probing.lab.isolation import ROOM
 from probing.lab.session import Site
 
 WWW = ROOM / "www"
-UPLOAD = "upload"  # takes the body of a POST to its end, then answers
-MOVED = "moved/"  # what is below has moved permanently to the root
-STREAM = "stream/"  # what is below is sent at STREAM_KIB
-STREAM_KIB = 256  # KiB/s: a half-megabyte film of 2.1 Mbit/s takes two seconds
+UPLOAD = "upload"  # path that reads the body of a POST to its end before it answers
+MOVED = "moved/"  # path whose pages have moved permanently to the root
+STREAM = "stream/"  # path whose pages are sent at STREAM_KIB
+STREAM_KIB = 256  # KiB/s of a stream: half a megabyte takes two seconds
 THANKS = "thank you\n"
 
-LONG_MS = 65_000  # idle time after which a server gives a connection up: longer than any pause of a client
+LONG_MS = 65_000  # idle ms after which a server closes a connection: longer than any pause of a client
 ONE_REQUEST = ("get", "post", "streaming", "not-found", "cached")
 
 
 class Certificate(NamedTuple):
-    """Where a certificate and its key are."""
+    """The files of a certificate and its key."""
 
     certificate: Path
     key: Path
 
 
 def host_name(host: Host) -> str:
-    """The name of a server in URLs; addresses would be of different lengths in different runs, and twins differ."""
+    """The name of a server in URLs; addresses differ in length from run to run, so twins would differ."""
     return f"{host.name}.test"
 
 
 def set_up(site: Site) -> Path:
-    """Make the folder of pages, and the server's name known."""
+    """Make the folder of pages, and register the server's name."""
     WWW.mkdir(mode=0o755, exist_ok=True)
     with Path("/etc/hosts").open("a") as names:
         names.write(f"{site.host.address} {host_name(site.host)}\n")
@@ -43,10 +43,10 @@ def set_up(site: Site) -> Path:
 
 
 def idle_ms(site: Site) -> int:
-    """How long the server waits for a next request.
+    """The time in ms that the server waits for a next request.
 
-    Where connections are to end by its giving up, that is soon. But with several requests to come it must outlast a
-    pause, two round trips of a slow link and a packet that is sent again.
+    It is short where connections are to end by this timeout. But with several requests it must outlast a pause, two
+    round trips of a slow link and a retransmission.
     """
     if site.parameters.termination != "timeout":
         return LONG_MS
@@ -58,7 +58,7 @@ def idle_ms(site: Site) -> int:
 def certificate(site: Site) -> Certificate:
     """A self-signed certificate, one for all runs of a corpus.
 
-    RSA, for its signatures are of one length: those of ECDSA differ by a byte or two, and twins would too.
+    It is RSA, whose signatures have one length: those of ECDSA differ by a byte or two, and so would twins.
     """
     place = site.template("certificate", _make)
     return Certificate(place / "certificate.pem", place / "key.pem")

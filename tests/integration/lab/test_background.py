@@ -53,7 +53,7 @@ def test_a_run_fails_when_users_cannot_do_what_they_should(tmp_path: Path, where
     path = tmp_path / "c.yaml"
     path.write_text(yaml.safe_dump({"name": "c", "about": "A test.", "runs": [entry]}))
     done = subprocess.run(
-        [sys.executable, "-m", "engine.cli", "lab", "run", str(path), "--out", str(tmp_path)],
+        [sys.executable, "-m", "engine.cli", "lab", "run", str(path), "--out", str(tmp_path), "--link", "user"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 1
@@ -79,6 +79,6 @@ def test_a_connection_that_nobody_knows_fails_the_run(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(
-        AssertionError, match=r"nobody knows the udp connection 10.0.0.1:\d+ to 10.0.0.10:999"
+        AssertionError, match=r"no sample made the udp connection 10.0.0.1:\d+ to 10.0.0.10:999"
     ):
         perform(tmp_path / "out", {**OURS, "samples": 1, "users": 1})

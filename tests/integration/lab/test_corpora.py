@@ -7,18 +7,22 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from engine.commands.reading import read_connection_tables
 from engine.config import Config
-from probing.corpus.corpus import join, read_corpus
+from probing.corpus.corpus import read_corpus
+from probing.corpus.join import join
 from probing.lab import catalog
 from probing.lab.check import programs
 from tests.integration.kafka.site import ROOT
-from tests.support.lab import needs
+from tests.support.lab import needs, needs_default_link
 
 COMMITTED = ROOT / "corpora"
+MADE = ("normal", "small", "probe")
 STATES = {
     "fin": {"SF"}, "timeout": {"SF"}, "rst": {"RSTO", "RSTR"}, "sudden": {"S1", "S2"}, "refused": {"REJ", "S0"},
     "none": {"SF", "S0", "SHR", "OTH"},
@@ -53,6 +57,7 @@ def check_corpus(path: Path) -> None:
 @pytest.mark.compiled
 def test_small_is_made_in_minutes_and_holds_every_scenario(tmp_path: Path) -> None:
     needs(*programs(["small"]))
+    needs_default_link()
     done = subprocess.run(
         [sys.executable, "-m", "engine.cli", "lab", "run", "small", "--out", str(tmp_path), "--headers"],
         cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
@@ -66,21 +71,51 @@ def test_small_is_made_in_minutes_and_holds_every_scenario(tmp_path: Path) -> No
 
 
 @pytest.mark.compiled
-@pytest.mark.parametrize("name", ["small", "probe"])
+@pytest.mark.parametrize("name", MADE)
 def test_committed_corpora_are_whole(name: str) -> None:
     check_corpus(COMMITTED / name)
 
 
+def test_the_corpus_to_learn_from_has_no_attack_and_enough_to_calibrate_on() -> None:
+    """By default the last fifth of the packets calibrates."""
+    corpus = read_corpus(COMMITTED / "normal")
+    assert set(corpus.labels.column("attack").to_pylist()) == {0}
+    assert set(corpus.labels.column("problem").to_pylist()) == {None}
+    packets = pc.add(corpus.labels.column("packets_up"), corpus.labels.column("packets_down")).to_numpy()
+    seen = np.cumsum(packets[corpus.labels.column("start").cast(pa.int64()).to_numpy().argsort()])
+    assert seen[-1] >= 30_000
+    assert np.count_nonzero(seen > 0.8 * seen[-1]) >= 200
+
+
+def test_the_corpus_to_learn_from_has_the_benign_settings_of_small() -> None:
+    """Scenario, activity, server, client, link, load and parameters of every run without an attack."""
+
+    def settings(name: str) -> set[str]:
+        runs = catalog.expand(catalog.find(name))
+        return {
+            run.model_dump_json(
+                include={"scenario", "activity", "server", "client", "link", "load", "parameters"}
+            )
+            for run in runs
+            if not catalog.scenario(run.scenario).activities[run.activity].attack
+        }
+
+    assert settings("normal") == settings("small")
+    assert not {r.seed for r in catalog.expand(catalog.find("normal"))} & {
+        r.seed for r in catalog.expand(catalog.find("small"))
+    }
+
+
 def test_committed_corpora_are_small_and_of_headers_only() -> None:
     files = [path for path in COMMITTED.iterdir() if path.is_file()]
-    assert sum(path.stat().st_size for path in files) <= 8_000_000
-    for name in ("small", "probe"):
+    assert sum(path.stat().st_size for path in files) <= 9_000_000
+    for name in MADE:
         assert read_corpus(COMMITTED / name).manifest["snap"] == "headers"
 
 
 def test_committed_corpora_have_the_settings_of_their_files() -> None:
     """Of probe a share of the samples, but every run."""
-    for name in ("small", "probe"):
+    for name in MADE:
         made = {run["run"]["id"]: run["run"] for run in read_corpus(COMMITTED / name).manifest["runs"]}
         wanted = {run.id: run.model_dump(mode="json") for run in catalog.expand(catalog.find(name))}
         assert made.keys() == wanted.keys()

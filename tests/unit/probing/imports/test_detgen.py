@@ -129,7 +129,7 @@ def test_of_a_scenario_that_nobody_knows_nothing_is_claimed(tmp_path: Path) -> N
     found = import_folder(tmp_path)
     (row,) = found.rows
     assert (row["scenario"], row["task"], row["attack"], row["attack_kind"]) == ("998-new", None, None, None)
-    assert Problem(path, "scenario '998-new' is not known: labelled by its name only") in found.problems
+    assert Problem(path, "scenario '998-new' is unknown: labelled by its name only") in found.problems
 
 
 def test_the_folder_of_a_capture_says_its_scenario(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_rows_that_contradict_each_other_are_said(tmp_path: Path) -> None:
     found = ssh(tmp_path, SSH, SSH.replace(";4321;", ";5;"))
     assert found.rows[0]["content_bytes"] == 4321
     assert [p.reason for p in found.problems] == [
-        "2 rows of label files are its own, and they differ: the first is taken"
+        "2 rows of label files fit, and they differ: the first is used"
     ]
 
 
@@ -207,14 +207,14 @@ def test_a_capture_without_packets_has_no_row(tmp_path: Path, data: bytes) -> No
     path.write_bytes(data)
     found = import_folder(tmp_path)
     assert (len(found.rows), found.captures) == (1, 1)
-    assert Problem(path, "no packets: no row") in found.problems
+    assert Problem(path, "no packets, so no row") in found.problems
 
 
 def test_a_capture_of_another_name_has_no_row(tmp_path: Path) -> None:
     path = capture(tmp_path / "other.pcap", packet(T0))
     found = ssh(tmp_path)
     assert len(found.rows) == 1
-    assert found.problems == [Problem(path, "no capture time in its name: none of DetGen's")]
+    assert found.problems == [Problem(path, "no capture time in its name: not made by DetGen")]
 
 
 def test_packets_out_of_order_do_not_shorten_the_time(tmp_path: Path) -> None:
@@ -231,7 +231,8 @@ def test_captures_of_the_same_time_with_other_labels_are_said(tmp_path: Path) ->
     )
     reasons = [p.reason for p in import_folder(tmp_path).problems if "overlaps" in p.reason]
     assert reasons == [
-        f"its time overlaps that of dump-090-sshd-server-sc1-{TIME}-1.pcap, which has other labels: label by connection"
+        f"its time overlaps that of dump-090-sshd-server-sc1-{TIME}-1.pcap, which has other labels: "
+        "use --per connection"
     ]
     other.unlink()
     assert not any("overlaps" in p.reason for p in import_folder(tmp_path).problems)

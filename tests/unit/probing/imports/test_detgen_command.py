@@ -52,7 +52,7 @@ def test_the_command_says_what_it_could_not_use(tmp_path: Path) -> None:
     capture(tmp_path / "data" / "other.pcap", packet(T0))
     result = command(tmp_path / "data", "-o", tmp_path / "labels.csv")
     assert result.exit_code == 0
-    assert "other.pcap: no capture time in its name: none of DetGen's" in result.stderr.splitlines()[0]
+    assert "other.pcap: no capture time in its name: not made by DetGen" in result.stderr.splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_file_of_another_kind_is_not_written(tmp_path: Path) -> None:
     ssh(tmp_path / "data")
     result = command(tmp_path / "data", "-o", tmp_path / "labels.txt")
     assert result.exit_code == 2
-    assert "ends with .parquet or .csv" in result.stderr
+    assert "must end with .parquet or .csv" in result.stderr
 
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:

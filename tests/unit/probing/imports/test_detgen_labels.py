@@ -45,11 +45,11 @@ def test_a_decimal_comma_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (SSH.replace(";0.52;", ";average;"), "load 'average' is no number: left empty"),
-        (SSH.replace(";0.05;", ";101;"), "mean loss 101 is not from 0 to 100: left empty"),
-        (SSH.replace(";4321;", ";-3;"), "file-length -3 is not from 0 to inf: left empty"),
-        (SSH.replace(";020.5;", ";inf;"), "latency variance inf is not from 0 to inf: left empty"),
-        (SSH.replace(";020.5;", ";nan;"), "latency variance nan is not from 0 to inf: left empty"),
+        (SSH.replace(";0.52;", ";average;"), "load 'average' is not a number: left empty"),
+        (SSH.replace(";0.05;", ";101;"), "mean loss 101 is not between 0 and 100: left empty"),
+        (SSH.replace(";4321;", ";-3;"), "file-length -3 is not between 0 and inf: left empty"),
+        (SSH.replace(";020.5;", ";inf;"), "latency variance inf is not between 0 and inf: left empty"),
+        (SSH.replace(";020.5;", ";nan;"), "latency variance nan is not between 0 and inf: left empty"),
     ],
 )
 def test_a_value_that_cannot_be_is_left_empty(tmp_path: Path, row: str, reason: str) -> None:
@@ -62,8 +62,8 @@ def test_a_value_that_cannot_be_is_left_empty(tmp_path: Path, row: str, reason: 
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
-        (";" + SSH.split(";", 1)[1], "row 2: REPNUM '' is no number: left out"),
-        ("1;capture-090-openssh;9", "row 2 has 3 of 14 columns: left out"),
+        (";" + SSH.split(";", 1)[1], "row 2: REPNUM '' is not a number: skipped"),
+        ("1;capture-090-openssh;9", "row 2 has 3 of 14 columns: skipped"),
     ],
 )
 def test_a_row_that_cannot_be_read_is_left_out(tmp_path: Path, row: str, reason: str) -> None:
@@ -75,7 +75,7 @@ def test_a_row_that_cannot_be_read_is_left_out(tmp_path: Path, row: str, reason:
 def test_the_same_oddity_is_said_once(tmp_path: Path) -> None:
     odd = SSH.replace(";0.52;", ";average;")
     _, problems = read(label_file(tmp_path / f"-{TIME}-labels.csv", odd, "2" + odd[1:]))
-    assert problems == ["load 'average' is no number: left empty (2 rows)"]
+    assert problems == ["load 'average' is not a number: left empty (2 rows)"]
 
 
 def test_a_label_file_without_a_time_and_one_of_other_bytes_are_said(tmp_path: Path) -> None:

@@ -96,16 +96,16 @@ def test_the_same_corpus_gives_the_same_runs_and_another_seed_others() -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"scenario": "nothing"}, "scenario 'nothing' is none of"),
-        ({"activity": "fly"}, r"corpus c: runs.0 \(http\): activity: 'fly' is none of get"),
-        ({"server": ["nginx", "iis"]}, "server: 'iis' is none of"),
+        ({"scenario": "nothing"}, "scenario 'nothing' is not one of"),
+        ({"activity": "fly"}, r"corpus c: runs.0 \(http\): activity: 'fly' is not one of get"),
+        ({"server": ["nginx", "iis"]}, "server: 'iis' is not one of"),
         ({"link": {"delay_ms": -1}}, r"link: delay_ms: .*greater than or equal to 0 \(got -1\)"),
         ({"link": {"lag": 1}}, r"link: lag: Extra inputs are not permitted"),
         ({"link": {"reorder_pct": 5}}, "reorder_pct needs delay_ms"),
-        ({"parameters": {"content_bytes": "9-3"}}, "content_bytes 9-3: from 0"),
+        ({"parameters": {"content_bytes": "9-3"}}, "content_bytes 9-3 must lie between 0"),
         ({"parameters": {"content_bytes": "many"}}, "content_bytes"),
         ({"load": {"quota_pct": 101}}, "quota_pct: .*less than or equal to 100"),
-        ({"twins": [{}]}, "twins: from 2 to 26 link settings, got 1"),
+        ({"twins": [{}]}, "twins: 1 link settings, must be 2 to 26"),
         ({"copies": 10_000}, "at most 65536"),
     ],
 )
@@ -127,7 +127,7 @@ def test_a_wrong_file_is_named_with_its_key(tmp_path: Path) -> None:
     path.write_text("name: c\nabout: x\nrun: 1\nruns: [{scenario: http, samples: 0}]\n")
     with pytest.raises(LabError, match=r"c.yaml: runs.0.samples: .*\(got 0\) \(and \d more\)"):
         catalog.find(str(path))
-    with pytest.raises(LabError, match="'nothing' is no corpus"):
+    with pytest.raises(LabError, match="'nothing' is not a corpus"):
         catalog.find("nothing")
 
 
@@ -138,12 +138,12 @@ def test_a_client_that_cannot_do_an_activity_is_told_apart_from_all() -> None:
         )
 
     with pytest.raises(
-        LabError, match="form-guess is done by form-guesser, hydra at sql-injectable, sql-prepared"
+        LabError, match="form-guess can only be done by form-guesser, hydra at sql-injectable, sql-prepared"
     ):
         catalog.expand(guess(activity="form-guess", client="ssh-guesser"))
     with pytest.raises(LabError, match="no activity fits this server and this client"):
         catalog.expand(guess(client="ssh-guesser", server="vsftpd"))
-    with pytest.raises(LabError, match="ftp-guess is done by"):
+    with pytest.raises(LabError, match="ftp-guess can only be done by"):
         catalog.expand(guess(activity="ftp-guess", server="openssh"))
     assert len(catalog.expand(guess(activity="ftp-guess"))) == 2
 
@@ -159,12 +159,12 @@ BEHIND = {"scenario": "dns", "server": "dnsmasq", "client": "dig", "activity": "
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"background": [BEHIND | {"activity": "fly"}]}, r"background.0: activity: 'fly' is none of"),
-        ({"background": [BEHIND | {"client": "curl"}]}, r"background.0: dns lookup is not done by curl at dnsmasq"),
+        ({"background": [BEHIND | {"activity": "fly"}]}, r"background.0: activity: 'fly' is not one of"),
+        ({"background": [BEHIND | {"client": "curl"}]}, r"background.0: curl cannot do dns lookup at dnsmasq"),
         ({"background": [BEHIND, BEHIND | {"parameters": {"x": 1}}]}, r"background.1: parameters: x: Extra inputs"),
         ({"background": [BEHIND | {"users": 64}] * 4}, r"257 client and 2 server hosts; at most 240 and 9"),
-        ({"activity": "get", "parameters": {"termination": "none"}}, r"parameters.termination none: get ends by fin"),
-        ({"load": {"quota_pct": 0.1}}, r"quota_pct 0.1: 0 \(no limit\) or at least 0.2"),
+        ({"activity": "get", "parameters": {"termination": "none"}}, r"parameters.termination none: get can end by"),
+        ({"load": {"quota_pct": 0.1}}, r"quota_pct 0.1 must be 0 \(no limit\) or at least 0.2"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_done_is_said_before_anything_is(entry: dict[str, object], message: str) -> None:

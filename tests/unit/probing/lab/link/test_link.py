@@ -202,7 +202,7 @@ def test_a_link_without_room_says_so() -> None:
     waiting = Bench(Setting(delay_ms=1))
     waiting.waiting = waiting.state.heap.shape[0]
     waiting.put(waiting.client, 1, 2)
-    with pytest.raises(LabError, match="frames that wait at once"):
+    with pytest.raises(LabError, match="frames that wait at the same time"):
         waiting.link.check()
     copies = Bench(Setting(duplicate_pct=100))
     copies.state.control[tables.RECORDS] = copies.state.records.size - 1

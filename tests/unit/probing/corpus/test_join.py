@@ -13,7 +13,7 @@ import pytest
 
 from engine.commands.reading import read_connections
 from engine.labels.file import time_ns
-from probing.corpus.corpus import join
+from probing.corpus.join import join
 from tests.support.corpora import SECOND, T0, table
 
 DEMO = Path(__file__).resolve().parents[4] / "demo"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigError
-from probing.corpus.corpus import split, thin, units
+from probing.corpus.split import split, thin, units
 from tests.support.corpora import table
 
 
