@@ -8,9 +8,11 @@ into another.
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Hashable
 from dataclasses import MISSING, fields, is_dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
@@ -216,8 +218,10 @@ def _default(f: Any) -> Any:
 if TYPE_CHECKING:
     AnyEntry = ModelEntry
 else:
-    _entries = tuple(_entry_of(kind) for kind in KINDS.values())
-    AnyEntry = Annotated[_entries, Field(discriminator="kind")] if len(_entries) > 1 else _entries[0]
+    _entries = [_entry_of(kind) for kind in KINDS.values()]
+    AnyEntry = _entries[0]
+    if len(_entries) > 1:  # pydantic takes a discriminator for a choice only
+        AnyEntry = Annotated[reduce(operator.or_, _entries), Field(discriminator="kind")]
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 
