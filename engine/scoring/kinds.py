@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from engine.scoring import kitsune
+from engine.scoring import baseline, kitsune
 from engine.scoring.kind import Kind
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
         kitsune.KIND,
+        baseline.KIND,
     )
 }  # fmt: skip

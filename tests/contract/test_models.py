@@ -318,6 +318,7 @@ INPUTS: dict[
     str, Callable[[Any], tuple[Callable[[Any], Any], Sequence[str]]]
 ] = {  # score of inputs, their names
     "kitsune": lambda m: (m.kitnet.score, feature_names(m.features.lambdas)),
+    "baseline": lambda m: (m.baseline.score, feature_names(m.features.lambdas)),
     "delaying": lambda _: (lambda rows: rows.sum(axis=1), [f"x{i}" for i in range(100)]),
     "ends": lambda _: (lambda rows: rows.sum(axis=1), [f"x{i}" for i in range(100)]),
 }

@@ -1,0 +1,123 @@
+"""The baseline: AfterImage features, and how far the oddest single one lies in its learned tail."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.connections.tracker import Tracked
+from engine.features.afterimage import AfterImageConfig, feature_names
+from engine.features.streams import FLOW, KEY
+from engine.scoring.kind import Kind, Moved, moved
+from engine.scoring.passes import afterimage
+from engine.scoring.scorer import NO_EVENTS, Ended, Events, ScorerConfig, State, prompt
+from engine.types import KIND_MASK, Floats, Packets
+from engine.types import Kind as Layer
+from models.baseline import Baseline, BaselineConfig
+from models.bundle import Bundle, BundleError, require
+from models.threshold import ThresholdConfig
+
+
+@dataclass(frozen=True)
+class BaselineSection:
+    """The trivial detector that others must beat: the oddest single feature of a packet."""
+
+    features: AfterImageConfig = field(default_factory=AfterImageConfig)
+    baseline: BaselineConfig = field(default_factory=BaselineConfig)
+    threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
+    scorer: ScorerConfig = field(default_factory=ScorerConfig)
+
+
+class BaselineModel:
+    """The baseline over the packets of one partition."""
+
+    delays, scores_packets = False, True
+
+    def __init__(self, features: AfterImageConfig, baseline: Baseline) -> None:
+        self.features, self.baseline = features, baseline
+
+    @property
+    def phase(self) -> str:
+        """learn or score."""
+        return "learn" if self.baseline.learning else "score"
+
+    @property
+    def identity(self) -> Sequence[Any]:
+        """Both configurations; what was learned shows in the threshold."""
+        return ["baseline", asdict(self.features), asdict(self.baseline.config)]
+
+    def step(self, p: Packets, t: Tracked, x: Floats) -> Events:
+        """A score a packet; NaN while it learns, and for packets that could not be read."""
+        out, read = np.full(p.ts.size, np.nan), (p.kind & KIND_MASK) != Layer.UNREAD
+        out[read] = self.baseline.process(x if read.all() else np.ascontiguousarray(x[read]))
+        return prompt(p, t, out)
+
+    def tick(self, now: int) -> Events:  # noqa: ARG002 -- nothing is held back
+        """Nothing."""
+        return NO_EVENTS
+
+    def close(self, ended: Ended) -> tuple[Events, None]:  # noqa: ARG002
+        """Nothing: a connection's score is that of its packets."""
+        return NO_EVENTS, None
+
+    def state(self) -> State:
+        """A copy of the model."""
+        return self.baseline.state(), {}
+
+    def restore(self, state: State) -> None:
+        """Take over what ``state`` gave."""
+        self.baseline = Baseline.from_state(self.baseline.config, state[0])
+
+    def counters(self) -> Mapping[str, int]:
+        """Samples taken."""
+        return {"samples": self.baseline.samples}
+
+
+def _load(bundle: Bundle, section: BaselineSection, slots: int) -> BaselineModel:  # noqa: ARG001
+    if list(section.features.lambdas) != bundle.config["features"]["lambdas"]:
+        raise BundleError(f"{bundle.path}: learned with lambdas {bundle.config['features']['lambdas']}")
+    baseline = Baseline.from_state(BaselineConfig(**bundle.config["baseline"]), bundle.arrays)
+    if baseline.learning:
+        raise BundleError(f"{bundle.path}: its model has not learned to the end")
+    require(bundle, {name: (array.shape, array.dtype.name) for name, array in baseline.state().items()})
+    return BaselineModel(section.features, baseline)
+
+
+def _pack(model: BaselineModel) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:
+    config = {
+        "baseline": asdict(model.baseline.config), "features": {"lambdas": list(model.features.lambdas)},
+    }  # fmt: skip
+    return model.baseline.state(), config
+
+
+def _learning(section: BaselineSection, n: int) -> BaselineSection:
+    learned = n // 10 + n * 7 // 10  # as many as Kitsune maps and learns from
+    return replace(
+        section,
+        baseline=replace(section.baseline, learn_samples=learned),
+        scorer=replace(section.scorer, calibrate_packets=n - learned),
+    )
+
+
+def _explain(model: BaselineModel, x: Floats) -> list[Moved]:
+    return moved(model.baseline.score, x, model.baseline.middle, feature_names(model.features.lambdas))
+
+
+KIND = Kind(
+    name="baseline",
+    section=BaselineSection,
+    fresh=lambda section, slots: BaselineModel(section.features, Baseline(section.baseline)),  # noqa: ARG005
+    load=_load,
+    pack=_pack,
+    features=lambda section: afterimage(section.features),
+    small=lambda section: _learning(replace(section, features=replace(section.features, flows=1024)), 150),
+    learning=_learning,
+    learns=lambda section: section.baseline.learn_samples,
+    layouts={"flow": FLOW, "key": KEY},
+    bounds=tuple(float(b) for b in np.round(np.geomspace(0.1, 10_000.0, 26), 6)),
+    explain=_explain,
+)

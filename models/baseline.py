@@ -1,0 +1,117 @@
+"""The trivial detector: how far a sample's oddest single column lies in the tail of what was learned.
+
+A column's score is its distance from the learned median, in units of the distance of the tail's quantile on that
+side; the sample's score is the greatest of its columns'. Nothing is learned of how columns go together, which is what
+a model beside it must show to be worth its cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.kernels import kernel
+
+Floats = NDArray[np.float64]
+LARGEST = 1e9  # score of a value that is further away or not finite
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """What makes two baselines equal, given the same samples."""
+
+    features: int = 100  # number of columns
+    learn_samples: int = 55_000  # samples learned from
+    kept: int = 4096  # most of these that are kept for the quantiles, evenly spread
+    tail: float = 0.01  # share of learned values beyond the quantile that scores 1, on each side
+
+    def __post_init__(self) -> None:
+        for name in ("features", "learn_samples", "kept"):
+            if not 1 <= getattr(self, name) < 2**40:
+                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+        if not 0.0 < self.tail < 0.5:
+            raise ValueError(f"tail {self.tail} must lie in (0, 0.5)")
+
+
+@kernel
+def _score(x: Floats, middle: Floats, above: Floats, below: Floats, out: Floats) -> None:
+    """out: (n,) receives the greatest of each row's column scores."""
+    for i in range(x.shape[0]):
+        worst = 0.0
+        for j in range(x.shape[1]):
+            d = x[i, j] - middle[j]
+            worst = max(worst, d * above[j], -d * below[j])  # which passes NaN over
+        out[i] = min(worst, LARGEST)
+
+
+class Baseline:
+    """Medians and tails of the columns of samples (n, features), learned from the first of them."""
+
+    def __init__(self, config: BaselineConfig) -> None:
+        self.config = config
+        self.samples = 0  # seen by `process`
+        self._kept = np.empty((0, config.features))
+        self.middle, self.above, self.below = (
+            np.zeros(config.features) for _ in range(3)
+        )  # above, below: 1/unit
+
+    @property
+    def learning(self) -> bool:
+        """Whether the next sample is learned from."""
+        return self.samples < self.config.learn_samples
+
+    def process(self, x: Floats) -> Floats:
+        """Take the rows of x in order; returns (n,) scores, NaN for those learned from."""
+        out = np.full(len(x), np.nan)
+        first = min(len(x), max(0, self.config.learn_samples - self.samples))
+        if first:
+            stride = -(-self.config.learn_samples // self.config.kept)
+            self._kept = np.concatenate([self._kept, x[-self.samples % stride : first : stride]])
+        self.samples += len(x)
+        if first and not self.learning:
+            self._fit()
+        out[first:] = self.score(x[first:])
+        return out
+
+    def score(self, x: Floats) -> Floats:
+        """(n,) scores of the rows of x; changes nothing. NaN among the values is passed over."""
+        out = np.empty(len(x))
+        with np.errstate(invalid="ignore"):  # uncompiled: infinity times nothing is NaN, as it should be
+            _score(x, self.middle, self.above, self.below, out)
+        return out
+
+    def _fit(self) -> None:
+        tail = self.config.tail
+        low, self.middle, high = np.quantile(np.nan_to_num(self._kept), [tail, 0.5, 1.0 - tail], axis=0)
+        up, down = high - self.middle, self.middle - low
+        up, down = (
+            np.where(up > 0, up, down),
+            np.where(down > 0, down, up),
+        )  # a side without a tail: the other's
+        with np.errstate(divide="ignore"):  # a column that did not move while learning says nothing
+            self.above, self.below = (np.where(unit > 0, 1.0 / unit, 0.0) for unit in (up, down))
+        self._kept = self._kept[:0]
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that later scores depend on, as finite arrays."""
+        counts = np.array([self.samples], np.int64)
+        found = {"counts": counts, "kept": np.nan_to_num(self._kept)}
+        return found | {name: getattr(self, name).copy() for name in ("middle", "above", "below")}
+
+    @classmethod
+    def from_state(cls, config: BaselineConfig, state: Mapping[str, NDArray[Any]]) -> Baseline:
+        """The baseline whose ``state`` this is. KeyError or ValueError when it does not fit."""
+        self = cls(config)
+        self.samples = int(state["counts"][0])
+        for name in ("middle", "above", "below"):
+            if state[name].shape != (config.features,):
+                raise ValueError(f"{name} has shape {state[name].shape}, must be ({config.features},)")
+            setattr(self, name, state[name].astype(np.float64))
+        if state["kept"].ndim != 2 or state["kept"].shape[1] != config.features or self.samples < 0:
+            raise ValueError(f"kept has shape {state['kept'].shape}, must be (n, {config.features})")
+        self._kept = state["kept"].astype(np.float64)
+        return self
