@@ -1,8 +1,9 @@
 """The trivial detector: how far a sample's oddest single column lies in the tail of what was learned.
 
 A column's score is its distance from the learned median, in units of the distance of the tail's quantile on that
-side; the sample's score is the greatest of its columns'. Nothing is learned of how columns go together, which is what
-a model beside it must show to be worth its cost.
+side, or of a hundredth of the learned range where that is more: a column that hardly ever moves would drown all others
+by its last digits. The sample's score is the greatest of its columns'. Nothing is learned of how columns go together:
+that a model must show to be worth its cost.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from models.kernels import kernel
 
 Floats = NDArray[np.float64]
+LEAST_UNIT = 0.01  # share of a column's learned range that is a unit at least
 LARGEST = 1e9  # score of a value that is further away or not finite
 
 
@@ -85,15 +87,14 @@ class Baseline:
         return out
 
     def _fit(self) -> None:
-        tail = self.config.tail
-        low, self.middle, high = np.quantile(np.nan_to_num(self._kept), [tail, 0.5, 1.0 - tail], axis=0)
-        up, down = high - self.middle, self.middle - low
-        up, down = (
-            np.where(up > 0, up, down),
-            np.where(down > 0, down, up),
-        )  # a side without a tail: the other's
+        tail, kept = self.config.tail, np.nan_to_num(self._kept)
+        low, self.middle, high = np.quantile(kept, [tail, 0.5, 1.0 - tail], axis=0)
+        least = LEAST_UNIT * (kept.max(axis=0) - kept.min(axis=0))
         with np.errstate(divide="ignore"):  # a column that did not move while learning says nothing
-            self.above, self.below = (np.where(unit > 0, 1.0 / unit, 0.0) for unit in (up, down))
+            self.above, self.below = (
+                np.where(least > 0, 1.0 / np.maximum(unit, least), 0.0)
+                for unit in (high - self.middle, self.middle - low)
+            )
         self._kept = self._kept[:0]
 
     def state(self) -> dict[str, NDArray[Any]]:

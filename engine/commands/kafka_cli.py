@@ -23,7 +23,7 @@ from engine.commands.options import (
     load_config,
     selection,
 )
-from engine.errors import InputError, OutputError
+from engine.errors import ConfigError, InputError, OutputError
 
 
 @click.command()
@@ -195,20 +195,35 @@ def topics_describe(bus: str | None, config_file: Path | None) -> None:
 
 
 @click.command()
-@click.argument("directories", nargs=-1, required=True, type=FILE, metavar="DIR…")
-@click.option("-o", "--output", type=FILE, required=True, help="Parquet file.")
-def scores(directories: tuple[Path, ...], output: Path) -> None:
-    """Put the scores-*.parquet of detectors into one file: repeats dropped, what is missing named."""
-    from connectors.files.parquet import ParquetFile
-    from engine.consumer.segments import merge
+@click.argument("paths", nargs=-1, required=True, type=FILE, metavar="PATH…")
+@click.option("-o", "--output", type=FILE, help="Parquet file to write.")
+@click.option(
+    "--by", metavar="LABEL[,LABEL]", help="Print connections and alarms by label: hits, and false alarms."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
+def scores(paths: tuple[Path, ...], output: Path | None, by: str | None, as_json: bool) -> None:
+    """Put the scores of files, or of folders of detectors, together, or say what they say by label.
 
-    merged = merge(directories)
-    with whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
-        file.write(merged.table)
-    click.echo(
-        f"{merged.table.num_rows:,} rows; {merged.repeated:,} came again and were equal, "
-        f"{merged.superseded:,} were provisional ends"
-    )
+    Repeats in folders are dropped, and offsets that are missing are named.
+    """
+    if output is None and by is None:
+        raise ConfigError("give -o FILE, --by LABEL, or both")
+    from connectors.files.parquet import ParquetFile
+    from engine.commands.scores import by_label, gather
+    from engine.commands.summary import print_by_label
+
+    merged = gather(paths)
+    if by is not None:
+        names = [name for name in by.split(",") if name]
+        print_by_label(by_label(merged.table, names, str(paths[0])), as_json)
+    if output is not None:
+        with whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
+            file.write(merged.table)
+        click.echo(
+            f"{merged.table.num_rows:,} rows; {merged.repeated:,} came again and were equal, "
+            f"{merged.superseded:,} were provisional ends",
+            err=as_json,
+        )
     if merged.gaps:
         where = "; ".join(
             f"partition {p}: " + ", ".join(f"{a}..{b - 1}" for a, b in g) for p, g in merged.gaps.items()

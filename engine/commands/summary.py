@@ -67,6 +67,21 @@ def print_report(summary: RunSummary, labels: Sequence[str], as_json: bool) -> N
     print_summary(summary, labels)
 
 
+def print_by_label(found: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
+    """Print connections and alarms by label, a table a model."""
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    console = Console(highlight=False)
+    with console.capture() as captured:
+        for model, rows in found.items():
+            if rows:
+                print_whole(labels_table(rows, model, most=len(rows)), console)
+            else:
+                console.print(f"{model}: no connection has these labels")
+    click.echo(captured.get(), nl=False)
+
+
 def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     rate = summary.packets / summary.seconds if summary.seconds > 0 else 0.0
     losses = ", ".join(f"{name} {n:,}" for name, n in summary.losses.items()) or "none"
@@ -102,7 +117,7 @@ def _bound(threshold: float | None, least: float | None) -> str:
     return f"above {threshold:.4f}"
 
 
-def labels_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
+def labels_table(rows: Sequence[dict[str, Any]], title: str, most: int = MOST_ROWS) -> Table:
     """Connections and alarms by label. rows: ``label.NAME`` …, connections, scored, alarms."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None)
     names = [name for name in rows[0] if name.startswith("label.")]
@@ -113,7 +128,7 @@ def labels_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
     known = f"label.{ATTACK}" in names
     if known:
         table.add_column("", no_wrap=True)
-    for row in rows[:MOST_ROWS]:
+    for row in rows[:most]:
         share = f"{row['alarms'] / row['scored']:.1%}" if row["scored"] else "-"
         cells = [
             *(printable(row[name] or "") for name in names),
@@ -124,8 +139,8 @@ def labels_table(rows: Sequence[dict[str, Any]], title: str) -> Table:
         if known:
             cells.append("hits" if is_attack(row[f"label.{ATTACK}"]) else "false alarms")
         table.add_row(*cells)
-    if len(rows) > MOST_ROWS:
-        table.caption = f"and {len(rows) - MOST_ROWS:,} more"
+    if len(rows) > most:
+        table.caption = f"and {len(rows) - most:,} more"
         table.caption_justify = "left"
     return table
 

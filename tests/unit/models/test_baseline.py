@@ -30,8 +30,9 @@ def naive(learned: np.ndarray, x: np.ndarray, kept: int, tail: float) -> list[fl
             column = rows[:, j]
             low, middle, high = np.quantile(column, [tail, 0.5, 1 - tail])
             unit = (high - middle) if value > middle else (middle - low)
-            if high > low:
-                scores.append(abs(value - middle) / unit)
+            spread = column.max() - column.min()
+            if spread > 0:
+                scores.append(abs(value - middle) / max(unit, spread / 100))
         out.append(max(scores))
     return out
 
@@ -55,13 +56,13 @@ def test_scores_do_not_depend_on_cuts_nor_on_a_state_saved_in_between(cuts: list
     np.testing.assert_array_equal(np.concatenate(out), whole)
 
 
-def test_a_side_without_a_tail_has_the_other_sides_and_a_column_that_never_moved_says_nothing() -> None:
+def test_a_side_without_a_tail_has_a_share_of_the_range_and_a_column_that_never_moved_says_nothing() -> None:
     model, x = Baseline(CONFIG), samples(3, 400)
     x[:, 0] = np.where(np.arange(400) % 10 == 0, 3.0, 1.0)  # nothing below the median
     model.process(x)
     odd = np.tile(model.middle, (3, 1))
     odd[0, 0], odd[1, 0], odd[2, 2] = 5.0, -1.0, 1e6
-    assert model.score(odd).tolist() == [2.0, 1.0, 0.0]
+    assert model.score(odd).tolist() == pytest.approx([2.0, 100.0, 0.0])
 
 
 def test_values_that_are_not_finite_have_a_finite_score() -> None:
