@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from engine import __version__
+from engine.commands.compiling import progress_lines
 from engine.commands.console import Group, interrupts, progress_bar, write_tables
 from engine.commands.kafka_cli import capture, detect, replay, scores, topics
 from engine.commands.options import (
@@ -216,7 +217,8 @@ def watch(
     from engine.labels.file import read_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
-    process = Watch(WatchJob(interface, config, known, chosen_models(config, models), duration))
+    with progress_lines():
+        process = Watch(WatchJob(interface, config, known, chosen_models(config, models), duration))
     console = Console(stderr=True)
     with interrupts(process.stop):
         if process.scoring.server is not None:

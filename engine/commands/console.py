@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from engine.commands.compiling import watched
 from engine.errors import ConfigError, InputError, OutputError, WiresondeError
 
 if TYPE_CHECKING:
@@ -211,7 +212,12 @@ def progress_bar(what: str, stream: IO[str] | None = None) -> Iterator[Progress 
         *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False
     ) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def compiling(kernels: int) -> None:
+            bar.update(task, description=f"compiling kernels, on the first start only: {kernels} ready;")
+
+        with watched(compiling):
+            yield lambda done, total: bar.update(task, completed=done, total=total, description=what)
 
 
 def write_tables(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from engine.commands.compiling import progress_lines
 from engine.commands.console import interrupts, progress_bar, whole
 from engine.commands.options import (
     BUS,
@@ -136,7 +137,8 @@ def detect(
     job = DetectJob(
         config, group, state, chosen_models(config, models), instance, stop_at_end, selection(trace)
     )
-    process = Detect(job)
+    with progress_lines():
+        process = Detect(job)
     if process.server is not None:
         click.echo(f"metrics at {process.server.url}", err=True)
     with interrupts(process.stop):

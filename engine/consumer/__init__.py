@@ -9,6 +9,7 @@ worker.py       the loop over the embedded bus
 member.py       the loop of a member of a Kafka consumer group
 snapshot.py     a partition's state on disk
 segments.py     Parquet files by range of offsets, and how to read them as one
-file_sinks.py   Parquet, alerts, the summary's top
+file_sinks.py   scores and traces as Parquet, alerts as lines; alerts.py makes these
+top.py          counts, the most anomalous connections, who alarmed whom
 topic_sinks.py  scores, alerts and dead letters on topics
 """

@@ -3,7 +3,11 @@
 Belongs here: one file a model, and what all models share. Does not: arithmetic that knows no packet (models/), or where
 rows go (consumer/).
 
-detector.py   all state of one partition
-kitsune.py    AfterImage, KitNET and a threshold
-columns.py    ScoreBatch -> columns
+detector.py   all state of one partition; building.py makes one of what is configured
+scorer.py     packet scores of any model -> scores and alarms of connections
+kind.py       what the engine must know of a kind of model
+kinds.py      the kinds there are, a file each
+passes.py     features, computed once for all models that ask for the same
+batch.py      records and scores on their way out; columns.py makes tables of them
+trace.py      chosen connections packet by packet
 """

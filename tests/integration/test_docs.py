@@ -88,7 +88,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
     text = (ROOT / "README.md").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert f"docs/{page.name}" in text, page.name
-    assert "(docs/models)" in text
+    assert "docs/models/README.md" in text
 
 
 def test_every_kind_of_model_has_a_page_of_its_name_that_explains_its_section() -> None:
@@ -96,3 +96,14 @@ def test_every_kind_of_model_has_a_page_of_its_name_that_explains_its_section() 
         text = (ROOT / "docs" / "models" / f"{name}.md").read_text()
         for field in dataclasses.fields(kind.section):
             assert f"{field.name}" in text, f"docs/models/{name}.md: {field.name}"
+
+
+def test_the_pictures_of_the_rooms_and_the_path_are_what_the_code_gives() -> None:
+    spec = importlib.util.spec_from_file_location("rooms", ROOT / "docs" / "figures" / "rooms.py")
+    assert spec is not None
+    assert spec.loader is not None
+    rooms = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rooms)
+    for name, make in rooms.PICTURES.items():
+        drawn = (ROOT / "docs" / "figures" / name).read_text()
+        assert make() == drawn, f"docs/figures/{name} is stale: run python docs/figures/rooms.py"
