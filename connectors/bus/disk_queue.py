@@ -46,7 +46,7 @@ class DiskQueue:
         first, last, messages, packets = row
         self.next = (last or 0) + 1  # number for the next message
         self._taken = (first or 1) - 1  # row of the last message taken
-        self.messages, self.packets = messages, packets or 0  # of messages not taken
+        self.messages, self.packets = messages, packets or 0  # counts of messages not taken
         if self.messages:
             logger.info("spill: took over file=%s packets=%d", self._path, self.packets)
 

@@ -61,7 +61,7 @@ class Mapped:
         return at
 
     def hold(self, path: str, at: int) -> None:
-        if self._map.size() < self.data.size:  # of the file as it is now
+        if self._map.size() < self.data.size:  # size of the file now
             raise CaptureError(path, at, "the file was truncated while it was read")
 
 

@@ -6,7 +6,7 @@ capture.py      live packets from an AF_PACKET ring
 ring.py         reads the ring's blocks
 bpf.py          compiles its filters
 sniffer.py      live packets through scapy, the portable fallback
-settings.py     what live sources share: settings and counters
+settings.py     settings and counters that all taps share
 netdev.py       facts about interfaces from the kernel
 clock_steps.py  keeps packet times on one clock
 privileges.py   gives up the privileges of the process

@@ -51,8 +51,8 @@ def side_letter(row: Any, d: Int, code: Int) -> None:
 def first_time(row: Any, me: Any, d: Int, bit: Int, code: Int) -> bool:
     """Append a letter that each side writes once; True if it had been written before."""
     if (bit == H_ACK or bit == H_DATA) and row["letters"] == 1 and row["history"][0] == L_SYN_ACK:
-        # It began with a SYN-ACK ("H") and now carries traffic, so it is no stealth scan: its SYN was missed, and
-        # the sender of the SYN-ACK is the responder.
+        # It began with a SYN-ACK ("H") and now carries traffic, so it is not a stealth scan: its SYN was missed,
+        # and the sender of the SYN-ACK is the responder.
         flip(row)
         row["history"][0] = L_FLIPPED
         write_letter(row, L_SYN_ACK + TO_LOWER)

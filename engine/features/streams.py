@@ -40,7 +40,8 @@ PAIR_W, SR, RES, PAIR_TS = (
     4 * LANES,
 )  # RES: last residual of either end, smaller id first
 
-KEY = np.dtype([("a", "u8"), ("b", "u8"), ("tag", "u4"), ("refs", "i4")])  # of a stream or pair, 24 bytes
+# key of a stream or a pair, 24 bytes
+KEY = np.dtype([("a", "u8"), ("b", "u8"), ("tag", "u4"), ("refs", "i4")])
 FLOW = np.dtype(
     [
         ("a_hi", "u8"), ("a_lo", "u8"), ("a_mac_port", "u8"),  # the smaller end

@@ -15,7 +15,7 @@ from engine.hashing import S32, endpoint_hash, fold
 from engine.kernels import kernel
 from engine.types import ICMP, ICMP6, Packets, Rows
 
-Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 is no probe
+Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 means no probe
 NO_PROBES: Probes = {0: {}}
 
 HAS_SRC, HAS_SPORT, HAS_DST, HAS_DPORT, HAS_PROTO = 1, 2, 4, 8, 16
