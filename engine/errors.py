@@ -1,4 +1,4 @@
-"""What can go wrong, split by what the caller does about it.
+"""Errors, split by what the caller does about them.
 
 WiresondeError
 ├── ConfigError     a value in the configuration or on the command line is wrong: fix it, exit 2

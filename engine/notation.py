@@ -1,4 +1,4 @@
-"""How values are written for people and files."""
+"""Text forms of values, for people and files."""
 
 from __future__ import annotations
 

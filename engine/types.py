@@ -1,4 +1,4 @@
-"""What travels: packets in blocks.
+"""Packets in blocks, as they travel from sensor to detector.
 
 The laws of blocks (each one a property test in tests/property/test_laws.py):
 
@@ -117,7 +117,7 @@ class PacketBlock:
     """Packets of one sensor for one partition; one bus message."""
 
     sensor: str
-    epoch: int  # which run of the sensor; seq restarts with it
+    epoch: int  # number of the sensor's run; seq restarts with it
     seq: int  # number of the first packet in (sensor, epoch, partition), from 0; in a heartbeat, of the next packet
     packets: Packets
     now: int  # event time, ns: of these packets; in a heartbeat (an empty block), of all packets the sensor has seen

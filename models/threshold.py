@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ThresholdConfig:
-    """How a threshold is found.
+    """Settings for finding a threshold.
 
     quantile: the empirical quantile; assumes nothing, but cannot look beyond the scores it was given.
     lognormal: a log-normal law, fitted to the upper part of the scores; for rates below 1 / n.

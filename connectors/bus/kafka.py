@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT_BYTES = 32 << 20
 TOPIC_SECONDS = 10.0  # seconds until a topic that cannot be seen counts as gone
-EMPTY_SECONDS = 10.0  # with stop_at_end, seconds a member without partitions waits before it is done
+EMPTY_SECONDS = 10.0  # seconds that a member without partitions waits with stop_at_end
 FETCH_BYTES = 16 << 20  # bytes of one answer, at most; a block has up to half a megabyte
 REFUSALS = ("MessageSizeTooLarge", "RecordTooLarge", "RecordListTooLarge", "InvalidRecord", "CorruptRecord")
 STALE = (IllegalStateError, AssertionError, KeyError, ValueError)  # errors when a partition is no longer held

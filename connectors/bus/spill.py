@@ -103,7 +103,7 @@ class Spill:
             self._disk.release(message.number)
 
     def rewind(self) -> None:
-        """Give all messages that were taken and not released again, first."""
+        """Give all messages that were taken but not released once more, before others."""
         self._again.extendleft(reversed(self._taken))
         self._taken.clear()
 

@@ -151,7 +151,7 @@ def _stdin() -> int:
 
 
 class _Format(NamedTuple):
-    """What the file header says about the records."""
+    """Facts about the records from the file header."""
 
     big: bool
     tick: int  # ns

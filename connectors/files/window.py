@@ -102,7 +102,7 @@ class Columns(NamedTuple):
 
 
 def columns(n: int) -> Columns:
-    """n empty rows."""
+    """n rows, not yet filled."""
     return Columns(
         np.empty(n, np.int64),
         np.empty(n, np.uint32),

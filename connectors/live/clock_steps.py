@@ -31,7 +31,7 @@ class ClockSteps:
         self._day, self._boot = day, boot
         self._offset = day() - boot()
         self._before = self._step = 0  # the correction before the last step, and the step
-        self._stepped = -UNSURE  # when the step was noticed, by the clock that is never set
+        self._stepped = -UNSURE  # time of the step, by the clock that is never set
         self.correction = 0  # ns added to times now
         self.steps = 0
 

@@ -9,7 +9,7 @@ QUIET = 200_000_000  # ns; after a silence this long no older packet is still on
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """How a tap takes packets from an interface."""
+    """Settings of a tap on an interface."""
 
     method: str = "auto"  # ring (Linux), scapy (slow, portable), or auto: scapy where there is no ring
     filter: str = ""  # filter in tcpdump's language; empty: everything

@@ -66,7 +66,9 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
     *_sides("reordered", "segments", "segments that fill a hole within a round trip"),
     *_sides("duplicates", "segments", "segments with only bytes seen before and not yet acknowledged"),
     *_sides("spurious", "segments", "segments with only bytes seen before and already acknowledged"),
-    *_sides("late_fills", "segments", "segments that fill a hole later: the capture missed the first copy"),
+    *_sides(
+        "late_fills", "segments", "segments that fill a hole after a round trip: first copy not captured"
+    ),
     *_sides("partial", "segments", "segments with some bytes seen before and some new"),
     *_sides("keep_alive", "segments", "keep-alives, as Wireshark defines them"),
     *_sides("zero_window", "segments", "zero windows, as Wireshark defines them"),

@@ -29,7 +29,7 @@ class State(IntEnum):
 
 
 class Segment(IntEnum):
-    """How a TCP segment relates to its side's sequence space."""
+    """Class of a TCP segment, by its place in its side's sequence space."""
 
     NONE = 0  # not TCP
     ACK = 1  # occupies no sequence space

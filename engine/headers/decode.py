@@ -46,7 +46,7 @@ from engine.types import Packets, empty_packets, freeze
 
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
-    """Which tunnels to decode. A packet in any other tunnel is reported by its outer headers."""
+    """Tunnels to decode. A packet in any other tunnel is reported by its outer headers."""
 
     tunnels: tuple[str, ...] = ()  # tunnels to decode: gre (and ERSPAN), ipip, 6in4, vxlan, gtp, geneve
     vxlan_port: int = 4789  # UDP port of VXLAN

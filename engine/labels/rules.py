@@ -1,4 +1,4 @@
-"""Which packets belong to which probe: the rules of a label file, and what their probe ids mean."""
+"""The rules of a label file, which assign packets to probes, and the meaning of probe ids."""
 
 from __future__ import annotations
 
