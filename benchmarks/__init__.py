@@ -1,1 +1,1 @@
-"""One file a question; each ``python -m benchmarks.NAME --json OUT``. May import everything, imported by nobody."""
+"""One file for each question; run each with ``python -m benchmarks.NAME --json OUT``. They may import everything."""

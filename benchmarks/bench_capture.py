@@ -1,10 +1,10 @@
-"""How many packets a second can be taken from an interface without losing one, and what does a packet cost?
+"""How many packets a second can a tap take without losing one, and what does a packet cost?
 
     python -m benchmarks.bench_capture --trace FILE.pcap [--json OUT]
 
 tcpreplay sends the trace through a pair of interfaces in a network namespace of its own, faster and faster, on one
-core; the receiver has the other (``watch``, capture and detection in one process, may use both). The rate of a receiver
-is the highest at which it got every packet, twice in a row. Needs root.
+core; the receiver has the other (``watch``, capture and detection in one process, may use both). A receiver's rate is
+the highest at which it got every packet, twice in a row. Needs root.
 """
 
 from __future__ import annotations
@@ -42,19 +42,24 @@ RATES = (
     800_000,
     0,
 )
-FIRST = {"ring": 400_000, "watch": 200_000, "pcapy": 100_000, "nfstream": 25_000}  # where the search begins
+FIRST = {
+    "ring": 400_000,
+    "watch": 200_000,
+    "pcapy": 100_000,
+    "nfstream": 25_000,
+}  # packets/s at which the search begins
 FASTEST = 1_500_000  # packets/s, more than tcpreplay reaches
-SECONDS = 10.0  # of sending at a rate: far more than the ring and the bus can hold
+SECONDS = 10.0  # seconds of sending at each rate: far more than the ring and the bus can hold
 SETTLE = 1.0  # seconds between the last packet and the count
 
 
 class NoBus:
-    """Takes blocks and forgets them."""
+    """Takes blocks and drops them."""
 
     partitions = 1
 
     def publish(self, partition: int, value: bytes, *, about: str, packets: int) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 def ring(stop: threading.Event, ready: Callable[[], None]) -> int:
@@ -118,7 +123,7 @@ RECEIVERS = {"ring": ring, "scapy": scapy, "pcapy": pcapy}
 
 
 def receive(name: str) -> None:
-    """The receiver's process: prints ready, and after SIGTERM what it got and its CPU time."""
+    """Run a receiver's process: prints ready, and after SIGTERM its count and its CPU time."""
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     result: list[int] = []
@@ -139,16 +144,16 @@ for flow in nfstream.NFStreamer("tap0", performance_report=1, n_meters=1, idle_t
 
 @dataclass(frozen=True)
 class Command:
-    """How a receiver is started, when it is ready, and where its counts are in its last line."""
+    """How a receiver is started, the sign that it is ready, and the place of its counts."""
 
     words: tuple[object, ...]
     ready: str
-    stream: str  # that says so
-    got: tuple[str, ...]  # keys, to be added up
+    stream: str  # stream with that sign
+    got: tuple[str, ...]  # keys of the last line to add up
     scored: tuple[str, ...]
     end: signal.Signals = signal.SIGTERM
     settle: float = SETTLE
-    share: float = 1.0  # of the packets that counts as all of them
+    share: float = 1.0  # share of the packets that counts as all of them
 
 
 def command(name: str) -> Command:
@@ -167,7 +172,7 @@ def command(name: str) -> Command:
             "15000",
         )
         return Command(words, "privileges dropped", "stderr", ("received",), ("published",))
-    if name == "nfstream":  # tells once a second what it has processed, a little less than it has
+    if name == "nfstream":  # reports once a second what it has processed, a little less than the truth
         keys = ("packets_processed", "packets_ignored")
         return Command(
             (*alone, "-c", NFSTREAM), "flows_expired", "stdout", keys, keys, signal.SIGINT, 3.0, 0.99
@@ -177,7 +182,7 @@ def command(name: str) -> Command:
 
 
 def attempt(line: Wire, name: str, trace: Path, rate: int) -> dict[str, Any]:
-    """One rate: what was sent, how fast, what arrived and its cost."""
+    """One rate: packets sent, their rate, packets received and their cost."""
     c = command(name)
     pipes = {
         "stdout": subprocess.PIPE,
@@ -201,7 +206,7 @@ def attempt(line: Wire, name: str, trace: Path, rate: int) -> dict[str, Any]:
 
 
 def cpu_of(pid: int) -> float:
-    """CPU seconds of a process and those it started, so far."""
+    """CPU seconds so far of a process and its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     children = [c for path in Path(f"/proc/{pid}/task").glob("*/children") for c in path.read_text().split()]
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + sum(
@@ -210,7 +215,7 @@ def cpu_of(pid: int) -> float:
 
 
 def highest(line: Wire, name: str, trace: Path) -> dict[str, Any] | None:
-    """The best rate of a receiver."""
+    """A receiver's best rate."""
     best: dict[str, Any] | None = None
     misses = 0
     for rate in RATES[RATES.index(FIRST.get(name, RATES[0])) :]:
@@ -222,7 +227,7 @@ def highest(line: Wire, name: str, trace: Path) -> dict[str, Any] | None:
         if whole and (best is None or slowest["rate"] > best["rate"]):
             best = slowest
         misses = 0 if whole else misses + 1
-        if misses == 2:  # one may be the machine's
+        if misses == 2:  # a single miss may be the machine's fault
             break
     return best
 

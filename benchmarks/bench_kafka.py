@@ -4,10 +4,10 @@
 
 Starts a broker of its own on loopback; publisher, broker and detectors share this machine's cores. ``publish`` and
 ``consume`` are one process each beside the broker: blocks of 4,096 packets encoded and published, fetched and decoded.
-``pipeline_1`` and ``pipeline_2`` are everything, from the capture file to scored connections on the ``scores`` topic,
-with one and two detector processes that snapshot every 10 seconds. The delay is from a message's time stamp to its
-rows, at half the rate of ``pipeline_1``. confluent-kafka publishes the same blocks for comparison, where it is
-installed.
+``pipeline_1`` and ``pipeline_2`` are the complete path, from the capture file to scored connections on the ``scores``
+topic, with one and two detector processes that snapshot every 10 seconds. The delay is the time from a message's time
+stamp to its rows, at half the rate of ``pipeline_1``. confluent-kafka publishes the same blocks for comparison, if it
+is installed.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ class Bench:
         self.blocks = blocks_of(trace)
         self.packets = sum(len(b) for _, b in self.blocks)
         self.extra: dict[str, list[float]] = {}
-        self.rate = 0.0  # of the last pipeline_1
+        self.rate = 0.0  # rate of the last pipeline_1
 
     def note(self, name: str, value: float) -> None:
         self.extra.setdefault(name, []).append(value)
 
     def settings(self) -> KafkaSettings:
-        """Topics of a run's own."""
+        """Settings with topics for one run only."""
         settings = KafkaSettings((self.broker.address,), prefix=f"b{uuid.uuid4().hex[:8]}.")
         with Admin(settings) as admin:
             admin.create(PARTITIONS, 1, 24)
@@ -157,7 +157,7 @@ class Bench:
 
     @contextmanager
     def detectors(self, settings: KafkaSettings, count: int, snapshot: float) -> Iterator[list[str]]:
-        """Detector processes that have their partitions; addresses of their metrics."""
+        """Start detectors and wait until they have their partitions; gives the addresses of their metrics."""
         config = self.folder / f"{settings.prefix}yaml"
         config.write_text(
             yaml.safe_dump(
@@ -182,7 +182,7 @@ class Bench:
                 ]  # fmt: skip
                 processes.append(subprocess.Popen(command, stdout=log, stderr=log))
                 addresses.append(_until(lambda log=log: _address(Path(log.name)), "metrics"))
-            # a member that just came is ready with nothing, until the others give up its share
+            # a new member is ready with no partitions until the others give up its share
             share = PARTITIONS // count
             _until(lambda: all(_ready(a) and _held(a) == share for a in addresses), "partitions")
             yield addresses
@@ -224,14 +224,14 @@ class Bench:
         return total / seconds
 
     def paced(self) -> float:
-        """Half of what one detector manages; the figure is the rate that came of it."""
+        """Half the rate of one detector; the figure is the rate that resulted."""
         first, last = self.blocks[0][1].packets.ts[0], max(b.now for _, b in self.blocks)
         span = (last - int(first)) * 1e-9
         return self.pipeline(1, speed=self.rate / 2 * span / self.packets)
 
 
 def quantile(text: str, share: float) -> float:
-    """Of wiresonde_delay_seconds, log-linear within the bucket."""
+    """A quantile of wiresonde_delay_seconds, log-linear within the bucket."""
     found = re.findall(r'^wiresonde_delay_seconds_bucket\{le="([^"]+)"\} (\S+)', text, re.M)
     below, low = 0.0, 0.0005
     wanted = share * float(found[-1][1])

@@ -3,10 +3,10 @@
     sudo python -m benchmarks.bench_link --json docs/figures/bench_link.json
 
 Two hosts in a private machine. Delay: UDP packets of 200 bytes at a steady rate through a delay of 10 ms; each carries
-the time at which it was sent, the kernel notes when it arrived. Two errors are given: of the release (when the link
-wrote the frame, against when it should have) and end to end, which has the way through two kernels in it, too.
-Throughput: one TCP connection through 10 ms each way, and the highest steady rate of small packets of which none is
-lost. Peers, in turn with it: the same link written in plain Python (select, a heap), and the hosts joined without any.
+its time of sending, and the kernel notes its arrival. Two errors are given: of the release (when the link wrote the
+frame, against when it should have) and end to end, which includes the way through two kernels. Throughput: one TCP
+connection through 10 ms each way, and the highest steady rate of small packets without a loss. Peers, in turn with it:
+the same link in plain Python (select, a heap), and the hosts joined directly.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from probing.lab.worker import warm_up
 DELAY_MS = 10.0
 RATES = (500, 1000, 2000, 4000, 8000, 16_000)
 SECONDS = 3.0
-STEPS = (20_000, 40_000, 60_000, 80_000, 120_000)  # packets a second that are tried
+STEPS = (20_000, 40_000, 60_000, 80_000, 120_000)  # packets a second to try
 ROUNDS = 3
 HERE = Path(__file__).resolve().parent.parent
 
 
 class PythonLink:
-    """The obvious link: the peer. Carries everything to the other port after a delay."""
+    """The obvious link, as a peer: carries everything to the other port after a delay."""
 
     def __init__(self, hosts: list[Host], delay_ms: float) -> None:
         self._fds = [host.fd for host in hosts]
@@ -132,7 +132,7 @@ def sink() -> None:
 
 
 def pour(address: str, n: int) -> None:
-    """Send n bytes; print how long it took until all were taken."""
+    """Send n bytes; print the time until all were received."""
     began = time.monotonic()
     sock = socket.create_connection((address, 9))
     block = bytes(1 << 16)
@@ -222,7 +222,7 @@ def once(kind: str, what: str, rate: float = 0.0) -> dict[str, Any]:
 
 
 def highest(kind: str) -> float:
-    """The highest of STEPS that was sent and carried without a loss."""
+    """The highest of STEPS that was sent and carried without loss."""
     best = 0.0
     for rate in STEPS:
         got = once(kind, "udp", rate)

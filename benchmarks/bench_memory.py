@@ -1,10 +1,10 @@
-"""How much memory do a million live connections take with all their state, and does a scan make it grow?
+"""How much memory do a million live connections take with all their state, and does a scan increase it?
 
     python -m benchmarks.bench_memory --json OUT [--live 1000000] [--scan 10000000]
 
 First ``live`` connections (a packet in each direction), then a scan of ``scan`` distinct flows, through one detector
-with the default Kitsune, tables bounded to ``live`` connections. Figures are resident memory beyond what the
-process had after warming up.
+with the default Kitsune, tables limited to ``live`` connections. Figures are resident memory beyond that of the
+process after warming up.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def resident() -> int:
 
 
 def flows(first: int, n: int, step: int, answered: bool) -> Iterator[Packets]:
-    """n TCP connections, a SYN each and, if answered, a SYN-ACK; ``step`` ns apart, 60,000 to a pair of hosts."""
+    """n TCP connections, each a SYN and, if answered, a SYN-ACK; ``step`` ns apart, 60,000 to a pair of hosts."""
     for begin in range(first, first + n, BLOCK):
         number = np.arange(begin, min(begin + BLOCK, first + n), dtype=np.int64)
         p = empty_packets(number.size)

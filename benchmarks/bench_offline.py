@@ -1,8 +1,8 @@
-"""How fast is each stage, and the whole path from capture file to scored connections, on one core?
+"""How fast is each stage, and the complete path from capture file to scored connections, on one core?
 
     python -m benchmarks.bench_offline --trace FILE.pcap --json OUT [--kitsune-py DIR] [--rounds 5]
 
-All stages and peers run in turn in one sitting, confined to one core. ``pipeline`` is everything: reading,
+All stages and peers run in turn in one session, confined to one core. ``pipeline`` is everything: reading,
 decoding, the embedded bus with its Arrow messages, connections, features, learning (map 5,000 packets, learn
 50,000), scoring, thresholds and sinks in memory. ``help`` and ``score_demo`` are whole processes, in seconds:
 `wiresonde --help`, and `wiresonde score` on the demo's capture, which learns from 15,000 of its 22,124 packets.
@@ -85,7 +85,7 @@ def _pipeline(trace: Path) -> None:
 
 
 def _process(*words: str) -> float:
-    """Seconds that a whole wiresonde process takes."""
+    """Seconds that a complete wiresonde process takes."""
     began = time.perf_counter()
     command = [sys.executable, "-m", "engine.cli", *words]
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)

@@ -1,12 +1,12 @@
-"""How equal are the packets of a run that is repeated?
+"""How equal are the packets of a repeated run?
 
     sudo python -m benchmarks.bench_repeat --json docs/figures/bench_repeat.json
 
 Every activity of every scenario (each with one client, the first with all) is run ten times with the same seed, each
 time in fresh hosts, and the connections of each repetition are compared with those of the first. A connection is the
-sequence of its packets: direction, payload and TCP flags. Acknowledgements that carry nothing follow the scheduler, so
-two figures are given: the share of connections whose sequences are equal without them, and how alike the whole
-sequences are (difflib's ratio, 1 = equal).
+sequence of its packets: direction, payload and TCP flags. Bare acknowledgements depend on the scheduler, so two
+figures are given: the share of connections with equal sequences when these are left out, and the similarity of the
+complete sequences (difflib's ratio, 1 = equal).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from probing.lab.vantage import HEADERS
 TIMES = 10
 SAMPLES = 1
 DELAY_MS = 5
-LONGEST = 400  # packets of a sequence that are compared: difflib's time grows with their square
-Packet = tuple[bool, int, int]  # from the originator, payload, flags
+LONGEST = 400  # most packets of a sequence that are compared: difflib's time grows with their square
+Packet = tuple[bool, int, int]  # whether from the originator, payload, flags
 
 
 def sequences(folder: Path) -> list[list[Packet]]:
@@ -64,17 +64,17 @@ def _address(word: int) -> str:
 
 
 def bare(packet: Packet) -> bool:
-    """Whether it only acknowledges."""
+    """Whether the packet only acknowledges."""
     return packet[1] == 0 and packet[2] == 16
 
 
 def alike(first: Sequence[Packet], again: Sequence[Packet]) -> float:
-    """1 when equal."""
+    """Similarity of two sequences; 1 when equal."""
     return difflib.SequenceMatcher(None, first[:LONGEST], again[:LONGEST], autojunk=False).ratio()
 
 
 def compare(first: list[list[Packet]], again: list[list[Packet]]) -> tuple[int, int, int, list[float]]:
-    """Connections, equal without bare acknowledgements, equal with them, likeness of each."""
+    """Numbers of connections, of those equal without bare acknowledgements, and with them; similarity of each."""
     n = max(len(first), len(again))
     pairs = list(zip(first, again))
     without = sum([p for p in a if not bare(p)] == [p for p in b if not bare(p)] for a, b in pairs)
@@ -87,7 +87,7 @@ def compare(first: list[list[Packet]], again: list[list[Packet]]) -> tuple[int, 
 
 
 def chosen(word: str) -> list[Run]:
-    """A scenario's activities, each with its first server and first client; the first of them with every client."""
+    """A scenario's activities, each with its first server and first client; the first activity with every client."""
     given = catalog.scenario(word)
     runs = []
     for k, activity in enumerate(given.activities):
@@ -101,7 +101,7 @@ def chosen(word: str) -> list[Run]:
 
 
 def _server(given: Scenario, activity: str, client: str) -> Any:
-    """The first server that a client can talk to."""
+    """The first server for a client."""
     if client == "all":
         return given.servers_of(activity)[0] if not given.pairs else "all"
     return next(server for server in given.servers_of(activity) if given.fits(client, server))

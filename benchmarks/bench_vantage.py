@@ -1,8 +1,9 @@
-"""How do losses, disorder and delay look from the client's side and from the server's?
+"""How do losses, reordering and delay look from the client's side and from the server's?
 
     sudo python -m benchmarks.bench_vantage --json docs/figures/bench_vantage.json
 
-The same downloads, captured at both ends at once, under settings of the link; counted as `wiresonde connections` does.
+The same downloads, captured at both ends at once, under several settings of the link; counted as by
+`wiresonde connections`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ SAMPLES, BYTES = 20, 300_000
 
 
 def look(capture: Path, segments: int) -> dict[str, float]:
-    """What a vantage shows of the server's segments, a thousand of them; and the round trip it measures."""
+    """Counts of the server's segments at a vantage, per thousand; and the measured round trip."""
     tables = read_connection_tables([capture], Config())
     rows = [json.loads(line) for table in tables for line in json_lines(table)]
     seen = {name: 1000 * sum(row[f"resp_{name}"] for row in rows) / segments for name in COUNTS}

@@ -1,4 +1,4 @@
-"""What the lab's corpora came to, from their manifests.
+"""Totals of the lab's corpora, from their manifests.
 
 python -m benchmarks.lab_corpora out/small.manifest.json … --json docs/figures/lab_corpora.json
 

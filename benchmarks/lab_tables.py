@@ -71,7 +71,7 @@ def vantage(document: dict[str, Any]) -> str:
 
 
 def repeat(document: dict[str, Any]) -> str:
-    """The table of bench_repeat: one row a scenario and client, worst activity named."""
+    """The table of bench_repeat: one row for each scenario and client, with its worst activity."""
     lines = [
         f"Every activity ten times with the same seed, in fresh hosts, {document['delay_ms']} ms each way; "
         f"samples in a run: {document['samples']} (`python -m benchmarks.bench_repeat`, commit {document['commit']}). "

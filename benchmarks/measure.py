@@ -21,14 +21,14 @@ PACKAGES = (
 
 
 def one_core() -> int:
-    """Confine this process, its threads and its children to one core; returns which."""
+    """Confine this process, its threads and its children to one core; returns its number."""
     core = max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {core})
     return core
 
 
 def interleaved(work: dict[str, tuple[int, Callable[[], float]]], rounds: int) -> dict[str, list[float]]:
-    """Rates (per second) of each piece of work, run in turn so that a slow spell hits all alike.
+    """Rates (per second) of each piece of work, run in turn so that a slow spell affects all alike.
 
     work: name -> (most rounds it takes part in, run -> packets a second). Each is run once before, unmeasured; with
     0 rounds that one run counts.
@@ -45,7 +45,7 @@ def interleaved(work: dict[str, tuple[int, Callable[[], float]]], rounds: int) -
 
 
 def timed(n: int, run: Callable[[], Any]) -> float:
-    """n things a second."""
+    """Things a second, for n things."""
     began = time.perf_counter()
     run()
     return n / (time.perf_counter() - began)
@@ -73,7 +73,7 @@ def report(
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
     model = platform.processor()
     for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
         if line.startswith("model name"):
@@ -95,7 +95,7 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the checkout, with a + where files differ from it, pages and figures left out."""
+    """The commit of the checkout, with a + if files other than pages and figures differ from it."""
     try:
         head = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""What other tools need for the same capture. A peer that is not installed is left out, and said so."""
+"""Speed of other tools on the same capture. A peer that is not installed is left out, with a message."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def peers(trace: Path, total: int, folder: Path, kitsune_py: Path | None) -> dic
     if importlib.util.find_spec("nfstream"):
         found["nfstream"] = (3, lambda: _nfstream(trace, total))
     if kitsune_py is not None:
-        found["kitsune_py"] = (0, lambda: _kitsune_py(kitsune_py, trace))  # minutes, and nothing to warm up
+        found["kitsune_py"] = (0, lambda: _kitsune_py(kitsune_py, trace))  # minutes, without warming up
     for name in ("dpkt", "scapy", "tshark", "nfstream", "kitsune_py"):
         if name not in found:
-            print(f"{name}: not here, left out", file=sys.stderr)
+            print(f"{name}: not installed, left out", file=sys.stderr)
     return found
 
 
@@ -136,7 +136,7 @@ print(len(rows))
 
 
 def _kitsune_py(folder: Path, trace: Path) -> float:
-    """The public code's whole path, as ours: tshark's table, features, learning on a tenth, scores of the rest."""
+    """The public code's complete path, as ours: tshark's table, features, learning on a tenth, scores of the rest."""
     fields = (
         "frame.time_epoch", "frame.len", "eth.src", "eth.dst", "ip.src", "ip.dst", "tcp.srcport", "tcp.dstport",
         "udp.srcport", "udp.dstport", "ipv6.src", "ipv6.dst",

@@ -1,9 +1,9 @@
-"""Does a sensor stay as it is for an hour? Memory, losses and delay of ``watch`` under a steady load.
+"""Does a sensor stay stable for an hour? Memory, losses and delay of ``watch`` under a steady load.
 
     python -m benchmarks.soak --trace FILE.pcap [--seconds 3600] [--rate 50000] [--json OUT]
 
-tcpreplay sends the trace again and again through a network namespace of its own; ``wiresonde watch`` captures, learns
-and scores. Every packet must be scored or counted as lost; exit 1 when one is neither. Needs root.
+tcpreplay sends the trace repeatedly through a network namespace of its own; ``wiresonde watch`` captures, learns
+and scores. Every packet must be scored or counted as lost; exit 1 otherwise. Needs root.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
         limit = round(arguments.seconds * arguments.rate)
 
         def send() -> None:
-            """The whole trace as often as it takes, then part of it."""
+            """Send the trace as often as it fits, then part of it."""
             while sum(sent) < limit and process.poll() is None:
                 options = (
                     "--pps",

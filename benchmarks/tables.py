@@ -1,8 +1,8 @@
-"""Writes the tables of figures in the docs from the JSON in docs/figures; nobody types one.
+"""Writes the tables of figures in the docs from the JSON in docs/figures; nobody types them by hand.
 
     python -m benchmarks.tables
 
-Replaces what stands between ``<!-- table NAME -->`` and ``<!-- end -->``.
+Replaces the text between ``<!-- table NAME -->`` and ``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def chaos(document: dict[str, Any]) -> str:
             f"{len(reports)} of {len(reports)}",
         ),
         ("messages, rows", f"{sum(r['messages'] for r in reports):,}, {sum(r['rows'] for r in reports):,}"),
-        ("rows that came again after a crash, recognised", f"{sum(r['repeated'] for r in reports):,}"),
+        ("rows repeated after a crash, recognised", f"{sum(r['repeated'] for r in reports):,}"),
         *((f"{name.replace('_', ' ')}", f"{n:,}") for name, n in sorted(events.items())),
         ("memory of a detector, at most", f"{max(r['resident'] for r in reports) >> 20} MiB"),
     ]
@@ -128,7 +128,7 @@ def chaos(document: dict[str, Any]) -> str:
 CAPTURE = {
     "ring": "**`capture` without Kafka: ring, decode, blocks, Arrow**",
     "watch": "**`watch`: the same, scored by Kitsune**, two cores with the sender",
-    "pcapy": "pcapy-ng: count, look at nothing",
+    "pcapy": "pcapy-ng: count, parse nothing",
     "scapy": "scapy: sniff",
     "nfstream": "nfstream: flows with statistics",
 }
@@ -141,7 +141,7 @@ def capture(document: dict[str, Any]) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {machine['system']}, Python {machine['python']}, commit "
         f"{document['commit']}; {document['trace']['name']}, {document['trace']['packets']:,} packets.",
         "",
-        "| receiver | packets/s without a drop | of packets sent | CPU a packet |",
+        "| receiver | packets/s without a drop | packets sent | CPU a packet |",
         "|---|---:|---:|---:|",
     ]
     for name, text in CAPTURE.items():
@@ -158,7 +158,7 @@ def soak(document: dict[str, Any]) -> str:
     dropped = ", ".join(f"{name} {n:,}" for name, n in document["dropped"].items())
     lines = [
         f"{document['machine']['cpu']}, {document['machine']['cores']} cores, commit {document['commit']}: "
-        f"{document['sent']:,} packets sent, {document['scored']:,} scored, lost {dropped}; neither of both "
+        f"{document['sent']:,} packets sent, {document['scored']:,} scored, lost {dropped}; unaccounted for "
         f"{document['unaccounted']:,}. {document['connections']:,} connections ended.",
         "",
         "| after | packets scored | live connections | memory |",
@@ -214,7 +214,7 @@ def filled(text: str, name: str, table: str) -> str:
 
 
 def main() -> None:
-    """Fill the tables in."""
+    """Fill in the tables."""
     docs = Path(__file__).parents[1] / "docs"
     for source, (page, name, table) in TABLES.items():
         figures, path = docs / "figures" / source, docs / page

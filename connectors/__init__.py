@@ -1,10 +1,10 @@
 """The world <-> blocks and bytes.
 
-Belongs here: files, interfaces, brokers, endpoints. Does not: a feature or a model.
+Belongs here: files, interfaces, brokers, endpoints. Does not: features or models.
 
 files/          captures and outputs on disk
-live/           interfaces
+live/           network interfaces
 bus/            the embedded bus and Apache Kafka
-prometheus.py   /metrics exposition
+prometheus.py   the /metrics endpoint
 kernels.py      how kernels are compiled
 """

@@ -1,4 +1,4 @@
-"""How the kernels of this room are compiled; engine/kernels.py says why, and knows more of them."""
+"""How the kernels of this room are compiled; engine/kernels.py has the reasons and more decorators."""
 
 from __future__ import annotations
 

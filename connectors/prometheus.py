@@ -1,7 +1,7 @@
-"""Metrics kept as plain arrays and shown at /metrics through a custom collector.
+"""Metrics kept as plain arrays and served at /metrics through a custom collector.
 
-A histogram takes a whole batch at once (searchsorted and bincount, 15 ns a value); prometheus-client's own
-``observe`` costs over a microsecond each and is never called.
+A histogram takes a whole batch at once (searchsorted and bincount, 15 ns a value); ``observe`` of prometheus-client
+costs over a microsecond for each value and is never called.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Series:
     """One metric with all its label combinations."""
 
     kind: str  # counter, gauge or histogram
-    name: str  # without the _total that exposition adds to a counter
+    name: str  # name without the _total that exposition adds to a counter
     help: str
     labels: Labels = ()
     bounds: tuple[
@@ -36,7 +36,7 @@ class Series:
     values: dict[Labels, Any] = field(default_factory=dict)
 
     def add(self, labels: Labels, value: float) -> None:
-        """Raise a counter."""
+        """Increase a counter."""
         self.values[labels] = self.values.get(labels, 0.0) + value
 
     def set(self, labels: Labels, value: float) -> None:
@@ -46,7 +46,7 @@ class Series:
     def observe(
         self, labels: Labels, sample: NDArray[np.float64], bounds: tuple[float, ...] | None = None
     ) -> None:
-        """Add all values of a batch to a histogram; NaN is left out. ``bounds``: those of these labels, if others."""
+        """Add all values of a batch to a histogram, without NaN. ``bounds``: of these labels, if they have others."""
         sample = sample[~np.isnan(sample)]
         if labels not in self.values:
             own = self.bounds if bounds is None else bounds
@@ -75,32 +75,32 @@ class BatchCollector:
     """All series of one process, for a prometheus-client registry."""
 
     def __init__(self, series: Sequence[Series]) -> None:
-        """``series``: shown in this order; the caller goes on changing them."""
+        """``series``: in the order of the page; the caller goes on changing them."""
         self._series = series
-        self.lock = threading.Lock()  # held while a batch is added, so that a scrape sees whole batches
+        self.lock = threading.Lock()  # held while a batch is added, so that a scrape never sees half a batch
 
     def collect(self) -> Iterator[Metric]:
-        """Families as they are now."""
+        """The current families."""
         with self.lock:
             families = [series.family() for series in self._series]
         yield from families
 
 
 def registry_of(collector: BatchCollector) -> CollectorRegistry:
-    """A registry that holds the collector and nothing else."""
+    """A registry with this collector and nothing else."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     return registry
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread a request, none of which keeps the process alive."""
+    """A thread for each request; the threads do not keep the process alive."""
 
     daemon_threads = True
 
 
 class _Quiet(WSGIRequestHandler):
-    """Requests are not worth a line each."""
+    """Logs no requests."""
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
@@ -115,7 +115,7 @@ class MetricsServer:
     ) -> None:  # fmt: skip
         """Listen on host:port; port 0 takes a free one. Raises OSError when the address is taken.
 
-        healthy, ready: asked at each request; false answers 503.
+        healthy, ready: called at each request; false answers 503.
         """
         metrics = make_wsgi_app(registry_of(collector))
         checks = {"/healthz": healthy, "/readyz": ready}

@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 
 from engine.kernels import Int, kernel
 
-LEAP = 3_600_000_000_000  # ns; packets this far ahead of all before are not believed at once
+LEAP = 3_600_000_000_000  # ns; a packet this far ahead of all earlier ones is not believed at once
 NEVER = -(1 << 63)
 LATEST = (1 << 63) - 1
 
 
 class Tick(IntEnum):
-    """Fields at the beginning of an array that holds a clock; int64."""
+    """Fields at the start of an array that holds a clock; int64."""
 
     NOW = 0  # event time: the greatest time believed, NEVER before the first
-    LEAPT = 1  # time of a packet far ahead that waits for another to confirm it, NEVER when none does
+    LEAPT = 1  # time of a packet far ahead that still needs another to confirm it; NEVER without one
     SEEN = 2  # packets
     LEAPS = 3  # packets that were not believed at once
 
@@ -33,9 +33,9 @@ def new_clock() -> NDArray[np.int64]:
 
 @kernel
 def step(clock: NDArray[np.int64], ts: Int) -> Int:
-    """Take a packet's time; 1 when a time that was taken before turned out wrong, else 0.
+    """Take a packet's time; gives 1 when an earlier time turned out to be wrong, else 0.
 
-    The first packet is believed, until the second says otherwise.
+    The first packet is believed until the second contradicts it.
     """
     now, leapt = clock[NOW], clock[LEAPT]
     clock[SEEN] += 1
@@ -62,7 +62,7 @@ def step(clock: NDArray[np.int64], ts: Int) -> Int:
 
 
 def believe(clock: NDArray[np.int64], now: int) -> None:
-    """Take a time that need not be confirmed. It confirms a leap that it has reached, and says nothing of others."""
+    """Take a time that needs no confirmation. It confirms a leap up to that time and leaves later ones open."""
     clock[NOW] = max(int(clock[NOW]), now)
     if clock[LEAPT] <= clock[NOW]:
         clock[LEAPT] = NEVER

@@ -1,7 +1,7 @@
 """Hashes of 64 bits: the constants and mixers that tables, ids and partitions share.
 
-What they give is kept: ids of connections, snapshots and the partition of a packet depend on it. They wrap, of which
-numpy warns where they run uncompiled: callers of kernels allow it (``np.errstate(over="ignore")``).
+Their results are stored: connection ids, snapshots and the partition of a packet depend on them. The products wrap,
+and numpy warns of that in uncompiled code: callers of kernels silence it (``np.errstate(over="ignore")``).
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def splitmix(x: Int) -> Int:
     return x ^ (x >> S31)
 
 
-splitmix_kernel = kernel(splitmix)  # of a number, in kernels
+splitmix_kernel = kernel(splitmix)  # for one number, in kernels
 
 
 @kernel
 def fold(x: Int, bits: Int) -> Int:
-    """The high bits over the low ones: a product's low bits alone are poor."""
+    """Fold the high bits over the low ones: the low bits of a product alone are poor."""
     return x ^ (x >> bits)
 
 
@@ -42,12 +42,12 @@ def murmur(x: Int) -> Int:
 
 @kernel
 def stir(h: Int, word: Int) -> Int:
-    """One word stirred into a hash."""
+    """The hash after mixing in one word."""
     return fold((h ^ word) * GOLDEN, S29)
 
 
 @kernel
 def endpoint_hash(hi: Int, lo: Int, port: Int) -> Int:
-    """Mixed bits of an address in two words and a port."""
+    """The hash of an address in two words and a port."""
     x = fold((lo ^ (port * GOLDEN)) * SPLIT_1, S32)
     return fold((x ^ hi) * SPLIT_2, S29)

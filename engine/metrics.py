@@ -1,4 +1,4 @@
-"""Every metric there is, with type, unit and help; updated once a block, never once a packet.
+"""Every metric, with type, unit and help; updated once per block, never once per packet.
 
 Names, types and labels are an interface: dashboards and rules stand on them. Labels take few values: models,
 reasons, and the slice labels that the configuration names; never an address, a port or a connection.
@@ -24,13 +24,13 @@ def serve(
     collector: BatchCollector, host: str, port: int | None,
     healthy: Callable[[], bool] = lambda: True, ready: Callable[[], bool] = lambda: True,
 ) -> MetricsServer | None:  # fmt: skip
-    """The endpoint, if there is to be one. Raises OutputError when the address is taken."""
+    """Start the metrics endpoint; None without a port. Raises OutputError when the address is taken."""
     if port is None:
         return None
     try:
         return MetricsServer(collector, host, port, healthy, ready)
     except OSError as error:
-        raise OutputError(f"metrics endpoint {host}:{port}: {error.strerror}") from error
+        raise OutputError(f"cannot listen on {host}:{port} for metrics: {error.strerror}") from error
 
 
 class Metrics:
@@ -39,13 +39,13 @@ class Metrics:
     def __init__(
         self, slices: tuple[str, ...] = (), bounds: Mapping[str, tuple[float, ...]] | None = None
     ) -> None:
-        """All series, at first without values. ``bounds``: of the histogram of scores, by model."""
+        """All series, at first without values. ``bounds``: upper bounds of the score histogram's buckets, by model."""
         self._bounds = dict(bounds or {})
         model = ("model", "version", *slices)
         self.packets = Series("counter", "wiresonde_packets", "Packets taken from the bus.", ("sensor",))
         self.blocks = Series("counter", "wiresonde_blocks", "Packet blocks taken from the bus.", ("sensor",))
         self.unread = Series(
-            "counter", "wiresonde_unread_packets", "Packets that could not be read whole.", ("reason",)
+            "counter", "wiresonde_unread_packets", "Packets whose headers could not all be read.", ("reason",)
         )
         self.dropped = Series(
             "counter", "wiresonde_dropped_packets", "Packets lost before the detector.", ("sensor", "where")
@@ -54,14 +54,16 @@ class Metrics:
             "counter", "wiresonde_lost_packets", "Packet numbers missing between a sensor's blocks."
         )
         self.repeated_packets = Series(
-            "counter", "wiresonde_repeated_packets", "Packets published again, recognised and skipped."
+            "counter", "wiresonde_repeated_packets", "Packets published twice and skipped the second time."
         )
         self.unreadable = Series(
-            "counter", "wiresonde_unreadable_messages", "Messages of the bus that held no packet block."
+            "counter", "wiresonde_unreadable_messages", "Messages on the bus that are not packet blocks."
         )
-        self.late = Series("counter", "wiresonde_late_packets", "Packets older than one seen before.")
+        self.late = Series(
+            "counter", "wiresonde_late_packets", "Packets with a time before that of an earlier packet."
+        )
         self.live = Series("gauge", "wiresonde_live_connections", "Connections in the table.")
-        self.opened = Series("counter", "wiresonde_opened_connections", "Connections ever opened.")
+        self.opened = Series("counter", "wiresonde_opened_connections", "Connections opened.")
         self.evicted = Series(
             "counter", "wiresonde_evicted_connections", "Connections evicted because the table was full."
         )
@@ -80,7 +82,7 @@ class Metrics:
         self.threshold = Series(
             "gauge",
             "wiresonde_threshold",
-            "Score above which a connection alarms; the greatest of the partitions' thresholds.",
+            "Score above which a connection raises an alarm; the highest of all partitions.",
             ("model",),
         )
         self.connections = Series(
@@ -89,55 +91,61 @@ class Metrics:
             "Connections that ended, however many models scored them.",
             slices,
         )
-        self.alarms = Series("counter", "wiresonde_alarms", "Connections that ended with an alarm.", model)
-        self.score = Series("histogram", "wiresonde_score", "Scores of connections that ended.", model)
+        self.alarms = Series("counter", "wiresonde_alarms", "Ended connections that raised an alarm.", model)
+        self.score = Series("histogram", "wiresonde_score", "Scores of ended connections.", model)
         self.folded = Series(
-            "counter", "wiresonde_folded_label_values", "Connections whose slice value is other.", ("label",)
+            "counter",
+            "wiresonde_folded_label_values",
+            "Connections counted under the slice value other.",
+            ("label",),
         )
         self.unknown_probes = Series(
-            "counter", "wiresonde_unknown_probes", "Rows whose probe id no label dictionary explains."
+            "counter", "wiresonde_unknown_probes", "Rows with a probe id that has no labels."
         )
         partition = ("partition",)
         self.delay = Series(
             "histogram",
             "wiresonde_delay_seconds",
-            "Time from a message's publishing to its rows.",
+            "Time from publishing a message to writing its rows.",
             (),
             DELAY_BOUNDS,
         )
-        self.lag = Series(
-            "gauge", "wiresonde_lag_messages", "Messages in the log and not yet taken.", partition
+        self.lag = Series("gauge", "wiresonde_lag_messages", "Messages in the log, not yet read.", partition)
+        self.next_offset = Series(
+            "gauge", "wiresonde_next_offset", "Offset of the next message to read.", partition
         )
-        self.next_offset = Series("gauge", "wiresonde_next_offset", "Offset of the next message.", partition)
         self.rebalances = Series(
             "counter",
             "wiresonde_partition_changes",
-            "Partitions that came to or left this process.",
+            "Partitions assigned to or taken from this process.",
             ("kind",),
         )
         self.restored_offset = Series(
-            "gauge", "wiresonde_restored_offset", "Offset at which a partition was taken over.", partition
+            "gauge",
+            "wiresonde_restored_offset",
+            "Offset at which this process took over the partition.",
+            partition,
         )
         self.restore_seconds = Series(
-            "gauge", "wiresonde_restore_seconds", "Time that taking a partition over took.", partition
+            "gauge", "wiresonde_restore_seconds", "Time taken to take over the partition.", partition
         )
         self.cold_models = Series(
             "counter",
             "wiresonde_cold_models",
-            "Partitions in which a shadow began without state.",
+            "Partitions in which a shadow model started without state.",
             ("model",),
         )
         self.cold_starts = Series(
-            "counter", "wiresonde_cold_starts", "Partitions begun without the state of packets before."
+            "counter", "wiresonde_cold_starts", "Partitions started without the state of earlier packets."
         )
         self.snapshot_age = Series(
             "gauge",
             "wiresonde_snapshot_age_seconds",
-            "Time since the last snapshot of a partition.",
+            "Time since the partition's last snapshot.",
             partition,
         )
         self.snapshot_seconds = Series(
-            "gauge", "wiresonde_snapshot_seconds", "Time that writing the last snapshot took.", partition
+            "gauge", "wiresonde_snapshot_seconds", "Time taken to write the last snapshot.", partition
         )
         self.snapshot_bytes = Series(
             "gauge", "wiresonde_snapshot_bytes", "Size of the last snapshot.", partition
@@ -146,17 +154,19 @@ class Metrics:
             "counter", "wiresonde_snapshot_failures", "Snapshots that could not be written."
         )
         self.snapshots_unreadable = Series(
-            "counter", "wiresonde_unreadable_snapshots", "Damaged snapshots that were passed over."
+            "counter", "wiresonde_unreadable_snapshots", "Damaged snapshots that were skipped."
         )
         self.in_flight = Series(
             "gauge",
             "wiresonde_in_flight_bytes",
-            "Bytes handed to Kafka and not yet acknowledged.",
+            "Bytes sent to Kafka and not yet acknowledged.",
             ("topic",),
         )
         self.series = [s for s in vars(self).values() if isinstance(s, Series)]
         self.collector = BatchCollector(self.series)
-        for series in self.series:  # a counter that begins with its first event hides it from rate()
+        for (
+            series
+        ) in self.series:  # a counter that first appears with its first event hides that event from rate()
             if series.kind == "counter" and not series.labels:
                 series.add((), 0)
         for kind in ("assigned", "revoked", "lost"):
@@ -179,46 +189,54 @@ class Metrics:
 
 
 class SensorMetrics:
-    """Metrics of a live capture, brought up to date once a second."""
+    """Metrics of a tap, updated once a second."""
 
     def __init__(self) -> None:
         """All series, at first without values."""
         where = ("sensor", "interface")
         self.received = Series(
-            "counter", "wiresonde_sensor_received_packets", "Packets that the kernel handed over.", where
+            "counter", "wiresonde_sensor_received_packets", "Packets received from the kernel.", where
         )
         self.published = Series(
-            "counter", "wiresonde_sensor_published_packets", "Packets that the bus has.", where
+            "counter", "wiresonde_sensor_published_packets", "Packets acknowledged by the bus.", where
         )
         self.dropped = Series(
             "counter",
             "wiresonde_sensor_dropped_packets",
-            "Packets lost before the ring (kernel), for want of room in the ring or the spill (queue), or by the bus.",
+            "Packets lost before the ring (kernel), because the ring or the spill (queue) was full, or by the bus.",
             (*where, "where"),
         )
         self.waiting = Series(
-            "gauge", "wiresonde_sensor_waiting_packets", "Packets that wait for the bus.", where
+            "gauge", "wiresonde_sensor_waiting_packets", "Packets waiting for the bus.", where
         )
         self.spill = Series(
-            "gauge", "wiresonde_sensor_spill_bytes", "What waits for the bus.", (*where, "where")
+            "gauge", "wiresonde_sensor_spill_bytes", "Bytes waiting for the bus.", (*where, "where")
         )
-        self.bus_up = Series("gauge", "wiresonde_sensor_bus_up", "Whether the bus takes messages.", where)
+        self.bus_up = Series(
+            "gauge", "wiresonde_sensor_bus_up", "1 while the bus accepts messages, else 0.", where
+        )
         self.skipped = Series(
-            "counter", "wiresonde_sensor_skipped_packets", "Packets of a direction that is not wanted.", where
+            "counter",
+            "wiresonde_sensor_skipped_packets",
+            "Packets in a direction that is not captured.",
+            where,
         )
         self.unstamped = Series(
-            "counter", "wiresonde_sensor_unstamped_packets", "Packets without the hardware's time.", where
+            "counter", "wiresonde_sensor_unstamped_packets", "Packets without a hardware time stamp.", where
         )
         self.softnet = Series(
             "counter",
             "wiresonde_sensor_softnet_dropped_packets",
-            "Packets of all interfaces that found a CPU's backlog full.",
+            "Packets of all interfaces dropped because a CPU's backlog was full.",
         )
         self.clock_steps = Series(
-            "counter", "wiresonde_sensor_clock_steps", "Times the clock was set.", where
+            "counter", "wiresonde_sensor_clock_steps", "Times the machine's clock was set.", where
         )
         self.correction = Series(
-            "gauge", "wiresonde_sensor_clock_correction_seconds", "What is added to the clock since.", where
+            "gauge",
+            "wiresonde_sensor_clock_correction_seconds",
+            "Seconds added to packet times after clock steps.",
+            where,
         )
         self.series = [s for s in vars(self).values() if isinstance(s, Series)]
         self.collector = BatchCollector(self.series)

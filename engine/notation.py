@@ -1,4 +1,4 @@
-"""How values are written for people and files."""
+"""Text forms of values, for people and files."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def address_text(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[str]:
 
 
 def seconds(ns: int) -> str:
-    """ns as seconds with nine decimals: a float would round them."""
+    """ns as text in seconds, with nine decimals: a float would round them."""
     return f"{'-' * (ns < 0)}{abs(ns) // 10**9}.{abs(ns) % 10**9:09d}"

@@ -1,7 +1,7 @@
-"""Which partition a packet goes to: a hash of its unordered host pair.
+"""The partition of a packet: a hash of its unordered host pair.
 
-So a connection, its channel and its sockets stay whole on one partition, in both directions. Frames without
-addresses go by their MACs.
+So all packets of a connection, of its channel and of its sockets meet on one partition, in both directions. Frames
+without addresses are hashed by MAC.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from engine.hashing import murmur
 from engine.kernels import kernel
 from engine.types import KIND_MASK, Kind, Packets
 
-ARP = int(Kind.ARP)  # from it on kinds have addresses
+ARP = int(Kind.ARP)  # kinds from here on have addresses
 
 
 @kernel
@@ -30,6 +30,6 @@ def partitions(p: Packets, count: int) -> NDArray[np.int32]:
     """(n,) partition 0..count-1 of each packet."""
     out = np.zeros(p.ts.size, np.int32)
     if count > 1:
-        with np.errstate(over="ignore"):  # hashes wrap; numpy says so when the kernel runs uncompiled
+        with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when the kernel runs uncompiled
             _partitions(p, count, out)
     return out

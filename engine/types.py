@@ -1,4 +1,4 @@
-"""What travels: packets in blocks.
+"""Packets in blocks, as they travel from sensor to detector.
 
 The laws of blocks (each one a property test in tests/property/test_laws.py):
 
@@ -32,31 +32,31 @@ class Kind(IntEnum):
     """The network layer of a packet: low nibble of the ``kind`` column."""
 
     UNREAD = 0  # nothing is known but time and size
-    LINK = 1  # a link header with two MACs, then a protocol that is not ARP or IP
+    LINK = 1  # a link header with two MACs, and neither ARP nor IP after it
     ARP = 2
     IPV4 = 3
     IPV6 = 4
 
 
-ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132  # values of the ``proto`` column that are treated by name
+ICMP, TCP, UDP, ICMP6, SCTP = 1, 6, 17, 58, 132  # values of the ``proto`` column that have a name here
 FIN, SYN, RST, ACK = 1, 2, 4, 16  # bits of the ``tcp_flags`` column
 
 KIND_MASK = 0x0F
 KIND_FRAGMENT = 0x10  # any fragment but the first: no ports, no transport header
-KIND_FIRST_FRAGMENT = 0x20  # the first of several fragments: ports known, payload only this fragment's
-KIND_INNER = 0x40  # the packet inside a tunnel, the outer headers left off
-KIND_TRANSPORT = 0x80  # the transport header was read whole: ports (and TCP fields) are valid
+KIND_FIRST_FRAGMENT = 0x20  # the first of several fragments: ports known, payload of this fragment only
+KIND_INNER = 0x40  # the packet inside a tunnel, without the outer headers
+KIND_TRANSPORT = 0x80  # the whole transport header was read: ports (and TCP fields) are valid
 
 
 class Reason(IntEnum):
-    """Why a frame could not be read to the end: the ``reason`` column. What was read before it is valid."""
+    """Why a frame could not be read to the end: the ``reason`` column. All that comes before is valid."""
 
     OK = 0
     LINK_TYPE = 1  # a link type without a decoder
     LINK_TRUNCATED = 2  # the frame ends inside its link header
-    LINK_PROTOCOL = 3  # read as far as the link layer: neither ARP nor IP (informative, not an error)
+    LINK_PROTOCOL = 3  # read up to the link layer: neither ARP nor IP follows (informative, not an error)
     IP_TRUNCATED = 4  # the frame ends inside the IP header
-    IP_VERSION = 5  # the version nibble is neither 4 nor 6, or not what the link header said
+    IP_VERSION = 5  # the version nibble is neither 4 nor 6, or contradicts the link header
     IP_LENGTH = 6  # header or total length below the minimum, or above what the frame holds on the wire
     IP_EXTENSION = 7  # an IPv6 extension chain that is broken or longer than the limit
     ARP_TRUNCATED = 8
@@ -66,14 +66,14 @@ class Reason(IntEnum):
     ENCAPSULATION = 12  # a broken VLAN, MPLS, PPPoE, GRE or VXLAN header
 
 
-NO_LOSS = Reason.LINK_PROTOCOL.name.lower()  # counted, and nothing the user missed
+NO_LOSS = Reason.LINK_PROTOCOL.name.lower()  # counted, but no loss to the user
 
 
 class Packets(NamedTuple):
     """Columns of n packets in capture order, one row a frame; read-only once built.
 
     Addresses are 128 bits in two words, most significant first; IPv4 is mapped into IPv6 (::ffff:a.b.c.d,
-    so hi = 0 and lo = 0xFFFF << 32 | address). A value that a packet does not have is 0.
+    so hi = 0 and lo = 0xFFFF << 32 | address). A value that the packet lacks is 0.
     """
 
     ts: NDArray[np.int64]  # ns since the epoch, UTC, as captured (a float64 cannot hold it)
@@ -117,24 +117,24 @@ class PacketBlock:
     """Packets of one sensor for one partition; one bus message."""
 
     sensor: str
-    epoch: int  # which run of the sensor; seq restarts with it
-    seq: int  # number of its first packet in (sensor, epoch, partition), from 0; of a heartbeat, of the next
+    epoch: int  # number of the sensor's run; seq restarts with it
+    seq: int  # number of the first packet in (sensor, epoch, partition), from 0; in a heartbeat, of the next packet
     packets: Packets
-    now: int  # event time, ns: of the packets; of a heartbeat (an empty block), of all the sensor has seen
-    dropped: int = 0  # packets the sensor lost since its last block, counted in one partition's block
-    loss: bool = False  # whether it lost any since this partition's last block
+    now: int  # event time, ns: of these packets; in a heartbeat (an empty block), of all packets the sensor has seen
+    dropped: int = 0  # packets the sensor lost since its last block; counted in one partition's block
+    loss: bool = False  # whether the sensor has lost packets since this partition's last block
 
     def __len__(self) -> int:
         return int(self.packets.ts.size)
 
     @property
     def unread(self) -> dict[str, int]:
-        """Packets by the Reason they could not be read whole, reasons in lower case; zeros left out."""
+        """Number of packets not read to the end, by Reason in lower case; zeros left out."""
         return count_unread(self.packets)
 
 
 def count_unread(p: Packets) -> dict[str, int]:
-    """Packets by the Reason they could not be read whole, reasons in lower case; zeros left out."""
+    """Number of packets not read to the end, by Reason in lower case; zeros left out."""
     if not p.reason.any():
         return {}
     counts = np.bincount(p.reason, minlength=len(Reason))
@@ -164,7 +164,7 @@ def freeze(p: Packets) -> Packets:
 
 
 def join_rows(parts: list[Rows]) -> Rows:
-    """Structured arrays of one dtype as one: numpy's concatenate would promote every field first, 10 times slower."""
+    """Structured arrays of one dtype as one. numpy's concatenate promotes every field first, 10 times slower."""
     out = np.empty((sum(len(part) for part in parts), *parts[0].shape[1:]), parts[0].dtype)
     begin = 0
     for part in parts:
@@ -174,7 +174,7 @@ def join_rows(parts: list[Rows]) -> Rows:
 
 
 def under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
-    """The arrays whose names begin with ``prefix``, without it."""
+    """The arrays whose names begin with ``prefix``, under the rest of their names."""
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
@@ -184,7 +184,7 @@ def as_bytes(rows: Rows) -> NDArray[np.uint8]:
 
 
 def from_bytes(data: NDArray[Any], kind: np.dtype[Any]) -> Rows:
-    """(n,) rows of what ``as_bytes`` gave. ValueError when they are rows of another size."""
+    """(n,) rows from the bytes that ``as_bytes`` made. ValueError when the rows have another size."""
     if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != kind.itemsize:
         raise ValueError(f"rows of {data.shape[1:]} {data.dtype}, must be {kind.itemsize} bytes each")
     return np.ascontiguousarray(data).view(kind)[:, 0] if len(data) else np.zeros(0, kind)

@@ -25,22 +25,22 @@ def decode(data: bytes) -> PacketBlock:
     found = {name: column.dtype for name, column in columns.items()}
     if found != PACKET_DTYPES:
         wrong = sorted(set(found.items()) ^ set(PACKET_DTYPES.items()), key=str)
-        raise CodecError(f"columns are not those of packets: {wrong[:3]}")
+        raise CodecError(f"the columns differ from those of packets: {wrong[:3]}")
     sensor = header.get("sensor")
     if not isinstance(sensor, str):
-        raise CodecError(f"header without the name of a sensor: {sensor!r:.80}")
+        raise CodecError(f"sensor {sensor!r:.80} in the header must be text")
     if not sensor.isprintable() or len(sensor) > 200:  # it becomes a label of metrics
-        raise CodecError(f"a name of a sensor that is none: {sensor!a:.80}")
+        raise CodecError(f"not a valid sensor name: {sensor!a:.80}")
     epoch, seq, dropped = (_number(header, name, 0) for name in ("epoch", "seq", "dropped"))
     now = _number(header, "now", -(1 << 63))
     loss = header.get("loss", False)
     if type(loss) is not bool:
-        raise CodecError(f"loss {loss!r:.80} in the header is neither true nor false")
+        raise CodecError(f"loss {loss!r:.80} in the header must be true or false")
     return PacketBlock(sensor, epoch, seq, freeze(Packets(**columns)), now, dropped, loss)
 
 
 def _number(header: Mapping[str, Any], name: str, least: int) -> int:
     value = header.get(name)
     if type(value) is not int or not least <= value < 1 << 63:
-        raise CodecError(f"{name} {value!r:.80} in the header is not a number from {least}")
+        raise CodecError(f"{name} {value!r:.80} in the header must be a number of at least {least}")
     return value

@@ -1,6 +1,6 @@
 """Arithmetic: arrays in, scores out.
 
-Belongs here: what could be used without a packet in sight. Does not: packets, the bus, the configuration file.
+Belongs here: everything that is useful without a packet in sight. Does not: packets, the bus, the configuration file.
 
 kitnet/        KitNET
 kernels.py     how kernels are compiled

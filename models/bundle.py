@@ -1,7 +1,7 @@
 """A model on disk: arrays with a config and a provenance, in the safetensors format.
 
-The file is data only: a length, a JSON header and raw numbers. Nothing in it is executed or unpickled, and a
-file from elsewhere can at worst be refused. The header's metadata holds `format`, `kind`, `config` and
+The file is data only: a length, a JSON header and raw numbers. Nothing in it is executed or unpickled; the worst that
+a file from elsewhere can do is to be refused. The header's metadata holds `format`, `kind`, `config` and
 `provenance`, the last two as JSON objects.
 """
 
@@ -19,20 +19,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors
 
 FORMAT = 1  # number of the format that `pack` writes
-READABLE = (1,)  # those that `load` reads
-LARGEST = 256 * 2**20  # bytes; a bigger file is refused before anything of it is read
+READABLE = (1,)  # formats that `load` reads
+LARGEST = 256 * 2**20  # bytes; a larger file is refused before any of it is read
 DTYPES = ("float64", "float32", "int64", "int32", "uint32", "uint8")
 
 ArrayShapes = Mapping[str, tuple[tuple[int, ...], str]]  # name -> shape and dtype
 
 
 class BundleError(Exception):
-    """A bundle cannot be written or read; the message names the file and what is wrong."""
+    """A bundle cannot be written or read; the message names the file and the fault."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a file holds."""
+    """The contents of a file."""
 
     path: Path
     kind: str
@@ -68,7 +68,7 @@ def pack(
 
 
 def load(path: str | Path, *, kind: str | None = None, largest: int = LARGEST) -> Bundle:
-    """Read a bundle, of the given kind if one is given; BundleError names the file and what is wrong."""
+    """Read a bundle, of the given kind if one is given; BundleError names the file and the fault."""
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
@@ -76,7 +76,7 @@ def load(path: str | Path, *, kind: str | None = None, largest: int = LARGEST) -
         size = path.stat().st_size
         if size > largest:
             raise BundleError(f"{path}: {size} bytes, more than the limit of {largest}")
-        path.open("rb").close()  # safetensors takes a file that may not be read for a missing one
+        path.open("rb").close()  # safetensors reports a file without read permission as missing
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
             _check_metadata(path, metadata, kind)
@@ -112,10 +112,10 @@ def require(bundle: Bundle, expected: ArrayShapes) -> None:
 
 
 def _in_order(data: bytes) -> bytes:
-    """The file with the keys of its header sorted; safetensors leaves them in the order of a hash table."""
+    """The file with sorted keys in its header; safetensors leaves them in the order of a hash table."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)  # the numbers stay aligned
+    header += b" " * (-len(header) % 8)  # keeps the numbers aligned
     return len(header).to_bytes(8, "little") + header + data[end:]
 
 
@@ -125,13 +125,13 @@ def _check_metadata(path: Path, metadata: Mapping[str, str], kind: str | None) -
         raise BundleError(f"{path}: not a bundle, its header lacks {', '.join(missing)}")
     if metadata["format"] not in [str(number) for number in READABLE]:
         known = ", ".join(str(number) for number in READABLE)
-        raise BundleError(f"{path}: format {metadata['format']!r}, this build reads {known}")
+        raise BundleError(f"{path}: format {metadata['format']!r}; this version reads {known}")
     if kind is not None and metadata["kind"] != kind:
         raise BundleError(f"{path}: holds a {metadata['kind']!r}, not a {kind!r}")
 
 
 def _problem(array: NDArray[Any]) -> str | None:
-    """Why an array may not be in a bundle."""
+    """The reason why an array may not be in a bundle."""
     if array.dtype.name not in DTYPES:
         return f"has dtype {array.dtype}, must be one of {', '.join(DTYPES)}"
     if array.dtype.kind == "f" and not np.isfinite(array).all():

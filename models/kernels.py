@@ -1,4 +1,4 @@
-"""How the kernels of this room are compiled; engine/kernels.py says why."""
+"""How the kernels of this room are compiled; engine/kernels.py has the reasons."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from numba import njit
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
-UNCOUNTED = OPTIONS | {"_nrt": False}  # without references counted
+UNCOUNTED = OPTIONS | {"_nrt": False}  # without reference counting
 
 
 def kernel(function: Function) -> Function:
     """njit for functions that allocate nothing and return no array.
 
-    Without reference counts: numba would count, atomically, for every slice of an array of a tuple, a third of the
-    time of scoring. An allocation does not compile.
+    Numba would count references, atomically, for every slice of an array of a tuple: a third of the time of scoring. An
+    allocation does not compile.
     """
     return cast(Function, njit(**UNCOUNTED)(function))
 
 
 def inlined(function: Function) -> Function:
-    """The same, written into its callers."""
+    """The same as `kernel`, inlined into its callers."""
     return cast(Function, njit(**UNCOUNTED, forceinline=True)(function))
 
 
 def allocating(function: Function) -> Function:
-    """njit for functions that make arrays: once a call, never in a loop."""
+    """njit for functions that make arrays: called once, never in a loop."""
     return cast(Function, njit(**OPTIONS)(function))

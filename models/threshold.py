@@ -1,4 +1,4 @@
-"""Score -> alarm: a threshold with a wanted rate of false alarms, from scores of benign traffic."""
+"""Score -> alarm: a threshold for a given rate of false alarms, from scores of benign traffic."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ThresholdConfig:
-    """How a threshold is found.
+    """Settings for finding a threshold.
 
-    quantile: the empirical quantile; makes no assumption, but cannot look beyond the scores it was given.
-    lognormal: the scores' logarithms as normal, the law fitted to their upper part; for rates below 1 / n.
+    quantile: the empirical quantile; assumes nothing, but cannot look beyond the scores it was given.
+    lognormal: a log-normal law, fitted to the upper part of the scores; for rates below 1 / n.
     """
 
-    method: Literal["quantile", "lognormal"] = "quantile"  # of the scores, or of their fitted tail
+    method: Literal["quantile", "lognormal"] = "quantile"  # empirical quantile, or that of a log-normal fit
     false_positive_rate: float = 0.001  # share of benign scores above the threshold
     tail: float = 0.5  # share of the scores, the largest, that the log-normal is fitted to
-    least_tail: int = 10  # scores that must lie beyond the threshold (quantile) or in the tail (lognormal)
+    least_tail: int = 10  # fewest scores beyond the threshold (quantile) or in the tail (lognormal)
 
     def __post_init__(self) -> None:
         if self.method not in ("quantile", "lognormal"):
@@ -37,21 +37,21 @@ class ThresholdConfig:
 
     @property
     def needed(self) -> int:
-        """Fewest scores with which the threshold is more than a guess."""
+        """Least number of scores for which the threshold is more than a guess."""
         share = self.false_positive_rate if self.method == "quantile" else self.tail
         return math.ceil(self.least_tail / share)
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Scores above `value` are alarms. The rest says how the value was got."""
+    """Scores above `value` are alarms. The other fields record how the value was found."""
 
     value: float
     method: str
-    false_positive_rate: float  # wanted
-    n: int  # scores it was fitted to
-    sufficient: bool  # False: too few scores for the wanted rate, the value is a guess
-    log_mean: float | None = None  # of the log-normal
+    false_positive_rate: float  # requested rate
+    n: int  # number of scores it was fitted to
+    sufficient: bool  # False: too few scores for the requested rate, the value is a guess
+    log_mean: float | None = None  # mean of the log-normal
     log_std: float | None = None
 
     def __post_init__(self) -> None:
@@ -68,10 +68,10 @@ class Threshold:
             ("log_std", self.log_std is None or _is_number(self.log_std)),
         ):
             if not good:
-                raise ValueError(f"threshold: {name} {getattr(self, name)!r} is not what it may be")
+                raise ValueError(f"threshold: {name} {getattr(self, name)!r} is not valid")
 
     def alarm(self, scores: NDArray[Any]) -> NDArray[np.bool_]:
-        """Whether each score is above the threshold; NaN, the score of a sample not scored, is not."""
+        """Whether each score is above the threshold; false for NaN, the score of a sample that was not scored."""
         return np.asarray(scores > self.value)
 
 
@@ -80,7 +80,7 @@ def _is_number(value: object) -> bool:
 
 
 def fit(scores: NDArray[Any], config: ThresholdConfig) -> Threshold:
-    """The threshold for benign `scores` (n,), finite and >= 0; ValueError for others and for none."""
+    """The threshold for benign `scores` (n,), finite and >= 0; ValueError for other scores, or without any."""
     scores = np.sort(np.asarray(scores, np.float64).ravel())
     if scores.size == 0:
         raise ValueError("no scores to fit a threshold to")
@@ -99,10 +99,10 @@ def _quantile(scores: Floats, config: ThresholdConfig) -> Threshold:
 def _lognormal(scores: Floats, config: ThresholdConfig) -> Threshold:
     """A line through the upper part of the normal probability plot of log(score).
 
-    Its slope is the standard deviation, its height at 0 the mean. Small scores, often of another law, take
-    no part. Zeros have no logarithm: the law is that of the scores above zero, and the rate is theirs.
+    Its slope is the standard deviation, its height at 0 the mean. Small scores, which often follow another law, are
+    left out. Zeros have no logarithm: the law is that of the scores above zero, and so is the rate.
     """
-    from scipy.special import ndtri  # a quarter of a second, which a quantile can do without
+    from scipy.special import ndtri  # takes a quarter of a second to import; a quantile does without
 
     rate, n = config.false_positive_rate, scores.size
     logs = np.log(scores[scores > 0.0])

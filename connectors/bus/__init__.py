@@ -4,10 +4,10 @@ Belongs here: messages as bytes. Does not: what they mean.
 
 memory.py        the embedded bus
 kafka.py         Apache Kafka as a bus
-kafka_client.py  how it is reached
+kafka_client.py  connecting to Kafka
 kafka_topics.py  its topics
 kafka_table.py   a compacted topic as a dictionary
-spilling.py      a publisher that never waits
-spill.py         where its messages wait in memory; disk_queue.py on disk
+spilling.py      a publisher that never blocks
+spill.py         its queue in memory; disk_queue.py on disk
 codec.py         columns <-> Arrow IPC stream bytes; the only wire format
 """

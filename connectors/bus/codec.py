@@ -20,15 +20,15 @@ _UNREADABLE = (pa.ArrowException, StopIteration, EOFError, ValueError, OSError, 
 
 
 class CodecError(Exception):
-    """Bytes that are no message of ours, or of a format this version does not read."""
+    """The bytes are not a message of ours, or have a format that this version does not read."""
 
 
 class NewerFormatError(CodecError):
-    """A message of a newer format: upgrade the reader, do not skip."""
+    """The message has a newer format: upgrade the reader, do not skip the message."""
 
 
 def encode(columns: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> bytes:
-    """One message of equally long columns. ``header``: JSON values, kept beside the columns."""
+    """One message from columns of equal length. ``header``: JSON values, kept beside the columns."""
     text = json.dumps({**header, "format": FORMAT}, separators=(",", ":")).encode()
     arrays = [pa.array(column) for column in columns.values()]
     fields = [pa.field(name, array.type, nullable=False) for name, array in zip(columns, arrays)]
@@ -41,26 +41,26 @@ def encode(columns: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> by
 
 
 def decode(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Columns, read-only, and header of a message. Raises CodecError for anything that is not one.
+    """Columns, read-only, and header of a message. Raises CodecError for anything else.
 
-    Nothing is allocated by a length that the message claims: columns must lie in it, as plain numbers.
+    No length in the message causes an allocation: columns must lie in it, as plain numbers.
     """
     try:
         messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(data))
         message = messages.read_next_message()
-        if message.type != "schema":  # pyarrow 26 crashes on it
-            raise CodecError(f"a {message.type} where a schema is expected")
+        if message.type != "schema":  # pyarrow 26 crashes on others
+            raise CodecError(f"found a {message.type}, expected a schema")
         schema = pa.ipc.read_schema(message)
         header = _header(schema)
         message = messages.read_next_message()
         if message.type != "record batch" or _is_compressed(message.metadata.to_pybytes()):
-            raise CodecError(f"a {message.type} where a record batch that is not compressed is expected")
+            raise CodecError(f"found a {message.type}, expected a record batch without compression")
         batch = pa.ipc.read_record_batch(message, schema)
         batch.validate(full=True)
         if next(iter(messages), None) is not None:
             raise CodecError("more than one record batch")
     except _UNREADABLE as error:
-        raise CodecError(f"not an Arrow message of ours: {error}") from error
+        raise CodecError(f"not a wiresonde message: {error}") from error
     columns = {}
     for field, array in zip(batch.schema, batch.columns):
         if array.null_count:
@@ -70,13 +70,13 @@ def decode(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 
 
 def _header(schema: pa.Schema) -> dict[str, Any]:
-    """The header of a message of ours whose columns all are numbers."""
+    """The header of a message, after checking that all its columns are numbers."""
     text = (schema.metadata or {}).get(_KEY)
     if text is None:
         raise CodecError("an Arrow stream, but not a wiresonde message")
     header = json.loads(text)
     if not isinstance(header, dict):
-        raise CodecError("a header that is not a JSON object")
+        raise CodecError("the header is not a JSON object")
     found = header.get("format")
     if isinstance(found, int) and found > FORMAT:
         raise NewerFormatError(f"message format {found}; this version reads up to {FORMAT}")
@@ -84,7 +84,7 @@ def _header(schema: pa.Schema) -> dict[str, Any]:
         raise CodecError(f"message format {found!r}; this version reads {FORMAT}")
     for field in schema:
         if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
-            raise CodecError(f"column {field.name} is no number: {field.type}")
+            raise CodecError(f"column {field.name} is not numeric: {field.type}")
     if len(set(schema.names)) < len(schema.names):
         raise CodecError("two columns have the same name")
     return header
@@ -93,14 +93,14 @@ def _header(schema: pa.Schema) -> dict[str, Any]:
 def _is_compressed(metadata: bytes) -> bool:
     """Whether a record batch's metadata has a `compression` field (Arrow's Message.fbs and Schema.fbs).
 
-    Unpacking would allocate what the message claims, and pyarrow cannot be told not to unpack.
+    Decompression would allocate what the message claims, and pyarrow cannot be told not to decompress.
     """
     at = _field(metadata, _u32(metadata, 0), 2)  # Message.header, a reference to a RecordBatch
     return at is not None and _field(metadata, at + _u32(metadata, at), 3) is not None
 
 
 def _field(data: bytes, table: int, number: int) -> int | None:
-    """Where a field of a flatbuffers table lies; None when it is absent."""
+    """Position of a field of a flatbuffers table; None when it is absent."""
     vtable = table - struct.unpack_from("<i", data, table)[0]
     if 4 + 2 * number >= struct.unpack_from("<H", data, vtable)[0]:
         return None

@@ -1,8 +1,8 @@
-"""Apache Kafka as a bus: the contract of the embedded one, over topics of a cluster.
+"""Apache Kafka as a bus, with the same contract as the embedded one, over the topics of a cluster.
 
-A publisher never has more than a bounded number of bytes on their way, since kafka-python's ``send`` takes
-whatever it is given. A subscriber leaves where to read on to its caller: whoever is assigned a partition restores its
-state and then seeks, so nothing is fetched before that.
+A publisher bounds the number of bytes in flight, since kafka-python's ``send`` takes whatever it is given. A
+subscriber leaves the starting position to its caller: the process that is assigned a partition restores its state and
+then seeks, so nothing is fetched before that.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ from connectors.bus.memory import Message
 logger = logging.getLogger(__name__)
 
 IN_FLIGHT_BYTES = 32 << 20
-TOPIC_SECONDS = 10.0  # until a topic that cannot be seen is taken for gone
-EMPTY_SECONDS = 10.0  # after which a member without a share is done, where it should stop at the end
-FETCH_BYTES = 16 << 20  # of one answer; a block has up to half a megabyte
+TOPIC_SECONDS = 10.0  # seconds until a topic that cannot be seen counts as gone
+EMPTY_SECONDS = 10.0  # seconds that a member without partitions waits with stop_at_end
+FETCH_BYTES = 16 << 20  # bytes of one answer, at most; a block has up to half a megabyte
 REFUSALS = ("MessageSizeTooLarge", "RecordTooLarge", "RecordListTooLarge", "InvalidRecord", "CorruptRecord")
-STALE = (IllegalStateError, AssertionError, KeyError, ValueError)  # a partition that was taken away meanwhile
+STALE = (IllegalStateError, AssertionError, KeyError, ValueError)  # errors when a partition is no longer held
 
 
 class UndeliveredError(KafkaBusError):
-    """Messages did not reach the log. ``about``: what the caller called the first of them."""
+    """Messages did not reach the log. ``about``: the caller's name for the first of them."""
 
     def __init__(self, about: str, count: int, reason: str, number: int) -> None:
         super().__init__(f"{about} was not published ({count} messages in all): {reason}")
         self.about, self.count, self.reason = about, count, reason
-        self.number = number  # of the first, counted from 1
+        self.number = number  # number of the first, counted from 1
 
     @property
     def refused(self) -> bool:
-        """Whether the cluster will never take that message, however often it is tried."""
+        """Whether the cluster would refuse that message at every attempt."""
         return self.reason.startswith(REFUSALS)
 
 
 class KafkaPublisher:
-    """Appends messages to the partitions of one topic; each once and in order, or UndeliveredError."""
+    """Appends messages to the partitions of one topic, each once and in order, or raises UndeliveredError."""
 
     def __init__(
         self, settings: KafkaSettings, topic: str, in_flight_bytes: int = IN_FLIGHT_BYTES, linger: float = 0.0
@@ -72,16 +72,16 @@ class KafkaPublisher:
             "enable_idempotence": True,
             "compression_type": "lz4",
             "max_request_size": 8 << 20,
-            "reconnect_backoff_max_ms": 2000,  # by default half a minute, in which a live capture's packets pile up
+            "reconnect_backoff_max_ms": 2000,  # default: half a minute, in which packets pile up
         }
         given = {**ours, **settings.producer, "allow_auto_create_topics": False}
         self._producer = connect(KafkaProducer, settings, **given)
         self._bound = in_flight_bytes
         self._changed = threading.Condition()
-        self._failed: list[tuple[int, str, str]] = []  # what was not delivered: number, name, reason
-        self._open: dict[int, None] = {}  # numbers of what is not in the log, in order
+        self._failed: list[tuple[int, str, str]] = []  # undelivered messages: number, name, reason
+        self._open: dict[int, None] = {}  # numbers of messages that are not in the log, in order
         self.in_flight = 0  # bytes
-        self.messages = 0  # handed over
+        self.messages = 0  # messages handed over
         self.undelivered = 0
         self.partitions = self._count_partitions()
 
@@ -102,9 +102,9 @@ class KafkaPublisher:
         about: str = "a message", headers: Sequence[tuple[str, bytes]] = (),
         packets: int = 0,  # noqa: ARG002 -- for buses that count them
     ) -> None:  # fmt: skip
-        """Append a message; blocks while too many bytes are on their way. ``about``: its name in an error.
+        """Append a message; blocks while too many bytes are in flight. ``about``: its name in an error.
 
-        Raises UndeliveredError once a message before it has failed.
+        Raises UndeliveredError once an earlier message has failed.
         """
         if not 0 <= partition < self.partitions:
             raise ValueError(f"partition {partition} is not one of {self.partitions}")
@@ -148,23 +148,23 @@ class KafkaPublisher:
 
     @property
     def acknowledged(self) -> int:
-        """Messages that are in the log together with all before them."""
+        """Number of messages that are in the log together with all before them."""
         with self._changed:
             return next(iter(self._open), self.messages + 1) - 1
 
     @property
     def behind(self) -> bool:
-        """Whether more than half of the bytes that may be on their way are."""
+        """Whether more than half of the allowed bytes are in flight."""
         return self.in_flight * 2 > self._bound
 
     def flush(self) -> None:
-        """Wait until everything handed over is in the log. Raises UndeliveredError."""
+        """Wait until all messages are in the log. Raises UndeliveredError."""
         with self._changed:
             self._changed.wait_for(lambda: self.in_flight == 0)
             self.check()
 
     def close(self, timeout: float = 5.0) -> None:
-        """Let go; what is still on its way after ``timeout`` seconds is given up."""
+        """Close; messages still in flight after ``timeout`` seconds are dropped."""
         try:
             self._producer.close(timeout=timeout)
         except KafkaError as error:
@@ -173,14 +173,14 @@ class KafkaPublisher:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A partition came to this member, was asked back, or was lost without being asked."""
+    """A partition was assigned to this member, revoked, or lost without notice."""
 
     kind: str  # assigned, revoked or lost
     partition: int
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """Called on the client's own thread, where nothing may wait: pauses and notes, no more."""
+    """Called on the client's own thread, where nothing may block: it only pauses and notes."""
 
     def __init__(self, subscriber: KafkaSubscriber) -> None:
         self._subscriber = subscriber
@@ -198,8 +198,8 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pytho
 class KafkaSubscriber:
     """A member of a consumer group on one topic.
 
-    ``changes`` tells of partitions that came and went since the last call. A partition that came gives nothing
-    until ``seek``. Offsets are committed for others to see; where to go on is the caller's to know.
+    ``changes`` gives the partitions that came and went since the last call. A new partition gives no messages until
+    ``seek``. Committed offsets are only for others to see: the caller knows where to continue.
     """
 
     def __init__(
@@ -219,13 +219,13 @@ class KafkaSubscriber:
         self._consumer = connect(KafkaConsumer, settings, **{**ours, **settings.consumer, **fixed})
         self._changes: deque[Change] = deque()
         self._stop_at_end = stop_at_end
-        self._ends: dict[int, int] = {}  # where to stop
-        self._sought: set[int] = set()  # partitions that are held and whose place is known
+        self._ends: dict[int, int] = {}  # offsets at which to stop
+        self._sought: set[int] = set()  # partitions held whose position is known
         self._paused = False
-        self._empty_since: float | None = None  # since when a member without partitions
+        self._empty_since: float | None = None  # time since which this member has had no partitions
         self.rebalances = 0
         try:
-            _ = self.partitions  # asks, so that whoever leads the group knows them before it divides them
+            _ = self.partitions  # the client learns them, for the group's leader to divide
         except KafkaBusError:
             self._consumer.close(autocommit=False)
             raise
@@ -239,22 +239,22 @@ class KafkaSubscriber:
         for at in assigned:
             self._sought.discard(at.partition)
             self._consumer.pause(at)
-            self._consumer.seek(at, 0)  # any position: without one the client would look for a committed one
+            self._consumer.seek(at, 0)  # any position, else the client looks for a committed offset
         self.note("assigned", assigned)
 
     def note(self, kind: str, partitions: Any) -> None:
-        """Remember a change. Called by the client."""
+        """Note a change. Called by the client."""
         self.rebalances += 1
         self._changes.extend(Change(kind, at.partition) for at in sorted(partitions))
 
     def changes(self) -> list[Change]:
-        """What happened since the last call, in order."""
+        """Changes since the last call, in order."""
         return [self._changes.popleft() for _ in range(len(self._changes))]
 
     def poll(self, timeout: float | None = 1.0, most: int | None = None) -> list[Message] | None:
-        """The next messages of all partitions that are sought, [] after the timeout.
+        """The next messages of all sought partitions, [] after the timeout.
 
-        With ``stop_at_end``, None once every partition held has given what its log held when it came.
+        With ``stop_at_end``, None once every held partition has given all that its log held when it was assigned.
         Raises KafkaBusError, also when an offset is no longer in the log.
         """
         self._resume_join()
@@ -268,8 +268,8 @@ class KafkaSubscriber:
             )
         except OffsetOutOfRangeError as error:
             where = ", ".join(f"{at.partition} at offset {offset}" for at, offset in error.args[0].items())
-            raise KafkaBusError(f"topic {self.topic}: the log no longer holds partition {where}") from None
-        except NoOffsetForPartitionError:  # assigned this moment, before ``hold`` gave it a position
+            raise KafkaBusError(f"topic {self.topic}: no longer in the log: partition {where}") from None
+        except NoOffsetForPartitionError:  # assigned a moment ago, before ``hold`` gave it a position
             return []
         except KafkaError as error:
             if getattr(error, "retriable", False):
@@ -283,10 +283,10 @@ class KafkaSubscriber:
         ]
 
     def _resume_join(self) -> None:
-        """Have the client finish a join that it has forgotten.
+        """Make the client finish a join that it has forgotten.
 
-        kafka-python (3.0) joins again when the topic's metadata changed, and takes that reason back while it joins. If
-        a poll's time is up in between, later polls see no reason to join and leave the answer unread: the member sends
+        kafka-python (3.0) joins again when the topic's metadata changed, and clears that reason while it joins. If the
+        poll's time runs out in between, later polls see no reason to join and leave the answer unread: the member sends
         no heartbeats, cannot commit, and never comes back to the group.
         """
         coordinator = self._consumer._coordinator  # no public call makes a member join
@@ -295,13 +295,13 @@ class KafkaSubscriber:
 
     @property
     def joined(self) -> bool:
-        """Whether this is a member now, perhaps one without a share; not while a rebalance runs or after a loss."""
+        """Whether this is a member now, perhaps without partitions; false during a rebalance or after a loss."""
         group = self._consumer.group_metadata()
         return group.state is MemberState.STABLE and group.generation_id >= 0
 
     def _all_read(self) -> bool:
         held = [at.partition for at in self._consumer.assignment()]
-        if not held:  # a share may come with the second round of a cooperative rebalance
+        if not held:  # partitions may come with the second round of a cooperative rebalance
             now = time.monotonic()
             self._empty_since = self._empty_since or now
             return now - self._empty_since > EMPTY_SECONDS
@@ -317,7 +317,7 @@ class KafkaSubscriber:
         return at
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read on from ``offset``. Nothing happens when the partition was taken away: a change tells of it."""
+        """Read on from ``offset``. Does nothing when the partition was taken away: ``changes`` reports that."""
         try:
             self._consumer.seek(self._at(partition), offset)
             self._sought.add(partition)
@@ -339,7 +339,7 @@ class KafkaSubscriber:
             self._consumer.resume(*(at for at in self._consumer.assignment() if at.partition in self._sought))
 
     def log(self, partition: int) -> tuple[int, int]:
-        """First offset in the log, and the next that will be given; where ``stop_at_end`` stops."""
+        """First offset in the log, and the one after the last; ``stop_at_end`` stops there."""
         at = self._at(partition)
         begin = self._ask(lambda: self._consumer.beginning_offsets([at])[at])
         end = self._ask(lambda: self._consumer.end_offsets([at])[at])
@@ -354,7 +354,7 @@ class KafkaSubscriber:
         return offset
 
     def _ask(self, question: Callable[[], Any], seconds: float = 60.0) -> Any:
-        """Ask the cluster, again while it is between two leaders."""
+        """Ask the cluster; repeat while it is between two leaders."""
         ends = time.monotonic() + seconds
         while True:
             try:
@@ -365,7 +365,7 @@ class KafkaSubscriber:
                 time.sleep(0.2)
 
     def commit(self, partition: int, offset: int) -> bool:
-        """Tell the group that messages before ``offset`` are done with; False when it did not take it."""
+        """Tell the group that messages before ``offset`` are done; False when it refused."""
         try:
             self._consumer.commit({self._at(partition): OffsetAndMetadata(offset, "", -1)}, timeout_ms=5_000)
         except (RebalanceInProgressError, CommitFailedError, KafkaError, AssertionError) as error:
@@ -374,7 +374,7 @@ class KafkaSubscriber:
         return True
 
     def lag(self, partition: int) -> int | None:
-        """Messages in the log and not yet polled, as of the last fetch; None when that is not known."""
+        """Messages in the log and not yet polled, as of the last fetch; None when unknown."""
         try:
             high, at = self._consumer.highwater(self._at(partition)), self.position(partition)
         except STALE:
@@ -383,7 +383,7 @@ class KafkaSubscriber:
 
     @property
     def partitions(self) -> int:
-        """Partitions of the topic."""
+        """Number of partitions of the topic."""
         ends = time.monotonic() + TOPIC_SECONDS
         while not (found := self._ask(lambda: self._consumer.partitions_for_topic(self.topic))):
             if time.monotonic() > ends:  # between two leaders a client may know of none for a moment
@@ -392,7 +392,7 @@ class KafkaSubscriber:
         return len(found)
 
     def close(self) -> None:
-        """Leave; a static member keeps its partitions until the session times out."""
+        """Leave the group; a static member keeps its partitions until the session times out."""
         try:
             self._consumer.close(autocommit=False, timeout_ms=5_000)
         except KafkaError as error:

@@ -1,7 +1,7 @@
-"""How Kafka is reached: addresses, settings of the client, secrets; and its errors in one line.
+"""Connecting to Kafka: addresses, settings of the client, secrets; and its errors in one line.
 
-Secrets are named in the configuration (an environment variable or a file) and read when a client is made; they
-never stand in a settings object, a log line or ``config show``.
+The configuration names secrets (an environment variable or a file). They are read when a client is made, and never
+appear in a settings object, a log line or ``config show``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from kafka.errors import KafkaError
 from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
-NO_TOPIC = "no such topic; make it with: wiresonde topics create"
-CONNECT_SECONDS = 6.0  # until a broker must have answered for the first time
+NO_TOPIC = "no such topic; create it with: wiresonde topics create"
+CONNECT_SECONDS = 6.0  # seconds within which a broker must answer for the first time
 SECRET_SETTINGS = ("sasl_plain_password", "ssl_password", "token")
 OURS = ("bootstrap_servers", "bootstrap_timeout_ms", "sasl_oauth_token_provider", *SECRET_SETTINGS)
 
@@ -39,8 +39,8 @@ Receive = Callable[[KafkaTCPTransport], tuple[bytes, Exception | None]]
 def _last_words(receive: Receive) -> Receive:
     """Deliver what a broker sent before it closed the connection; the next read meets the end again.
 
-    kafka-python 3.0 throws such bytes away when both come at once, and a broker that refuses a password does just
-    that: answers, and closes.
+    kafka-python 3.0 discards such bytes when both come at once. A broker that refuses a password does just that: it
+    answers and closes.
     """
 
     def received(transport: KafkaTCPTransport) -> tuple[bytes, Exception | None]:
@@ -55,21 +55,21 @@ for _transport in (KafkaTCPTransport, KafkaSSLTransport):
 
 
 class KafkaBusError(Exception):
-    """Kafka cannot be reached or refuses; the message says which broker and why."""
+    """Kafka cannot be reached or refuses; the message names the broker and the reason."""
 
 
 @dataclass(frozen=True)
 class Secret:
-    """Where a secret is found: an environment variable or a file, whose last line break is left off."""
+    """The place of a secret: an environment variable or a file, whose last line break is left off."""
 
     env: str | None = None
     file: Path | None = None
 
     def read(self, name: str) -> str:
-        """The secret. KafkaBusError says where it should have been."""
+        """The secret. KafkaBusError names the place when it is not there."""
         if self.env is not None:
             if self.env not in os.environ:
-                raise KafkaBusError(f"{name}: the environment has no {self.env}")
+                raise KafkaBusError(f"{name}: the environment variable {self.env} is not set")
             return os.environ[self.env]
         try:
             return Path(self.file or "").read_text().rstrip("\r\n")
@@ -79,21 +79,21 @@ class Secret:
 
 @dataclass(frozen=True)
 class KafkaSettings:
-    """Everything a client is made with. ``client`` is for all of them, the others for their kind."""
+    """All settings for clients. ``client`` is for all of them, the others for their kind."""
 
     servers: tuple[str, ...]
-    prefix: str = ""  # of the names of all topics
+    prefix: str = ""  # start of the names of all topics
     client: Mapping[str, Any] = field(default_factory=dict)
     producer: Mapping[str, Any] = field(default_factory=dict)
     consumer: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
 
     def topic(self, name: str) -> str:
-        """The name of a topic in this cluster."""
+        """The topic's name in this cluster."""
         return self.prefix + name
 
     def connection(self) -> dict[str, Any]:
-        """Settings of the connection, secrets included: for a client's constructor and nothing else."""
+        """Settings of the connection, secrets included: only for a client's constructor."""
         settings: dict[str, Any] = {
             "bootstrap_timeout_ms": round(CONNECT_SECONDS * 1000),
             **self.client,
@@ -108,13 +108,13 @@ class KafkaSettings:
 
 
 class Token(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python has no types
-    """OAUTHBEARER token that something else renews in its file or environment: read at each connection."""
+    """OAUTHBEARER token that another program renews in its file or environment: read at each connection."""
 
     def __init__(self, secret: Secret) -> None:
         self._secret = secret
 
     def token(self) -> str:
-        """The token as it is now."""
+        """The current token."""
         return self._secret.read("token")
 
 
@@ -124,16 +124,16 @@ def check_settings(
     consumer: Mapping[str, Any],
     secrets: Iterable[str],
 ) -> None:
-    """Raise ValueError for settings that kafka-python does not have, or that are not the user's to set."""
+    """Raise ValueError for settings that kafka-python does not have, or that the user may not set."""
     for section, given in (("client", client), ("producer", producer), ("consumer", consumer)):
         known = set().union(*(kind.DEFAULT_CONFIG for kind in KINDS[section]))
         for name in given:
             if name in SECRET_SETTINGS:
                 raise ValueError(
-                    f"{section}.{name}: a secret does not belong here; name its env or file in secrets"
+                    f"{section}.{name}: secrets do not belong here; name the secret's env or file in secrets"
                 )
             if name in OURS:
-                raise ValueError(f"{section}.{name}: set otherwise (the bus' URL, secrets)")
+                raise ValueError(f"{section}.{name}: cannot be set here (use the bus URL or secrets)")
             if name not in known:
                 raise ValueError(f"{section}.{name}: kafka-python has no such setting")
     for name in secrets:
@@ -154,7 +154,7 @@ def connect(kind: type[Client], settings: KafkaSettings, **more: Any) -> Client:
 
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """What kafka-python logs of failed connections: its exception at the end only says that time was up."""
+    """kafka-python's log of failed connections: its final exception only reports that time was up."""
     said: list[str] = []
 
     class Listener(logging.Handler):
@@ -164,7 +164,7 @@ def _complaints() -> Iterator[list[str]]:
     logger, listener = logging.getLogger("kafka.net"), Listener(logging.WARNING)
     level, propagate = logger.level, logger.propagate
     logger.addHandler(listener)
-    if logger.getEffectiveLevel() > logging.WARNING:  # nobody else wants to hear it
+    if logger.getEffectiveLevel() > logging.WARNING:  # nobody else wants these lines
         logger.setLevel(logging.WARNING)
         logger.propagate = False
     try:
@@ -182,7 +182,10 @@ def _reason(said: list[str], error: Exception) -> str:
         ("CERTIFICATE_VERIFY_FAILED", "the broker's certificate could not be verified (ssl_cafile)"),
         ("WRONG_VERSION_NUMBER", "the broker does not speak TLS here (security_protocol)"),
         ("ECONNREFUSED", "connection refused"),
-        ("socket disconnected", "the broker closes the connection (security_protocol, or it is starting)"),
+        (
+            "socket disconnected",
+            "the broker closes the connection (wrong security_protocol, or it is still starting)",
+        ),
     ):
         if any(sign in line for line in said):
             return words
@@ -190,7 +193,7 @@ def _reason(said: list[str], error: Exception) -> str:
 
 
 def explain(error: BaseException) -> str:
-    """An error of kafka-python in one line, without the name of its class twice."""
+    """An error of kafka-python in one line, with the name of its class once."""
     name, text = type(error).__name__, " ".join(str(error).split())
     text = text.removeprefix(f"{name}: ").removeprefix(name)
     return f"{name}: {text}" if text else name

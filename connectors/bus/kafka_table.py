@@ -9,7 +9,7 @@ from kafka.errors import KafkaError
 
 from connectors.bus.kafka_client import NO_TOPIC, KafkaBusError, KafkaSettings, connect, explain
 
-SECONDS = 30.0  # until a refresh must have reached the end
+SECONDS = 30.0  # seconds within which a refresh must reach the end
 
 
 class KafkaTable:
@@ -26,7 +26,7 @@ class KafkaTable:
         self._consumer = connect(KafkaConsumer, settings, **{**settings.consumer, **fixed})
         try:
             partitions, problem = self._consumer.partitions_for_topic(self.topic), NO_TOPIC
-        except KafkaError as error:  # the broker went away between two questions
+        except KafkaError as error:  # the broker went away between two requests
             partitions, problem = None, explain(error)
         if not partitions:
             self._consumer.close()
@@ -38,7 +38,7 @@ class KafkaTable:
         self._consumer.seek_to_beginning()
 
     def refresh(self) -> dict[bytes, bytes]:
-        """Read up to what the topic holds now; returns all values. Raises KafkaBusError."""
+        """Read up to the topic's current end; returns all values. Raises KafkaBusError."""
         until = time.monotonic() + SECONDS
         try:
             ends = self._consumer.end_offsets(self._at)
@@ -56,5 +56,5 @@ class KafkaTable:
         return self.values
 
     def close(self) -> None:
-        """Let go of the cluster."""
+        """Disconnect from the cluster."""
         self._consumer.close()

@@ -1,4 +1,4 @@
-"""The topics of a Kafka cluster: made with the settings that recovery needs, described, and checked for them."""
+"""The topics of a Kafka cluster: creates them with the settings that recovery needs, and checks them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HOUR = 3_600_000  # ms
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic as the cluster has it."""
+    """A topic as the cluster reports it."""
 
     name: str
     id: str
@@ -34,7 +34,7 @@ class Topic:
 
 
 class Admin:
-    """Asks and changes a cluster."""
+    """Queries and changes a cluster."""
 
     def __init__(self, settings: KafkaSettings) -> None:
         """Raises KafkaBusError when the cluster cannot be reached."""
@@ -42,7 +42,7 @@ class Admin:
         self._client = connect(KafkaAdminClient, settings)
 
     def close(self) -> None:
-        """Let go of the cluster."""
+        """Disconnect from the cluster."""
         self._client.close()
 
     def __enter__(self) -> Admin:
@@ -52,7 +52,7 @@ class Admin:
         self.close()
 
     def create(self, partitions: int, replicas: int, retention_hours: float) -> list[str]:
-        """Make the topics that are not there; returns their names. Raises KafkaBusError."""
+        """Create the missing topics; returns their names. Raises KafkaBusError."""
         wanted = {
             self._settings.topic(name): {
                 "num_partitions": 1 if name in (PROBES, DEAD_LETTER) else partitions,
@@ -73,7 +73,7 @@ class Admin:
         return made
 
     def describe(self, names: Sequence[str] = TOPICS) -> list[Topic]:
-        """The topics that are there, in the given order. Raises KafkaBusError."""
+        """The existing topics, in the given order. Raises KafkaBusError."""
         full = [self._settings.topic(name) for name in names]
         try:
             found = {t["name"]: t for t in self._client.describe_topics(full) if not t.get("error_code")}
@@ -85,7 +85,7 @@ class Admin:
         return [_topic(found[name], settings.get(name, {})) for name in full if name in found]
 
     def packets(self) -> Topic:
-        """The packets topic. Raises KafkaBusError when it is not there, or its settings break recovery."""
+        """The packets topic. Raises KafkaBusError if it is missing or its settings break recovery."""
         found = self.describe((PACKETS,))
         if not found:
             name = self._settings.topic(PACKETS)
@@ -97,9 +97,9 @@ class Admin:
 
 
 def describe(kind: str, topic: Topic | None, prefix: str = "") -> tuple[list[str], list[str]]:
-    """Lines about a topic for people, and what of it breaks recovery."""
+    """Lines about a topic for people, and its problems that break recovery."""
     if topic is None:
-        text = f"{prefix}{kind}: not there; make it with: wiresonde topics create"
+        text = f"{prefix}{kind}: missing; create it with: wiresonde topics create"
         return [text], [text]
     shown = ("cleanup.policy", "retention.ms", "retention.bytes", "max.message.bytes", "min.insync.replicas")
     settings = " ".join(f"{name}={topic.settings[name]}" for name in shown if name in topic.settings)
@@ -138,14 +138,14 @@ def _topic(found: dict[str, Any], settings: dict[str, Any]) -> Topic:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something about a topic that its user should know; ``stops``: it breaks recovery."""
+    """A problem of a topic that its user should know; ``stops``: it breaks recovery."""
 
     text: str
     stops: bool
 
 
 def problems_of(kind: str, topic: Topic) -> list[Problem]:
-    """What is wrong with a topic of a kind (one of TOPICS)."""
+    """Problems of a topic of a kind (one of TOPICS)."""
     found = []
     policy = topic.settings.get("cleanup.policy", "")
     if kind == PROBES:
@@ -156,7 +156,7 @@ def problems_of(kind: str, topic: Topic) -> list[Problem]:
         return found
     if "compact" in policy:
         found.append(
-            Problem(f"cleanup.policy is {policy}, must be delete: compaction takes messages away", True)
+            Problem(f"cleanup.policy is {policy}, must be delete: compaction deletes messages", True)
         )
     if kind != PACKETS:
         return found

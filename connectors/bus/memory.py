@@ -1,8 +1,8 @@
 """The embedded bus: partitions, offsets, bounded queues with back-pressure, inside one process.
 
 It keeps the contract of the Kafka bus, so it is the reference, the test double and the demo in one:
-``publish`` blocks while a partition holds ``capacity`` messages that are not committed; ``poll`` gives each
-partition's messages in order, each once unless the consumer seeks back; what is committed is dropped.
+``publish`` blocks while a partition holds ``capacity`` uncommitted messages; ``poll`` gives each partition's
+messages in order, each once unless the consumer seeks back; committed messages are dropped.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from itertools import islice
 
 
 class BusClosedError(Exception):
-    """The other side is gone: nothing will take, or bring, another message."""
+    """The bus is closed: it takes and gives no more messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as the bus gave it."""
+    """One message from the bus."""
 
     partition: int
     offset: int
     value: bytes
-    time: float | None = None  # seconds since the epoch, when it was published; None: not known
+    time: float | None = None  # seconds since the epoch at which it was published; None: unknown
 
 
 class MemoryBus:
-    """One topic. Any number of publishing threads, one consuming thread a partition."""
+    """One topic. Any number of publishing threads, one consuming thread for each partition."""
 
     def __init__(self, partitions: int, capacity: int = 64) -> None:
         """``capacity``: messages a partition holds before publish blocks."""
@@ -39,7 +39,7 @@ class MemoryBus:
         self._log: list[deque[Message]] = [deque() for _ in range(partitions)]
         self._end = [0] * partitions
         self._position = [0] * partitions
-        self._turn = 0  # the partition that poll begins with
+        self._turn = 0  # partition with which poll begins
         self._ended = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -60,9 +60,9 @@ class MemoryBus:
             return offset
 
     def end(self, error: BaseException | None = None) -> None:
-        """No more messages will come; with an error, ``poll`` raises it once everything before is read.
+        """Announce the end of messages; with an error, ``poll`` raises it after the last message.
 
-        Either side may call it, and the first call counts. A publisher that waits is released.
+        Either side may call it, and the first call counts. A waiting publisher is released.
         """
         with self._changed:
             if not self._ended:
@@ -71,14 +71,14 @@ class MemoryBus:
                 self._changed.notify_all()
 
     def poll(self, timeout: float | None = None, most: int = 16) -> list[Message] | None:
-        """The next messages of all partitions, [] after ``timeout`` seconds, None when nothing will come.
+        """The next messages of all partitions, [] after ``timeout`` seconds, None after the end.
 
-        Raises what the publisher ended with, after its last message.
+        Raises the publisher's error, after its last message.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self._ready(), timeout)
             batch: list[Message] = []
-            turn, self._turn = self._turn, (self._turn + 1) % self.partitions  # so that none waits for ever
+            turn, self._turn = self._turn, (self._turn + 1) % self.partitions  # so that all get their turn
             for partition in (*range(turn, self.partitions), *range(turn)):
                 log = self._log[partition]
                 done = self._position[partition] - (log[0].offset if log else 0)
@@ -100,22 +100,24 @@ class MemoryBus:
             return self._position[partition]
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read on from ``offset``. Raises ValueError when it was dropped already or lies past the end."""
+        """Read on from ``offset``. Raises ValueError when it was dropped already or is past the end."""
         with self._changed:
             first = self._log[partition][0].offset if self._log[partition] else self._end[partition]
             if not first <= offset <= self._end[partition]:
-                raise ValueError(f"offset {offset} is outside {first}..{self._end[partition]}")
+                raise ValueError(f"offset {offset} must be in {first}..{self._end[partition]}")
             self._position[partition] = offset
             self._changed.notify_all()
 
     def commit(self, partition: int, offset: int) -> None:
-        """Drop the messages before ``offset``: they will not be asked for again.
+        """Drop the messages before ``offset``: nobody will need them again.
 
         Raises ValueError when not all of them were polled.
         """
         with self._changed:
             if offset > self._position[partition]:
-                raise ValueError(f"offset {offset} is past {self._position[partition]}, polled next")
+                raise ValueError(
+                    f"offset {offset} is past {self._position[partition]}, the next to be polled"
+                )
             log = self._log[partition]
             while log and log[0].offset < offset:
                 log.popleft()

@@ -1,7 +1,7 @@
-"""What waits for a bus that is down: bounded memory, then a bounded file, the newest kept.
+"""The queue for a bus that is down: bounded memory, then a bounded file; the newest messages are kept.
 
-Messages leave in the order in which they came. Those that were taken are kept until they are released, so that they
-can be taken again when they did not arrive.
+Messages leave in the order in which they came. Taken messages are kept until they are released, so that they can
+be taken again if they did not arrive.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from connectors.bus.disk_queue import DiskQueue, Held
 
 
 class Spill:
-    """A queue in two bounded places. Not safe for threads by itself."""
+    """A queue in two bounded places. Not thread-safe by itself."""
 
     def __init__(self, memory_bytes: int, directory: Path | None = None, disk_bytes: int = 0) -> None:
-        """Raises SpillError when the directory cannot be used; takes over what it holds."""
+        """Raises SpillError if the directory cannot be used; takes over the messages in it."""
         self._bound = memory_bytes
         self._disk = DiskQueue(directory, disk_bytes) if directory is not None and disk_bytes else None
         self._memory: deque[Held] = deque()
-        self._taken: deque[Held] = deque()  # not released
-        self._again: deque[Held] = deque()  # taken before, to be taken once more
+        self._taken: deque[Held] = deque()  # taken, not released
+        self._again: deque[Held] = deque()  # taken before, to be taken again
         self.memory_bytes = 0
         self._next = self._disk.next if self._disk else 1
-        self.taken_over = self._disk.packets if self._disk else 0  # packets that a process before left
-        self.dropped_packets = 0  # given up, the oldest first
+        self.taken_over = self._disk.packets if self._disk else 0  # packets that an earlier process left
+        self.dropped_packets = 0  # packets dropped, the oldest first
 
     @property
     def empty(self) -> bool:
@@ -34,12 +34,12 @@ class Spill:
 
     @property
     def unreleased(self) -> int:
-        """Messages taken and not released."""
+        """Number of messages taken and not released."""
         return len(self._taken) + len(self._again)
 
     @property
     def waiting_packets(self) -> int:
-        """Packets of all messages that have not been released."""
+        """Packets of all messages that are not released."""
         held = (*self._taken, *self._again, *self._memory)
         return sum(m.packets for m in held) + (self._disk.packets if self._disk else 0)
 
@@ -49,13 +49,13 @@ class Spill:
         return self._disk.size if self._disk and self._disk.messages else 0
 
     def put(self, message: Held) -> None:
-        """Keep a message; for want of room the oldest that was not taken is given up."""
+        """Keep a message; if there is no room, the oldest message not yet taken is dropped."""
         size = len(message.value)
         message.number, self._next = self._next, self._next + 1
         if self._disk is None:
             while (oldest := self._again or self._memory) and self.memory_bytes + size > self._bound:
                 self._give_up(oldest.popleft())
-        elif self._disk.messages or self.memory_bytes + size > self._bound:  # behind what is there already
+        elif self._disk.messages or self.memory_bytes + size > self._bound:  # after those already there
             self._to_disk(self._disk, message)
             return
         if self.memory_bytes + size > self._bound:
@@ -67,7 +67,7 @@ class Spill:
     def _to_disk(self, disk: DiskQueue, message: Held) -> None:
         while not disk.put(message):
             oldest = disk.give_up_oldest()
-            if oldest is None:  # not even one fits
+            if oldest is None:  # not even one message fits
                 self.dropped_packets += message.packets
                 return
             self.dropped_packets += oldest
@@ -77,7 +77,7 @@ class Spill:
         self.dropped_packets += message.packets
 
     def take(self) -> Held | None:
-        """The next message in order, None when none waits. It is kept until ``release``."""
+        """The next message in order, None without one. It is kept until ``release``."""
         if self._again:
             message: Held | None = self._again.popleft()
         elif self._memory:
@@ -91,7 +91,7 @@ class Spill:
         return message
 
     def release(self, messages: int) -> int:
-        """Forget the oldest taken messages, which have arrived; their packets."""
+        """Drop the oldest taken messages, which have arrived; their packets."""
         released = [self._taken.popleft() for _ in range(messages)]
         for message in released:
             self._forget(message)
@@ -103,7 +103,7 @@ class Spill:
             self._disk.release(message.number)
 
     def rewind(self) -> None:
-        """Have all messages taken and not released given once more, first."""
+        """Give all messages that were taken but not released once more, before others."""
         self._again.extendleft(reversed(self._taken))
         self._taken.clear()
 
@@ -115,13 +115,13 @@ class Spill:
         return message.packets
 
     def close(self) -> int:
-        """Put what waits onto the disk, for the next process; packets for which there was no room."""
+        """Put all messages on the disk, for the next process; packets for which there was no room."""
         self.rewind()
         waiting = [m for m in (*self._again, *self._memory) if not m.stored]
         lost = 0
         for message in reversed(waiting):
             if self._disk is None or lost or not self._disk.put(message):
-                lost += message.packets  # the newest are kept
+                lost += message.packets  # the newest messages are kept
         if self._disk is not None:
             self._disk.close()
         return lost

@@ -1,7 +1,8 @@
-"""A publisher that never makes a live capture wait: what the bus does not take is spilled, and goes out later.
+"""A publisher that never makes a tap wait: messages that the bus does not take are spilled and sent later.
 
-A thread of its own moves messages from the spill to the bus, in order. When the bus gives up on one, everything that is
-not in the log is published once more over a new connection; whoever reads recognises what came twice by its numbers.
+A thread of its own moves messages from the spill to the bus, in order. When the bus fails to deliver one, all
+messages that are not in the log are published again over a new connection; readers recognise duplicates by their
+numbers.
 """
 
 from __future__ import annotations
@@ -21,60 +22,60 @@ from connectors.bus.spill import Spill
 logger = logging.getLogger(__name__)
 
 PAUSE = 0.5  # seconds between attempts to reach a bus that is down
-LOOK = 0.05  # seconds between looks at what has arrived
+LOOK = 0.05  # seconds between checks for messages that have arrived
 
 
 class Bus(Protocol):
-    """Where messages go in the end, as long as it is up."""
+    """The final destination of messages, while it is up."""
 
     partitions: int
 
     @property
     def acknowledged(self) -> int:
-        """Messages that have arrived together with all before them."""
+        """Number of messages that have arrived together with all before them."""
 
     def publish(self, partition: int, value: bytes, *, about: str) -> object:
-        """Append a message; may wait. Raises KafkaBusError once one could not be delivered."""
+        """Append a message; may block. Raises KafkaBusError once a message could not be delivered."""
 
     def check(self) -> None:
         """Raise KafkaBusError when a message could not be delivered."""
 
     def close(self, timeout: float = 5.0) -> None:
-        """Let go; what is still on its way after ``timeout`` is given up."""
+        """Close; messages still in flight after ``timeout`` are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spilled:
-    """What became of the packets of all messages so far."""
+    """Packets of all messages so far, by what became of them."""
 
     published: int = 0  # in the log
     queue: int = 0  # dropped because the spill was full
-    bus: int = 0  # refused by the bus, or not taken by the end
-    waiting: int = 0  # neither yet
+    bus: int = 0  # refused by the bus, or left at the end
+    waiting: int = 0  # still queued or in flight
     memory_bytes: int = 0
     disk_bytes: int = 0
 
 
 class SpillingPublisher:
-    """Takes messages at once and publishes them when the bus takes them."""
+    """Takes messages at once and publishes them when the bus accepts them."""
 
     def __init__(self, connect: Callable[[], Bus], spill: Spill) -> None:
-        """``connect``: reaches the bus; called again after a failure. Raises what it raises, the first time."""
+        """``connect``: connects to the bus; called again after a failure. The first call's errors are raised here."""
         self._connect, self._spill = connect, spill
         self._bus: Bus | None = connect()
         self.partitions = self._bus.partitions
         self._released = 0  # messages of this connection
         self._published = self._refused = 0  # packets
         self._changed = threading.Condition()
-        self._ends: float | None = None  # when to give up
+        self._ends: float | None = None  # time to give up
         self._closed: Spilled | None = None  # the counters at the end
         self.up = True
-        self.problem: Exception | None = None  # what ended the thread before its time
+        self.problem: Exception | None = None  # error that ended the thread early
         self._thread = threading.Thread(target=self._run, name="sender", daemon=True)
         self._thread.start()
 
     def publish(self, partition: int, value: bytes, *, about: str, packets: int = 0) -> None:
-        """Take a message, at once. ``packets``: how many it holds, for the counters."""
+        """Take a message at once. ``packets``: packets in it, for the counters."""
         with self._changed:
             self._spill.put(Held(partition, packets, value, about))
             self._changed.notify_all()
@@ -103,8 +104,8 @@ class SpillingPublisher:
                     self._bus.check()
                 except KafkaBusError as error:
                     self._fail(self._bus, error)
-        except Exception as error:  # whatever it is, packets pile up from here on
-            logger.exception("sender ended")
+        except Exception as error:  # packets pile up from here on, whatever the error
+            logger.exception("the sender thread ended")
             self.up, self.problem = False, error
         if self._bus is not None:
             self._bus.close(0.0 if self._spill.unreleased else 5.0)
@@ -122,8 +123,8 @@ class SpillingPublisher:
         if message is not None:
             try:
                 bus.publish(message.partition, message.value, about=message.about)
-            except ValueError as error:  # kept from before the topic was made anew, with fewer partitions
-                logger.warning("given up: %s: %s", message.about, error)
+            except ValueError as error:  # kept since before the topic was created again with fewer partitions
+                logger.warning("message dropped: %s: %s", message.about, error)
                 with self._changed:
                     self._refused += self._spill.give_up(-1)
         else:
@@ -166,7 +167,7 @@ class SpillingPublisher:
         return self._ends is not None and time.monotonic() > self._ends
 
     def close(self, timeout: float = 10.0) -> Spilled:
-        """Publish what waits, for ``timeout`` seconds; what is left stays on disk, or is counted as the bus's loss."""
+        """Publish queued messages for ``timeout`` seconds; the rest stays on disk, or counts as lost by the bus."""
         if self._closed is not None:
             return self._closed
         with self._changed:
@@ -176,7 +177,7 @@ class SpillingPublisher:
         if self._thread.is_alive():
             bus = self._bus
             if bus is not None:
-                bus.close(0.0)  # releases a publish that waits
+                bus.close(0.0)  # releases a waiting publish
             self._thread.join()
         before = self.spilled()
         lost = self._spill.close()

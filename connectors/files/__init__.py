@@ -1,13 +1,13 @@
 """Captures and outputs on disk.
 
-Belongs here: formats and files. Does not: what their rows mean.
+Belongs here: formats and files. Does not: the meaning of their rows.
 
 frames.py       FrameBlock: raw frames of one read in one flat buffer
 window.py       the bytes of a capture file, mapped or read piece by piece
 compressed.py   gzip, zstd and xz
-pcap.py         pcap files, and how any capture file is opened
+pcap.py         pcap files, and opening any capture file
 pcapng.py       pcapng files
-whole.py        files that appear whole or not at all
+whole.py        files that appear complete or not at all
 parquet.py      columns as Parquet
 text.py         lines of text
 alerts.py       alerts as ECS JSON lines

@@ -18,7 +18,7 @@ TRANSPORTS = {  # IANA's keywords in lower case, as ECS wants them
     1: "icmp", 2: "igmp", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah", 58: "ipv6-icmp",
     89: "ospfigp", 103: "pim", 112: "vrrp", 132: "sctp", 136: "udplite",
 }  # fmt: skip
-WITH_PORTS = (6, 17, 33, 132, 136)  # Zeek keeps type and code of ICMP in the ports' place
+WITH_PORTS = (6, 17, 33, 132, 136)  # for ICMP, Zeek puts type and code in place of the ports
 
 
 OURS = (
@@ -26,15 +26,27 @@ OURS = (
     "final", "partition", "offset", "row",
 )  # fmt: skip
 COLUMNS = (
-    *OURS, "ts", "duration", "peak_at", "ip_proto", "community_id", "id.orig_h", "id.orig_p", "id.resp_h",
-    "id.resp_p", "orig_pkts", "resp_pkts", "orig_ip_bytes", "resp_ip_bytes",
-)  # fmt: skip  # what a document is made of, beside the columns label.NAME
+    *OURS,
+    "ts",
+    "duration",
+    "peak_at",
+    "ip_proto",
+    "community_id",
+    "id.orig_h",
+    "id.orig_p",
+    "id.resp_h",
+    "id.resp_p",
+    "orig_pkts",
+    "resp_pkts",
+    "orig_ip_bytes",
+    "resp_ip_bytes",
+)  # source columns of a document, besides the columns label.NAME
 
 
 def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
-    """The ECS document of one scored connection, given COLUMNS and its labels."""
+    """The ECS document of one scored connection, from COLUMNS and its labels."""
     start, duration = int(row["ts"]), row.get("duration") or 0.0
-    # a dot would make an object of a label, and labels are texts
+    # a dot would turn a label into an object, and labels are texts
     labels = {k[6:].replace(".", "_"): v for k, v in row.items() if v is not None and k[:6] == "label."}
     document: dict[str, Any] = {
         "@timestamp": _iso(int(row["peak_at"])),
@@ -85,7 +97,7 @@ def _iso(ns: int) -> str:
 
 
 def whole_lines(path: Path) -> int:
-    """Bytes of a file up to and with its last line break."""
+    """Bytes of a file up to and including its last line break."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         while end > 0:
@@ -99,25 +111,25 @@ def whole_lines(path: Path) -> int:
 
 
 class JsonLines:
-    """A file of JSON objects, one a line; only whole lines are ever in it.
+    """A file of JSON objects, one a line, that never holds part of a line.
 
-    What a file of that name held before stays until the first write, or ``close``; with ``append`` for good, but
-    for a last line that a crash cut off.
+    An existing file's lines stay until the first write, or ``close``; with ``append`` for good, except for a last line
+    that a crash cut off.
     """
 
     def __init__(self, path: Path, append: bool = False) -> None:
-        """Raises OSError when the place cannot be written."""
+        """Raises OSError when the file cannot be written."""
         self.path = path
         self._new = not path.exists()
         self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o666), "wb", buffering=0)
-        self._good = -1  # bytes of whole lines; -1: not begun
+        self._good = -1  # bytes of complete lines; -1: not started
         if append and self._file.seekable():
             try:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 self._file.close()
                 raise OSError(
-                    error.errno, "another process writes it; give each its own directory"
+                    error.errno, "another process is writing it; give each process its own directory"
                 ) from error
             self._good = whole_lines(path)
             self._cut(self._good)
@@ -130,7 +142,7 @@ class JsonLines:
             return
         good = self._good + len(data)
         try:
-            while data:  # a disk that fills takes a part before it refuses
+            while data:  # a disk that fills up accepts a part before it refuses
                 data = data[self._file.write(data) :]
         except OSError:
             self._cut(self._good)
@@ -138,7 +150,7 @@ class JsonLines:
         self._good = good
 
     def _begin(self, data: bytes | memoryview) -> None:
-        """Put the first lines in the place of what was there, all of them or none."""
+        """Replace the old contents by the first lines, all of them or none."""
         if not self._file.seekable():
             self._good = self._file.write(data)
             return
@@ -165,7 +177,7 @@ class JsonLines:
         self._file.close()
 
     def abort(self) -> None:
-        """Keep the whole lines written so far; without one, leave what was there before."""
+        """Keep the complete lines written so far; without one, leave the old contents."""
         self._file.close()
         if self._good < 0 and self._new:
             self.path.unlink(missing_ok=True)

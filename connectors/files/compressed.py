@@ -1,4 +1,4 @@
-"""gzip, zstd and xz, unpacked piece by piece: a small file that unpacks to a huge one costs no memory."""
+"""gzip, zstd and xz, unpacked in pieces: a small file that unpacks to a huge one costs no memory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import zstandard
 from connectors.files.window import DamagedStreamError
 
 PIECE = 1 << 16  # bytes unpacked in a step
-SMALL_PIECE = 1 << 8  # where an xz stream breaks that cannot be read again, the step's own bytes are lost
+SMALL_PIECE = 1 << 8  # the same for xz near damage: the bytes of the step that breaks are lost
 GATHERED = 1 << 20  # bytes given at once
-MAX_MEMORY = 1 << 27  # of zstd's window and xz' dictionary: what the tools accept without being asked to
+MAX_MEMORY = 1 << 27  # bytes of zstd's window and xz's dictionary: the most that the tools accept by default
 FEED = 1 << 14  # compressed bytes of a step
-ZSTD_FEED = 1 << 10  # zstd takes no output limit, and 4 bytes can mean 128 KiB: a step gives <= 32 MiB
+ZSTD_FEED = 1 << 10  # the same for zstd: it has no output limit, and 4 bytes can give 128 KiB
 
-SKIPPABLE = b"\x2a\x4d\x18"  # behind 0x50..0x5f: a zstd frame of something else (RFC 8878, 3.1.2)
+SKIPPABLE = b"\x2a\x4d\x18"  # after 0x50..0x5f: a zstd frame of something else (RFC 8878, 3.1.2)
 MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd", "xz": b"\xfd7zXZ\x00"}
 
 
@@ -38,11 +38,11 @@ class _Decoder(Protocol):
 
     @property
     def wants(self) -> bool:
-        """Whether it has used up what it was given."""
+        """Whether it has used all its input."""
 
     def feed(self, data: bytes, piece: int) -> tuple[bytes, int]:
-        """Bytes unpacked, up to ``piece`` if that can be asked for, and how many at the end of all that it was given it
-        has not taken.
+        """Unpacked bytes, up to ``piece`` if the format has a limit, and how many bytes at the end of all input it has
+        not used.
         """
 
 
@@ -66,7 +66,7 @@ class _Gzip:
 
     @staticmethod
     def _rescued(z: Any, data: bytes) -> bytes:
-        """What can be had of the step that broke: shorter and shorter ones, until a single byte breaks."""
+        """The bytes that can be rescued from a broken step, in ever shorter pieces until a single byte breaks."""
         out, size = b"", PIECE // 2
         while size:
             before = z.copy()
@@ -119,10 +119,10 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {"gzip": _Gzip, "zstd": _Zstd, "x
 
 
 class Unpacked:
-    """The bytes behind a compressed stream; several members in a row are one stream.
+    """The unpacked bytes of a compressed stream; several members in a row are one stream.
 
-    name: of MAGIC. read: some compressed bytes, none at the end. again: begins at the first byte once more and gives
-    another ``read``; None where that cannot be.
+    name: of MAGIC. read: gives compressed bytes, none at the end. again: starts over at the first byte and gives
+    another ``read``; None where that is impossible.
     """
 
     def __init__(
@@ -133,11 +133,11 @@ class Unpacked:
         self._again = again
         self._piece = PIECE if again or name != "xz" else SMALL_PIECE
         self._most = ZSTD_FEED if name == "zstd" else FEED
-        self._taken = 0  # compressed bytes that the decoder has taken,
-        self._latest = 0  # and had taken before it was given the latest
-        self._careful = 1 << 62  # compressed bytes after which it is given single ones: never
+        self._taken = 0  # compressed bytes that the decoder has used
+        self._latest = 0  # the same before its latest input
+        self._careful = 1 << 62  # compressed bytes after which it gets single bytes: never
         self._decoder = _DECODERS[name]()
-        self._data = b""  # read; the decoder has taken it up to _at
+        self._data = b""  # read so far; the decoder has used it up to _at
         self._at = 0
         self._given = 0  # bytes unpacked so far
         self._damage: DamagedStreamError | None = None
@@ -145,7 +145,7 @@ class Unpacked:
     def read(self) -> bytes:
         """Some bytes; none at the end.
 
-        DamagedStreamError where it breaks, after what came before was given.
+        Raises DamagedStreamError where the stream breaks, after giving all bytes before.
         """
         parts: list[bytes] = []
         size = 0
@@ -164,7 +164,7 @@ class Unpacked:
         return b"".join(parts)
 
     def _step(self) -> bytes:
-        """The next piece that is not empty; none at the end."""
+        """The next piece that is not empty; an empty one at the end."""
         while True:
             if self._decoder.eof:
                 if not self._next_member():
@@ -185,11 +185,11 @@ class Unpacked:
             if out:
                 return out
             if at_end and not self._decoder.eof:
-                raise DamagedStreamError(f"{self._name} data ends early")
+                raise DamagedStreamError(f"{self._name} data ends too early")
 
     def _rescued(self) -> bytes:
-        """What an xz stream has before the damage, byte after byte: its decoder can neither be copied nor does it give
-        what it had when it breaks, so all of it is unpacked once more.
+        """The bytes of an xz stream before the damage, one by one, unpacked again from the start: its decoder cannot be
+        copied, and does not give what it holds when it breaks.
         """
         if self._name != "xz" or self._again is None:
             return b""
@@ -211,7 +211,7 @@ class Unpacked:
         return bool(part)
 
     def _next_member(self) -> bool:
-        """Skip padding after a member; whether another one follows."""
+        """Skip padding after a member; whether another member follows."""
         while True:
             if self._data.startswith(b"\0", self._at):
                 self._data, self._at = self._data[self._at :].lstrip(b"\0"), 0
@@ -222,4 +222,6 @@ class Unpacked:
             return False
         if compression(head) == self._name:
             return True
-        raise DamagedStreamError(f"what follows the {self._name} data is not {self._name}: {head.hex(' ')}")
+        raise DamagedStreamError(
+            f"the bytes after the {self._name} data are not {self._name}: {head.hex(' ')}"
+        )

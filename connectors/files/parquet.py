@@ -1,4 +1,4 @@
-"""A Parquet file that appears whole or not at all."""
+"""A Parquet file that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pyarrow.parquet
 
 from connectors.files.whole import WholeFile
 
-GROUP = 1 << 16  # rows of a row group, however they came: equal rows give equal bytes
+GROUP = 1 << 16  # rows of a row group, however they arrive: equal rows give equal bytes
 
 
 class ParquetFile:
     """Writes tables to ``path``, which appears with ``close``."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        """Raises OSError when the place cannot be written."""
+        """Raises OSError when the file cannot be written."""
         self.path = path
         self._waiting: list[pa.Table] = []
         self._rows = 0  # waiting
@@ -38,7 +38,7 @@ class ParquetFile:
     def _write_groups(self, rows: int) -> None:
         table = pa.concat_tables(self._waiting)
         self._waiting, self._rows = [table.slice(rows)], table.num_rows - rows
-        # one chunk: where the writer begins a page depends on the chunks
+        # one chunk: the writer's page limits depend on the chunks
         self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=GROUP)
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ from connectors.files.window import (
 )
 from connectors.kernels import kernel
 
-CHUNK = 1 << 16  # bytes of one read of a pipe or a compressed file
+CHUNK = 1 << 16  # bytes of one read from a pipe or a compressed file
 
 # magic, most significant byte first -> (nanoseconds of a tick, bytes of a record header)
 MAGIC = {0xA1B2C3D4: (1000, 16), 0xA1B23C4D: (1, 16), 0xA1B2CD34: (1000, 24)}
@@ -51,7 +51,7 @@ class CaptureFile:
 
     path: pcap or pcapng of either byte order, plain or gzip, zstd or xz; '-' is stdin. A plain file is mapped
     and its frames are not copied; the map lives as long as any block. From a pipe, blocks come as soon as
-    whole frames are there. A damaged file gives all whole frames before the damage, then raises CaptureError.
+    complete frames are there. A damaged file gives all complete frames before the damage, then raises CaptureError.
     """
 
     def __init__(self, path: str | Path, *, frames_per_block: int = 4096) -> None:
@@ -66,18 +66,18 @@ class CaptureFile:
         except OSError as error:
             raise CaptureError(self.path, 0, error.strerror or str(error)) from error
         regular = stat.S_ISREG(state.st_mode)
-        self.size: int | None = state.st_size if regular else None  # bytes of the file, as it is on disk
+        self.size: int | None = state.st_size if regular else None  # bytes of the file on disk
         self.position = 0  # bytes of the file used so far
         self._regular = regular and self._own
-        self._mappable = self._regular and state.st_size > 0  # files of /proc say 0
-        self._head = b""  # read to recognise the file, not yet given on
+        self._mappable = self._regular and state.st_size > 0  # /proc gives its files size 0
+        self._head = b""  # bytes read to recognise the file, still to be passed on
 
     def __iter__(self) -> Iterator[FrameBlock]:
         packed = self._recognise()
         try:
             yield from self._blocks(packed)
         except CaptureError as error:
-            if packed is None or isinstance(error.__cause__, OSError):  # that is at a byte of the file itself
+            if packed is None or isinstance(error.__cause__, OSError):  # that names a byte of the file itself
                 raise
             raise CaptureError(self.path, error.offset, error.problem, unpacked=True) from error.__cause__
 
@@ -97,7 +97,7 @@ class CaptureFile:
             self.position = window.data.size
 
     def close(self) -> None:
-        """Close the file. Blocks given out stay valid."""
+        """Close the file. Blocks stay valid."""
         if self._own:
             self._own = False
             os.close(self._file)
@@ -111,7 +111,7 @@ class CaptureFile:
         self.close()
 
     def _recognise(self) -> str | None:
-        """The compression of the file, from its first bytes; reads no more than that."""
+        """The compression of the file, from its first bytes; reads no further."""
         while len(self._head) < 6 and (part := self._read_raw(6 - len(self._head))):
             self._head += part
         if not self._head:
@@ -151,13 +151,13 @@ def _stdin() -> int:
 
 
 class _Format(NamedTuple):
-    """What the file header says of the records."""
+    """Facts about the records from the file header."""
 
     big: bool
     tick: int  # ns
     header: int  # bytes of a record's header
-    always: bool  # the two lengths of a record stand the other way round
-    swapped: bool  # or may do so: in 2.3 the smaller one is the captured length
+    always: bool  # whether the two lengths of a record are swapped
+    swapped: bool  # whether they may be: in version 2.3 the smaller one is the captured length
 
 
 _WHOLE, _MORE, _LONG = range(3)  # why _index stopped: columns full, bytes missing, absurd length
@@ -214,13 +214,13 @@ def _not_a_capture(head: bytes) -> str:
     if packed := compression(head):
         known = f"compressed with {packed} once more"
     elif len(head) == 24 and 1 <= head[8] & 0x7F <= 48 and 16 <= int.from_bytes(head[10:12], "big") <= 4096:
-        known = known or "perhaps an Endace ERF file, which has no magic"
+        known = known or "perhaps an Endace ERF file, which has no magic number"
     return f"not a pcap or pcapng file: begins with {head[:8].hex(' ')}" + (f" ({known})" if known else "")
 
 
 @kernel
 def _index(data: Bytes, at: int, form: _Format, rows: Columns) -> tuple[int, int, int, int]:
-    """Find records from `at` on until rows are full: (rows, next index, why it stopped, bytes it claims)."""
+    """Find records from `at` until rows are full: (rows, next index, why it stopped, bytes it claims)."""
     tick, header, big = form.tick, form.header, form.big
     for i in range(rows.start.size):
         left = data.size - at

@@ -1,4 +1,4 @@
-"""pcapng: sections and interfaces are read in Python, the packet blocks between them by a kernel.
+"""pcapng: Python reads sections and interfaces, a kernel the packet blocks between them.
 
 https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-02.html
 """
@@ -26,35 +26,35 @@ from connectors.files.window import (
 from connectors.kernels import kernel
 
 MAGIC = b"\x0a\x0d\x0d\x0a"
-MAX_BLOCK = 16 << 20  # bytes; Wireshark's limit
-MAX_INTERFACES = 1 << 16  # of a section
+MAX_BLOCK = 16 << 20  # bytes of a block; Wireshark's limit
+MAX_INTERFACES = 1 << 16  # most interfaces of a section
 MAX_TS = 2**63 - 1
 
 _INTERFACE = np.dtype(
     [
         ("link_type", "u2"),
-        ("snaplen", "i8"),  # 0: none
+        ("snaplen", "i8"),  # bytes of a frame that are captured; 0: no limit
         ("offset", "i8"),  # ns to add
-        ("bits", "i8"),  # a second has 2**bits ticks; -1: it has a power of ten
-        ("divide", "u8"),  # ticks of a nanosecond, 0: more than an u8 holds; 1 where a tick is longer
-        ("times", "u8"),  # nanoseconds of a tick
-        ("most", "u8"),  # ticks / divide beyond this leave int64
+        ("bits", "i8"),  # a second has 2**bits ticks; -1: a power of ten
+        ("divide", "u8"),  # ticks in a nanosecond; 0: more than a u8 holds; 1 if a tick is longer
+        ("times", "u8"),  # nanoseconds in a tick
+        ("most", "u8"),  # ticks / divide above this exceed int64
     ],
     align=True,
 )
 
-# Why _index stopped. The first four are no damage.
+# reasons for _index to stop; the first four are not damage
 _WHOLE, _MORE, _SECTION, _DESCRIBED, _LENGTH, _TRAILER, _INTERFACE_ID, _CAPTURED = range(8)
 _PROBLEMS = {
     _LENGTH: f"block claims {{}} bytes, must be a multiple of 4 in 12..{MAX_BLOCK}",
-    _TRAILER: "block ends with another length than it begins with: {}",
-    _INTERFACE_ID: "packet block names interface {}, which the section has not described",
+    _TRAILER: "the length at the block's end differs from that at its start: {}",
+    _INTERFACE_ID: "packet block names interface {}, which has no description in this section",
     _CAPTURED: f"packet record claims {{}} bytes, more than its block holds or the limit of {MAX_CAPTURED}",
 }
 
 
 class _Described(NamedTuple):
-    """What the kernel needs of a section."""
+    """The part of a section that the kernel needs."""
 
     big: bool
     interfaces: NDArray[Any]  # (m,) _INTERFACE
@@ -88,7 +88,7 @@ def read(window: Window, path: str, limit: int) -> Iterator[FrameBlock]:
     while True:
         window.hold(path, at)
         n, at, problem, detail = _index(window.data, at, section.described, rows, n)
-        # an interface description does not end a block of frames, else many interfaces would mean tiny blocks
+        # an interface description does not end a block of frames: many interfaces would give tiny blocks
         if problem != _DESCRIBED and n:
             yield block(window.data, rows, n)
             rows, n = columns(limit), 0
@@ -124,7 +124,7 @@ def _require(window: Window, at: int, need: int) -> None:
 
 
 def _section(window: Window, at: int) -> tuple[int, _Section]:
-    """Read a Section Header Block; the index after it, and the section it opens."""
+    """Read a Section Header Block; the index after it, and the section that it opens."""
     at = window.grow(at, 28)
     _require(window, at, 28)
     magic = window.data[at + 8 : at + 12].tobytes()
@@ -148,7 +148,7 @@ def _section(window: Window, at: int) -> tuple[int, _Section]:
 
 
 def _describe(data: Bytes, at: int, section: _Section) -> int:
-    """Add the interface of the whole Interface Description Block at `at`; the index after it."""
+    """Add the interface of the complete Interface Description Block at `at`; the index after it."""
     big = section.big
     size = u32(data, at + 4, big)
     if size < 20:
@@ -190,7 +190,7 @@ def _interface(link_type: int, snaplen: int, resolution: int, offset: int) -> ND
 
 @kernel
 def _index(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> tuple[int, int, int, int]:
-    """Find packets from `at` on, filling rows from n: (rows filled, next index, why it stopped, detail).
+    """Find packets from `at`, filling rows from n: (rows filled, next index, why it stopped, detail).
 
     Detail: bytes needed (_MORE) or the value that is wrong.
     """
@@ -277,7 +277,7 @@ def _nanoseconds(high: int, low: int, interface: Any) -> int:
 
 @kernel
 def _binary(ticks: np.uint64, bits: int) -> int:
-    """Ticks of 2**-bits seconds in ns; of the fraction, 32 bits count."""
+    """Ticks of 2**-bits seconds in ns; 32 bits of the fraction count."""
     if bits < 64:
         whole = ticks >> np.uint64(bits)
         part = ticks - (whole << np.uint64(bits))

@@ -1,4 +1,4 @@
-"""A text file that appears whole or not at all."""
+"""A text file that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class TextFile:
     """Writes lines to ``path``, which appears with ``close``."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError when the place cannot be written."""
+        """Raises OSError when the file cannot be written."""
         self.path = path
         self._whole = WholeFile(path)
 
     def write(self, lines: Iterable[str]) -> None:
-        """Append lines, given without their ends. Raises OSError."""
+        """Append lines, given without line ends. Raises OSError."""
         self._whole.file.writelines(line.encode() + b"\n" for line in lines)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all."""
+"""A file that appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import BinaryIO
 
 
 class WholeFile:
-    """Bytes for ``path``; until ``commit`` they are in a temporary file beside it.
+    """Bytes for ``path``, in a temporary file beside it until ``commit``.
 
-    What is there and is no regular file (a pipe, a device) is never replaced: it is written to as it is.
+    A path that is not a regular file (a pipe, a device) is never replaced, but written to directly.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError when the place cannot be written."""
+        """Raises OSError when the file cannot be written."""
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         in_place = path.exists() and not path.is_file()
@@ -51,7 +51,7 @@ class WholeFile:
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file at once. Raises OSError, leaving what was there before."""
+    """Write a file in one go. Raises OSError, leaving the old contents."""
     whole = WholeFile(path)
     try:
         whole.file.write(data)

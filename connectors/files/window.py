@@ -1,7 +1,7 @@
-"""The bytes of a capture as a window that moves over them: a whole mapped file, or what a stream has given.
+"""The bytes of a capture as a moving window: a mapped file in full, or what a stream has given.
 
-The readers of pcap and pcapng see `data` only, and ask for more when a record reaches beyond it; so they need
-not know whether a file, a pipe or a decompressor is behind. Memory is bounded by what they ask for.
+The readers of pcap and pcapng see `data` only, and ask for more when a record reaches beyond it. So they need not
+know whether a file, a pipe or a decompressor is behind it. Their requests bound the memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Bytes = NDArray[np.uint8]
 
 
 class CaptureError(Exception):
-    """A capture cannot be read on. Every whole packet before `offset` has been given out already."""
+    """A capture cannot be read further. Every complete packet before `offset` has been given already."""
 
     def __init__(self, path: str, offset: int, problem: str, *, unpacked: bool = False) -> None:
         where = "byte {} of the unpacked data" if unpacked else "byte {}"
@@ -33,24 +33,24 @@ class CaptureError(Exception):
 
 
 class DamagedStreamError(Exception):
-    """A compressed stream ends or breaks here."""
+    """A compressed stream ends too early or is broken."""
 
 
 class Window(Protocol):
-    """Bytes of a capture, from `base` on. Read-only; views of `data` stay valid when the window moves on."""
+    """Bytes of a capture from `base`. Read-only; views of `data` stay valid when the window moves."""
 
     data: Bytes
     base: int
 
     def grow(self, at: int, need: int) -> int:
-        """Get at least `need` bytes from index `at` on, if there are; the index of the same byte then."""
+        """Get at least `need` bytes from index `at`, if they exist; gives the new index of the same byte."""
 
     def hold(self, path: str, at: int) -> None:
-        """Raise CaptureError if bytes have gone: to touch them would end the process (SIGBUS)."""
+        """Raise CaptureError if bytes have gone: touching them would end the process (SIGBUS)."""
 
 
 class Mapped:
-    """A whole file, mapped; what is beyond it is the end."""
+    """A mapped file; nothing comes after its end."""
 
     def __init__(self, file: int) -> None:
         self._map = mmap.mmap(file, 0, access=mmap.ACCESS_READ)
@@ -61,12 +61,12 @@ class Mapped:
         return at
 
     def hold(self, path: str, at: int) -> None:
-        if self._map.size() < self.data.size:  # of the file, as it is now
-            raise CaptureError(path, at, "the file was cut while it was read")
+        if self._map.size() < self.data.size:  # size of the file now
+            raise CaptureError(path, at, "the file was truncated while it was read")
 
 
 class Streamed:
-    """What a pipe or a decompressor gave, and the end of what it gave before."""
+    """The data of a pipe or a decompressor that the readers still need."""
 
     def __init__(self, read: Callable[[], bytes], path: str) -> None:
         self.data: Bytes = np.frombuffer(b"", np.uint8)
@@ -75,7 +75,7 @@ class Streamed:
         self._path = path
 
     def hold(self, path: str, at: int) -> None:
-        """What was read stays."""
+        """Does nothing: bytes that were read stay."""
 
     def grow(self, at: int, need: int) -> int:
         parts = [self.data[at:].tobytes()]
@@ -92,7 +92,7 @@ class Streamed:
 
 
 class Columns(NamedTuple):
-    """The columns of a FrameBlock, as a kernel fills them."""
+    """The columns of a FrameBlock, for a kernel to fill."""
 
     start: NDArray[np.int64]
     captured: NDArray[np.uint32]

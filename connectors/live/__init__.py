@@ -1,14 +1,14 @@
-"""Interfaces: live packets and what the kernel says of them.
+"""Network interfaces: live packets, and facts about interfaces from the kernel.
 
 Belongs here: sockets, rings, privileges. Does not: decoding.
 
 capture.py      live packets from an AF_PACKET ring
-ring.py         walks the ring's blocks
-bpf.py          makes its filters
+ring.py         reads the ring's blocks
+bpf.py          compiles its filters
 sniffer.py      live packets through scapy, the portable fallback
-settings.py     what live sources share: settings and counters
-netdev.py       what the kernel says of interfaces
-clock_steps.py  keeps the times of a live capture on one clock
-privileges.py   gives up what a process was allowed
-notify.py       tells systemd how it is
+settings.py     settings and counters that all taps share
+netdev.py       facts about interfaces from the kernel
+clock_steps.py  keeps packet times on one clock
+privileges.py   gives up the privileges of the process
+notify.py       reports the service's state to systemd
 """

@@ -1,4 +1,4 @@
-"""Classic BPF programs for packet sockets: capture filters, and which of several processes gets a packet."""
+"""Classic BPF programs for packet sockets: capture filters, and the choice of the process that gets a packet."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _LD_W, _LD_H, _LD_MEM = 0x20, 0x28, 0x60  # ld [k], ldh [k], ld M[k]
 _TAX, _ST = 0x07, 0x02
 _XOR_X, _MUL_K, _RSH_K, _RET_A = 0xAC, 0x24, 0x74, 0x16
 _JEQ = 0x15
-_NETWORK = 0xFFF00000  # SKF_NET_OFF: offsets from the network header on
+_NETWORK = 0xFFF00000  # SKF_NET_OFF: offsets count from the network header
 _PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
 
-LONGEST = 2048  # characters of a filter
+LONGEST = 2048  # most characters of a filter
 
 Program = Sequence[tuple[int, int, int, int]]  # code, jt, jf, k
 
@@ -26,7 +26,7 @@ NOTHING: Program = ((RETURN, 0, 0, 0),)
 
 
 class FilterError(Exception):
-    """A capture filter that cannot be compiled; the message says why."""
+    """A capture filter cannot be compiled; the message names the reason."""
 
 
 def everything(snaplen: int) -> Program:
@@ -38,10 +38,12 @@ def compiled(expression: str, link_type: int, snaplen: int) -> Program:
     """A filter in tcpdump's language, compiled by libpcap. Raises FilterError."""
     if not expression.strip():
         return everything(snaplen)
-    if len(expression) > LONGEST:  # libpcap takes minutes for some, and cannot be interrupted
-        raise FilterError(f"filter of {len(expression)} characters: at most {LONGEST} are taken")
+    if len(expression) > LONGEST:  # libpcap needs minutes for some, and cannot be interrupted
+        raise FilterError(f"filter of {len(expression)} characters must have at most {LONGEST}")
     if re.search(r"\bvlan\b", expression):
-        raise FilterError(f"filter {expression!r}: vlan: the kernel takes tags off before it filters")
+        raise FilterError(
+            f"filter {expression!r}: vlan cannot match: the kernel removes tags before it filters"
+        )
     try:
         from scapy.arch.common import compile_filter
         from scapy.error import Scapy_Exception
@@ -57,10 +59,10 @@ def compiled(expression: str, link_type: int, snaplen: int) -> Program:
 
 
 def by_hosts() -> Program:
-    """A number that both directions of a host pair share; the kernel takes it modulo the processes of a group.
+    """A number shared by both directions of a host pair; the kernel takes it modulo the processes in a group.
 
-    So a connection stays whole in one process, its fragments too, and so do all connections between two hosts. What is
-    not IP gives 0.
+    So all packets of a connection, fragments too, go to one process, and so do all connections between two hosts.
+    Packets that are not IP give 0.
     """
     load4 = [(_LD_W, 0, 0, _NETWORK + 12), (_TAX, 0, 0, 0), (_LD_W, 0, 0, _NETWORK + 16), (_XOR_X, 0, 0, 0)]
     load6: list[tuple[int, int, int, int]] = [(_LD_W, 0, 0, _NETWORK + 8)]
@@ -84,15 +86,15 @@ def by_hosts() -> Program:
 
 
 def attach(sock: socket.socket, program: Program) -> None:
-    """Filter what a socket gets from now on. FilterError when the kernel refuses."""
+    """Set a socket's filter from now on. FilterError when the kernel refuses."""
     try:
         _give(sock, socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
     except (OSError, struct.error) as error:
-        raise FilterError(f"filter of {len(program)} instructions: the kernel refuses it: {error}") from None
+        raise FilterError(f"the kernel refuses the filter of {len(program)} instructions: {error}") from None
 
 
 def attach_fanout(sock: socket.socket, program: Program) -> None:
-    """Choose the process of a fanout group by a program. OSError when the kernel refuses."""
+    """Let a program choose the process within a fanout group. OSError when the kernel refuses."""
     _give(sock, SOL_PACKET, PACKET_FANOUT_DATA, program)
 
 

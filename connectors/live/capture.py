@@ -1,6 +1,6 @@
 """Live packets from an interface: an AF_PACKET ring that the kernel fills and numba walks (Linux).
 
-What the kernel could not put into the ring is counted, and told behind the blocks that were full when it happened.
+Packets that the kernel could not put into the ring are counted, and reported after the blocks that were full then.
 connectors/live/sniffer.py is the portable fallback.
 """
 
@@ -45,21 +45,21 @@ FANOUT_HASH, FANOUT_CBPF = 0, 6
 RAW_HARDWARE = 1 << 6  # SOF_TIMESTAMPING_RAW_HARDWARE
 
 RETIRE = 20  # ms after which the kernel hands over a block that is not full
-DRAINS = 50  # looks at the ring at the end, as long as packets are missing that the kernel put into it
-MOST = 1 << 16  # packets of a block of ours
+DRAINS = 50  # most looks at the ring at the end, while packets that the kernel put into it are missing
+MOST = 1 << 16  # most packets in a block of ours
 EVERYTHING = 1 << 62
-COUNTERS = 1.0  # seconds between looks at the counters of the interface
+COUNTERS = 1.0  # seconds between reads of the interface's counters
 
 
 class Loss(NamedTuple):
-    """Packets lost behind blocks that were full then."""
+    """Packets lost after blocks that were full at the time."""
 
-    blocks: int  # still to be given before
+    blocks: int  # blocks still to be given first
     packets: int
 
 
 def _compile() -> None:
-    """Have the kernels ready before the first packet, on an empty ring."""
+    """Compile the kernels before the first packet, on an empty ring."""
     data = np.zeros(8192, np.uint8)
     words, geometry = data.view(np.uint32), Geometry(4096, 2)
     ready(words, 0, geometry, MOST)
@@ -67,7 +67,7 @@ def _compile() -> None:
 
 
 class RingCapture:
-    """An open capture. ``frames`` gives blocks until ``stop``; each is valid until the next is asked for."""
+    """An open tap. ``frames`` gives blocks until ``stop``; each is valid until the next is requested."""
 
     def __init__(self, interface: str, settings: CaptureSettings, clock: ClockSteps | None = None) -> None:
         """Raises InterfaceError, FilterError, or PermissionError without CAP_NET_RAW."""
@@ -79,14 +79,14 @@ class RingCapture:
         self._geometry = Geometry(settings.block_bytes, max(2, settings.ring_bytes // settings.block_bytes))
         program = bpf.compiled(settings.filter, self.interface.link_type, settings.snaplen)
         self._stopped = False
-        self._at = self._taken = 0  # the ring's next block, and how many from there on are given out
+        self._at = self._taken = 0  # the ring's next block, and number of blocks from there on in use
         self._arrived = 0  # packets that the kernel put into the ring
-        self._pending: list[Loss] = []  # not told yet: blocks that were full before are to be given first
-        # ns by which packets' clock is ahead of the machine's; None: not known yet
+        self._pending: list[Loss] = []  # losses to report after the blocks that were full before
+        # ns that the packets' clock is ahead of the machine's; None: unknown
         self._ahead = None if settings.timestamps == "hardware" else 0
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
-            bpf.attach(self._socket, bpf.NOTHING)  # until all is set up
+            bpf.attach(self._socket, bpf.NOTHING)  # no packets until all is set up
             self._open_ring()
             self._join()
             bpf.attach(self._socket, program)
@@ -109,7 +109,7 @@ class RingCapture:
         except OSError as error:
             size = self._geometry.block * self._geometry.blocks
             raise InterfaceError(
-                f"{self.interface.name}: no ring of {size} bytes: {error.strerror} (capture.ring_bytes)"
+                f"{self.interface.name}: no ring of {size} bytes: {error.strerror} (lower capture.ring_bytes)"
             ) from None
         self._memory = mmap.mmap(sock.fileno(), self._geometry.block * self._geometry.blocks)
         self._data = np.frombuffer(self._memory, np.uint8)
@@ -132,7 +132,7 @@ class RingCapture:
         except OSError as error:
             raise InterfaceError(
                 f"{self.interface.name}: fanout group {s.fanout}: {error.strerror} "
-                "(taken by another interface or another fanout_by)"
+                "(another interface or fanout_by uses it already)"
             ) from None
         if kind == FANOUT_CBPF:
             bpf.attach_fanout(sock, bpf.by_hosts())
@@ -143,22 +143,22 @@ class RingCapture:
             device.link_type,
             device.link_type == ETHERNET,
             s.direction != "out",
-            s.direction != "in" and not device.loopback,  # there each packet comes in as well
+            s.direction != "in" and not device.loopback,  # on loopback each packet comes in as well
         )
 
     def change(self, expression: str, snaplen: int) -> None:
-        """Filter otherwise from now on. Raises FilterError, and goes on as before then."""
+        """Set another filter. Raises FilterError, and keeps the old filter then."""
         bpf.attach(self._socket, bpf.compiled(expression, self.interface.link_type, snaplen))
         self._settings = replace(self._settings, filter=expression, snaplen=snaplen)
 
     def stop(self) -> None:
-        """Take no more packets; ``frames`` gives what was taken and ends. A signal handler may call it."""
+        """Take no more packets; ``frames`` gives those already taken and ends. A signal handler may call it."""
         self._stopped = True
 
     def frames(self, wait: float = 0.05) -> Iterator[FrameBlock]:
-        """Blocks of packets; after ``wait`` seconds without any an empty one, whose ``now`` is the time.
+        """Blocks of packets; after ``wait`` seconds without any, an empty one whose ``now`` is the time.
 
-        Raises CaptureLostError when the interface is gone, after the packets it gave.
+        Raises CaptureLostError when the interface is gone, after its last packets.
         """
         poller = select.poll()
         poller.register(self._socket.fileno(), select.POLLIN)
@@ -177,13 +177,13 @@ class RingCapture:
         yield from self._drain()
 
     def _ready(self) -> Iterator[FrameBlock]:
-        """What the kernel has handed over, as long as nobody stops."""
+        """Blocks that the kernel has handed over, until ``stop``."""
         while not self._stopped and (found := self._next()) is not None:
             yield found
             self._give_back()
 
     def _drain(self) -> Iterator[FrameBlock]:
-        """What the ring holds when no more is put into it."""
+        """The rest of the ring, once the kernel puts no more into it."""
         bpf.attach(self._socket, bpf.NOTHING)
         for _ in range(DRAINS):
             while (found := self._next()) is not None:
@@ -212,9 +212,7 @@ class RingCapture:
             self.counters.unstamped += walked.software
         made = block(self._data, rows, walked.rows)
         dropped = self._lost(blocks)
-        if (
-            self._settings.timestamps == "hardware"
-        ):  # a clock of its own, which nobody sets with the machine's
+        if self._settings.timestamps == "hardware":  # a clock of its own, which is not set with the machine's
             if walked.rows:
                 self._ahead = int(made.ts[-1]) - self.clock.now()
             return replace(made, dropped=dropped)
@@ -228,7 +226,7 @@ class RingCapture:
     def _lost(self, blocks: int) -> int:
         """Packets lost before the given number of blocks, which come next.
 
-        The kernel loses packets when every block waits to be read, so what it has lost until now belongs behind those.
+        The kernel loses packets while every block waits to be read, so its losses until now belong after those blocks.
         """
         lost = self._count_lost()
         told = sum(loss.packets for loss in self._pending if loss.blocks <= 0)
@@ -266,7 +264,7 @@ class RingCapture:
             return True
 
     def close(self) -> None:
-        """Let go of the interface. Blocks that were given out are no longer valid."""
+        """Close the interface. Blocks given before are no longer valid."""
         self._socket.close()
 
     def __enter__(self) -> Self:

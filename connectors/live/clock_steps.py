@@ -1,7 +1,7 @@
-"""Keeps the times of a live capture on the clock it began with, when somebody sets the machine's clock.
+"""Keeps packet times of a tap on the clock they began with, when somebody sets the machine's clock.
 
-The kernel stamps packets with the clock of the day, which steps when it is set. A step back would make every
-connection's next packet older than its last; a step ahead would let all of them time out at once.
+The kernel stamps packets with the wall clock, which steps when it is set. After a step back, every connection's next
+packet would be older than its last; after a step ahead, all connections would time out at once.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
-STEP = 500_000_000  # ns; what is less is drift that is being corrected gently
-UNSURE = 2_000_000_000  # ns after a step in which packets stamped before it may still come
+STEP = 500_000_000  # ns; a smaller difference is drift that is being corrected gradually
+UNSURE = 2_000_000_000  # ns after a step in which packets stamped before it may still arrive
 
 
 def _boot_time() -> int:
@@ -24,15 +24,15 @@ def _boot_time() -> int:
 
 
 class ClockSteps:
-    """Notices steps by a clock that nobody sets, and takes them out of packets' times."""
+    """Detects steps by a clock that nobody sets, and removes them from packet times."""
 
     def __init__(self, day: Callable[[], int] = time.time_ns, boot: Callable[[], int] = _boot_time) -> None:
-        """``day``: the clock that stamps packets; ``boot``: one that only goes on. Both ns."""
+        """``day``: the clock that stamps packets; ``boot``: a clock that is never set. Both in ns."""
         self._day, self._boot = day, boot
         self._offset = day() - boot()
         self._before = self._step = 0  # the correction before the last step, and the step
-        self._stepped = -UNSURE  # when it was noticed, by the clock that only goes on
-        self.correction = 0  # ns that are added to times now
+        self._stepped = -UNSURE  # time of the step, by the clock that is never set
+        self.correction = 0  # ns added to times now
         self.steps = 0
 
     def now(self) -> int:
@@ -41,7 +41,7 @@ class ClockSteps:
         return day + self.correction
 
     def corrected(self, ts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n,) times with the steps taken out. To be called for packets soon after they were stamped."""
+        """(n,) times without the steps. Call it soon after the packets were stamped."""
         day, boot = self._look()
         if not self.steps:
             return ts
@@ -59,6 +59,7 @@ class ClockSteps:
             self._step, self._stepped = step, boot
             self._before, self.correction = self.correction, self.correction - step
             logger.warning(
-                "clock set: step_seconds=%.3f; times go on as before, until a restart", step * 1e-9
+                "clock set: step_seconds=%.3f; packet times go on without the step until a restart",
+                step * 1e-9,
             )
         return day, boot

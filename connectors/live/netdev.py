@@ -1,4 +1,4 @@
-"""What the kernel says of network interfaces: kind of link, state, and packets it lost before any capture."""
+"""Facts about network interfaces from the kernel: link type, state, and packets lost before any tap."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SIOCGIFFLAGS, SIOCGIFHWADDR, SIOCSHWTSTAMP = 0x8913, 0x8927, 0x89B0
 IFF_LOOPBACK = 8
 
 ETHERNET, RAW_IP = 1, 101  # LINKTYPE_ values
-LINK_TYPES = {1: ETHERNET, 772: ETHERNET, 65534: RAW_IP, 768: RAW_IP, 776: RAW_IP}  # of ARPHRD_ numbers
+LINK_TYPES = {1: ETHERNET, 772: ETHERNET, 65534: RAW_IP, 768: RAW_IP, 776: RAW_IP}  # by ARPHRD_ number
 
 
 class InterfaceError(Exception):
-    """An interface that is not there, or not one to capture from; the message names it."""
+    """An interface does not exist or cannot be captured from; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """An interface as it was when it was looked at."""
+    """An interface at the time of the look-up."""
 
     name: str
     index: int
@@ -31,18 +31,18 @@ class Interface:
 
 
 def look_up(name: str) -> Interface:
-    """Facts of an interface. Raises InterfaceError."""
+    """Facts about an interface. Raises InterfaceError."""
     try:
         index = socket.if_nametoindex(name)
     except OSError:
         known = ", ".join(n for _, n in socket.if_nameindex())
-        raise InterfaceError(f"{name}: no such interface; there are {known}") from None
+        raise InterfaceError(f"{name}: no such interface; choose one of {known}") from None
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         answer = _ask(any_socket, SIOCGIFHWADDR, name)
         flags = struct.unpack_from("@H", _ask(any_socket, SIOCGIFFLAGS, name), 16)[0]
     kind = struct.unpack_from("@H", answer, 16)[0]
     if kind not in LINK_TYPES:
-        raise InterfaceError(f"{name}: frames of hardware type {kind} are not known here")
+        raise InterfaceError(f"{name}: hardware type {kind} is not supported")
     return Interface(name, index, LINK_TYPES[kind], bool(flags & IFF_LOOPBACK))
 
 
@@ -54,7 +54,7 @@ def _ask(sock: socket.socket, question: int, name: str) -> bytes:
 
 
 def stamp_in_hardware(name: str) -> None:
-    """Have the interface stamp all packets it receives (needs CAP_NET_ADMIN). Raises InterfaceError."""
+    """Make the interface stamp all received packets (needs CAP_NET_ADMIN). Raises InterfaceError."""
     wanted = ctypes.create_string_buffer(
         struct.pack("@iii", 0, 0, 1), 12
     )  # struct hwtstamp_config: HWTSTAMP_FILTER_ALL
@@ -63,13 +63,13 @@ def stamp_in_hardware(name: str) -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             fcntl.ioctl(any_socket, SIOCSHWTSTAMP, request)
     except OSError as error:
-        raise InterfaceError(f"{name}: no time stamps by the hardware: {error.strerror}") from None
+        raise InterfaceError(f"{name}: no hardware time stamps: {error.strerror}") from None
 
 
 def interface_drops(name: str, net: Path = Path("/proc/net/dev")) -> int:
-    """Received packets that the interface lost before any capture saw them; 0 when it is gone.
+    """Received packets that the interface lost before any tap saw them; 0 when it is gone.
 
-    The columns drop and fifo of /proc/net/dev, which belongs to the network namespace of the process.
+    The columns drop and fifo of /proc/net/dev, as seen in the network namespace of the process.
     """
     for line in net.read_text().splitlines()[2:]:
         found, _, counts = line.partition(":")
@@ -80,7 +80,7 @@ def interface_drops(name: str, net: Path = Path("/proc/net/dev")) -> int:
 
 
 def softnet_drops(path: Path = Path("/proc/net/softnet_stat")) -> int:
-    """Packets of all interfaces of the machine that found a CPU's backlog full; those of ours are in its drops too."""
+    """Packets of all interfaces that found a CPU's backlog full; ours are also among its interface's drops."""
     try:
         return sum(int(line.split()[1], 16) for line in path.read_text().splitlines())
     except (OSError, IndexError, ValueError):

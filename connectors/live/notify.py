@@ -1,10 +1,10 @@
-"""Tells systemd how a service is: its sd_notify protocol.
+"""Reports the state of a service to systemd: its sd_notify protocol.
 
-Written here, since of the packages for it sdnotify rests since 2017, and systemd-python, cysystemd and pystemd bind
-libsystemd.
+Written here because the packages for it do not fit: sdnotify has had no release since 2017, and systemd-python,
+cysystemd and pystemd bind libsystemd.
 
-One datagram a message, to the socket that NOTIFY_SOCKET names. Without it nothing is sent; what cannot be sent is
-logged, and the service goes on.
+One datagram for each message, to the socket in NOTIFY_SOCKET. Without that variable nothing is sent. A failure to
+send is logged, and the service goes on.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import os
 import socket
 import time
 
-SECONDS = 1.0  # to wait for systemd at most: its queue is full while it reloads
+SECONDS = 1.0  # most seconds to wait for systemd: its queue is full while it reloads
 logger = logging.getLogger(__name__)
 
 
 def ready(text: str = "") -> None:
-    """The service has started, or has done with a reload; ``text``: one line for ``systemctl status``."""
+    """The service has started, or finished a reload; ``text``: one line for ``systemctl status``."""
     _send("READY=1", *_status(text))
 
 
 def reloading() -> None:
-    """The configuration is read anew; ``ready`` must follow."""
+    """The service reads its configuration again; ``ready`` must follow."""
     _send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
@@ -39,7 +39,7 @@ def alive() -> None:
 
 
 def watchdog_seconds() -> float | None:
-    """Silence after which systemd kills this process; None when it does not watch it. Call ``alive`` twice as often."""
+    """Seconds of silence before systemd kills this process; None without a watchdog. Call ``alive`` twice as often."""
     try:
         limit = int(os.environ["WATCHDOG_USEC"]) / 1e6
         mine = int(os.environ.get("WATCHDOG_PID", os.getpid())) == os.getpid()
@@ -53,16 +53,16 @@ def _status(text: str) -> list[str]:
 
 
 def _send(*lines: str) -> None:
-    """One datagram of a line for each assignment."""
+    """Send one datagram with a line for each assignment."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
-    if address.startswith("@"):  # abstract: no file
+    if address.startswith("@"):  # abstract socket, not a file
         address = "\0" + address[1:]
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.settimeout(SECONDS)
-            sock.connect(address)  # without, a full queue is polled without a pause
+            sock.connect(address)  # without connect, a full queue is polled without a pause
             sock.send("\n".join(lines).encode(errors="replace"))
     except OSError as error:
-        logger.warning("systemd was not told %s: %s", lines[0], error)
+        logger.warning("cannot send %s to systemd: %s", lines[0], error)

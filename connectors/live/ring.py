@@ -1,7 +1,7 @@
-"""The blocks of a TPACKET_V3 ring: how the kernel lays packets out in shared memory, and the walk over them.
+"""The blocks of a TPACKET_V3 ring: the kernel's layout of packets in shared memory, and reading them.
 
-Layout and status bits: linux/if_packet.h. The kernel fills a block and marks it the user's; whoever walked it marks
-it the kernel's again. Byte order is the machine's.
+Layout and status bits: linux/if_packet.h. The kernel fills a block and marks it the user's; the reader marks it the
+kernel's again. Byte order is the machine's.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from connectors.kernels import kernel
 
 Words = NDArray[np.uint32]
 
-KERNEL, USER = 0, 1  # who a block belongs to
-STATUS, COUNT, FIRST = 8, 12, 16  # bytes into a block: status, packets, offset of the first packet
+KERNEL, USER = 0, 1  # owner of a block
+STATUS, COUNT, FIRST = 8, 12, 16  # offsets in a block: status, number of packets, offset of the first packet
 RESERVED = 8  # bytes kept free before each frame: room for a VLAN tag, and alignment
 
-_NEXT, _SEC, _NSEC, _SNAP, _LEN, _STAT = range(0, 24, 4)  # bytes into a packet's header
+_NEXT, _SEC, _NSEC, _SNAP, _LEN, _STAT = range(0, 24, 4)  # offsets in a packet's header
 _MAC, _TCI, _TPID, _TYPE = 24, 32, 36, 58
 _VLAN, _VLAN_TPID = 1 << 4, 1 << 6
 _HARDWARE = 1 << 31
@@ -36,26 +36,26 @@ class Geometry(NamedTuple):
 
     def request(self, retire: int) -> bytes:
         """struct tpacket_req3. ``retire``: ms after which a block that is not full is given to the user."""
-        frame = 2048  # of no meaning for version 3, but checked
+        frame = 2048  # meaningless in version 3, but checked
         frames = self.block // frame * self.blocks
         return struct.pack("@7I", self.block, self.blocks, frame, frames, retire, 0, 0)
 
 
 class Wanted(NamedTuple):
-    """Which packets of the ring count."""
+    """The packets of the ring to keep."""
 
     link_type: int
-    tags: bool  # the link has Ethernet headers, into which tags are put back
+    tags: bool  # whether the link has Ethernet headers, into which tags are put back
     incoming: bool
     outgoing: bool
 
 
 class Walked(NamedTuple):
-    """What a walk found besides the rows."""
+    """Counts of a walk, besides the rows."""
 
     rows: int
-    skipped: int  # of the other direction
-    software: int  # whose time is not the hardware's
+    skipped: int  # packets in the other direction
+    software: int  # packets without a hardware time stamp
 
 
 @kernel
@@ -65,7 +65,7 @@ def _u16(data: Bytes, at: int) -> int:
 
 @kernel
 def ready(words: Words, first: int, geometry: Geometry, most: int) -> tuple[int, int]:
-    """Blocks from ``first`` on that are the user's, and their packets: at least one block, then up to ``most``."""
+    """Blocks from ``first`` that are the user's, and their packets: at least one block, then up to ``most``."""
     n = packets = 0
     size = geometry.block // 4
     while n < geometry.blocks:
@@ -84,7 +84,7 @@ def ready(words: Words, first: int, geometry: Geometry, most: int) -> tuple[int,
 def walk(
     data: Bytes, words: Words, first: int, blocks: int, geometry: Geometry, wanted: Wanted, rows: Columns
 ) -> Walked:
-    """Fill rows with the packets of some blocks, in order; VLAN tags that the kernel took out are put back.
+    """Fill rows with the packets of some blocks, in order; puts back VLAN tags that the kernel removed.
 
     data, words: the same ring as bytes and as words of 4. rows: as many as ``ready`` counted.
     """

@@ -1,26 +1,26 @@
-"""What every live source shares: how packets are taken, and what is counted of them."""
+"""Settings and counters that all taps share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-QUIET = 200_000_000  # ns; after a silence no packet older than that is still on its way
+QUIET = 200_000_000  # ns; after a silence this long no older packet is still on its way
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureSettings:
-    """How packets are taken from an interface."""
+    """Settings of a tap on an interface."""
 
     method: str = "auto"  # ring (Linux), scapy (slow, portable), or auto: scapy where there is no ring
-    filter: str = ""  # in tcpdump's language; empty: everything
-    snaplen: int = 256  # bytes of a packet that are looked at; headers are all that leaves the sensor
-    promiscuous: bool = True  # also take packets that are for others
-    direction: str = "both"  # both, in or out
-    timestamps: str = "kernel"  # kernel or hardware (which needs CAP_NET_ADMIN)
-    ring_bytes: int = 64 << 20  # memory that the kernel fills while the sensor is busy
-    block_bytes: int = 1 << 20  # of the ring: what is handed over at a time
-    fanout: int | None = None  # number that processes give to share the packets of an interface
-    fanout_by: str = "hosts"  # hosts: all packets of two hosts to one process; hash: by addresses and ports
+    filter: str = ""  # filter in tcpdump's language; empty: everything
+    snaplen: int = 256  # bytes captured of a packet; only headers leave the sensor
+    promiscuous: bool = True  # whether to take packets for other machines too
+    direction: str = "both"  # direction of the packets to take: both, in or out
+    timestamps: str = "kernel"  # source of time stamps: kernel, or hardware (needs CAP_NET_ADMIN)
+    ring_bytes: int = 64 << 20  # bytes of memory that the kernel fills while the sensor is busy
+    block_bytes: int = 1 << 20  # bytes of the ring handed over at a time
+    fanout: int | None = None  # group number that processes give to share the packets of an interface
+    fanout_by: str = "hosts"  # division by hosts (all packets of two hosts) or by hash (addresses, ports)
 
     def __post_init__(self) -> None:
         for name, known in (
@@ -45,14 +45,14 @@ class CaptureSettings:
 
 @dataclass
 class Counters:
-    """Packets since the capture began."""
+    """Packets since the tap was opened."""
 
-    received: int = 0  # given out
-    ring: int = 0  # lost because the ring was full
-    kernel: int = 0  # lost before, by the interface or the kernel's queue behind it
-    skipped: int = 0  # not wanted: of the other direction
-    unstamped: int = 0  # stamped by the kernel although the hardware was asked to
-    softnet: int = 0  # of all interfaces of the machine: those of this one are among ``kernel`` too
+    received: int = 0  # packets given out
+    ring: int = 0  # packets lost because the ring was full
+    kernel: int = 0  # packets lost before that, by the interface or the kernel's queue behind it
+    skipped: int = 0  # packets not wanted: of the other direction
+    unstamped: int = 0  # packets stamped by the kernel although the hardware was to do it
+    softnet: int = 0  # packets lost on all interfaces; those of this one are in ``kernel`` too
 
 
 class CaptureLostError(Exception):

@@ -21,24 +21,24 @@ from connectors.live.settings import QUIET, CaptureLostError, CaptureSettings, C
 
 logger = logging.getLogger(__name__)
 
-MOST = 256  # packets of a block
-DRAIN = 1.0  # seconds in which what the socket holds at the end is read
+MOST = 256  # most packets in a block
+DRAIN = 1.0  # seconds for reading the rest of the socket at the end
 LINK_TYPES = {"Ether": 1, "IP": 101, "IPv6": 101, "CookedLinux": 113, "Loopback": 0}  # by scapy's layer
 
 
 class SniffedCapture:
-    """An open capture. ``frames`` gives blocks until ``stop``."""
+    """An open tap. ``frames`` gives blocks until ``stop``."""
 
     def __init__(self, interface: str, settings: CaptureSettings, clock: ClockSteps | None = None) -> None:
-        """Raises InterfaceError, or PermissionError. Knows no fanout and no hardware time stamps."""
+        """Raises InterfaceError or PermissionError. Has no fanout and no hardware time stamps."""
         from scapy.config import conf
         from scapy.error import Scapy_Exception
 
         if settings.fanout is not None or settings.timestamps == "hardware":
-            raise InterfaceError(f"{interface}: the scapy method has no fanout and no hardware time stamps")
+            raise InterfaceError(f"{interface}: fanout and hardware time stamps need capture.method ring")
         if interface not in (name for _, name in socket.if_nameindex()):
             known = ", ".join(name for _, name in socket.if_nameindex())
-            raise InterfaceError(f"{interface}: no such interface; there are {known}")
+            raise InterfaceError(f"{interface}: no such interface; choose one of {known}")
         self.name, self._settings = interface, settings
         self.clock = clock or ClockSteps()
         self.counters = Counters()
@@ -56,14 +56,14 @@ class SniffedCapture:
             raise InterfaceError(f"{self.name}: {' '.join(str(error).split())}") from None
 
     def change(self, expression: str, snaplen: int) -> None:
-        """Filter otherwise from now on. Raises InterfaceError, and goes on as before then."""
+        """Set another filter. Raises InterfaceError, and keeps the old filter then."""
         before, self._settings = self._settings, replace(self._settings, filter=expression, snaplen=snaplen)
         try:
             fresh = self._open()
         except InterfaceError:
             self._settings = before
             raise
-        except PermissionError:  # given up once the first socket was open
+        except PermissionError:  # the permission was given up once the first socket was open
             self._settings = before
             raise InterfaceError(
                 f"{self.name}: the scapy method cannot change its filter while it runs"
@@ -76,7 +76,7 @@ class SniffedCapture:
         self._stopped = True
 
     def frames(self, wait: float = 0.05) -> Iterator[FrameBlock]:
-        """Blocks of packets; after ``wait`` seconds without any an empty one, whose ``now`` is the time.
+        """Blocks of packets; after ``wait`` seconds without any, an empty one whose ``now`` is the time.
 
         Raises CaptureLostError when the interface is gone.
         """
@@ -98,7 +98,7 @@ class SniffedCapture:
         return found
 
     def _receive(self) -> tuple[int, bytes, int] | None:
-        """Link type, bytes and time of one packet, None when it is not wanted."""
+        """Link type, bytes and time of one packet, None if it is not wanted."""
         try:
             kind, data, when = self._socket.recv_raw()
         except OSError as error:
@@ -125,7 +125,7 @@ class SniffedCapture:
         return replace(made, ts=self.clock.corrected(made.ts), dropped=self._lost())
 
     def _lost(self) -> int:
-        """Packets that the socket lost since the last call, where the system says it (Linux)."""
+        """Packets that the socket lost since the last call, where the system reports them (Linux)."""
         inner = getattr(self._socket, "ins", None)
         if not isinstance(inner, socket.socket) or not hasattr(socket, "AF_PACKET"):
             return 0
@@ -137,5 +137,5 @@ class SniffedCapture:
         return int(lost)
 
     def close(self) -> None:
-        """Let go of the interface."""
+        """Close the interface."""
         self._socket.close()

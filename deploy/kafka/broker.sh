@@ -22,7 +22,7 @@ fetch() ( # one at a time
     echo "fetching Kafka's jars into $jars (43 MB, once)" >&2
     rm -rf "$jars"
     mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies "-DoutputDirectory=$jars" -DincludeScope=runtime >&2
-    cp "$here/pom.xml" "$jars/pom.xml" # what is there came from this list
+    cp "$here/pom.xml" "$jars/pom.xml" # the list that the jars came from
   fi
 ) 9> "$root/lock"
 

@@ -5,8 +5,8 @@ layout.py       the rows and arrays of state, and the codes in them
 table.py        open addressing, timer lists, eviction
 ranges.py       byte ranges of a side: new, seen, holes
 history.py      the letters of a connection's history
-tcp.py          what a TCP packet does to its connection
-track_kernels.py  each packet to its connection, and what that does to it
+tcp.py          effect of a TCP packet on its connection
+track_kernels.py  find each packet's connection and update it
 tracker.py      packets in, slots and classes out
 saved.py         a table as plain arrays, and back
 record.py       rows -> columns with Zeek's names

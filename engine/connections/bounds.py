@@ -1,4 +1,4 @@
-"""What bounds the connection table: capacity, timeouts, and the ports on which servers are expected."""
+"""Limits of the connection table (capacity, timeouts), and the ports on which servers are expected."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError
 
-# Ports on which Zeek's default scripts expect a server. They decide who is the originator where a capture begins in
-# the middle.
+# Ports on which Zeek's default scripts expect a server. They decide who is the originator of a connection that began
+# before the capture.
 TCP_SERVER_PORTS = (
     21, 22, 25, 53, 79, 80, 81, 88, 135, 139, 143, 389, 443, 445, 465, 502, 514, 563, 585, 587, 614, 631, 636,
     989, 990, 992, 993, 995, 1080, 1434, 1883, 2811, 3128, 3268, 3306, 3389, 5222, 5223, 5269, 5432, 6379,
@@ -21,7 +21,7 @@ UDP_SERVER_PORTS = (
     5353, 5355, 6081, 20000,
 )  # fmt: skip
 
-SPARE = 8192  # connections that may end in one step of a tracker, and wait in its table to be handed over
+SPARE = 8192  # connections that may end in one step of a tracker and wait in its table to be handed over
 TCP_SERVER, UDP_SERVER = 1, 2  # bits of TrackerConfig.server_ports()
 
 
@@ -29,16 +29,16 @@ TCP_SERVER, UDP_SERVER = 1, 2  # bits of TrackerConfig.server_ports()
 class TrackerConfig:
     """Bounds of the connection table. Timeouts in seconds of event time."""
 
-    capacity: int = 1 << 18  # live connections of a partition; the least recently seen is evicted beyond
-    holes: int = 8  # unseen ranges of sequence numbers kept per side
-    attempt_timeout: float = 5.0  # a SYN without an answer, from the SYN
-    closing_delay: float = 5.0  # after both FINs or a RST, from the close
-    tcp_timeout: float = 300.0  # of TCP, from the last packet
-    udp_timeout: float = 60.0  # of UDP, from the last packet
-    icmp_timeout: float = 60.0  # of ICMP, from the last packet
-    other_timeout: float = 60.0  # of other protocols, from the last packet
-    tcp_server_ports: tuple[int, ...] = TCP_SERVER_PORTS  # they tell who began what began before
-    udp_server_ports: tuple[int, ...] = UDP_SERVER_PORTS  # the same for UDP
+    capacity: int = 1 << 18  # most live connections in a partition; one more evicts the least recently seen
+    holes: int = 8  # most unseen ranges of sequence numbers kept for each side
+    attempt_timeout: float = 5.0  # seconds from an unanswered SYN to the end of its connection
+    closing_delay: float = 5.0  # seconds from the close (both FINs, or a RST) to the end of the connection
+    tcp_timeout: float = 300.0  # seconds from the last packet to the end of a TCP connection
+    udp_timeout: float = 60.0  # seconds from the last packet to the end of a UDP connection
+    icmp_timeout: float = 60.0  # seconds from the last packet to the end of an ICMP connection
+    other_timeout: float = 60.0  # seconds from the last packet to the end of any other connection
+    tcp_server_ports: tuple[int, ...] = TCP_SERVER_PORTS  # TCP server ports, to tell the responder midstream
+    udp_server_ports: tuple[int, ...] = UDP_SERVER_PORTS  # UDP server ports, to tell the responder midstream
 
     def __post_init__(self) -> None:
         for name, low, high in (("capacity", 1, 1 << 28), ("holes", 1, 255)):
@@ -61,7 +61,7 @@ class TrackerConfig:
                 raise ConfigError(f"{name} {wrong[0]} must be from 0 to 65535")
 
     def timeouts(self) -> NDArray[np.int64]:
-        """ns by Timer."""
+        """Timeouts in ns, indexed by Timer."""
         seconds = (
             self.attempt_timeout, self.closing_delay, self.tcp_timeout,
             self.udp_timeout, self.icmp_timeout, self.other_timeout,
@@ -69,7 +69,7 @@ class TrackerConfig:
         return np.array([round(s * 1e9) for s in seconds], np.int64)
 
     def server_ports(self) -> NDArray[np.uint8]:
-        """(65536,) TCP_SERVER and UDP_SERVER of each port."""
+        """(65536,) bits TCP_SERVER and UDP_SERVER of each port."""
         ports = np.zeros(65536, np.uint8)
         ports[list(self.tcp_server_ports)] |= TCP_SERVER
         ports[list(self.udp_server_ports)] |= UDP_SERVER

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 
 class Column(NamedTuple):
-    """A column of a table that the product writes."""
+    """A column of a table that Wiresonde writes."""
 
     name: str
     type: pa.DataType
@@ -27,7 +27,7 @@ _COUNT, _SECONDS = pa.int64(), pa.float64()
 
 
 def _sides(name: str, unit: str, about: str) -> tuple[Column, Column]:
-    """A count of our own, once for each side."""
+    """Two columns, one for each side, of a count that Zeek does not have."""
     return Column(f"orig_{name}", _COUNT, unit, about), Column(f"resp_{name}", _COUNT, unit, about)
 
 
@@ -37,21 +37,21 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
         "uid",
         pa.string(),
         "",
-        "id of the connection: C and 16 characters, the same whenever it is made again",
+        "id of the connection: C and 16 characters, the same in every run over the same packets",
     ),
     Column("id.orig_h", pa.string(), "", "address of the originator"),
     Column("id.orig_p", pa.uint16(), "", "port of the originator; ICMP: type"),
     Column("id.resp_h", pa.string(), "", "address of the responder"),
     Column("id.resp_p", pa.uint16(), "", "port of the responder; ICMP: code, or type of the answer"),
     Column("proto", pa.string(), "", "tcp, udp, icmp or unknown_transport"),
-    Column("duration", _SECONDS, "seconds", "time from the first to the last packet; null for a single one"),
+    Column(
+        "duration", _SECONDS, "seconds", "time from the first to the last packet; null for a single packet"
+    ),
     Column("orig_bytes", _COUNT, "bytes", "payload of the originator: TCP by sequence numbers"),
     Column("resp_bytes", _COUNT, "bytes", "payload of the responder: TCP by sequence numbers"),
     Column("conn_state", pa.string(), "", "Zeek's conn_state"),
     Column("missed_bytes", _COUNT, "bytes", "payload acknowledged but never captured"),
-    Column(
-        "history", pa.string(), "", "Zeek's history, 24 letters at most; a + behind them: there were more"
-    ),
+    Column("history", pa.string(), "", "Zeek's history, at most 24 letters; a final + stands for more"),
     Column("orig_pkts", _COUNT, "packets", "packets of the originator"),
     Column("orig_ip_bytes", _COUNT, "bytes", "IP bytes of the originator, headers included"),
     Column("resp_pkts", _COUNT, "packets", "packets of the responder"),
@@ -61,34 +61,36 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
     *_sides(
         "retransmitted",
         "segments",
-        "bring bytes again or too late: duplicates + spurious + late_fills + partial",
+        "segments with repeated or late bytes: duplicates + spurious + late_fills + partial",
     ),
-    *_sides("reordered", "segments", "fill a hole younger than a round trip"),
-    *_sides("duplicates", "segments", "every byte was seen before, and not yet acknowledged"),
-    *_sides("spurious", "segments", "every byte was seen before, and had been acknowledged"),
+    *_sides("reordered", "segments", "segments that fill a hole within a round trip"),
+    *_sides("duplicates", "segments", "segments with only bytes seen before and not yet acknowledged"),
+    *_sides("spurious", "segments", "segments with only bytes seen before and already acknowledged"),
     *_sides(
-        "late_fills", "segments", "fill a hole older than a round trip: the capture never saw the first copy"
+        "late_fills", "segments", "segments that fill a hole after a round trip: first copy not captured"
     ),
-    *_sides("partial", "segments", "some bytes seen before, some new"),
-    *_sides("keep_alive", "segments", "keep-alives, as Wireshark has them"),
-    *_sides("zero_window", "segments", "zero windows, as Wireshark has them"),
-    *_sides("zero_window_probe", "segments", "zero window probes, as Wireshark has them"),
-    *_sides("capture_duplicate", "packets", "the same packet captured twice; not a retransmission"),
-    *_sides("duplicate_ack", "segments", "duplicate ACKs, as Wireshark has them"),
+    *_sides("partial", "segments", "segments with some bytes seen before and some new"),
+    *_sides("keep_alive", "segments", "keep-alives, as Wireshark defines them"),
+    *_sides("zero_window", "segments", "zero windows, as Wireshark defines them"),
+    *_sides("zero_window_probe", "segments", "zero window probes, as Wireshark defines them"),
+    *_sides("capture_duplicate", "packets", "copies of a packet made by the capture; not retransmissions"),
+    *_sides("duplicate_ack", "segments", "duplicate ACKs, as Wireshark defines them"),
     *_sides(
-        "recovery_episodes", "", "times that sending again began, until all sent by then was acknowledged"
+        "recovery_episodes",
+        "",
+        "recovery episodes: from a retransmission to the ACK of all data sent by then",
     ),
     *_sides("repeated_bytes", "bytes", "payload seen twice"),
     *_sides("missed_bytes", "bytes", "payload acknowledged but never captured"),
-    Column("recovery_seconds", _SECONDS, "seconds", "time spent in recovery episodes"),
+    Column("recovery_seconds", _SECONDS, "seconds", "total time of the recovery episodes"),
     Column(
         "round_trip", _SECONDS, "seconds", "time from the SYN to the handshake's last ACK; null if not seen"
     ),
     Column("proper_close", pa.bool_(), "", "whether both sides sent a FIN that was acknowledged"),
     Column("midstream", pa.bool_(), "", "whether the first packet was not a SYN: the originator is a guess"),
-    Column("holes_overflow", pa.bool_(), "", "whether there were more gaps at once than are kept"),
-    Column("late_packets", pa.bool_(), "", "whether time went backwards"),
+    Column("holes_overflow", pa.bool_(), "", "whether there were more gaps at once than the tracker keeps"),
+    Column("late_packets", pa.bool_(), "", "whether a packet was older than the one before it"),
     Column("capture_loss", pa.bool_(), "", "whether the sensor lost packets while the connection lived"),
-    Column("ending", pa.string(), "", "timeout, closed, reused, evicted or flushed; live: it has not ended"),
+    Column("ending", pa.string(), "", "timeout, closed, reused, evicted or flushed; live: not ended yet"),
     Column("probe", pa.uint32(), "", "probe id, 0 = none"),
 )

@@ -10,10 +10,10 @@ from engine.connections.layout import FLAG_FLIPPED, FLAG_HISTORY_FULL, HISTORY_L
 from engine.kernels import Int, kernel
 from engine.types import ACK, FIN, RST, SYN
 
-# letters of a history as the originator's; those written once a side have a bit of SIDE.hist
+# letters of a history, as the originator's; SIDE.hist has a bit for each that a side writes once only
 L_SYN, L_SYN_ACK, L_FIN, L_RST, L_DATA, L_ACK, L_FIN_RST, L_MULTI = (ord(letter) for letter in "SHFRDAIQ")
 L_AGAIN, L_ZERO_WINDOW, L_GAP, L_FLIPPED = (ord(letter) for letter in "TWG^")
-TO_LOWER = ord("a") - ord("A")  # added to a letter, it is the responder's
+TO_LOWER = ord("a") - ord("A")  # offset that turns an originator's letter into a responder's
 H_SYN, H_FIN, H_RST, H_DATA, H_ACK, H_FIN_RST, H_MULTI = 1, 2, 4, 8, 16, 32, 64
 
 
@@ -37,7 +37,7 @@ def is_originator(row: Any, d: Int) -> bool:
 
 @kernel
 def flip(row: Any) -> None:
-    """The other side is the originator after all."""
+    """Make the other side the originator."""
     row["flags"] ^= FLAG_FLIPPED
 
 
@@ -49,10 +49,10 @@ def side_letter(row: Any, d: Int, code: Int) -> None:
 
 @kernel
 def first_time(row: Any, me: Any, d: Int, bit: Int, code: Int) -> bool:
-    """Append a letter that each side writes once; True when it had been written before."""
+    """Append a letter that each side writes once; True if it had been written before."""
     if (bit == H_ACK or bit == H_DATA) and row["letters"] == 1 and row["history"][0] == L_SYN_ACK:
-        # It began with a SYN-ACK ("H") and now carries traffic: no stealth scan, so its SYN was missed and
-        # the SYN-ACK's sender is the responder.
+        # It began with a SYN-ACK ("H") and now carries traffic, so it is not a stealth scan: its SYN was missed,
+        # and the sender of the SYN-ACK is the responder.
         flip(row)
         row["history"][0] = L_FLIPPED
         write_letter(row, L_SYN_ACK + TO_LOWER)
@@ -75,7 +75,7 @@ def scaled_letter(row: Any, d: Int, count: Int, code: Int) -> None:
 
 @kernel
 def write_history(row: Any, me: Any, d: Int, flags: Int, seq: Int, payload: Int) -> None:
-    """The letters s h a d f r i q of one packet."""
+    """Append the letters s h a d f r i q of one packet."""
     kinds = int(flags & SYN != 0) + int(flags & FIN != 0) + int(flags & RST != 0)
     if kinds > 1:
         if flags & FIN and flags & RST:
@@ -104,6 +104,6 @@ def write_history(row: Any, me: Any, d: Int, flags: Int, seq: Int, payload: Int)
 
 @kernel
 def write_again(row: Any, me: Any, d: Int) -> None:
-    """Count what Zeek calls a retransmission: payload that ends at or before the highest sequence number."""
+    """Count a retransmission as Zeek defines it: payload that ends at or before the highest sequence number."""
     me["rexmit"] += 1
     scaled_letter(row, d, me["rexmit"], L_AGAIN)

@@ -1,8 +1,8 @@
 """The rows of connection state, the codes in them, and the arrays that hold them.
 
 A connection is one CONNECTION row and two SIDE rows (2 * slot + d; side 0 sent the first packet). Rows are
-structured so that one packet touches few cache lines; holes lie in an array of their own, whose pages are only
-touched by connections that have some.
+structured so that one packet touches few cache lines. Holes are in an array of their own, whose pages only
+connections with holes touch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engine.types import Rows
 
 
 class State(IntEnum):
-    """State of one side, with Zeek's words for TCP; other protocols use INACTIVE and ESTABLISHED (active)."""
+    """State of one side, in Zeek's words for TCP; other protocols use INACTIVE and ESTABLISHED (active)."""
 
     INACTIVE = 0  # nothing seen from this side
     SYN_SENT = 1
@@ -29,29 +29,29 @@ class State(IntEnum):
 
 
 class Segment(IntEnum):
-    """What a TCP segment adds to its side's sequence space."""
+    """Class of a TCP segment, by its place in its side's sequence space."""
 
     NONE = 0  # not TCP
-    ACK = 1  # takes no sequence space
+    ACK = 1  # occupies no sequence space
     NEW = 2
-    DUPLICATE = 3  # every byte was seen before and was not yet acknowledged
-    SPURIOUS = 4  # every byte was seen before and had been acknowledged
+    DUPLICATE = 3  # every byte was seen before and not yet acknowledged
+    SPURIOUS = 4  # every byte was seen before and already acknowledged
     REORDERED = 5  # fills a hole that is younger than a round trip
-    RETRANSMITTED = 6  # fills an older hole: the capture never saw the first copy
+    RETRANSMITTED = 6  # fills an older hole: the first copy is missing from the capture
     PARTIAL = 7  # some bytes seen before, some new
     KEEP_ALIVE = 8
     ZERO_WINDOW_PROBE = 9
-    CAPTURE_DUPLICATE = 10  # the same packet captured twice: no event of the connection
+    CAPTURE_DUPLICATE = 10  # the same packet captured twice: not an event of the connection
     BEFORE = 11  # before the first byte of a connection picked up midstream
     UNTRUSTED = 12  # a RST, or anything after this side's RST
 
 
 class Timer(IntEnum):
-    """Which list of the table a connection waits in; every list has one timeout and is ordered by time."""
+    """The list of the table in which a connection waits; each list has one timeout and is ordered by time."""
 
     ATTEMPT = 0  # a SYN without an answer; counts from the SYN
     CLOSING = 1  # both sides closed, or reset; counts from the close
-    TCP = 2  # these count from the last packet
+    TCP = 2  # this list and those below count from the last packet
     UDP = 3
     ICMP = 4
     OTHER = 5
@@ -60,7 +60,7 @@ class Timer(IntEnum):
 class Ending(IntEnum):
     """Why a connection left the table."""
 
-    LIVE = 0  # it has not: the record is provisional
+    LIVE = 0  # it is still in the table: the record is provisional
     TIMEOUT = 1
     CLOSED = 2  # FIN or RST, then the closing delay
     REUSED = 3  # a new connection began on the same addresses and ports
@@ -71,7 +71,7 @@ class Ending(IntEnum):
 FLAG_MIDSTREAM = 1  # the first packet was not an initial SYN
 FLAG_FLIPPED = 2  # side 1 is the originator
 FLAG_HOLES_OVERFLOW = 4  # more holes at once than are kept; the oldest counted as filled
-FLAG_DROPPED = 8  # the sensor lost packets while the connection lived
+FLAG_DROPPED = 8  # the sensor lost packets during the connection
 FLAG_HISTORY_FULL = 16
 FLAG_LATE = 32  # packets older than the connection's last were seen
 
@@ -80,9 +80,9 @@ PACKET_IN_RECOVERY = 2
 PACKET_OPENED = 4  # the packet opened its connection
 
 HISTORY_LETTERS = 24
-RECENT = 4  # latest packets of a side among which a copy of the capture's is looked for; a power of two
-FRAGMENTS = 1 << 14  # fragmented datagrams whose later fragments are known
-FRAGMENT_WAYS = 4  # places for those of one hash
+RECENT = 4  # latest packets of a side that are searched for a copy made by the capture; a power of two
+FRAGMENTS = 1 << 14  # fragmented datagrams with a known connection, for their later fragments
+FRAGMENT_WAYS = 4  # datagrams kept for each hash
 
 CONNECTION = np.dtype(
     [
@@ -100,7 +100,7 @@ CONNECTION = np.dtype(
 
 LINK = np.dtype(
     [
-        ("since", "i8"),  # ns of event time from which the timer's timeout counts
+        ("since", "i8"),  # event time in ns from which the timeout counts
         ("next", "i4"), ("prev", "i4"),  # neighbours in the timer's list, -1 = none
     ],
     align=True,
@@ -109,18 +109,18 @@ LINK = np.dtype(
 SIDE = np.dtype(
     [
         ("high", "i8"),  # end of the sequence space seen, relative to base; 1 after a SYN
-        ("acked", "i8"),  # highest acknowledgement by the other side, relative to base
+        ("acked", "i8"),  # highest acknowledgement from the other side, relative to base
         ("fin", "i8"),  # relative end of the FIN, 0 = none
         ("t_high", "i8"), ("t_acked", "i8"),  # ns when high and acked last rose
         ("t_syn", "i8"),  # ns of this side's (latest) SYN
-        ("recovery_point", "i8"),  # an episode lasts until acked reaches it; 0 = no episode
-        ("t_recovery", "i8"), ("recovery_ns", "i8"),  # begin of the episode; time spent in all of them
-        ("round_trip", "i8"),  # ns, least time between new data and its ACK; 0 = none measured
+        ("recovery_point", "i8"),  # sequence number whose acknowledgement ends the episode; 0 = no episode
+        ("t_recovery", "i8"), ("recovery_ns", "i8"),  # start of the episode; total time of all episodes
+        ("round_trip", "i8"),  # ns, shortest time between new data and its ACK; 0 = none measured
         ("packets", "u8"), ("ip_bytes", "u8"), ("payload", "u8"),
         ("missed", "u8"), ("again_bytes", "u8"),  # bytes acknowledged but never captured; bytes seen twice
-        ("base", "u4"),  # sequence number that is 0 in relative numbers
+        ("base", "u4"),  # sequence number that counts as 0 in relative numbers
         ("recent", "u8", (RECENT,)),  # hash (high half) and time (low half) of the latest packets
-        ("last_ack", "u4"),  # of the latest packet
+        ("last_ack", "u4"),  # acknowledgement number of the latest packet
         ("syn_seq", "u4"), ("fin_seq", "u4"), ("rst_seq", "u4"),  # latest seen, for the history
         ("data", "u4"),  # segments with payload
         ("duplicates", "u4"), ("spurious", "u4"), ("reordered", "u4"), ("late_fills", "u4"), ("partial", "u4"),
@@ -141,21 +141,19 @@ class Table(NamedTuple):
     places: NDArray[np.int64]  # (2^k,) tag << 32 | slot + 1, 0 = empty; open addressing, linear probing
     rows: Rows  # (slots,) CONNECTION
     sides: Rows  # (2 * slots,) SIDE
-    links: (
-        Rows  # (slots,) LINK; apart from the rows, so that moving in a list touches 16 bytes of a neighbour
-    )
+    links: Rows  # (slots,) LINK; apart from the rows, so that a move within a list touches 16 bytes of a neighbour
     holes: NDArray[np.int64]  # (2 * slots, K, 3) begin, end (relative), ns when it opened
     free: NDArray[np.int32]  # (slots,) stack of free slots
-    heads: NDArray[np.int32]  # (len(Timer),) least recent of each list, -1 = empty
+    heads: NDArray[np.int32]  # (len(Timer),) least recent slot of each list, -1 = empty
     tails: NDArray[np.int32]
     registers: NDArray[np.int64]  # (len(Registers),) a clock, then counters: see Registers
-    fragments: NDArray[np.int64]  # (m, 4) hash, slot, start of the connection, side: where fragments belong
+    fragments: NDArray[np.int64]  # (m, 4) hash, slot, start, side: the connection of each fragmented datagram
 
 
 class Registers(IntEnum):
     """Fields of Table.registers."""
 
-    NOW = 0  # these four are engine/clock.py's
+    NOW = 0  # the first four are the clock of engine/clock.py
     LEAPT = 1
     SEEN = 2
     LEAPS = 3
@@ -168,7 +166,7 @@ class Registers(IntEnum):
     LATE = 10  # packets older than event time
     LOST_AT = 11  # event time of the latest loss of packets
     NEXT_EXPIRY = 12  # no connection times out before this event time
-    COLD_UNTIL = 13  # connections that were first seen up to then may have begun before the first packet
+    COLD_UNTIL = 13  # connections first seen before this event time may have begun before the first packet
 
 
 def allocate(capacity: int, spare: int, holes: int) -> Table:

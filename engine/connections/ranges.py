@@ -1,6 +1,6 @@
-"""Byte ranges of one side's sequence space: what is new, what was seen, and the holes between.
+"""Byte ranges of one side's sequence space: new, seen before, and the holes between.
 
-A side knows the end of what it has seen and a bounded list of holes below it; tcptrace keeps the complement. When
+A side keeps the end of what it has seen and a bounded list of holes below it; tcptrace keeps the complement. When
 there are too many holes, the oldest counts as filled.
 """
 
@@ -21,14 +21,14 @@ CLOSED = int(State.CLOSED)
 NEW, DUPLICATE, SPURIOUS = int(Segment.NEW), int(Segment.DUPLICATE), int(Segment.SPURIOUS)
 REORDERED, RETRANSMITTED, PARTIAL = int(Segment.REORDERED), int(Segment.RETRANSMITTED), int(Segment.PARTIAL)
 
-REORDER_DEFAULT = 3_000_000  # ns; bound of reordering when no round trip is known, as in Wireshark
-ACK_GUARD = 1_000_000  # ns; a tap may deliver an ACK this much before the data it acknowledges
-NO_GUARD = -(1 << 62)  # ns; for when nothing can arrive any more
+REORDER_DEFAULT = 3_000_000  # ns; longest reordering while no round trip is known, as in Wireshark
+ACK_GUARD = 1_000_000  # ns; a tap may deliver an ACK this much earlier than the data it acknowledges
+NO_GUARD = -(1 << 62)  # ns; no guard: nothing can arrive any more
 
 
 @kernel
 def open_hole(row: Any, me: Any, holes: Holes, s: Int, begin: Int, end: Int, ts: Int) -> None:
-    """Remember unseen sequence space; the oldest hole gives way when there are too many."""
+    """Keep an unseen range; when there are too many, the oldest is dropped."""
     n = me["holes"]
     if n == holes.shape[1]:
         row["flags"] |= FLAG_HOLES_OVERFLOW
@@ -44,7 +44,7 @@ def open_hole(row: Any, me: Any, holes: Holes, s: Int, begin: Int, end: Int, ts:
 
 @kernel
 def drop_hole(me: Any, holes: Holes, s: Int, k: Int) -> None:
-    """Forget hole k, keeping the order of the others."""
+    """Drop hole k, keeping the order of the others."""
     n = me["holes"]
     for j in range(k + 1, n):
         for c in range(3):
@@ -54,7 +54,7 @@ def drop_hole(me: Any, holes: Holes, s: Int, k: Int) -> None:
 
 @kernel
 def fill_holes(row: Any, me: Any, holes: Holes, s: Int, begin: Int, end: Int) -> tuple[Int, Int]:
-    """Take [begin, end) out of the holes; returns bytes that were unseen and when their hole opened."""
+    """Take [begin, end) out of the holes; gives the bytes that were unseen and when their hole opened."""
     filled, opened = 0, 0
     k = 0
     while k < me["holes"]:
@@ -83,7 +83,7 @@ def fill_holes(row: Any, me: Any, holes: Holes, s: Int, begin: Int, end: Int) ->
 
 @kernel
 def reorder_bound(row: Any, me: Any, you: Any) -> Int:
-    """ns up to which a late fill is reordering: the handshake's round trip, else the ACKs', else 3 ms."""
+    """Longest delay in ns that counts as reordering: the handshake's round trip, else the ACKs', else 3 ms."""
     handshake = row["handshake"]
     if handshake > 0:
         return handshake
@@ -93,7 +93,7 @@ def reorder_bound(row: Any, me: Any, you: Any) -> Int:
 
 @kernel
 def place(row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, end: Int, ts: Int) -> Int:
-    """Put [begin, end) into the side's sequence space and say what it was."""
+    """Put [begin, end) into the side's sequence space and return its Segment class."""
     high = me["high"]
     if begin >= high:
         if begin > high:
@@ -113,13 +113,13 @@ def place(row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, end: In
     if seen > 0:
         return PARTIAL
     if end <= me["acked"] and ts - opened < ACK_GUARD:
-        return NEW  # the tap gave the ACK before its data
+        return NEW  # the tap delivered the ACK before its data
     return REORDERED if ts - opened < reorder_bound(row, me, you) else RETRANSMITTED
 
 
 @kernel
 def count_losses(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ts: Int, guard: Int) -> None:
-    """Close holes that were acknowledged: those bytes reached the receiver past the capture."""
+    """Close holes that were acknowledged: the receiver has those bytes, the capture missed them."""
     k = 0
     while k < me["holes"]:
         if holes[s, k, 1] <= me["acked"] and ts - holes[s, k, 2] >= guard:

@@ -1,7 +1,7 @@
-"""Connection rows -> columns with the names of Zeek's conn.log, ours beside them.
+"""Connection rows -> columns: those of Zeek's conn.log under their names, then our own.
 
-``ts, uid, id.*, proto, duration, orig_bytes … resp_ip_bytes`` mean what Zeek's documentation says; the columns
-after ``community_id`` are our own and come once for each side (``orig_``, ``resp_``).
+``ts, uid, id.*, proto, duration, orig_bytes … resp_ip_bytes`` mean what Zeek's documentation says. The columns
+after ``community_id`` are our own; counts come once for each side (``orig_``, ``resp_``).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from engine.types import ICMP, ICMP6, SCTP, TCP, UDP, Rows
 
 CONNECTION_SCHEMA = schema_of(CONNECTION_COLUMNS)
 PROTO_NAMES = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp"}
-SIDE_COUNTERS = {  # our name -> SIDE fields that add up to it
+SIDE_COUNTERS = {  # our name -> SIDE fields whose sum it is
     "retransmitted": ("duplicates", "spurious", "late_fills", "partial"),
     "reordered": ("reordered",),
     "duplicates": ("duplicates",),
@@ -55,7 +55,7 @@ _DIGITS = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 
 
 def uids(rows: Rows) -> list[str]:
-    """Zeek-like ids: C and 16 characters, from the key and the start alone, so a repeat has the same id."""
+    """Zeek-like ids: C and 16 characters, from the key and the start alone, so that a repeat gets the same id."""
     if not rows.size:
         return []
     words = [rows[f] for f in ("a_hi", "a_lo", "b_hi", "b_lo")]
@@ -108,7 +108,7 @@ def community_ids(rows: Rows, seed: int = 0) -> list[str]:
 
 
 def _is_greater(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Whether each row of a, (n, 3), comes after that of b."""
+    """Whether each row of a, (n, 3), comes after the same row of b."""
     greater = np.zeros(len(a), bool)
     for column in (2, 1, 0):
         greater = np.where(a[:, column] == b[:, column], greater, a[:, column] > b[:, column])
@@ -123,7 +123,7 @@ def _has_counterpart(proto: int, kind: int) -> bool:
 
 
 def histories(rows: Rows) -> list[str]:
-    """The history of each connection; a + at the end when letters were left out."""
+    """The history of each connection; a + at the end if letters were left out."""
     texts = []
     for n, flags, line in zip(rows["letters"].tolist(), rows["flags"].tolist(), rows["history"]):
         texts.append(bytes(line[:n]).decode("ascii") + ("+" if flags & FLAG_HISTORY_FULL else ""))
@@ -138,7 +138,7 @@ def stream_bytes(me: Rows, you: Rows) -> NDArray[np.int64]:
     aborted = (
         (me["prev_state"] == State.SYN_SENT) & (me["state"] == State.RESET) & (you["state"] == State.INACTIVE)
     )
-    silent = me["state"] == State.INACTIVE  # Zeek does not count what only the other side's ACKs tell of
+    silent = me["state"] == State.INACTIVE  # Zeek does not count bytes known only from the other side's ACKs
     return np.where(silent | (aborted & (me["acked"] > 1)), 0, size)
 
 
@@ -182,7 +182,7 @@ def conn_states(
 
 
 def _oriented(rows: Rows, sides: Rows) -> tuple[Rows, Rows, dict[str, NDArray[Any]]]:
-    """Sides and endpoint columns as originator and responder."""
+    """Sides and endpoint columns, originator first, then responder."""
     flipped = (rows["flags"] & FLAG_FLIPPED) != 0
     orig = np.where(flipped, sides[:, 1], sides[:, 0])
     resp = np.where(flipped, sides[:, 0], sides[:, 1])
@@ -194,7 +194,7 @@ def _oriented(rows: Rows, sides: Rows) -> tuple[Rows, Rows, dict[str, NDArray[An
 
 
 def connection_table(rows: Rows, sides: Rows) -> pa.Table:
-    """Columns of some connections. rows: (n,) CONNECTION. sides: (n, 2) SIDE. Every row gives one row."""
+    """The columns of some connections, one row each. rows: (n,) CONNECTION. sides: (n, 2) SIDE."""
     orig, resp, ends = _oriented(rows, sides)
     tcp = rows["proto"] == TCP
     history = histories(rows)
@@ -248,7 +248,7 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
 
 
 def json_lines(table: pa.Table) -> Iterator[str]:
-    """One JSON object a row, as Zeek writes them: absent values left out, ts in seconds."""
+    """One JSON object for each row, as Zeek writes them: absent values left out, ts in seconds."""
     columns = {name: table.column(name).to_pylist() for name in table.column_names if name != "ts"}
     stamps = table.column("ts").cast(pa.int64()).to_pylist()
     for i, ns in enumerate(stamps):

@@ -1,8 +1,8 @@
 """A connection table's state as plain arrays, and back.
 
-Only what is live is kept: a snapshot's size follows the connections, not the capacity. The index is filled
-anew; in which order its places were taken changes no answer. Slots keep their numbers and the stack of free ones
-its order, since scorers keep state by slot.
+Only live connections are kept: the size of a snapshot follows their number, not the capacity. The index is built
+again; the order of its entries changes no result. Slots keep their numbers and the stack of free slots its order,
+since scorers keep state by slot.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FREE, LIVE, CAPACITY = int(Registers.FREE), int(Registers.LIVE), int(Registers.C
 
 
 def state(t: Table) -> dict[str, NDArray[Any]]:
-    """A copy of everything that later records depend on."""
+    """A copy of all state that later records depend on."""
     slots = np.sort(live_slots(t))
     sides = (2 * slots[:, None] + np.arange(2)).reshape(-1).astype(np.int64)
     rows_of_sides = t.sides[sides]
@@ -48,19 +48,21 @@ def state(t: Table) -> dict[str, NDArray[Any]]:
 
 
 def restore(t: Table, saved: Mapping[str, NDArray[Any]]) -> None:
-    """Fill an empty table. ValueError or KeyError when the state is none of such a table."""
+    """Fill an empty table. ValueError or KeyError when the state does not fit it."""
     slots, registers, stack = saved["slots"], saved["registers"], saved["free"]
     if registers.shape != t.registers.shape or registers[CAPACITY] != t.registers[CAPACITY]:
-        raise ValueError(f"a table of {registers[CAPACITY]} connections, here are {t.registers[CAPACITY]}")
+        raise ValueError(
+            f"saved with a capacity of {registers[CAPACITY]} connections, this table has {t.registers[CAPACITY]}"
+        )
     if (
         slots.size != registers[LIVE]
         or not 0 <= registers[FREE] <= t.free.size
         or stack.size > registers[FREE]
     ):
-        raise ValueError("counts of slots that contradict each other")
+        raise ValueError("the counts of live and free slots contradict each other")
     for name, rows, size in (("slots", slots, t.rows.size), ("free", stack, t.rows.size)):
         if rows.size and not (rows.min() >= 0 and rows.max() < size):
-            raise ValueError(f"{name} outside the table")
+            raise ValueError(f"{name} refers outside the table")
     t.rows[slots] = from_bytes(saved["rows"], CONNECTION)
     sides = (2 * slots[:, None] + np.arange(2)).reshape(-1)
     t.sides[sides] = from_bytes(saved["sides"], SIDE)

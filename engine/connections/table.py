@@ -1,6 +1,6 @@
 """Finding, opening and closing connections: open addressing over flat arrays, timer lists, bounded capacity.
 
-Every timer list is ordered by the event time its entries wait from, so expiry looks at six heads a packet and
+Every timer list is ordered by the event time from which its entries wait, so expiry looks at six heads a packet, and
 the least recently seen connection is always one of them. All of it depends on the packets alone: cutting the
 stream elsewhere changes nothing.
 """
@@ -18,7 +18,7 @@ from engine.types import Rows
 Links = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
-SLOT_MASK = 0xFFFFFFFF  # of an entry of the index: the slot + 1
+SLOT_MASK = 0xFFFFFFFF  # mask of the slot + 1 in an entry of the index
 
 NOW, FREE, LIVE, CAPACITY = (
     int(Registers.NOW),
@@ -36,7 +36,7 @@ END_TIMEOUT, END_CLOSED, END_EVICTED = int(Ending.TIMEOUT), int(Ending.CLOSED), 
 
 @kernel
 def key_tag(a: Int, b: Int, proto: Int) -> Int:
-    """31 bits (never 0) of an unordered pair of endpoint hashes: an index entry stays positive."""
+    """31 bits (never 0) from an unordered pair of endpoint hashes; 31 keep an index entry positive."""
     x = fold(((a + b) ^ ((a ^ b) * GOLDEN) ^ proto) * SPLIT_1, S32)
     tag = np.int64((x * SPLIT_2) >> S33)
     return tag if tag != 0 else np.int64(1)
@@ -44,7 +44,7 @@ def key_tag(a: Int, b: Int, proto: Int) -> Int:
 
 @kernel
 def due(since: Int, timeout: Int) -> Int:
-    """Event time at which something that waits since then has waited long enough; no sum wraps."""
+    """Event time at which a wait since then ends; the sum does not wrap."""
     return since + timeout if since < MAX_TIME - timeout else np.int64(MAX_TIME)
 
 
@@ -65,7 +65,7 @@ def link(
 
 @kernel
 def unlink(links: Rows, heads: Links, tails: Links, slot: Int, timer: Int) -> None:
-    """Take a slot out of the timer's list it is in."""
+    """Take a slot out of its timer's list."""
     before, after = links[slot]["prev"], links[slot]["next"]
     if before >= 0:
         links[before]["next"] = after
@@ -79,7 +79,7 @@ def unlink(links: Rows, heads: Links, tails: Links, slot: Int, timer: Int) -> No
 
 @kernel
 def touch(links: Rows, heads: Links, tails: Links, slot: Int, timer: Int, since: Int) -> None:
-    """Move a slot to the recent end of the timer's list it is in."""
+    """Move a slot to the recent end of its timer's list."""
     me, last = links[slot], tails[timer]
     me["since"] = since
     if last == slot:
@@ -107,7 +107,7 @@ def insert(index: NDArray[np.int64], tag: Int, slot: Int) -> None:
 
 @kernel
 def remove(index: NDArray[np.int64], tag: Int, slot: Int) -> None:
-    """Take a slot out, shifting back whatever probed past it, so that no tombstones gather."""
+    """Take a slot out of the index, shifting back later entries of its run, so that no tombstones pile up."""
     mask = index.size - 1
     entry = (tag << 32) | (slot + 1)
     i = tag & mask
@@ -127,7 +127,7 @@ def remove(index: NDArray[np.int64], tag: Int, slot: Int) -> None:
 
 @kernel
 def close(t: Table, slot: Int, ending: Int, closed: NDArray[np.int32], n_closed: Int) -> Int:
-    """Take a connection out of index and list; its slot stays readable until it is handed back."""
+    """Take a connection out of index and list; its slot stays readable until it is released."""
     row = t.rows[slot]
     remove(t.places, np.int64(row["tag"]), slot)
     unlink(t.links, t.heads, t.tails, slot, row["timer"])
@@ -139,13 +139,13 @@ def close(t: Table, slot: Int, ending: Int, closed: NDArray[np.int32], n_closed:
 
 @kernel
 def has_lapsed(t: Table, slot: Int, now: Int, timeouts: NDArray[np.int64]) -> bool:
-    """Whether a connection has waited for its list's timeout."""
+    """Whether a connection has waited longer than the timeout of its list."""
     return bool(due(t.links[slot]["since"], timeouts[t.rows[slot]["timer"]]) <= now)
 
 
 @kernel
 def close_lapsed(t: Table, slot: Int, closed: NDArray[np.int32], n_closed: Int) -> Int:
-    """Close a connection that has waited for its list's timeout."""
+    """Close a connection that has waited longer than the timeout of its list."""
     t.registers[EXPIRED] += 1
     ending = END_CLOSED if t.rows[slot]["timer"] == CLOSING else END_TIMEOUT
     return close(t, slot, ending, closed, n_closed)
@@ -153,16 +153,16 @@ def close_lapsed(t: Table, slot: Int, closed: NDArray[np.int32], n_closed: Int) 
 
 @kernel
 def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_closed: Int) -> Int:
-    """Close what has waited for its list's timeout, or -1 - count when ``closed`` is full first.
+    """Close all connections whose timeout is over; gives their number, or -1 - number if ``closed`` is full first.
 
-    NEXT_EXPIRY only ever is too early, so callers may skip this while event time has not reached it.
+    NEXT_EXPIRY is never too late, so callers may skip this until event time reaches it.
     """
     now = t.registers[NOW]
     next_expiry = np.int64(MAX_TIME)
     for timer in range(TIMERS):
         slot = t.heads[timer]
         while slot >= 0 and has_lapsed(t, slot, now, timeouts):
-            if n_closed >= closed.size - 2:  # the packet at hand may close two more
+            if n_closed >= closed.size - 2:  # the current packet may close two more
                 return -1 - n_closed
             n_closed = close_lapsed(t, slot, closed, n_closed)
             slot = t.heads[timer]
@@ -174,7 +174,7 @@ def expire(t: Table, timeouts: NDArray[np.int64], closed: NDArray[np.int32], n_c
 
 @kernel
 def rewind(t: Table) -> None:
-    """Let what waits from a time that never came wait from now on; it stands at the recent ends of the lists."""
+    """Restart the wait of entries whose time never came; they are at the recent ends of the lists."""
     for timer in range(TIMERS):
         slot = t.tails[timer]
         while slot >= 0 and t.links[slot]["since"] > t.registers[NOW]:
@@ -197,7 +197,7 @@ def evict_oldest(t: Table, closed: NDArray[np.int32], n_closed: Int) -> Int:
 
 @kernel
 def clear(t: Table, slot: Int) -> None:
-    """Zero everything a slot holds. Holes are left: their count in the side says how many are valid."""
+    """Zero everything in a slot. Holes stay: the side counts how many of them are valid."""
     t.rows[slot : slot + 1].view(np.uint8)[:] = 0
     t.sides[2 * slot : 2 * slot + 2].view(np.uint8)[:] = 0
 
@@ -221,7 +221,7 @@ def take_slot(t: Table) -> Int:
 
 @kernel
 def oldest_first(t: Table, timer: Int, out: NDArray[np.int32]) -> Int:
-    """Write the slots of one list, least recent first; returns how many."""
+    """Write the slots of one list, least recent first; gives their number."""
     n = 0
     slot = t.heads[timer]
     while slot >= 0:

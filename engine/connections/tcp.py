@@ -1,12 +1,12 @@
-"""What a TCP packet does to its connection: sequence analysis and state machine.
+"""The effect of a TCP packet on its connection: sequence analysis and state machine.
 
 Sequence numbers are relative to the side's base and 64 bits wide, unwrapped against the highest seen, so
 connections may pass 4 GiB and wrap. State names, ``conn_state`` and ``history`` follow Zeek's documented
-behaviour (scripts/base/protocols/conn/main.zeek); what is new, seen again or filled late follows byte ranges
-(ranges.py), as in tcptrace, with a round trip deciding between reordering and retransmission, as in Wireshark.
+behaviour (scripts/base/protocols/conn/main.zeek). Whether bytes are new, seen again or filled late follows from byte
+ranges (ranges.py), as in tcptrace; a round trip decides between reordering and retransmission, as in Wireshark.
 
-Functions take rows, which numba passes as pointers, and the one array of holes; passing the whole table costs
-more than the work (reference counts of every array in it, at every call).
+Functions take rows, which numba passes as pointers, and the one array of holes. Passing the whole table costs
+more than the work: numba would count references to every array in it at every call.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ ZERO_WINDOW_PROBE, CAPTURE_DUPLICATE = int(Segment.ZERO_WINDOW_PROBE), int(Segme
 BEGINNING = -(1 << 62)  # ns; before all packets
 BEFORE, UNTRUSTED = int(Segment.BEFORE), int(Segment.UNTRUSTED)
 
-TRUSTED_JUMP = 1 << 20  # a SYN or RST further off than this does not move the sequence space (Zeek)
-TICK = 10  # bits of ns that `recent` leaves out, so that its 32 bits of time last for more than an hour
-DUPLICATE_WINDOW = 1_000_000 >> TICK  # within it the same packet (IP id and all) again is the capture's doing
-TWIN_WINDOW = 100_000 >> TICK  # within it a segment equal to the one before is, even without an IP id (IPv6)
-SILENCE = 1_000_000_000  # ns; where no ACK is captured, a hole keeps recovery going for so long (least RTO, RFC 6298)
+TRUSTED_JUMP = 1 << 20  # farthest jump at which a SYN or RST still moves the sequence space (Zeek)
+TICK = 10  # low bits of ns that `recent` drops, so that its 32 bits of time cover more than an hour
+DUPLICATE_WINDOW = 1_000_000 >> TICK  # longest time from a packet to the capture's copy of it (same IP id)
+TWIN_WINDOW = 100_000 >> TICK  # the same for equal segments in a row without an IP id (IPv6)
+SILENCE = 1_000_000_000  # ns; longest recovery after a hole where no ACK is captured (least RTO, RFC 6298)
 
 
 @kernel
@@ -71,7 +71,7 @@ def unwrap(seq: Int, base: Int, near: Int) -> Int:
 
 @kernel
 def set_base(me: Any, base: Int, high: Int) -> None:
-    """Begin a side's sequence space anew."""
+    """Start a side's sequence space from scratch."""
     me["base"] = np.uint32(base & 0xFFFFFFFF)
     me["high"] = high
     me["acked"] = 0
@@ -82,7 +82,7 @@ def set_base(me: Any, base: Int, high: Int) -> None:
 
 @kernel
 def begin_side(me: Any, flags: Int, seq: Int) -> None:
-    """Set the base of a side that is seen first, or whose SYN says that it begins again."""
+    """Set the base of a side that is new, or whose SYN restarts it."""
     state = me["state"]
     if state == INACTIVE:
         if flags & SYN:
@@ -91,7 +91,7 @@ def begin_side(me: Any, flags: Int, seq: Int) -> None:
             set_base(me, np.int64(seq) - 1, 1)
     elif flags & SYN and seq != me["base"]:
         if state == RESET:
-            if me["prev_state"] == INACTIVE:  # the RST before may have been injected
+            if me["prev_state"] == INACTIVE:  # the earlier RST may have been injected
                 set_base(me, np.int64(seq), 0)
         elif state != CLOSED:
             set_base(me, np.int64(seq), 0)
@@ -121,11 +121,11 @@ def send(
     row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int,
     flags: Int, seq: Int, payload: Int, ts: Int,
 ) -> Int:  # fmt: skip
-    """Account for the sequence space one packet of side d takes; returns its Segment class."""
+    """Enter one packet of side d into its sequence space; gives its Segment class."""
     begin = unwrap(seq, me["base"], me["high"])
     if me["state"] == RESET:
         return UNTRUSTED
-    if flags & RST:  # its payload is no part of the stream
+    if flags & RST:  # its payload is not part of the stream
         if 0 < begin - me["high"] <= TRUSTED_JUMP:
             me["high"] = begin
         return UNTRUSTED
@@ -152,10 +152,10 @@ def send(
             end += 1 << 32
         me["fin"] = end
         me["fins"] = min(me["fins"] + 1, 255)
-    if me["probed"] and begin == me["high"] + 1:  # the probe's byte was taken after all
+    if me["probed"] and begin == me["high"] + 1:  # the probe's byte was accepted after all
         me["high"] += 1
         me["probed"] = 0
-    if begin < 1 and not flags & SYN:  # before what the base was guessed from
+    if begin < 1 and not flags & SYN:  # before the guessed base
         if end <= 1:
             if payload:
                 write_again(row, me, d)
@@ -168,7 +168,7 @@ def send(
     unheard = you["packets"] == 0  # the capture has one direction only: no ACK will ever end an episode
     if kind != NEW or has_open_hole(me, holes, s, ts - SILENCE if unheard else BEGINNING):
         enter_recovery(me, ts)
-        leave_recovery(me, ts)  # at once, when everything had been acknowledged: a spurious segment
+        leave_recovery(me, ts)  # at once: everything had been acknowledged already (a spurious segment)
     elif unheard and me["recovery_point"]:
         end_recovery(me, ts)
     return kind
@@ -176,7 +176,7 @@ def send(
 
 @kernel
 def has_open_hole(me: Any, holes: Holes, s: Int, since: Int) -> bool:
-    """Whether something unseen is not acknowledged either, and not older than ``since``."""
+    """Whether some unseen range since ``since`` is not acknowledged either."""
     for k in range(me["holes"]):  # noqa: SIM110 -- numba compiles no any()
         if holes[s, k, 1] > me["acked"] and holes[s, k, 2] >= since:
             return True
@@ -185,7 +185,7 @@ def has_open_hole(me: Any, holes: Holes, s: Int, since: Int) -> bool:
 
 @kernel
 def enter_recovery(me: Any, ts: Int) -> None:
-    """Begin an episode unless one runs; it ends when everything sent so far is acknowledged."""
+    """Begin an episode unless one is open; it ends when everything sent so far is acknowledged."""
     if me["recovery_point"] == 0:
         me["recovery_point"] = me["high"]
         me["t_recovery"] = ts
@@ -201,14 +201,14 @@ def leave_recovery(me: Any, ts: Int) -> None:
 
 @kernel
 def end_recovery(me: Any, ts: Int) -> None:
-    """End the episode that runs."""
+    """End the open episode."""
     me["recovery_ns"] += max(0, ts - me["t_recovery"])
     me["recovery_point"] = 0
 
 
 @kernel
 def is_copy(me: Any, ts: Int, flags: Int, seq: Int, ack: Int, payload: Int, ip_id: Int) -> bool:
-    """Whether the capture has the packet already, a moment ago; the packet is remembered."""
+    """Whether the capture already has this packet, from a moment ago; the packet is remembered."""
     x = fold((np.uint64(seq) << S32 | np.uint64(ack)) * GOLDEN, S32)
     x = (x ^ (np.uint64(payload) << S32 | np.uint64(ip_id) << np.uint64(8) | np.uint64(flags))) * SPLIT_1
     mine, clock, latest = x >> S32, np.uint64(ts >> TICK) & LOW32, np.int64(me["packets"])
@@ -218,7 +218,7 @@ def is_copy(me: Any, ts: Int, flags: Int, seq: Int, ack: Int, payload: Int, ip_i
         if k > latest or one >> S32 != mine:
             continue
         age = np.int64((clock - one) & LOW32)
-        age = min(age, (1 << 32) - age)  # copies of two queues may come in either order
+        age = min(age, (1 << 32) - age)  # copies from two queues may come in either order
         if ip_id != 0:
             found |= bool(age <= DUPLICATE_WINDOW)
         elif k == 1 and (payload > 0 or flags & (SYN | FIN)):  # equal ACKs without an id may well be two
@@ -229,9 +229,11 @@ def is_copy(me: Any, ts: Int, flags: Int, seq: Int, ack: Int, payload: Int, ip_i
 
 @kernel
 def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> None:
-    """Take the other side's acknowledgement of this side's bytes."""
+    """Apply the other side's acknowledgement of this side's bytes."""
     if me["state"] == INACTIVE:
-        if not me["have_base"]:  # this side is not in the capture: number it from the first acknowledgement
+        if not me[
+            "have_base"
+        ]:  # this side is not in the capture: its numbers start at the first acknowledgement
             set_base(me, np.int64(ack) - 1, 0)
             me["acked"] = 0
             return
@@ -246,7 +248,7 @@ def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> N
     if me["probed"] and relative == me["high"] + 1:
         me["high"] += 1
         me["probed"] = 0
-    elif relative > me["high"]:  # acknowledged but not captured, or its ACK overtook it
+    elif relative > me["high"]:  # acknowledged but not captured, or the ACK overtook its data
         if me["state"] != RESET:
             open_hole(row, me, holes, s, max(me["high"], 1), relative, ts)
             me["high"] = relative
@@ -261,7 +263,7 @@ def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> N
 
 @kernel
 def set_state(me: Any, state: Int) -> None:
-    """Change a side's state, remembering the one before."""
+    """Change a side's state and remember the previous one."""
     if me["state"] != state:
         me["prev_state"] = me["state"]
         me["state"] = state
@@ -327,7 +329,7 @@ def segment(
     row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ts: Int,
     flags: Int, seq: Int, ack: Int, payload: Int, window: Int, ip_id: Int,
 ) -> Int:  # fmt: skip
-    """All of the above for one packet of side d, whose SIDE row is number s; returns its Segment class."""
+    """Process one packet of side d, whose SIDE row is number s; gives its Segment class."""
     if is_copy(me, ts, flags, seq, ack, payload, ip_id):
         me["capture_duplicate"] += 1
         if payload:

@@ -1,4 +1,4 @@
-"""The kernels of the tracker: each packet to its connection, and what that does to it."""
+"""The kernels of the tracker: find each packet's connection and update it."""
 
 from __future__ import annotations
 
@@ -71,12 +71,12 @@ T_ATTEMPT, T_CLOSING, T_TCP = int(Timer.ATTEMPT), int(Timer.CLOSING), int(Timer.
 T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
 INACTIVE, ESTABLISHED, RESET = int(State.INACTIVE), int(State.ESTABLISHED), int(State.RESET)
 END_LIVE, END_REUSED = int(Ending.LIVE), int(Ending.REUSED)
-BROADCAST = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255, which answers nothing
+BROADCAST = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255, which never answers
 
 
 @kernel
 def icmp_counterpart(proto: Int, kind: Int) -> Int:
-    """The ICMP type that answers ``kind``, or -1 when nothing does (RFC 792, 4443, 4861, 2710)."""
+    """The ICMP type that answers ``kind``, or -1 without one (RFC 792, 4443, 4861, 2710)."""
     if proto == ICMP:
         pairs = ((8, 0), (13, 14), (15, 16), (10, 9), (17, 18))
         for one, other in pairs:
@@ -95,7 +95,7 @@ def icmp_counterpart(proto: Int, kind: Int) -> Int:
 
 @kernel
 def begins_flipped(p: Packets, i: Int, sport: Int, dport: Int, server_ports: NDArray[np.uint8]) -> bool:
-    """Whether the first packet seems to come from the responder, by ports on which servers listen."""
+    """Whether the first packet seems to come from the responder, judging by server ports."""
     bit = TCP_SERVER if p.proto[i] == TCP else UDP_SERVER
     if bit == TCP_SERVER:
         if p.tcp_flags[i] & (SYN | ACK) == SYN:
@@ -131,7 +131,7 @@ def is_reuse(rows: Rows, sides: Rows, slot: Int, flags: Int, seq: Int) -> bool:
 
 @kernel
 def next_timer(row: Any, a: Any, b: Any) -> Int:
-    """The list a TCP connection with sides a and b belongs to now."""
+    """The list in which a TCP connection with sides a and b now belongs."""
     flipped = row["flags"] & FLAG_FLIPPED
     orig, resp = b if flipped else a, a if flipped else b
     if not (orig["did_close"] or resp["did_close"]) and resp["state"] != INACTIVE:
@@ -170,7 +170,7 @@ def find(
 
 @kernel
 def open_connection(t: Table, p: Packets, i: Int, tag: Int, sport: Int, dport: Int) -> Int:
-    """A fresh row for packet i, entered in the index and in no list yet."""
+    """A cleared row for packet i, in the index but not yet in a list."""
     slot = take_slot(t)
     row = t.rows[slot]
     row["a_hi"], row["a_lo"], row["b_hi"], row["b_lo"] = p.src_hi[i], p.src_lo[i], p.dst_hi[i], p.dst_lo[i]
@@ -187,9 +187,9 @@ def open_connection(t: Table, p: Packets, i: Int, tag: Int, sport: Int, dport: I
 
 @kernel
 def fragment_entry(t: Table, p: Packets, i: Int) -> tuple[Int, Int]:
-    """Where the connection of packet i's datagram is noted: row of t.fragments, and the check value.
+    """Entry of t.fragments for packet i's datagram, and the check value.
 
-    The row is the datagram's, or the one to take for it: an empty one, else that of the oldest connection.
+    The entry is the datagram's own, else one to overwrite: an empty one, or that of the oldest connection.
     """
     h = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.ip_id[i]))
     h ^= endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(p.proto[i]))
@@ -206,7 +206,7 @@ def fragment_entry(t: Table, p: Packets, i: Int) -> tuple[Int, Int]:
 
 @kernel
 def mark(closed_at: NDArray[np.int64], noted: Int, n_closed: Int, i: Int) -> Int:
-    """Write packet i to the places noted..n_closed; gives n_closed."""
+    """Write packet i to places noted..n_closed; gives n_closed."""
     for k in range(noted, n_closed):
         closed_at[k] = i
     return n_closed
@@ -226,12 +226,12 @@ def track(
     closed: NDArray[np.int32],
     closed_at: NDArray[np.int64],
 ) -> tuple[Int, Int]:
-    """Account packets from ``begin`` on; stops early when ``closed`` is full, to be called ``again`` from there.
+    """Process packets from ``begin`` on; stops early when ``closed`` is full: call it from there with ``again``.
 
     t: changed in place. slot_out, flags_out, segment_out: (n,) receive each packet's connection (-1 = none),
     PACKET_ bits and Segment. closed: receives the slots of connections that ended, in order; their rows stay
     until they are released. closed_at: receives the packet at which each ended.
-    Returns the first packet not accounted, and the number of closed.
+    Returns the first packet not processed, and the number of closed connections.
     """
     n_closed = noted = 0
     for i in range(begin, p.ts.size):
@@ -247,13 +247,13 @@ def track(
             if n_closed < 0:
                 mark(closed_at, noted, -1 - n_closed, i)
                 return i, -1 - n_closed
-        if closed.size - n_closed < 3:  # room for an eviction, and for a reuse or two that lapsed
+        if closed.size - n_closed < 3:  # room for an eviction, and for one or two lapsed connections
             mark(closed_at, noted, n_closed, i)
             return i, n_closed
         now = max(
             t.registers[NOW], t.registers[LEAPT]
-        )  # what a leap touches waits from there, if it comes true
-        leaps = t.registers[LEAPT] == ts and ts > t.registers[NOW]  # not believed, but by its own connection
+        )  # connections touched by a leap wait from that time, if it comes true
+        leaps = t.registers[LEAPT] == ts and ts > t.registers[NOW]  # believed by its own connection only
         slot_out[i] = -1
         flags_out[i] = 0
         segment_out[i] = 0
@@ -345,7 +345,7 @@ def track(
         me["ip_bytes"] += p.ip_size[i]
         me["payload"] += p.payload[i]
         if ts > row["last"]:
-            if lasting:  # what follows the end of both sides is counted, but does not prolong (Zeek)
+            if lasting:  # packets after both sides ended are counted, but prolong nothing (Zeek)
                 row["last"] = ts
         elif ts < row["last"]:
             row["flags"] |= FLAG_LATE
@@ -360,7 +360,7 @@ def track(
 
 @kernel
 def settle(t: Table, slots: NDArray[np.int32]) -> None:
-    """Count what can no longer arrive: acknowledged holes are losses, running episodes end."""
+    """Count what can no longer arrive: acknowledged holes become losses, open episodes end."""
     for i in range(slots.size):
         slot = slots[i]
         for d in range(2):

@@ -1,4 +1,4 @@
-"""Packets in, connection slots and TCP classes out; closed connections are handed over once."""
+"""Packets in, connection slots and TCP classes out; each closed connection is handed over once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from engine.types import Packets, Rows
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """What the tracker says of packets begin..end of a block; arrays are indexed from begin."""
+    """The tracker's results for packets begin..end of a block; arrays are indexed from begin."""
 
     begin: int
     end: int
@@ -38,15 +38,15 @@ class Tracked:
     flags: NDArray[np.uint8]  # PACKET_ bits
     segment: NDArray[np.uint8]  # Segment
     closed: NDArray[np.int32]  # slots of the connections that ended, in order
-    closed_at: NDArray[np.int64]  # row, counted from begin, of the packet at which each of them ended
-    number: int = 0  # of the first of these packets among all that were tracked
+    closed_at: NDArray[np.int64]  # row, counted from begin, of the packet at which each connection ended
+    number: int = 0  # number of the first of these packets in the stream
 
 
 class Tracker:
     """The connection table of one partition. State is a pure function of the packets seen."""
 
     def __init__(self, config: TrackerConfig | None = None, spare: int = SPARE) -> None:
-        """``spare``: closed connections that may wait to be handed over at a time."""
+        """``spare``: most closed connections that wait to be handed over."""
         self.config = config or TrackerConfig()
         self.table = allocate(self.config.capacity, spare, self.config.holes)
         self._closed, self._closed_at = np.zeros(spare, np.int32), np.zeros(spare, np.int64)
@@ -54,14 +54,14 @@ class Tracker:
         self._ports = self.config.server_ports()
 
     def track(self, p: Packets, number: int = 0) -> Iterator[Tracked]:
-        """Account all packets of p. What ``closed`` names may be read until the next step.
+        """Process all packets of p. Slots in ``closed`` may be read until the next step.
 
-        number: of the first packet among all of the stream.
+        number: number of the first packet in the stream.
         """
         n, begin, again = p.ts.size, 0, False
         slot, flags, kind = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8)
         while begin < n:
-            with np.errstate(over="ignore"):  # hashes wrap; numpy says so when kernels run uncompiled
+            with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when kernels run uncompiled
                 end, n_closed = track(
                     self.table, p, begin, again, self._timeouts, self._ports, slot, flags, kind,
                     self._closed, self._closed_at,
@@ -75,12 +75,12 @@ class Tracker:
             begin, again = end, True
 
     def believe(self, now: int) -> int:
-        """Let event time reach ``now``, as a sensor believes it, without a packet; gives event time."""
+        """Let event time reach ``now``, which a sensor vouches for, without a packet; gives event time."""
         believe(self.table.registers, now)
         return int(self.table.registers[NOW])
 
     def expire(self) -> Iterator[NDArray[np.int32]]:
-        """Yields the slots of connections that event time has ended."""
+        """Yield the slots of connections that event time has ended."""
         more = True
         while more:
             n_closed = expire(self.table, self._timeouts, self._closed, 0)
@@ -92,11 +92,11 @@ class Tracker:
                 release(self.table, closed)
 
     def mark_loss(self) -> None:
-        """Packets were lost just now: connections that are open carry it in their records."""
+        """Note that packets were just lost: the records of open connections will show it."""
         self.table.registers[LOST_AT] = self.table.registers[NOW]
 
     def mark_cold(self, first: int) -> None:
-        """Nothing before event time ``first`` was seen: what is met within the longest timeout may be older."""
+        """Note that nothing before event time ``first`` was seen: connections met soon after it may be older."""
         self.table.registers[COLD_UNTIL] = first + int(self._timeouts.max())
 
     def live(self) -> NDArray[np.int32]:
@@ -104,7 +104,7 @@ class Tracker:
         return live_slots(self.table)
 
     def flush(self) -> Iterator[NDArray[np.int32]]:
-        """End all live connections, in batches, oldest start first; as when a capture ends."""
+        """End all live connections, in batches, oldest start first, as at the end of a capture."""
         slots = live_slots(self.table)
         rows = self.table.rows[slots]
         slots = slots[np.lexsort((rows["tag"], rows["a_port"], rows["start"]))]
@@ -118,7 +118,7 @@ class Tracker:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Live, opened, evicted and expired connections, and late packets."""
+        """Numbers of live, opened, evicted and expired connections, and of late packets."""
         c = self.table.registers
         return {
             "live": int(c[LIVE]), "opened": int(c[OPENED]), "evicted": int(c[EVICTED]),
@@ -126,7 +126,7 @@ class Tracker:
         }  # fmt: skip
 
     def rows(self, slots: NDArray[np.int32]) -> tuple[Rows, Rows]:
-        """Copies of the CONNECTION rows (n,) and SIDE rows (n, 2) of some slots."""
+        """Copies of the CONNECTION rows (n,) and SIDE rows (n, 2) of the given slots."""
         sides = self.table.sides.reshape(-1, 2)[slots]
         rows = self.table.rows[slots]
         registers, start = self.table.registers, rows["start"]
@@ -135,10 +135,10 @@ class Tracker:
         return rows, sides
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """A copy of what is live; ``restore`` goes on from it to the last bit."""
+        """A copy of the live state; ``restore`` continues from it to the last bit."""
         return state(self.table)
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave, in an unused tracker. ValueError or KeyError when it does not fit."""
+        """Take over the result of ``state``, in an unused tracker. ValueError or KeyError when it does not fit."""
         with np.errstate(over="ignore"):
             restore(self.table, saved)

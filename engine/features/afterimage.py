@@ -8,12 +8,12 @@ Four kinds of stream, each with five decay rates; a weight halves in 1/rate seco
     HH_jit   source host to destination  time between  weight, mean, std
     HpHp     source socket, all peers    frame size    as HH (ARP: MACs in place of sockets)
 
-Names and order are the public code's, in which the feature called std is the *variance*.
+The names and their order are the public code's, where the feature called std is the *variance*.
 
-Unlike the public code, a packet updates the covariance of the addressed pair, once. There it does so twice,
-and also for every other peer of the host, which costs a scan quadratic time. So 80 columns are equal and the
-cov and pcc of HH and HpHp are not. Keys are tuples with the protocol and cannot collide (there, TCP and UDP
-ports of one number are one socket, and an ICMP error is sent by the port it quotes); tables are bounded.
+Unlike the public code, a packet updates the covariance of the addressed pair only, once. There it does so twice, and
+also for every other peer of the host, so a scan costs quadratic time. Thus 80 columns are equal, and the cov and pcc
+of HH and HpHp are not. Keys are tuples with the protocol and cannot collide (there, a TCP and a UDP port with one
+number share a socket, and an ICMP error is sent by the port it quotes). Tables are bounded.
 """
 
 from __future__ import annotations
@@ -83,15 +83,15 @@ def feature_names(lambdas: tuple[float, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class AfterImageConfig:
-    """Decay rates per second, and how much may be remembered.
+    """Decay rates per second, and the bound of memory.
 
-    A flow takes about 790 bytes when all are in use, 0.2 GiB for the default. Traffic in which every packet has
-    new hosts fills the records' tables sooner, at about a third of the flows.
+    A flow takes about 790 bytes when all are in use, 0.2 GiB for the default. If every packet has new hosts, the
+    tables of records are full sooner, at about a third of the flows.
     """
 
-    lambdas: tuple[float, ...] = (5.0, 3.0, 1.0, 0.1, 0.01)  # 1/s: a weight halves in 1/λ seconds
-    flows: int = 1 << 18  # connections (both directions count as one) remembered at most, by partition
-    hash_seed: int = 0  # changes no feature; a secret one keeps a sender from choosing addresses that collide
+    lambdas: tuple[float, ...] = (5.0, 3.0, 1.0, 0.1, 0.01)  # decay rates in 1/s: a weight halves in 1/λ s
+    flows: int = 1 << 18  # most connections remembered in a partition (both directions count as one)
+    hash_seed: int = 0  # seed of the hashes, changes no feature; a secret one prevents chosen collisions
 
     def __post_init__(self) -> None:
         if len(self.lambdas) != LANES:
@@ -119,12 +119,14 @@ FEATURES = feature_names(AfterImageConfig().lambdas)
 
 
 class Chunk(NamedTuple):
-    """What is known of up to CHUNK packets between the stages."""
+    """Intermediate results for up to CHUNK packets."""
 
-    keys: NDArray[np.uint64]  # (CHUNK, 7) of the flow
+    keys: NDArray[np.uint64]  # (CHUNK, 7) key of the flow
     side: NDArray[np.int64]  # (CHUNK,) end of the flow that sent the packet
     hashes: NDArray[np.uint64]  # (CHUNK,)
-    ids: NDArray[np.int64]  # (CHUNK, 8) rows of the packet's records; the first is -1 when it has no features
+    ids: NDArray[
+        np.int64
+    ]  # (CHUNK, 8) rows of the packet's records; the first is -1 if the packet has no features
     gap: Floats  # (CHUNK,) seconds since the last packet of the jitter stream
     x: Floats  # (CHUNK, 6, LANES) exponents, then decay factors
     victim: NDArray[np.uint64]  # (7,) key of a flow being evicted
@@ -134,8 +136,8 @@ class Chunk(NamedTuple):
 def sort_ends(p: Packets, start: int, keys: NDArray[np.uint64], side: NDArray[np.int64]) -> None:
     """Write the keys of the flows of side.size packets. keys: (n, 7) smaller end first, in FLOW's order.
 
-    side: (n,) 0 when the sender is the smaller end, else 1. Which end that is cannot be predicted, so it is
-    computed without a branch, for all packets before the first look-up.
+    side: (n,) 0 when the sender is the smaller end, else 1. Which end that is cannot be predicted, so it is computed
+    without a branch, for all packets before the first look-up.
     """
     for j in range(side.size):
         i = start + j
@@ -168,9 +170,9 @@ def sort_ends(p: Packets, start: int, keys: NDArray[np.uint64], side: NDArray[np
 
 @kernel
 def resolve(t: Tables, p: Packets, start: int, c: Chunk) -> int:
-    """Find the records of up to CHUNK packets, opening flows; returns the first packet left out.
+    """Find the records of up to CHUNK packets, opening flows; gives the first packet left out.
 
-    Stops early when a flow has to be evicted: the packets before it are still to be added to its records.
+    Stops early when a flow must be evicted: the packets before it still have to be added to its records.
     """
     n = min(CHUNK, p.ts.size - start)
     ids, records = c.ids, t.records
@@ -249,8 +251,8 @@ def advance(t: Tables, size: NDArray[np.uint32], c: Chunk, out: Floats) -> None:
 def extract(t: Tables, p: Packets, rates: Floats, out: Floats) -> None:
     """Write the features of n packets and change the tables. out: (n, 100); NaN where a packet is unread.
 
-    Stages over CHUNK packets: records, time stamps, all decay factors at once, statistics. The factors are
-    the reason: thirty a packet, computed in one loop over the chunk.
+    Stages over CHUNK packets: records, time stamps, all decay factors at once, statistics. The stages exist for the
+    factors: thirty a packet, computed in one loop over the chunk.
     """
     c = Chunk(
         np.empty((CHUNK, 7), np.uint64),
@@ -272,7 +274,7 @@ def extract(t: Tables, p: Packets, rates: Floats, out: Floats) -> None:
 
 
 class AfterImage:
-    """The statistics of one stream of packets. The features do not depend on how it is cut into blocks."""
+    """The statistics of one stream of packets. Cutting it into other blocks changes no feature."""
 
     def __init__(self, config: AfterImageConfig) -> None:
         self.config = config
@@ -282,13 +284,13 @@ class AfterImage:
     def update(self, p: Packets, out: Floats | None = None) -> Floats:
         """Features of p, (n, 100); row i is packet i, NaN where its kind is UNREAD. Changes the state.
 
-        ``out``: an array of that shape to write them to, for callers that need them only until the next call.
+        ``out``: an array of that shape for the features, for callers that need them only until the next call.
         """
         if out is None:
             out = np.empty((p.ts.size, 20 * LANES))
         if any(column.flags.writeable for column in p):
             p = Packets._make(_frozen(column) for column in p)
-        with np.errstate(over="ignore"):  # hashes wrap; numpy would say so when the kernels run uncompiled
+        with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when the kernels run uncompiled
             extract(self._tables, p, self._rates, out)
         return out
 
@@ -299,11 +301,11 @@ class AfterImage:
 
     @property
     def evicted(self) -> int:
-        """Connections forgotten for want of room, since the start."""
+        """Connections evicted because the tables were full, since the start."""
         return int(self._tables.registers[EVICTED])
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """A copy of everything that later features depend on; plain arrays, rows as bytes."""
+        """A copy of all state that later features depend on; plain arrays, rows as bytes."""
         t = self._tables
         used = t.counts[USED]
         return {
@@ -319,7 +321,7 @@ class AfterImage:
 
     @classmethod
     def from_state(cls, config: AfterImageConfig, state: Mapping[str, NDArray[Any]]) -> AfterImage:
-        """An object that goes on where the one that gave `state` stood; StateError when they do not fit."""
+        """An object that continues from `state`; StateError when the state does not fit the configuration."""
         self = cls(config)
         t = self._tables
         for name, rows in t._asdict().items():
@@ -339,7 +341,7 @@ class AfterImage:
 
 
 def _frozen(column: NDArray[Any]) -> NDArray[Any]:
-    """A read-only view: to numba a writable array is another type, and would be compiled for again."""
+    """A read-only view: numba treats a writable array as another type and would compile again."""
     view = np.ascontiguousarray(column).view()
     view.flags.writeable = False
     return view

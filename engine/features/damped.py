@@ -1,7 +1,7 @@
 """Damped statistics: weights that halve in 1/rate seconds, for all decay rates of a record at once.
 
-West's update of mean and variance (1979), with decay: the old weight is decayed, mean and variance stay. So a
-stream's statistics can be read later as they stand, whatever time has passed, and nothing cancels.
+West's update of mean and variance (1979), with decay: only the old weight decays, mean and variance stay. So the
+statistics of a stream are valid whenever they are read, and nothing cancels.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from engine.features.streams import LANES, MEAN, NEVER, PAIR_W, RES, SR, VAR, W
 from engine.kernels import kernel
 from engine.types import NS, Floats
 
-# 2**f for |f| <= 1/2 by the exponential series: the first term left out is below 2e-16
+# 2**f for |f| <= 1/2 by the exponential series: the first omitted term is below 2e-16
 C2, C3, C4, C5, C6, C7, C8, C9, C10, C11, C12 = (math.log(2) ** k / math.factorial(k) for k in range(2, 13))
 C1 = math.log(2)
-ROUND = 1.5 * 2.0**52  # added to x, leaves round(x) in the low bits
+ROUND = 1.5 * 2.0**52  # adding it to x leaves round(x) in the low bits
 ROUND_BITS = int(np.float64(ROUND).view(np.int64))
 LEAST = -200.0  # 2**-200 of a weight is lost beside 1, and no product becomes subnormal (those are slow)
 LARGEST = 2**63 - 1
 FOREVER = LARGEST * NS
-PCC_FLOOR = 1e-24  # product of two variances below which a correlation would be one of rounding errors
+PCC_FLOOR = 1e-24  # product of two variances below which a correlation would only show rounding errors
 
 
 @kernel
 def elapsed(stamps: NDArray[np.int64], row: int, ts: int) -> float:
-    """Seconds since a record's last packet, 0 when this one is the first or older; stamps the record."""
+    """Seconds since a record's last packet, 0 if this is the first or an older one; stamps the record."""
     last = stamps[row]
     if ts <= last:
         return 0.0
@@ -81,8 +81,8 @@ def relate(
 ) -> None:  # fmt: skip
     """Add packet i's residual to a pair decayed by x[i, r]; write radius, magnitude, covariance, correlation.
 
-    The sender's own statistics already stand in out: the residual is taken after insertion. Its product with
-    the peer's last residual, which is not decayed, goes into SR (NDSS'18, table I and the public code).
+    The sender's own statistics are already in out: the residual is taken after insertion. Its product with the
+    peer's last residual, which does not decay, is added to SR (NDSS'18, table I and the public code).
     """
     mine, other = (RES + LANES, RES) if side else (RES, RES + LANES)
     for k in range(LANES):

@@ -1,7 +1,7 @@
-"""A hash index in one flat array: open addressing, linear probing, deletion without graves.
+"""A hash index in one flat array: open addressing, linear probing, deletion without tombstones.
 
-A slot holds 32 bits of a row's hash above its number + 1, so a wrong row is nearly never looked at, and rows
-need not be read to delete one; 0 is empty. The array's size is a power of two.
+A slot holds 32 bits of a row's hash above the row number + 1, so a wrong row is almost never read, and deletion
+reads no rows; 0 is empty. The size of the array is a power of two.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.kernels import kernel
 
 
 def new_slots(rows: int) -> NDArray[np.uint64]:
-    """An empty index, at most two thirds full with so many rows."""
+    """An empty index, at most two thirds full with that many rows."""
     return np.zeros(1 << (rows + rows // 2).bit_length(), np.uint64)
 
 
@@ -32,7 +32,7 @@ def place(slots: NDArray[np.uint64], h: Any, row: Any) -> None:
 
 @kernel
 def displace(slots: NDArray[np.uint64], h: Any, row: Any) -> None:
-    """Take a row number out; later slots of its run move up, so no grave is left."""
+    """Take a row number out; later slots of its run move up, so no tombstone stays."""
     mask = slots.size - 1
     wanted = (h & ~LOW32) | np.uint64(row + 1)
     hole = np.int64(h >> S32) & mask

@@ -3,15 +3,15 @@
 A *flow* is both directions of one connection at the packet level (addresses, MACs, ports, protocol). Its row
 holds the ids of the ten records that its packets update, so a packet costs one look-up:
 
-    streams   one-dimensional statistics: MAC and host, host, jitter of host to host, endpoint: each two
-    pairs     what two streams have in common: two hosts, two endpoints
+    streams   one-dimensional statistics: MAC and host, host, jitter of host to host, endpoint: two of each
+    pairs     joint statistics of two streams: two hosts, two endpoints
 
 Records are shared between flows and counted: a record lives as long as a flow points to it. When a table is
-full, flows seen longest ago go first, and the records that only they held go with them. So every table is
-bounded, no id ever dangles, and what is live depends on the packets alone.
+full, the flows seen longest ago go first, and with them the records that only they held. So every table is
+bounded, no id ever dangles, and the live rows depend on the packets alone.
 
-Keys of jitter, endpoint and pair records contain the ids of the hosts' records: short, and unique while they
-live because whoever holds such a record holds the hosts too.
+Keys of jitter, endpoint and pair records contain the ids of the hosts' records: short, and unique for as long as
+they live, because every flow that holds such a record holds the hosts too.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from engine.types import Floats, Rows
 
 LANES = 5  # decay rates
 NEVER = -(2**63)  # time stamp of a record without a packet
-NOBODY = 0  # row of the stream that never gets a packet: the peer of whoever writes to himself
+NOBODY = 0  # row of the stream that never gets a packet: the peer of a host that sends to itself
 
-# Columns of a stream's row (128 bytes) and of a pair's (168); the last is a time stamp, int64 ns. They are
-# plain arrays, not fields of a record: numba makes an array of such a field at each use.
+# Columns of a stream's row (128 bytes) and of a pair's (168); the last is a time stamp, int64 ns. They are plain
+# arrays, not fields of a record: numba would make an array of such a field at each use.
 W, MEAN, VAR, STREAM_TS = 0, LANES, 2 * LANES, 3 * LANES
 PAIR_W, SR, RES, PAIR_TS = (
     0,
@@ -40,7 +40,8 @@ PAIR_W, SR, RES, PAIR_TS = (
     4 * LANES,
 )  # RES: last residual of either end, smaller id first
 
-KEY = np.dtype([("a", "u8"), ("b", "u8"), ("tag", "u4"), ("refs", "i4")])  # of a stream or a pair, 24 bytes
+# key of a stream or a pair, 24 bytes
+KEY = np.dtype([("a", "u8"), ("b", "u8"), ("tag", "u4"), ("refs", "i4")])
 FLOW = np.dtype(
     [
         ("a_hi", "u8"), ("a_lo", "u8"), ("a_mac_port", "u8"),  # the smaller end
@@ -53,16 +54,16 @@ FLOW = np.dtype(
 MAC, HOST, JIT, ENDPOINT, HOSTS_PAIR, ENDPOINTS_PAIR = 0, 2, 4, 6, 8, 9
 DEAD = -1
 
-# what a key's tag says the record is: the high byte (an endpoint's tag holds protocol and port below it)
+# kind of record, in the high byte of a key's tag (below it, an endpoint's tag holds protocol and port)
 HOST_IP, HOST_MAC, MAC_HOST, JITTER = (kind << 24 for kind in range(1, 5))
 ENDPOINT_IP, ENDPOINT_MAC, HOSTS, ENDPOINTS = (kind << 24 for kind in range(5, 9))
 
-# layers a flow's addresses are from: with ARP, hosts are IP addresses and endpoints MACs
+# layer of a flow's addresses: with ARP, hosts are IP addresses and endpoints MACs
 LAYER_IP, LAYER_ARP, LAYER_LINK = 0, 1, 2
 
 STREAMS_A_FLOW = 8
 PAIRS_A_FLOW = 2
-SAMPLE = 8  # flows looked at to find one to evict
+SAMPLE = 8  # flows compared to find one to evict
 
 # rows of Tables.counts, one column a table
 USED, FREE, LIVE = 0, 1, 2  # rows ever used; head of the list of freed rows; rows in use
@@ -87,11 +88,11 @@ class Tables(NamedTuple):
     pair_slots: NDArray[np.uint64]
     counts: NDArray[np.int64]  # (3, 3): USED, FREE, LIVE of FLOWS, STREAMS, PAIRS
     registers: NDArray[np.int64]  # (3,): PACKETS, HAND, EVICTED
-    seed: NDArray[np.uint64]  # (1,) of the hashes; changes no feature
+    seed: NDArray[np.uint64]  # (1,) seed of the hashes; changes no feature
 
 
 def new_tables(flows: int, streams: int, pairs: int, seed: int) -> Tables:
-    """Empty tables for so many rows; memory is touched only where rows are used."""
+    """Empty tables for that many rows; memory is touched only where rows are used."""
     counts = np.zeros((3, 3), np.int64)
     counts[FREE] = -1
     counts[USED, STREAMS] = NOBODY + 1
@@ -117,7 +118,7 @@ def new_tables(flows: int, streams: int, pairs: int, seed: int) -> Tables:
 
 @kernel
 def take_row(count: NDArray[np.int64], table: int, following: NDArray[np.uint64]) -> Any:
-    """A free row: the one freed last, else the next. following: (m,) of a free row the next free one + 1."""
+    """A free row: the one freed last, else the next. following: (m,) for a free row, the next free row + 1."""
     row = count[FREE, table]
     if row >= 0:
         count[FREE, table] = np.int64(following[row]) - 1
@@ -159,7 +160,7 @@ def find_key(slots: NDArray[np.uint64], keys: Rows, h: Any, a: Any, b: Any, tag:
 
 @kernel
 def write_key(keys: Rows, row: Any, a: Any, b: Any, tag: Any) -> None:
-    """Give a row its key, nobody pointing to it yet."""
+    """Write a row's key, with no references yet."""
     key = keys[row]
     key["a"] = a
     key["b"] = b
@@ -169,7 +170,7 @@ def write_key(keys: Rows, row: Any, a: Any, b: Any, tag: Any) -> None:
 
 @kernel
 def hold_stream(t: Tables, tag: Any, a: Any, b: Any) -> Any:
-    """Row of the stream with this key, made when there is none; counts one more reference."""
+    """Row of the stream with this key, made if needed; counts one more reference."""
     h = key_hash(t.seed[0], a, b, tag)
     row = find_key(t.stream_slots, t.stream_keys, h, a, b, tag)
     if row < 0:
@@ -185,7 +186,7 @@ def hold_stream(t: Tables, tag: Any, a: Any, b: Any) -> Any:
 
 @kernel
 def hold_pair(t: Tables, tag: Any, one: Any, other: Any) -> Any:
-    """Row of what two streams have in common, made when there is none; counts one more reference."""
+    """Row of the joint statistics of two streams, made if needed; counts one more reference."""
     a = np.uint64(min(one, other))
     b = np.uint64(max(one, other))
     h = key_hash(t.seed[0], a, b, tag)
@@ -203,7 +204,7 @@ def hold_pair(t: Tables, tag: Any, one: Any, other: Any) -> Any:
 
 @kernel
 def drop_stream(t: Tables, row: Any) -> None:
-    """One reference less; the last one frees the row."""
+    """Drop one reference; the last one frees the row."""
     key = t.stream_keys[row]
     key["refs"] -= 1
     if key["refs"] == 0:
@@ -213,7 +214,7 @@ def drop_stream(t: Tables, row: Any) -> None:
 
 @kernel
 def drop_pair(t: Tables, row: Any) -> None:
-    """One reference less; the last one frees the row."""
+    """Drop one reference; the last one frees the row."""
     key = t.pair_keys[row]
     key["refs"] -= 1
     if key["refs"] == 0:
@@ -262,7 +263,7 @@ def find_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
 
 @kernel
 def full(t: Tables, flows: int) -> Any:
-    """Whether so many new flows might not fit."""
+    """Whether that many new flows might not fit."""
     return (
         t.counts[LIVE, FLOWS] + flows > t.flows.size
         or t.counts[LIVE, STREAMS] + flows * STREAMS_A_FLOW >= t.stream_ts.size  # one is NOBODY's
@@ -272,7 +273,7 @@ def full(t: Tables, flows: int) -> Any:
 
 @kernel
 def open_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
-    """Make the flow with key e and hold the records its packets update. There must be room."""
+    """Make the flow with key e and hold the records that its packets update. There must be room."""
     row = take_row(t.counts, FLOWS, t.flows["a_hi"])
     flow = t.flows[row]
     flow["a_hi"], flow["a_lo"], flow["a_mac_port"] = e[0], e[1], e[2]
@@ -304,7 +305,7 @@ def open_flow(t: Tables, h: Any, e: NDArray[np.uint64]) -> Any:
 
 @kernel
 def close_flow(t: Tables, row: Any, e: NDArray[np.uint64]) -> None:
-    """Forget a flow and the records that only it held. e: (7,) overwritten."""
+    """Delete a flow and the records that only it held. e: (7,) overwritten."""
     flow = t.flows[row]
     copy_key(flow, e)
     displace(t.flow_slots, flow_hash(t.seed[0], e), row)
@@ -321,7 +322,7 @@ def evict(t: Tables, e: NDArray[np.uint64]) -> None:
     """Close the flow seen longest ago among the next SAMPLE rows. e: (7,) overwritten.
 
     A list in order of use would touch two more flows a packet; a clock with one bit a flow may walk the whole
-    table at once. Of eight rows the oldest is nearly always a flow that a list would soon evict, too.
+    table at once. The oldest of eight rows is nearly always a flow that a list would soon evict too.
     """
     oldest = np.int64(-1)
     while oldest < 0:

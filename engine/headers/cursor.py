@@ -1,10 +1,9 @@
-"""What travels through the headers of a frame: the row being built and the place reached.
+"""State that passes through the headers of a frame: the row being built and the place reached.
 
-A header's function looks at the bytes, notes in the row what it learned, moves the cursor, and returns the
-header that follows. Lengths are compared with what was on the wire, bytes are read from what was captured.
-It writes to the row only after its header passed its checks, so that a row always describes the last header
-that could be trusted. Records, not tuples: numba passes them by their address, and both stay in the
-first-level cache.
+The function of a header reads the bytes, writes what it learned to the row, moves the cursor, and returns the
+header that follows. Lengths are compared with the frame on the wire, bytes are read from the captured part.
+It writes to the row only after its header passed its checks, so a row always describes the last header that
+could be trusted. Records, not tuples: numba passes them by address, and both stay in the first-level cache.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ CURSOR = np.dtype(
     [
         ("at", "i8"),  # index of the next header
         ("end", "i8"),  # index after the last byte that may be read
-        ("wire_end", "i8"),  # the same, had the frame been captured whole
-        ("what", "i8"),  # what follows by the last header: an EtherType or an IP protocol
+        ("wire_end", "i8"),  # the same, if the frame had been captured in full
+        ("what", "i8"),  # type of the next header, by the last one: an EtherType or an IP protocol
         ("depth", "i8"),  # encapsulations so far
         ("inner", "i8"),  # KIND_INNER inside a tunnel
         ("max_depth", "i8"),
-        ("tunnels", "i8"),  # sum of TUNNELS to look into
+        ("tunnels", "i8"),  # sum of TUNNELS to decode
         ("vxlan_port", "i8"),
     ],
     align=True,
@@ -40,7 +39,7 @@ TUNNELS = {
     "gre": IN_GRE, "ipip": IN_IPV4, "6in4": IN_6IN4, "vxlan": IN_VXLAN, "gtp": IN_GTP, "geneve": IN_GENEVE,
 }  # fmt: skip
 
-# The headers to come. Plain numbers: numba freezes them into the code.
+# The headers that can follow. Plain numbers: numba freezes them into the code.
 (
     DONE, TO_ETHERNET, TO_ETHERTYPE, TO_LLC, TO_MPLS, TO_PPPOE, TO_PPP, TO_IP, TO_IPV4, TO_IPV6, TO_ARP,
     TO_EXTENSIONS, TO_PROTOCOL, TO_TCP, TO_PORTS, TO_GRE, TO_VXLAN, TO_GTP, TO_GENEVE, TO_NULL, TO_SLL,
@@ -57,7 +56,7 @@ K_LINK, K_ARP, K_IPV4, K_IPV6 = int(Kind.LINK), int(Kind.ARP), int(Kind.IPV4), i
 
 @kernel
 def u8(data: Bytes, at: int) -> int:
-    """The byte at `at`, not below 0: an unsigned index spares the test for one that counts from the end."""
+    """The byte at `at` >= 0: an unsigned index saves numba's test for negative ones."""
     return int(np.int64(data[np.uint64(at)]))
 
 
@@ -83,7 +82,7 @@ def u64(data: Bytes, at: int) -> np.uint64:
 
 @kernel
 def fail(row: Any, reason: int) -> int:
-    """Note why the frame is read no further; what was noted first stays."""
+    """Note why the frame is read no further; the first reason stays."""
     if row["reason"] == R_OK:
         row["reason"] = reason
     return DONE

@@ -1,4 +1,4 @@
-"""Raw frames -> packet columns, in one kernel call a block. How each header is read stands in headers/."""
+"""Raw frames -> packet columns, in one kernel call a block. The other files here read each header."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ from engine.types import Packets, empty_packets, freeze
 
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
-    """What to look into. A tunnel that is not named is reported by its outer packet."""
+    """Tunnels to decode. A packet in any other tunnel is reported by its outer headers."""
 
-    tunnels: tuple[str, ...] = ()  # to look into: gre (and ERSPAN), ipip, 6in4, vxlan, gtp, geneve
+    tunnels: tuple[str, ...] = ()  # tunnels to decode: gre (and ERSPAN), ipip, 6in4, vxlan, gtp, geneve
     vxlan_port: int = 4789  # UDP port of VXLAN
-    max_depth: int = 8  # VLAN tags, label stacks and tunnels of one frame
+    max_depth: int = 8  # most VLAN tags, label stacks and tunnels in one frame
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.tunnels) - set(TUNNELS)):
@@ -62,7 +62,7 @@ class DecodeConfig:
 
 
 class _Frames(NamedTuple):
-    """The columns of a FrameBlock that say where its frames are."""
+    """The columns of a FrameBlock that locate its frames."""
 
     start: NDArray[np.int64]
     captured: NDArray[np.uint32]
@@ -74,7 +74,7 @@ DEFAULT = DecodeConfig()
 
 
 def decode(frames: FrameBlock, config: DecodeConfig = DEFAULT) -> Packets:
-    """One row a frame, in order, whatever the frame holds; none belongs to a probe yet."""
+    """One row for each frame, in order, whatever the frame holds; probe ids are still 0."""
     p = empty_packets(len(frames))
     p.ts[:] = frames.ts
     row, cursor = np.zeros(1, ROW), np.zeros(1, CURSOR)
@@ -89,7 +89,7 @@ def decode(frames: FrameBlock, config: DecodeConfig = DEFAULT) -> Packets:
 
 
 def _frozen(column: NDArray[Any]) -> NDArray[Any]:
-    """A read-only view: to numba a writable or strided array is another type, and would be compiled for."""
+    """A read-only view: numba treats a writable or strided array as another type and would compile again."""
     view = np.ascontiguousarray(column).view()
     view.flags.writeable = False
     return view

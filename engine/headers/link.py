@@ -38,7 +38,7 @@ from engine.kernels import kernel
 
 @kernel
 def first_layer(link_type: int) -> int:
-    """The header a frame of this LINKTYPE_ value begins with."""
+    """The first header of a frame with this LINKTYPE_ value."""
     if link_type == 1:
         return TO_ETHERNET
     if link_type in (12, 14, 101):  # raw IP, by version
@@ -79,7 +79,7 @@ def ethernet(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def ethertype(data: Bytes, c: Any, row: Any) -> int:
-    """Go where the EtherType leads."""
+    """The header that the EtherType names."""
     what = c["what"]
     if what == 0x0800:
         return TO_IPV4
@@ -98,7 +98,7 @@ def ethertype(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def tag(data: Bytes, c: Any, row: Any) -> int:
-    """Step over a tag between the addresses and the EtherType, or before a whole inner frame."""
+    """Step over a tag between the addresses and the EtherType, or before a complete inner frame."""
     at = c["at"]
     what = c["what"]
     have = c["end"] - at
@@ -118,7 +118,7 @@ def tag(data: Bytes, c: Any, row: Any) -> int:
         size = 4
     elif what == 0x893F:  # E-tag, 802.1BR
         size = 6
-    elif what == 0x88E5 and have > 0 and u8(data, at) & 0x0C == 0:  # MACsec that does not encrypt, 802.1AE
+    elif what == 0x88E5 and have > 0 and u8(data, at) & 0x0C == 0:  # MACsec without encryption, 802.1AE
         size = 14 if u8(data, at) & 0x20 else 6
     if size == 0:
         return fail(row, R_LINK_PROTOCOL)
@@ -174,7 +174,7 @@ def llc(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def mpls(data: Bytes, c: Any, row: Any) -> int:
-    """RFC 3032 label stack; nothing names what follows but its first nibble (RFC 4928)."""
+    """RFC 3032 label stack; only the first nibble hints at what follows (RFC 4928)."""
     at = c["at"]
     bottom = False
     while not bottom:
@@ -210,7 +210,7 @@ def pppoe(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def ppp(data: Bytes, c: Any, row: Any) -> int:
-    """RFC 1661: an optional FF 03 (RFC 1662), then a protocol of two bytes, or of one when that is odd."""
+    """RFC 1661: an optional FF 03 (RFC 1662), then a protocol: one byte if that is odd, else two."""
     at = c["at"]
     have = c["end"] - at
     if have >= 4 and u16(data, at) in (0x0F00, 0x8F00):  # Cisco's HDLC, declared as PPP by its driver
@@ -239,7 +239,7 @@ def ppp(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def rare_link(data: Bytes, layer: int, c: Any, row: Any) -> int:
-    """The link headers of Linux' "any" device, of loopback devices and of Cisco's HDLC."""
+    """The link headers of Linux's "any" device, of loopback devices and of Cisco's HDLC."""
     at = c["at"]
     have = c["end"] - at
     if layer == TO_SLL:
@@ -278,7 +278,7 @@ def rare_link(data: Bytes, layer: int, c: Any, row: Any) -> int:
 
 @kernel
 def null(data: Bytes, c: Any, row: Any) -> int:
-    """The address family in the byte order of the capturing machine: the small reading is the right one."""
+    """The address family in the capturing machine's byte order: of the two readings the small one is right."""
     family = u32(data, c["at"])
     if family > 0xFFFF:
         at = c["at"]

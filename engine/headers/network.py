@@ -29,7 +29,7 @@ from engine.headers.cursor import (
 from engine.kernels import kernel
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK
 
-MAX_EXTENSIONS = 16  # IPv6 extension headers (and AH) of one packet
+MAX_EXTENSIONS = 16  # most IPv6 extension headers (and AH) in one packet
 # IP protocol numbers of extension headers
 HOP_BY_HOP, ROUTING, FRAGMENT, AUTHENTICATION, NO_NEXT_HEADER, DESTINATION = 0, 43, 44, 51, 59, 60
 
@@ -68,9 +68,9 @@ def arp(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def ipv4(data: Bytes, c: Any, row: Any) -> int:
-    """RFC 791. A total length of 0 is segmentation offload's: the frame's length counts then.
+    """RFC 791. A total length of 0 comes from segmentation offload: the length of the frame is taken instead.
 
-    A total length above what the frame had on the wire is noted, and the packet read as far as it is there.
+    A total length beyond the frame on the wire is noted as the reason, and the packet is read up to the frame's end.
     """
     at = c["at"]
     if c["end"] - at < 20:
@@ -104,7 +104,7 @@ def ipv4(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def ipv6(data: Bytes, c: Any, row: Any) -> int:
-    """RFC 8200. A payload length of 0 is a jumbogram's or segmentation offload's, as with IPv4."""
+    """RFC 8200. A payload length of 0 comes from a jumbogram or from segmentation offload, as in IPv4."""
     at = c["at"]
     if c["end"] - at < 40:
         return fail(row, R_IP_TRUNCATED)
@@ -129,7 +129,7 @@ def ipv6(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def enter(c: Any, row: Any, header: int, size: int, room: int) -> int:
-    """Step over an IP header of a packet of this size: what follows ends with the packet, not the frame."""
+    """Step over an IP header in a packet of this size: from here on the packet's end counts, not the frame's."""
     at = c["at"]
     if size > room:
         fail(row, R_IP_LENGTH)
@@ -145,7 +145,7 @@ def enter(c: Any, row: Any, header: int, size: int, room: int) -> int:
 
 @kernel
 def is_extension(what: int, row: Any) -> bool:
-    """Whether another header of IP follows, not one of a protocol above it."""
+    """Whether the next header still belongs to IP, not to a protocol above it."""
     if what == AUTHENTICATION:  # also in IPv4
         return True
     return row["kind"] & KIND_MASK == K_IPV6 and (what in (HOP_BY_HOP, ROUTING, FRAGMENT, DESTINATION))

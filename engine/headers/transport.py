@@ -1,4 +1,4 @@
-"""What IP carries: transport headers, and the ways into tunnels."""
+"""Headers above IP: transport protocols, and the entries to tunnels."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ from engine.types import (
     UDP,
 )
 
-IPV4, DCCP, IPV6, GRE, UDP_LITE = 4, 33, 41, 47, 136  # IP protocols, besides
+IPV4, DCCP, IPV6, GRE, UDP_LITE = 4, 33, 41, 47, 136  # IP protocols that are not in engine/types.py
 GTP_PORT, GENEVE_PORT = 2152, 6081
 
 
 @kernel
 def protocol(c: Any, row: Any) -> int:
-    """Which transport header or tunnel follows; without one, all that IP carries is payload."""
+    """The transport header or tunnel that follows; without one, everything after IP is payload."""
     what = c["what"]
     row["payload"] = c["wire_end"] - c["at"]
     if row["kind"] & KIND_FRAGMENT:
@@ -100,7 +100,7 @@ def tcp(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def ports(data: Bytes, c: Any, row: Any) -> int:
-    """UDP, UDP-Lite, DCCP and SCTP begin with two ports; ICMP's type and code stand in their place."""
+    """UDP, UDP-Lite, DCCP and SCTP begin with two ports; ICMP's type and code take their place."""
     at = c["at"]
     have = c["end"] - at
     what = c["what"]
@@ -225,7 +225,7 @@ def gtp(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def geneve(data: Bytes, c: Any, row: Any) -> int:
-    """RFC 8926: eight bytes and options, then what the EtherType says."""
+    """RFC 8926: eight bytes and options, then the header that the EtherType names."""
     at = c["at"]
     if c["end"] - at < 8 or u8(data, at) >> 6 != 0:
         return fail(row, R_ENCAPSULATION)

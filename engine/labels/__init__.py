@@ -1,7 +1,7 @@
 """Probe labels: which packets belong to which probe, and what that probe is.
 
-Belongs here: label files, the rules they give, and probe ids. Does not: how a lab or a foreign data set makes such
-files (probing/).
+Belongs here: label files, their rules, and probe ids. Does not: how a lab or a foreign data set makes such files
+(probing/).
 
 file.py     reads a label file
 rules.py    which packets belong to which probe; what probe ids mean

@@ -1,10 +1,10 @@
 """Probe labels: which packets belong to which controlled conversation.
 
-A label file has a row a conversation: ``src, sport, dst, dport, proto, start, end`` (the originator first; a
-packet matches in both directions; an empty field matches anything) and any further columns, the labels (but those
-that a Parquet file marks as measured). Rows with equal labels share one probe id, so there are as many ids as
-combinations of labels, however many rows. An id follows from its labels, so that files labelled apart agree on it,
-and detectors elsewhere can look it up.
+A label file has a row for each conversation: ``src, sport, dst, dport, proto, start, end`` (the originator first; a
+packet matches in both directions; an empty field matches anything). All other columns are labels, except those that a
+Parquet file marks as measured. Rows with equal labels share one probe id, so there are as many ids as combinations of
+labels, however many rows. An id follows from its labels alone, so that files labelled separately agree on it and
+detectors elsewhere can look it up.
 """
 
 from __future__ import annotations
@@ -37,28 +37,29 @@ from engine.labels.rules import (
 from engine.notation import seconds
 
 KEYS = ("src", "sport", "dst", "dport", "proto", "start", "end")
-KIND = b"wiresonde.kind"  # in a Parquet field's metadata: columns of kind ``measured`` are no labels
+KIND = b"wiresonde.kind"  # in a Parquet field's metadata; columns of kind ``measured`` are not labels
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmp6": 58, "ipv6-icmp": 58, "sctp": 132}
-MAX_PATTERNS = 4096  # rows with an empty field: each costs a comparison a packet
+MAX_PATTERNS = 4096  # most rows with an empty field: each costs a comparison a packet
 
 
 def read_labels(path: Path, max_probes: int = 65536) -> Labels:
-    """Labels of a CSV or Parquet file. Raises InputError with row and value of what is wrong."""
+    """Labels of a CSV or Parquet file. Raises InputError with the row and the wrong value."""
     table = _read(path)
     names = table.column_names
     if missing := [k for k in KEYS if k not in names]:
         raise InputError(f"{path}: no column {', '.join(missing)}; the key columns are {', '.join(KEYS)}")
     if twice := sorted({n for n in names if names.count(n) > 1}):
-        raise InputError(f"{path}: more than one column {', '.join(twice)}")
+        raise InputError(f"{path}: more than one column is named {', '.join(twice)}")
     if clash := sorted({n for n in names if "." in n and n.replace(".", "_") in names}):
         raise InputError(
-            f"{path}: column {clash[0]} is {clash[0].replace('.', '_')} in alerts, which there is, too"
+            f"{path}: columns {clash[0]} and {clash[0].replace('.', '_')} would both be "
+            f"{clash[0].replace('.', '_')} in alerts: rename one"
         )
     if "" in names:
         raise InputError(f"{path}: column {names.index('') + 1} has no name")
     columns = [n for n in names if n not in KEYS and not _measured(table.schema.field(n))]
     if not columns:
-        raise InputError(f"{path}: no label column beside {', '.join(KEYS)}")
+        raise InputError(f"{path}: no label column besides {', '.join(KEYS)}")
     rules = np.zeros(table.num_rows, RULE)
     for row, values in enumerate(zip(*(table.column(k).to_pylist() for k in KEYS))):
         try:
@@ -83,7 +84,7 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
     patterns = int((~whole).sum())
     if patterns > MAX_PATTERNS:
         raise InputError(
-            f"{path}: {patterns} rows have an empty address, port or protocol; at most {MAX_PATTERNS}"
+            f"{path}: {patterns} rows have an empty address, port or protocol; at most {MAX_PATTERNS} may"
         )
     order = np.lexsort((rules["start"], whole))
     return Labels(probes, rules[order], patterns, str(path))
@@ -93,7 +94,7 @@ _LINE = re.compile(r"Row #(\d+)")
 
 
 def _measured(field: pa.Field) -> bool:
-    """Whether a Parquet file says of a column that it is no label: it differs from connection to connection."""
+    """Whether a Parquet file marks a column as measured, thus not a label: its values differ by connection."""
     return bool((field.metadata or {}).get(KIND) == b"measured")
 
 
@@ -124,7 +125,7 @@ def _read(path: Path) -> pa.Table:
 
 
 def _times_as_text(table: pa.Table) -> pa.Table:
-    """Time stamps as epoch seconds with nine decimals: Python's datetime would round them."""
+    """The table with time stamps as epoch seconds with nine decimals: Python's datetime would round them."""
     for k, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type):
             ns = table.column(k).cast(pa.timestamp("ns", tz=field.type.tz)).cast(pa.int64()).to_pylist()
@@ -151,13 +152,13 @@ def _fill(rule: Any, src: Any, sport: Any, dst: Any, dport: Any, proto: Any, sta
     rule["start"] = np.iinfo(np.int64).min if start in (None, "") else time_ns(start)
     rule["end"] = np.iinfo(np.int64).max if end in (None, "") else time_ns(end)
     if rule["end"] < rule["start"]:
-        raise ValueError(f"end {end} lies before start {start}")
+        raise ValueError(f"end {end} is before start {start}")
 
 
 def _number(name: str, value: Any, top: int) -> int:
     text = str(value).strip().removesuffix(".0")
     if not text.isdecimal() or int(text) > top:
-        raise ValueError(f"{name} {value!r} is not a number from 0 to {top}")
+        raise ValueError(f"{name} {value!r} must be a number from 0 to {top}")
     return int(text)
 
 
@@ -168,7 +169,7 @@ def _address(text: str) -> tuple[int, int]:
         whole = int.from_bytes(socket.inet_pton(socket.AF_INET6, text), "big")
         return whole >> 64, whole & (1 << 64) - 1
     except OSError:
-        raise ValueError(f"address {text!r} is neither IPv4 nor IPv6") from None
+        raise ValueError(f"address {text!r} must be an IPv4 or IPv6 address") from None
 
 
 _SECONDS = re.compile(r"(-?)(\d{1,10})(?:\.(\d{1,9})\d*)?", re.ASCII)
@@ -178,7 +179,7 @@ _ISO = re.compile(
 
 
 def time_ns(value: Any) -> int:
-    """ns since the epoch of epoch seconds (text or number) or ISO 8601 (UTC unless it says otherwise)."""
+    """ns since the epoch, from epoch seconds (text or number) or ISO 8601 (UTC unless it names a zone)."""
     text = f"{value:.9f}" if isinstance(value, float | Decimal) else str(value).strip()
     try:
         if isinstance(value, bool):
@@ -195,7 +196,7 @@ def time_ns(value: Any) -> int:
         else:
             raise ValueError
     except ValueError:
-        raise ValueError(f"time {value!r} is neither epoch seconds nor ISO 8601") from None
+        raise ValueError(f"time {value!r} must be epoch seconds or ISO 8601") from None
     if not -(1 << 63) <= ns < 1 << 63:
-        raise ValueError(f"time {value!r} lies outside the years 1678 to 2262")
+        raise ValueError(f"time {value!r} must be in the years 1678 to 2262")
     return ns

@@ -1,7 +1,7 @@
 """Probe labels on the bus: a dictionary in the compacted ``probes`` topic, by probe id.
 
-The sensor's side publishes what its packets refer to before the packets; the detector's side looks ids up when it
-first meets them.
+The sensor publishes the labels of its packets before the packets; the detector looks an id up when it first meets
+it.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from engine.labels.rules import Labels, new_probe_id
 logger = logging.getLogger(__name__)
 
 
-AGAIN = 60.0  # seconds until an id that was not there is looked up again
+AGAIN = 60.0  # seconds before an id that was not found is looked up again
 
 
 class Table(Protocol):
     """Values by key."""
 
     def refresh(self) -> Mapping[bytes, bytes]:
-        """All values as they are now."""
+        """All current values."""
 
 
 class ProbeBook:
-    """Labels by probe id, grown from a table on demand."""
+    """Labels by probe id, filled from a table on demand."""
 
     def __init__(self, table: Table, clock: Callable[[], float] = time.monotonic) -> None:
         self._table, self._clock = table, clock
-        self._asked: dict[int, float] = {}  # ids that were not there, and when they were asked for
+        self._asked: dict[int, float] = {}  # ids that were not found, and when they were asked for
         self.probes: dict[int, dict[str, str]] = {0: {}}
 
     def resolve(self, wanted: set[int]) -> None:
-        """Look probe ids up that are not known yet; what the table does not have stays unknown."""
+        """Look up the probe ids that are not known yet; those that the table lacks stay unknown."""
         now = self._clock()
         if wanted and all(now - self._asked.get(probe, -AGAIN) < AGAIN for probe in wanted):
             return
@@ -57,17 +57,17 @@ def _entry(key: bytes, value: bytes) -> tuple[int, dict[str, str]] | None:
     try:
         probe, labels = int(key), json.loads(value)
         if not isinstance(labels, dict) or not 0 < probe < 1 << 32:
-            raise ValueError("not a dictionary of labels")
+            raise ValueError("not a dictionary of text labels")
         return probe, {str(name): str(text) for name, text in labels.items()}
     except (ValueError, RecursionError) as error:
-        logger.warning("entry of the probes topic skipped: key=%.40r error=%s", key, error)
+        logger.warning("probes topic: entry skipped: key=%.40r error=%s", key, error)
         return None
 
 
 def introduce(labels: Labels, table: Table, publish: Callable[[bytes, bytes], None]) -> Labels:
-    """Labels whose ids mean on the bus what they mean here; publishes what the table lacks.
+    """The labels with ids that mean the same on the bus; publishes the labels that the table lacks.
 
-    An id that the table gives to other labels already (one in four billion) is replaced.
+    An id that already has other labels in the table (one in four billion) is replaced.
     """
     book = ProbeBook(table)
     book.resolve(set(labels.probes))

@@ -1,4 +1,4 @@
-"""Which packets belong to which probe: the rules of a label file, and what their probe ids mean."""
+"""The rules of a label file, which assign packets to probes, and the meaning of probe ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.hashing import S32, endpoint_hash, fold
 from engine.kernels import kernel
 from engine.types import ICMP, ICMP6, Packets, Rows
 
-Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 is no probe
+Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 means no probe
 NO_PROBES: Probes = {0: {}}
 
 HAS_SRC, HAS_SPORT, HAS_DST, HAS_DPORT, HAS_PROTO = 1, 2, 4, 8, 16
@@ -41,7 +41,7 @@ def _matches(rule: Any, p: Packets, i: int, swapped: bool) -> bool:
         and rule["proto"] != p.proto[i]
         and not (rule["proto"] == ICMP and p.proto[i] == ICMP6)
     ):
-        return False  # "icmp" names both versions
+        return False  # "icmp" means both versions
     src_hi, src_lo, sport = p.src_hi[i], p.src_lo[i], p.sport[i]
     dst_hi, dst_lo, dport = p.dst_hi[i], p.dst_lo[i], p.dport[i]
     if swapped:
@@ -59,8 +59,8 @@ def _matches(rule: Any, p: Packets, i: int, swapped: bool) -> bool:
 def _tag(
     rules: Rows, heads: NDArray[np.int32], following: NDArray[np.int32], patterns: int, p: Packets, out: Any
 ) -> None:
-    """Write each packet's probe id. rules: by start; the first ``patterns`` have empty fields, the others are
-    chained by the hash of their key in ``heads`` and ``following``, latest start first."""
+    """Write each packet's probe id. rules: by start; the first ``patterns`` have empty fields, the others are chained
+    by the hash of their key in ``heads`` and ``following``, latest start first."""
     mask = np.uint64(heads.size - 1)
     for i in range(p.ts.size):
         h = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.sport[i]))
@@ -94,12 +94,12 @@ def _chain(rules: Rows, patterns: int, heads: NDArray[np.int32], following: NDAr
 
 @dataclass(frozen=True)
 class Labels:
-    """Rules and what their probe ids mean."""
+    """Rules, and the meaning of their probe ids."""
 
     probes: Probes
     rules: Rows  # (m,) RULE, those with an empty address, port or protocol first, then by start
-    patterns: int  # how many have empty fields
-    source: str = "labels"  # where they were read
+    patterns: int  # number of rules with empty fields
+    source: str = "labels"  # file they were read from
 
     def __post_init__(self) -> None:
         size = 1 << max(4, int(2 * self.rules.size).bit_length())
@@ -111,8 +111,8 @@ class Labels:
     def tag(self, p: Packets) -> Packets:
         """p with the probe ids of its packets.
 
-        Of several rules that match, one without empty fields goes before one with them; among equals, the one
-        that starts last, and among those, the one that stands last in the file.
+        Of several matching rules, one without empty fields wins over one with; among equals, the one that starts last;
+        among those, the last in the file.
         """
         heads, following = self._index  # type: ignore[attr-defined]
         out = np.zeros(p.ts.size, np.uint32)

@@ -1,4 +1,4 @@
-"""The labels that metrics carry, bounded."""
+"""The labels that metrics carry, with a bound on their values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from engine.labels.rules import Probes
 class Slices:
     """Values of the slice labels by probe id.
 
-    The first ``max_values`` values of a label, in the order in which probes are met, keep their names; the others
-    are ``other``. A label that a probe does not have is "".
+    The first ``max_values`` values of a label, in the order in which their probes appear, keep their names; all others
+    become ``other``. A label that a probe lacks is "".
     """
 
     def __init__(self, names: Sequence[str] = (), max_values: int = 32) -> None:
@@ -22,8 +22,8 @@ class Slices:
         self._folded: dict[int, tuple[str, ...]] = {}
 
     def meet(self, probes: Probes) -> None:
-        """Give the probes that are new their values."""
-        if len(probes) == len(self._values):  # probes are never taken back
+        """Give new probes their values."""
+        if len(probes) == len(self._values):  # probes are never removed
             return
         for probe, labels in probes.items():
             if probe not in self._values:
@@ -43,9 +43,9 @@ class Slices:
         self._values[probe], self._folded[probe] = tuple(row), tuple(lost)
 
     def values(self, probe: int) -> tuple[str, ...]:
-        """Values of a probe that was met; of any other, those of no labels."""
+        """Values of a probe that was met; of any other probe, those of a probe without labels."""
         return self._values.get(probe, ("",) * len(self.names))
 
     def folded(self, probe: int) -> tuple[str, ...]:
-        """Names of the labels whose value is now ``other``."""
+        """Names of the labels whose value became ``other``."""
         return self._folded.get(probe, ())

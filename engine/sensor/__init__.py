@@ -1,8 +1,8 @@
 """Frames -> packet blocks on a bus, with every loss counted.
 
-Belongs here: what a sensor does before the bus. Does not: how an interface is read (connectors/live/).
+Belongs here: everything a sensor does before the bus. Does not: how an interface is read (connectors/live/).
 
 publisher.py   decodes, labels, divides and numbers packets
 live.py        an interface -> blocks on a bus, with heartbeats
-pseudonyms.py  addresses hidden, their prefixes kept
+pseudonyms.py  pseudonyms of addresses that keep their prefixes
 """

@@ -1,4 +1,4 @@
-"""A live source -> packet blocks on a bus, with heartbeats and everything that was lost counted."""
+"""A tap -> packet blocks on a bus, with heartbeats and a count of every loss."""
 
 from __future__ import annotations
 
@@ -27,40 +27,42 @@ from engine.types import Packets
 
 
 class Source(Protocol):
-    """An interface that packets are taken from."""
+    """An open tap on an interface."""
 
     counters: Counters
     clock: ClockSteps
 
     def frames(self) -> Iterator[FrameBlock]:
-        """Blocks as they come, until ``stop``; empty ones now and then when nothing does.
+        """Blocks as they come, until ``stop``; an empty one now and then during silence.
 
-        Each is valid until the next is asked for. Raises CaptureLostError.
+        Each is valid until the next is requested. Raises CaptureLostError.
         """
 
     def stop(self) -> None:
-        """Take no more packets; give what was taken, and end."""
+        """Take no more packets; ``frames`` gives those already taken and ends."""
 
     def change(self, expression: str, snaplen: int) -> None:
-        """Filter otherwise. Raises FilterError or InterfaceError, and goes on as before then."""
+        """Set another filter. Raises FilterError or InterfaceError, and keeps the old filter then."""
 
     def close(self) -> None:
-        """Let go of the interface."""
+        """Close the interface."""
 
 
 def open_source(interface: str, settings: CaptureSettings, warn: Callable[[str], object]) -> Source:
-    """Open an interface. Raises InputError, or ConfigError for what the settings ask of it in vain."""
+    """Open an interface. Raises InputError, or ConfigError if it cannot have the settings."""
     try:
         if settings.method != "scapy":
             if hasattr(socket, "AF_PACKET"):
                 return RingCapture(interface, settings)
             if settings.method == "ring":
-                raise ConfigError("capture.method ring: this system has no AF_PACKET sockets")
+                raise ConfigError(
+                    "capture.method ring: this system has no AF_PACKET sockets; use auto or scapy"
+                )
             warn("no AF_PACKET ring here: capturing through scapy, which is slow")
         return SniffedCapture(interface, settings)
     except PermissionError:
         raise InputError(
-            f"{interface}: not allowed to capture: CAP_NET_RAW is needed (root, or setpriv, or the systemd unit)"
+            f"{interface}: no permission to capture: needs CAP_NET_RAW (as root, by setpriv, or in the systemd unit)"
         ) from None
     except FilterError as error:
         raise ConfigError(f"capture.{error}") from None
@@ -69,7 +71,7 @@ def open_source(interface: str, settings: CaptureSettings, warn: Callable[[str],
 
 
 def give_up_privileges(user: str | None) -> None:
-    """Keep nothing but what is open. Raises ConfigError or OutputError when that cannot be."""
+    """Give up all privileges but the open sockets. Raises ConfigError or OutputError when that fails."""
     try:
         drop(user)
     except UnknownUserError as error:
@@ -79,7 +81,7 @@ def give_up_privileges(user: str | None) -> None:
 
 
 def live_sensor(config: Config, block_packets: int, labels: Labels | None = None) -> Sensor:
-    """Who publishes what an interface gives. Each start is a run of its own, told apart by when it began."""
+    """The publisher identity for an interface. Each start is a run of its own, identified by its time."""
     epoch = config.sensor.epoch
     return Sensor(
         config.sensor.name,
@@ -109,7 +111,7 @@ def publish_live(
 ) -> None:  # fmt: skip
     """Publish packets as they come, none later than LATENCY, and a heartbeat every second.
 
-    ``look``: called between blocks. Raises CaptureLostError when what came before is published.
+    ``look``: called between blocks. Raises CaptureLostError, after publishing what came before.
     """
     flushed = beaten = clock()
     try:
@@ -129,23 +131,23 @@ def publish_live(
 
 @dataclass
 class CaptureReport:
-    """What a live capture came to. ``received`` + ``taken_over`` = ``published`` + ``waiting`` + queue + bus."""
+    """Totals of a tap. ``received`` + ``taken_over`` = ``published`` + ``waiting`` + queue + bus."""
 
     interface: str
     seconds: float = 0.0
-    received: int = 0  # packets that the kernel handed over
-    published: int = 0  # packets that the bus has
-    dropped: dict[str, int] = field(default_factory=dict)  # kernel, ring, queue and bus
-    waiting: int = 0  # left on disk for the next start
-    taken_over: int = 0  # left by the start before
-    skipped: int = 0  # of a direction that is not wanted
+    received: int = 0  # packets received from the kernel
+    published: int = 0  # packets acknowledged by the bus
+    dropped: dict[str, int] = field(default_factory=dict)  # packets lost: kernel, ring, queue and bus
+    waiting: int = 0  # packets left on disk for the next start
+    taken_over: int = 0  # packets that the previous start left
+    skipped: int = 0  # packets in a direction that is not captured
     problem: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The report as plain JSON values."""
         return asdict(self)
 
 
 def spill_directory(config: Config, interface: str) -> Path | None:
-    """Where a sensor's packets of an interface wait."""
+    """Directory where a sensor keeps an interface's packets while they wait for the bus."""
     return None if config.spill.directory is None else config.spill.directory / interface

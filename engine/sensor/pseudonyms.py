@@ -2,18 +2,18 @@
 
 Bit i of an address is flipped by the first bit of AES(the i bits before it, filled up from the pad): section 4.
 
-Addresses that mean something by themselves are kept: 0.0.0.0, ::, 255.255.255.255, 224.0.0.0/4 and ff00::/8. Left
-at that, some other /4 (which one, the key decides) would turn into multicast and meet the addresses that were kept.
-So what comes out as a kept address is coded again until it does not ("cycle walking": Black and Rogaway 2002, section
-3). Different addresses thus always have different pseudonyms. Of two that are not kept,
+Addresses with a meaning of their own are kept: 0.0.0.0, ::, 255.255.255.255, 224.0.0.0/4 and ff00::/8. But then the
+cipher would turn some other /4 (the key decides which) into multicast, where it would collide with the kept addresses.
+So a pseudonym that is a kept address is encoded again until it is not ("cycle walking": Black and Rogaway 2002, section
+3). Different addresses thus always have different pseudonyms. Of two addresses that are not kept,
 
 1. those of the same /4 (IPv6: /8) share exactly as many bits as their pseudonyms;
-2. those of different /4 (/8) have pseudonyms of different /4 (/8), and share exactly as many bits when both were
-   coded once: all are but at most one /4 and one /8 a key;
-3. what is coded once has the pseudonym that other Crypto-PAn programs give it under the same key.
+2. those of different /4 (/8) have pseudonyms of different /4 (/8), and share exactly as many bits if both were
+   encoded once: for each key, all are but at most one /4 and one /8;
+3. an address that is encoded once has the pseudonym that other Crypto-PAn programs give it under the same key.
 
-Nobody will meet the exceptions: the two IPv4 addresses that would become 0.0.0.0 and 255.255.255.255, the IPv6
-address that would become :: and the IPv6 /96 that would become ::ffff:0:0/96 are coded again on their own.
+The exceptions hardly occur in practice: the two IPv4 addresses that would become 0.0.0.0 and 255.255.255.255, the IPv6
+address that would become :: and the IPv6 /96 that would become ::ffff:0:0/96 are encoded again on their own.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Values(NamedTuple):
 
 Code = Callable[[Values], Values]
 
-KEY_SIZE = 32  # bytes: an AES-128 key, and 16 that become the pad
-FRESH = 512  # values coded at once: 1 MiB of AES blocks when they are IPv6
+KEY_SIZE = 32  # bytes: an AES-128 key, and 16 that the pad is made from
+FRESH = 512  # values encoded at once: 1 MiB of AES blocks if they are IPv6
 
 MAPPED = np.uint64(0xFFFF << 32)  # low word of ::ffff:0.0.0.0
 HALF = np.uint64(32)
@@ -55,7 +55,7 @@ LOW_HALF = np.uint64(0xFFFF_FFFF)
 MULTICAST_V4, TO_CLASS = np.uint64(0xE), np.uint64(28)
 MULTICAST_V6, TO_FIRST = np.uint64(0xFF), np.uint64(56)
 BROADCAST_MAC = np.uint64(0xFFFF_FFFF_FFFF)
-MAC_KEPT = np.uint64(0x0300_0000_0000)  # group and local bit of the first octet
+MAC_KEPT = np.uint64(0x0300_0000_0000)  # group and local bits of the first octet
 MAC_CODED = BROADCAST_MAC ^ MAC_KEPT
 
 ENTRY = np.dtype([("hi", "u8"), ("lo", "u8"), ("to_hi", "u8"), ("to_lo", "u8")])
@@ -64,13 +64,13 @@ _HEX = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def read_key(text: str | bytes) -> bytes:
-    """The key of 64 hex digits, white space around them allowed, or of exactly 32 raw bytes; else ValueError."""
+    """The key from 64 hex digits, white space around them allowed, or from exactly 32 raw bytes; else ValueError."""
     if isinstance(text, bytes):
         if len(text) == KEY_SIZE:
             return text
         text = text.decode("ascii", errors="replace")
     digits = text.strip()
-    if not _HEX.fullmatch(digits):  # the message must not hold the key
+    if not _HEX.fullmatch(digits):  # the message must not contain the key
         raise ValueError(f"a key of {len(digits)} characters must be 64 hex digits or 32 raw bytes")
     return bytes.fromhex(digits)
 
@@ -78,25 +78,25 @@ def read_key(text: str | bytes) -> bytes:
 class Pseudonymiser:
     """Replaces the addresses of packets.
 
-    A MAC becomes 46 bits of its AES under a key derived from the first, and keeps its group and its local bit; zero
-    and broadcast are kept. That is no permutation: among n MACs two meet with a chance of n² / 2^47, of 1000 with
-    one in 140 million. Not for two threads at once. ValueError for a key that is not 32 bytes.
+    A MAC becomes 46 bits of its AES under a key derived from the first, and keeps its group and local bits; zero and
+    broadcast are kept. That is not a permutation: two of n MACs collide with a chance of n² / 2^47, of 1000 with one in
+    140 million. Not for two threads at once. ValueError for a key that is not 32 bytes.
     """
 
     def __init__(self, key: bytes, remembered: int = 1 << 16) -> None:
-        """remembered: addresses, and as many MACs, whose pseudonyms are kept at hand; changes no result."""
+        """remembered: most addresses, and most MACs, whose pseudonyms are cached; changes no result."""
         if len(key) != KEY_SIZE:
-            raise ValueError(f"a key of {len(key)} bytes must have 32: 16 for AES-128 and 16 for the pad")
+            raise ValueError(f"a key of {len(key)} bytes must be 32 bytes: 16 for AES-128 and 16 for the pad")
         derived = hmac.digest(key, b"wiresonde MAC addresses", "sha256")
         seed = np.uint64(int.from_bytes(derived[16:24], "little"))
         self._addresses = Memory(_addresses_under(key), remembered, seed)
         self._macs = Memory(_macs_under(derived[:16]), remembered, seed)
 
     def apply(self, p: Packets) -> Packets:
-        """p with other addresses and MACs, read-only; what a packet does not have stays 0.
+        """p with pseudonyms for addresses and MACs, read-only; values that a packet lacks stay 0.
 
-        Nothing else is touched: not ports (of ICMP type and code), sizes, times, IP ids or sequence numbers. The
-        untouched columns are shared with p.
+        All else is kept: ports (for ICMP, type and code), sizes, times, IP ids and sequence numbers. Unchanged columns
+        are shared with p.
         """
         n = p.ts.size
         mac = np.concatenate((p.src_mac, p.dst_mac))
@@ -104,7 +104,7 @@ class Pseudonymiser:
         hi, lo = self._addresses.of(
             Values(np.concatenate((p.src_hi, p.dst_hi)), np.concatenate((p.src_lo, p.dst_lo)))
         )
-        shared = Packets._make(column.view() for column in p)  # freezing them leaves the flags of p alone
+        shared = Packets._make(column.view() for column in p)  # freezing these leaves the flags of p alone
         return freeze(
             shared._replace(
                 src_hi=hi[:n], dst_hi=hi[n:], src_lo=lo[:n], dst_lo=lo[n:], src_mac=mac[:n], dst_mac=mac[n:]
@@ -113,13 +113,13 @@ class Pseudonymiser:
 
 
 class Memory:
-    """A function of 128-bit values that remembers what it gave: open addressing, emptied when full.
+    """A function of 128-bit values with a cache of its results: open addressing, emptied when full.
 
-    0 is 0, whatever the function says.
+    0 always gives 0.
     """
 
     def __init__(self, function: Code, remembered: int, seed: np.uint64) -> None:
-        """seed: secret, so that nobody can send addresses that all fall on one place."""
+        """seed: secret, so that nobody can send addresses that all hash to one place."""
         if remembered < 1:
             raise ValueError(f"remembered {remembered} must be >= 1")
         self.known = 0
@@ -130,7 +130,7 @@ class Memory:
         self._fresh = np.empty(min(FRESH, remembered), np.int64)
 
     def of(self, values: Values) -> Values:
-        """What the function gives for each value; only those that are not remembered are put to it."""
+        """The function's result for each value; called only for values that are not in the cache."""
         out = Values(np.empty_like(values.hi), np.empty_like(values.lo))
         begin = 0
         with np.errstate(over="ignore"):
@@ -139,14 +139,14 @@ class Memory:
         return out
 
     def _advance(self, begin: int, values: Values, out: Values) -> int:
-        """Write what belongs to the rows from ``begin`` to the one returned."""
+        """Write the results of the rows from ``begin`` to the returned one."""
         fresh = self._fresh[: self.remembered - self.known]
         end, n = _look_up(self._table, self._seed, begin, values, out, fresh)
         if n:
             try:
                 self._learn(fresh[:n])
             except BaseException:
-                self._forget()  # there are entries without an answer
+                self._forget()  # some entries have no answer yet
                 raise
             done = Values(values.hi[:end], values.lo[:end])
             _look_up(self._table, self._seed, begin, done, out, fresh[:0])
@@ -169,11 +169,11 @@ class Memory:
 def _look_up(
     table: Rows, seed: Int, begin: Int, values: Values, out: Values, fresh: NDArray[np.int64]
 ) -> tuple[Int, Int]:
-    """Write what ``table`` has for the rows from ``begin``, and enter values that it does not have.
+    """Write the cached results of the rows from ``begin``, and enter the values that ``table`` lacks.
 
-    table: (2^k,) ENTRY, hi = lo = 0 where free; changed in place. fresh: receives the places of the entries made;
-    their answers are still missing, in ``out`` too. Returns the row before which ``fresh`` was full, and how many
-    it holds.
+    table: (2^k,) ENTRY, hi = lo = 0 where free; changed in place. fresh: receives the places of new entries; their
+    answers are still missing, in ``out`` too. Returns the row before which ``fresh`` was full, and the number of
+    places in it.
     """
     mask = np.int64(table.size - 1)
     n = 0
@@ -206,7 +206,7 @@ def _aes(key: bytes) -> Cipher16:
 
 
 def _crypto_pan(key: bytes, bits: int) -> Code:
-    """Crypto-PAn of addresses of so many bits, a multiple of 8, which stand leftmost in the values."""
+    """Crypto-PAn of addresses with that many bits, a multiple of 8, leftmost in the values."""
     aes = _aes(key[:16])
     pad = aes(np.frombuffer(key[16:], np.uint8)).view(">u8")[0].astype(np.uint64)
     ones = (1 << 128) - 1
@@ -229,7 +229,7 @@ def _crypto_pan(key: bytes, bits: int) -> Code:
 
 
 def _addresses_under(key: bytes) -> Code:
-    """Pseudonyms of addresses as they stand in Packets."""
+    """Pseudonyms of addresses in the form of Packets."""
     code_v4, code_v6 = _crypto_pan(key, 32), _crypto_pan(key, 128)
 
     def pseudonyms(addresses: Values) -> Values:
@@ -261,7 +261,7 @@ def _is_kept(hi: Words, lo: Words) -> Mask:
 
 
 def _macs_under(key: bytes) -> Code:
-    """Pseudonyms of MACs, which are the low halves."""
+    """Pseudonyms of MACs, which are in the low halves."""
     aes = _aes(key)
 
     def pseudonyms(macs: Values) -> Values:

@@ -22,45 +22,45 @@ from engine.types import PacketBlock, Packets, concatenate, empty_packets, take
 
 
 class Producer(Protocol):
-    """Where messages go."""
+    """A destination of messages."""
 
     partitions: int
 
     def publish(self, partition: int, value: bytes, *, about: str, packets: int) -> object:
         """Append a message; may block while there is no room.
 
-        ``about``: what to call it in an error. ``packets``: how many it holds, for buses that count them.
+        ``about``: name of the message in an error. ``packets``: packets in it, for buses that count them.
         """
 
 
-LATENCY = 0.05  # seconds that packets of a live or paced source may wait for their block to fill
-HEARTBEAT = 1.0  # seconds between heartbeats of a live or paced source
-LONGEST_SLEEP = 3600.0  # seconds; timers cannot take any number
+LATENCY = 0.05  # seconds that packets of a tap or paced source may wait for their block to fill
+HEARTBEAT = 1.0  # seconds between heartbeats of a tap or paced source
+LONGEST_SLEEP = 3600.0  # seconds; timers have a limit
 
 
 @dataclass
 class Drift:
-    """How late a paced replay was, in seconds."""
+    """Delay of a paced replay, in seconds."""
 
     worst: float = 0.0
     total: float = 0.0
     pieces: int = 0
 
     def note(self, late: float) -> None:
-        """Count one piece of a capture, that many seconds after it was due."""
+        """Count one piece of a capture, sent that many seconds after it was due."""
         self.worst, self.total, self.pieces = max(self.worst, late), self.total + late, self.pieces + 1
 
     @property
     def mean(self) -> float:
-        """Seconds a piece was late on average."""
+        """Mean delay of a piece in seconds."""
         return self.total / self.pieces if self.pieces else 0.0
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a capture is replayed: ``factor`` seconds of capture a second, 0 = as fast as it goes.
+    """Speed of a replay: ``factor`` seconds of capture a second, 0 = as fast as possible.
 
-    ``sleep`` may return true to say that waiting is over.
+    ``sleep`` may return true to end the wait.
     """
 
     factor: float = 0.0
@@ -74,15 +74,15 @@ class Pace:
 
 @dataclass(frozen=True)
 class Sensor:
-    """Who publishes, and how packets are read."""
+    """Identity of the publisher, and how it reads packets."""
 
     name: str
     epoch: int
     block_packets: int
     decode: DecodeConfig
     labels: Labels | None = None
-    hide: Callable[[Packets], Packets] | None = None  # gives pseudonyms, after labels were looked up
-    shift: int = 0  # ns added to every time, after labels have been looked up: for a capture published again
+    hide: Callable[[Packets], Packets] | None = None  # makes pseudonyms, after labels were looked up
+    shift: int = 0  # ns added to every time, after labels were looked up: for a capture published again
 
 
 class Publisher:
@@ -93,9 +93,9 @@ class Publisher:
         self._bus = bus
         self._parts: list[list[Packets]] = [[] for _ in range(bus.partitions)]
         self._waiting = [0] * bus.partitions
-        self._first = [0] * bus.partitions  # number of the first packet that waits, in the stream
+        self._first = [0] * bus.partitions  # number of the first waiting packet, in the stream
         self._seq = [0] * bus.partitions  # number of the next packet
-        self._dropped = 0  # to be counted with the next block
+        self._dropped = 0  # lost packets to report with the next block
         self._loss = [False] * bus.partitions  # whether packets were lost since a partition's last block
         self._clock = new_clock()
         self._began = 0  # time of the first packet
@@ -104,7 +104,7 @@ class Publisher:
         self.labelled = 0  # packets that belong to a probe
 
     def add(self, frames: FrameBlock) -> None:
-        """Publish what is full; the rest waits for more."""
+        """Publish the blocks that are full; other packets wait for more."""
         if len(frames) or frames.dropped:
             with self._lock:
                 self._add(frames)
@@ -121,7 +121,7 @@ class Publisher:
         first = self.packets  # number of p's first packet in the stream
         self.packets += len(frames)
         if frames.dropped:
-            self.flush()  # what was read before the loss is told apart from what comes after it
+            self.flush()  # publish the packets read before the loss separately from those after it
             self._dropped += frames.dropped
             self._loss = [True] * self._bus.partitions
         if not len(frames):
@@ -149,7 +149,7 @@ class Publisher:
         parts = self._parts[partition]
         p = parts[0] if len(parts) == 1 else concatenate(parts) if parts else empty_packets()
         self._parts[partition], self._waiting[partition] = [], 0
-        # the partition's own time: with the sensor's, results would depend on where blocks are cut
+        # event time of the partition: with the sensor's, results would depend on where blocks are cut
         now = int(p.ts.max()) if p.ts.size else int(self._clock[NOW]) if self._clock[SEEN] > 1 else NEVER
         block = PacketBlock(
             self._sensor.name,
@@ -175,22 +175,22 @@ class Publisher:
         return int(self._clock[NOW]) - self._began if self._clock[SEEN] else 0
 
     def flush(self) -> None:
-        """Publish what waits."""
+        """Publish all waiting packets."""
         with self._lock:
             for partition in range(self._bus.partitions):
                 if self._parts[partition]:
                     self._send(partition)
 
     def finish(self) -> None:
-        """Publish what waits and a last heartbeat, so that every partition learns how late it is."""
+        """Publish all waiting packets and a last heartbeat, so that every partition learns the final event time."""
         self.flush()
         self.heartbeat()
 
     def heartbeat(self, now: int | None = None) -> None:
-        """Publish what waits and an empty block to every partition, so that event time goes on where no packet comes.
+        """Publish waiting packets and an empty block to every partition, so that event time goes on without packets.
 
-        Of a single packet the time may be damaged, and is not believed.
-        ``now``: ns, before which no packet is still to come; else the time of the latest packet.
+        The time of a single packet may be damaged, and is not believed.
+        ``now``: ns; no earlier packet will come. None: the time of the latest packet.
         """
         with self._lock:
             if now is not None:
@@ -202,7 +202,7 @@ class Publisher:
 
 
 def replay(blocks: Iterable[FrameBlock], publisher: Publisher, pace: Pace) -> None:
-    """Publish all blocks, each frame when it is due, give or take the latency, and finish."""
+    """Publish all blocks, each frame when it is due within the latency, and finish."""
     if pace.factor:
         blocks = _in_time(blocks, pace)
     with _ticking(publisher, pace.latency) as problem:
@@ -217,9 +217,9 @@ def replay(blocks: Iterable[FrameBlock], publisher: Publisher, pace: Pace) -> No
 
 @contextmanager
 def _ticking(publisher: Publisher, latency: float | None) -> Iterator[list[BaseException]]:
-    """Publish what waits every ``latency`` seconds, and heartbeats, also while no frame comes.
+    """Publish waiting packets every ``latency`` seconds, and heartbeats, even while no frame comes.
 
-    Gives the list to which an error of the thread that does so is added.
+    Gives a list that receives any error of the thread that does so.
     """
     problem: list[BaseException] = []
     if latency is None:
@@ -250,7 +250,7 @@ def _ticking(publisher: Publisher, latency: float | None) -> Iterator[list[BaseE
 
 
 def _in_time(blocks: Iterable[FrameBlock], pace: Pace) -> Iterator[FrameBlock]:
-    """The frames of all blocks when they are due, cut where the latency asks for it."""
+    """The frames of all blocks when they are due, in pieces small enough for the latency."""
     began: tuple[float, int] | None = None
     for frames in blocks:
         for piece in _pieces(frames, int((pace.latency or 1.0) * pace.factor * 1e9)):

@@ -1,6 +1,6 @@
-"""Which features go to which autoencoder (Mirsky et al. 2018, IV-B): correlated ones together.
+"""The features of each autoencoder (Mirsky et al. 2018, IV-B): correlated ones together.
 
-`CorrelationDistance` gathers statistics, a sample at a time; `cluster` makes the map.
+`CorrelationDistance` gathers statistics, one sample at a time; `cluster` makes the map.
 """
 
 from __future__ import annotations
@@ -16,33 +16,33 @@ if TYPE_CHECKING:
     from scipy.cluster.hierarchy import ClusterNode
 
 Floats = NDArray[np.float64]
-FeatureMap = tuple[tuple[int, ...], ...]  # the features of each autoencoder; each feature stands in one
+FeatureMap = tuple[tuple[int, ...], ...]  # the features of each autoencoder; each feature is in one of them
 
-LIMIT = 1e100  # values beyond it, and those that are not finite, are unusable: their square may overflow
-DISTANCE_DIGITS = 12  # distances that agree to so many decimals are tied: what remains is rounding noise
+LIMIT = 1e100  # largest usable value; the square of a larger one, or of one that is not finite, may overflow
+DISTANCE_DIGITS = 12  # decimals up to which two distances count as equal: the rest is rounding noise
 
 
 class CorrelationDistance:
     """Incremental correlation distance of d features: 1 - correlation of the residuals from the running mean.
 
-    A residual is taken from the mean up to and including its own sample, as published, and not from the final
-    mean. Two features of which one never moved are at distance 1.
+    As published, a residual is taken from the mean up to and including its own sample, not from the final mean. The
+    distance is 1 if one of two features never moved.
     """
 
     def __init__(self, features: int) -> None:
-        self.samples = 0  # that were used
+        self.samples = 0  # samples used
         self.total = np.zeros(features)  # (d,) sums of the values
         self.squares = np.zeros(features)  # (d,) sums of the squared residuals
         self.products = np.zeros((features, features))  # sums of the products of residuals, upper triangle
 
     def update(self, x: Floats) -> int:
-        """Add the rows of x (n, d) in order; returns how many were skipped for an unusable value."""
+        """Add the rows of x (n, d) in order; returns the number of rows skipped for an unusable value."""
         used = accumulate(x, self.samples, self.total, self.squares, self.products)
         self.samples += int(used)
         return len(x) - int(used)
 
     def distance(self) -> Floats:
-        """(d, d) symmetric, zeros on the diagonal, in 0..2; small negatives from rounding are made 0."""
+        """(d, d) symmetric, zeros on the diagonal, in 0..2; small negatives from rounding become 0."""
         root = np.sqrt(self.squares)
         scale = np.outer(root, root)
         scale[scale == 0.0] = 1e-100
@@ -52,9 +52,9 @@ class CorrelationDistance:
 
 @allocating
 def accumulate(x: Floats, samples: int, total: Floats, squares: Floats, products: Floats) -> int:
-    """Add rows to the statistics, which are changed in place; returns how many rows were usable.
+    """Add rows to the statistics, in place; returns the number of usable rows.
 
-    samples: rows already in. products: only above the diagonal.
+    samples: rows added before. products: above the diagonal only.
     """
     d = x.shape[1]
     residual = np.empty(d)
@@ -79,10 +79,10 @@ def accumulate(x: Floats, samples: int, total: Floats, squares: Floats, products
 def cluster(distance: Floats, largest: int) -> FeatureMap:
     """Split the single-linkage dendrogram of `distance` (d, d) until no part exceeds `largest` features.
 
-    Clusters, and the features in one, stand in the order of the dendrogram's leaves, the part that was joined
-    first to the left; initial weights go by position, so the order matters. Ties go by index: the pairs are
-    ranked by (distance, i, j) and linked by rank, which single linkage does not feel otherwise, so the map
-    depends neither on SciPy's inner order nor on the last bits of the statistics.
+    Clusters, and the features in each, are in the order of the dendrogram's leaves, the part that was joined first on
+    the left; initial weights go by position, so the order matters. Ties go by index: the pairs are ranked by
+    (distance, i, j) and linked by rank, which gives the same single linkage. So the map depends neither on SciPy's
+    internal order nor on the last bits of the statistics.
     """
     from scipy.cluster.hierarchy import linkage, to_tree  # half a second, which a frozen model can do without
 
@@ -110,7 +110,7 @@ def split(tree: ClusterNode, largest: int) -> list[ClusterNode]:
 
 
 def check_map(feature_map: FeatureMap, features: int, largest: int) -> None:
-    """Raise ValueError unless each of `features` stands once, in clusters of 1..`largest`."""
+    """Raise ValueError unless each of `features` is in the map once, in clusters of 1..`largest`."""
     sizes = [len(part) for part in feature_map]
     if not sizes or min(sizes) < 1 or max(sizes) > largest:
         raise ValueError(f"feature map has clusters of {sizes} features, each must have 1..{largest}")

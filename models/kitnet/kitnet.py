@@ -1,16 +1,15 @@
 """KitNET: an ensemble of small autoencoders and one over their scores (Mirsky et al. 2018, IV).
 
-The phases follow each other at sample counts, counted from 0: the map is made from samples
-[0, map_samples), the autoencoders learn from [map_samples, map_samples + learn_samples), and later ones are
-scored with what was learned. The public code uses one sample more: its map takes [0, FM], it learns from
-[FM + 1, FM + AD] and the first score is that of FM + AD + 1; map_samples = FM + 1 and learn_samples = AD give
-the same.
+The phases follow each other at sample counts, from 0: the map is made from samples [0, map_samples), the
+autoencoders learn from [map_samples, map_samples + learn_samples), and later samples are scored with what was
+learned. The public code uses one sample more: its map takes [0, FM], it learns from [FM + 1, FM + AD], and its first
+score is that of FM + AD + 1; map_samples = FM + 1 and learn_samples = AD give the same.
 
-Differences from the public code, each on purpose: ties in the map are broken by index (feature_map.py);
-inputs are clipped to a band when scoring, where one odd value could give a score of 1e14; values that are not
-finite, or beyond 1e100, do not reach what is learned. A sample with such a value still counts for the phase,
-but is skipped in mapping and learning, with the score NaN; in scoring it is clipped, NaN to the upper bound.
-The scores that the output layer sees are not clipped, so a worse sample still scores higher.
+Differences from the public code, all on purpose: ties in the map are broken by index (feature_map.py). Inputs are
+clipped to a band in scoring, where one odd value could give a score of 1e14. Values that are not finite, or beyond
+1e100, do not affect what is learned: a sample with such a value counts for the phase, but mapping and learning skip
+it, with the score NaN; scoring clips it, NaN to the upper bound. The scores that the output layer gets are not
+clipped, so a worse sample still scores higher.
 """
 
 from __future__ import annotations
@@ -30,30 +29,30 @@ from models.kitnet.score_kernels import TINY, Floats, Frozen, Nets, hidden_units
 
 State = dict[str, NDArray[Any]]
 
-LARGEST_WEIGHT = 1e6  # learned ones are below 100; beyond this scoring in float32 could overflow
+LARGEST_WEIGHT = 1e6  # learned weights are below 100; above this, scoring in float32 could overflow
 
 
 class Phase(Enum):
-    """What is done with the next sample."""
+    """The use of the next sample."""
 
     MAP = "map"  # statistics of the features; no score
     LEARN = "learn"  # a step of the autoencoders; the score before it
-    SCORE = "score"  # a score; nothing is changed
+    SCORE = "score"  # a score; changes nothing
 
 
 @dataclass(frozen=True)
 class KitNETConfig:
-    """What makes two KitNETs equal, given the same samples."""
+    """All that makes two KitNETs equal, given the same samples."""
 
-    features: int = 100  # inputs: 20 for each of the lambdas
-    max_cluster: int = 10  # features of one autoencoder at most
+    features: int = 100  # number of inputs: 20 for each of the lambdas
+    max_cluster: int = 10  # most features of one autoencoder
     map_samples: int = 5_000  # packets from which the feature map is made
-    learn_samples: int = 50_000  # packets learned from after that
-    hidden_ratio: float = 0.75  # hidden units by inputs, rounded up
-    learning_rate: float = 0.2  # published: 0.1, too little for the short learning of a stream
-    seed: int = 1234  # of the initial weights, the same for every autoencoder
+    learn_samples: int = 50_000  # packets from which the model then learns
+    hidden_ratio: float = 0.75  # ratio of hidden units to inputs; their number is rounded up
+    learning_rate: float = 0.2  # step size; published: 0.1, too little for the short learning of a stream
+    seed: int = 1234  # seed of the initial weights, the same for every autoencoder
     clip: tuple[float, float] = (-1.0, 2.0)  # band of normalised inputs in scoring; learned ones are in 0..1
-    precision: Literal["float32", "float64"] = "float32"  # of scoring; learning is in float64
+    precision: Literal["float32", "float64"] = "float32"  # type of numbers in scoring; learning uses float64
 
     def __post_init__(self) -> None:
         low, high = self.clip
@@ -79,25 +78,25 @@ def _is_count(value: object, least: int) -> bool:
 class KitNET:
     """Anomaly scores of samples (n, features), learned from the first of them.
 
-    Scores are the same to the last bit however the samples are cut into calls.
+    Cutting the samples into other calls changes no bit of the scores.
     """
 
     def __init__(self, config: KitNETConfig, feature_map: FeatureMap | None = None) -> None:
-        """A KitNET that has seen nothing; with a feature map it starts in LEARN."""
+        """A KitNET without samples; with a feature map it starts in LEARN."""
         self.config = config
-        self.samples = 0  # rows seen by `process` and `learn`
-        self.learned = 0  # rows seen in learning, skipped ones included
+        self.samples = 0  # rows given to `process` and `learn`
+        self.learned = 0  # rows given in learning, skipped ones included
         self.steps = 0  # rows learned from
-        self.skipped = 0  # rows not used in mapping or learning, for a value that is not usable
+        self.skipped = 0  # rows skipped in mapping or learning, for an unusable value
         self.out_of_range = 0  # values clipped to the band by `process`
         self.feature_map: FeatureMap | None = None
         self._phase = Phase.MAP
         self._statistics = CorrelationDistance(0 if feature_map else config.features)
         self._nets: Nets | None = None
-        self._packed: learning.Packed | None = None  # the same as learning wants them
-        self._stale = False  # whether _packed is ahead of _nets
-        self._frozen: Frozen | None = None  # the same as scoring wants them
-        self._scratch: kernels.Scratch  # of the frozen nets
+        self._packed: learning.Packed | None = None  # the same in the layout for learning
+        self._stale = False  # whether _packed is newer than _nets
+        self._frozen: Frozen | None = None  # the same in the layout for scoring
+        self._scratch: kernels.Scratch  # scratch for the frozen nets
         if feature_map is not None:
             self._start_learning(feature_map)
         elif config.map_samples == 0:
@@ -105,11 +104,11 @@ class KitNET:
 
     @property
     def phase(self) -> Phase:
-        """What `process` does with the next sample."""
+        """The phase of the next sample given to `process`."""
         return self._phase
 
     def process(self, x: NDArray[Any]) -> Floats:
-        """Take the rows of x (n, features) in order; returns (n,) scores, NaN for samples of the map.
+        """Process the rows of x (n, features) in order; returns (n,) scores, NaN for samples of the map.
 
         Scores of LEARN are in float64, those of SCORE in `config.precision`, returned as float64.
         """
@@ -133,15 +132,15 @@ class KitNET:
     def learn(self, x: NDArray[Any]) -> Floats:
         """One SGD step for each row of x in order; returns (n,) scores before it, NaN for a skipped row.
 
-        The score before a step is taken in the range that holds the row already, as published. Also possible
-        in SCORE, where it goes on learning; not in MAP (RuntimeError).
+        As published, the score before a step uses the range that already holds the row. Also works in SCORE, where it
+        continues learning; not in MAP (RuntimeError).
         """
         x = self._rows(x)
         if self._packed is None:
             self._packed = learning.pack(self._ready())
         out = np.empty(len(x))
         rate, scratch = self.config.learning_rate, learning.make_step(self._packed)
-        with np.errstate(all="ignore"):  # uncompiled kernels warn of what they handle
+        with np.errstate(all="ignore"):  # uncompiled kernels warn of values that they handle
             skipped = learning.learn(self._packed, scratch, np.asarray(x, np.float64), rate, out)
         self._stale = True
         self.samples += len(x)
@@ -154,9 +153,9 @@ class KitNET:
         return out
 
     def score(self, x: NDArray[Any]) -> Floats:
-        """(n,) scores of the rows of x with what has been learned so far; changes nothing.
+        """(n,) scores of the rows of x by what has been learned so far; changes nothing.
 
-        RuntimeError in MAP; NaN where nothing was learned yet.
+        RuntimeError in MAP; NaN if nothing was learned yet.
         """
         x = self._rows(x)
         self._ready()
@@ -180,14 +179,14 @@ class KitNET:
         return out
 
     def freeze(self) -> None:
-        """End learning now, whatever the count; RuntimeError when there is nothing learned to score with."""
+        """End learning now, whatever the count; RuntimeError if nothing was learned to score with."""
         self._ready()
         if self.steps == 0:
-            raise RuntimeError("nothing was learned yet, so there is nothing to freeze")
+            raise RuntimeError("cannot freeze: nothing was learned yet")
         self._phase = Phase.SCORE
 
     def state(self) -> State:
-        """All that later scores depend on, as finite arrays; `from_state` goes on from it to the last bit."""
+        """All that later scores depend on, as finite arrays; `from_state` continues from it to the last bit."""
         counters = [self.samples, self.learned, self.steps, self.skipped, self.out_of_range]
         state: State = {
             "phase": np.array([list(Phase).index(self._phase)], np.int64),
@@ -208,15 +207,15 @@ class KitNET:
 
     @classmethod
     def from_state(cls, config: KitNETConfig, state: Mapping[str, NDArray[Any]]) -> KitNET:
-        """The KitNET whose `state` this is; ValueError when it does not fit the config.
+        """The KitNET with this `state`; ValueError when it does not fit the config.
 
-        Nothing is allocated that the state does not hold already, and no index is taken from it unchecked.
+        Allocates no more than the state already holds, and checks every index from it.
         """
         number = int(_array(state, "phase", (1,))[0])
         counters = [int(value) for value in _array(state, "counters", (5,))]
         samples, learned, steps = counters[:3]
         if not 0 <= number < len(Phase) or min(counters) < 0:
-            raise ValueError(f"state has phase {number} and counters {counters}")
+            raise ValueError(f"state has phase {number} and counters {counters}, which do not fit")
         phase = list(Phase)[number]
         if phase is Phase.MAP:
             kitnet = cls._mapping(config, state)

@@ -1,9 +1,9 @@
 """The numbers of one cache line side by side, eight float64 or sixteen float32: one LLVM vector as a value.
 
-KitNET is chains of short loops. LLVM unrolls short loops of known length to scalar code, pays set-up for
-those of unknown length, and keeps to half of AVX-512. So the vectors are written out: `load` a line, compute
-with + - * /, `store` it; LLVM splits it to what the CPU has. Each operation rounds like its scalar twin, so
-results do not depend on the CPU. With NUMBA_DISABLE_JIT=1 a value is a small array and the same text runs.
+KitNET is chains of short loops. LLVM unrolls short loops of known length to scalar code, pays set-up for loops of
+unknown length, and uses only half of AVX-512. So the vectors are written out: `load` a line, compute with + - * /,
+`store` it; LLVM splits it to fit the CPU. Each operation rounds like its scalar twin, so results do not depend on the
+CPU. With NUMBA_DISABLE_JIT=1 a value is a small array, and the same source runs.
 """
 
 # ruff: noqa: ARG001, PLW0108 (numba prescribes the arguments of an intrinsic, and a function round it)
@@ -23,7 +23,7 @@ from numba import types
 from numba.extending import models, overload, register_model
 from numpy.typing import NDArray
 
-ir: Any = llvmlite.ir  # without types, as all that follows from it
+ir: Any = llvmlite.ir  # without types, like all values made from it
 cgutils: Any = numba.core.cgutils
 intrinsic: Callable[[Callable[..., Any]], Any] = numba.extending.intrinsic
 
@@ -34,7 +34,7 @@ Real = NDArray[Any]  # float64 or float32
 
 
 class LanesType(types.Type):
-    """The numba type of a line of numbers, with what the exponential needs to know of them."""
+    """The numba type of a line of numbers, with the constants that the exponential needs."""
 
     def __init__(self, number: Any, mantissa: int, bias: int, bound: float) -> None:
         self.width = LINE * 8 // number.bitwidth
@@ -61,30 +61,30 @@ LANES = {
 
 @register_model(LanesType)
 class LanesModel(models.PrimitiveModel):
-    """Kept as an LLVM vector, in registers where there are enough."""
+    """Kept as an LLVM vector, in registers if there are enough."""
 
     def __init__(self, dmm: Any, fe_type: Any) -> None:
         super().__init__(dmm, fe_type, fe_type.vector)  # type: ignore[no-untyped-call]
 
 
 def aligned(n: int, kind: Any = np.float64) -> Real:
-    """(n,) zeros that begin at a cache line: a load that crosses two takes twice as long."""
+    """(n,) zeros that begin at a cache line: a load across two lines takes twice as long."""
     size = np.dtype(kind).itemsize
     room = np.zeros(n + LINE // size, kind)
     first = -room.ctypes.data // size % (LINE // size)
     return room[first : first + n]
 
 
-# What each function does without the compiler; below, what it is compiled to.
+# The functions without the compiler; below, what they compile to.
 
 
 def load(array: Real, start: int) -> Lanes:
-    """A line of a contiguous (n,) array from index start on; nothing checks the bounds."""
+    """A line of a contiguous (n,) array from index start; bounds are not checked."""
     return array[start : start + LINE // array.itemsize].copy()
 
 
 def store(array: Real, start: int, value: Lanes) -> None:
-    """Write a line to a contiguous (n,) array from index start on."""
+    """Write a line to a contiguous (n,) array from index start."""
     array[start : start + len(value)] = value
 
 
@@ -96,7 +96,7 @@ def turn(rows: Real, start: int, stride: int, out: Real, to: int) -> None:
 
 
 def splat(number: Any) -> Lanes:
-    """The number in each lane; of its type."""
+    """The number in each lane; the type is the number's."""
     kind = np.float32 if isinstance(number, np.float32) else np.float64
     return np.full(LINE // kind(0).itemsize, number, kind)
 
@@ -143,7 +143,7 @@ def _store(typingctx: Any, array: Any, start: Any, value: Any) -> Any:
 
 @intrinsic
 def _turn(typingctx: Any, rows: Any, start: Any, stride: Any, out: Any, to: Any) -> Any:
-    """Halves of halves: each round swaps the upper right with the lower left of all squares of a size."""
+    """Halves of halves: each round swaps the upper right with the lower left of all squares of one size."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         width, lane = LANES[rows.dtype].width, range(LANES[rows.dtype].width)
@@ -210,13 +210,13 @@ def _root(typingctx: Any, value: Any) -> Any:
 def _logistic(typingctx: Any, value: Any) -> Any:
     """exp(-value) is 2^k exp(r) with |r| <= ln(2) / 2 and a Taylor polynomial for exp(r).
 
-    Adding 1.5 * 2^mantissa to -value / ln(2) rounds it to k and leaves k in the low bits, from where a shift
-    takes it to the exponent. The polynomial goes by Estrin's scheme: half the depth of Horner's, whose chain
-    kept the next lanes waiting. Beyond the bound the result changes by less than 1e-37.
+    Adding 1.5 * 2^mantissa to -value / ln(2) rounds it to k and leaves k in the low bits; a shift moves it to the
+    exponent. The polynomial follows Estrin's scheme: half the depth of Horner's, whose chain kept the next lanes
+    waiting. Beyond the bound the result changes by less than 1e-37.
     """
     wide = value.mantissa == 52
     degree = 13 if wide else 6
-    # ln(2) in parts: k times the first is exact, its last bits being zero; float32 does without
+    # ln(2) in parts: k times the first is exact, as its last bits are zero; float32 needs no second
     ln2 = (0.693147180369123816490, 1.90821492927058770002e-10) if wide else (math.log(2.0),)
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -244,12 +244,12 @@ def _logistic(typingctx: Any, value: Any) -> Any:
 
 
 def _compile(function: Callable[..., Any], to: Any, takes: Callable[..., bool]) -> None:
-    """Make numba compile calls of the function, with arguments it takes, to an intrinsic."""
+    """Make numba compile calls of the function, for arguments that `takes` accepts, to an intrinsic."""
 
     def implementation(*args: Any) -> Any:
         if not takes(*args):
             return None
-        calls: dict[int, Any] = {  # numba compiles no *args
+        calls: dict[int, Any] = {  # numba does not compile *args
             1: lambda a: to(a),
             2: lambda a, b: to(a, b),
             3: lambda a, b, c: to(a, b, c),

@@ -1,8 +1,8 @@
 """KitNET's learning step with autoencoders as SIMD lanes, eight to a tile.
 
-Learning is one sample after the other, so the lanes cannot be samples. Nets are sorted by size, eight go to
-a tile, and each tile is padded only to its own largest net, so maps with many one-feature nets stay cheap.
-Against a plain loop over the nets this is four to five times as fast.
+Learning takes one sample after the other, so samples cannot be lanes. Nets are sorted by size, eight go to a tile, and
+each tile is padded only to its own largest net, so maps with many one-feature nets stay cheap. This is four to five
+times as fast as a plain loop over the nets.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ WIDTH = LINE // 8  # autoencoders to a tile
 class Packed(NamedTuple):
     """`Nets` in tiles of eight, all flat; net order[i] is lane i % 8 of tile i // 8.
 
-    Within a tile of v inputs and h hidden units: w is (h, v, 8), the others (h, 8) or (v, 8). The output
-    layer takes its inputs in the order of the lanes; its w is (8 * tiles, g rounded up to 8).
+    In a tile of v inputs and h hidden units, w is (h, v, 8), the others (h, 8) or (v, 8). The output layer takes its
+    inputs in the order of the lanes; its w is (8 * tiles, g rounded up to 8).
     """
 
     order: Ints  # (k,) nets by size, the largest first
     shape: Ints  # (tiles, 2) v and h of each tile
-    at: Ints  # (tiles, 3) where the tile begins in w, in arrays of inputs, in arrays of hidden units
+    at: Ints  # (tiles, 3) start of the tile in w, in arrays of inputs, in arrays of hidden units
     feature: Ints  # inputs: the feature, or d for padding
     is_input: Floats  # inputs: 1, or 0 for padding
     is_hidden: Floats  # hidden units: 1 or 0
@@ -48,7 +48,7 @@ class Packed(NamedTuple):
 
 
 def pack(nets: Nets) -> Packed:
-    """`nets` in tiles; shares nothing with it."""
+    """`nets` in tiles; shares no memory with it."""
     k, d = len(nets.visible), len(nets.low)
     order = np.argsort(-nets.visible, kind="stable")
     first = order[::WIDTH]  # the largest net of each tile
@@ -93,13 +93,13 @@ def pack(nets: Nets) -> Packed:
 
 
 def unpack(packed: Packed, nets: Nets) -> None:
-    """Write what was learned back to the nets that were packed."""
+    """Write what was learned back to the packed nets."""
     nets.low[:], nets.high[:] = packed.low, packed.high
     move(nets, packed, back=True)
 
 
 def views(packed: Packed, i: int) -> tuple[slice, slice, slice]:
-    """Lane i in w, in arrays of inputs and in arrays of hidden units."""
+    """Slices of lane i in w, in arrays of inputs and in arrays of hidden units."""
     tile, lane = divmod(i, WIDTH)
     v, h = (int(n) for n in packed.shape[tile])
     at = [int(start) + lane for start in packed.at[tile]]
@@ -109,7 +109,7 @@ def views(packed: Packed, i: int) -> tuple[slice, slice, slice]:
 
 
 def move(nets: Nets, packed: Packed, back: bool) -> None:
-    """Copy all that learning changes, but the ranges of features, from nets to packed, or back."""
+    """Copy all that learning changes, except the ranges of features, from nets to packed, or back."""
 
     def copy(a: Floats, b: Floats) -> None:
         if back:
@@ -135,7 +135,7 @@ def move(nets: Nets, packed: Packed, back: bool) -> None:
 
 
 class Step(NamedTuple):
-    """Room for one step."""
+    """Scratch for one step."""
 
     row: Floats  # (d + 1,) the normalised sample and a zero for padding
     x: Floats  # inputs of a tile, or of the output layer
@@ -156,7 +156,7 @@ def make_step(nets: Packed) -> Step:
 
 @kernel
 def learn(nets: Packed, own: Step, x: Floats, rate: float, out: Floats) -> int:
-    """Widen the ranges, score and step for each row of x (n, d) in order; returns how many were skipped.
+    """Widen the ranges, score and step for each row of x (n, d) in order; returns the number of rows skipped.
 
     nets: changed in place. own: scratch. out: (n,) receives the scores before the step, NaN where skipped.
     """
@@ -174,7 +174,7 @@ def learn(nets: Packed, own: Step, x: Floats, rate: float, out: Floats) -> int:
 
 @inlined
 def widen(x: Floats, low: Floats, high: Floats, out: Floats) -> bool:
-    """Widen the range of each feature to hold x (d,) and normalise x into out; False if x is not usable."""
+    """Widen the range of each feature to hold x (d,), and normalise x into out; False if x is not usable."""
     unusable = 0
     for i in range(x.size):
         unusable += 0 if abs(x[i]) <= LIMIT else 1
@@ -191,7 +191,7 @@ def widen(x: Floats, low: Floats, high: Floats, out: Floats) -> bool:
 
 @inlined
 def step_tile(nets: Packed, tile: int, rate: float, own: Step) -> None:
-    """Score and step of eight autoencoders; their scores go to own.scores."""
+    """Score and step eight autoencoders; their scores go to own.scores."""
     v, h = nets.shape[tile, 0], nets.shape[tile, 1]
     w, inputs, hidden = nets.at[tile, 0], nets.at[tile, 1], nets.at[tile, 2]
     one, rates = splat(1.0), splat(rate)
@@ -228,7 +228,7 @@ def step_tile(nets: Packed, tile: int, rate: float, own: Step) -> None:
 
 @inlined
 def step_output(nets: Packed, rate: float, own: Step) -> float:
-    """Score and step of the output layer over own.scores; here the lanes are hidden units, or inputs."""
+    """Score and step the output layer on own.scores; here the lanes are hidden units, or inputs."""
     k, wide, lanes = nets.order.size, nets.out_b_hidden.size, nets.per_input.size
     one, rates = splat(1.0), splat(rate)
     widen(own.scores, nets.out_low, nets.out_high, own.x)

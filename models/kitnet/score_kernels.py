@@ -1,8 +1,8 @@
 """KitNET's arrays, and its scoring with samples as SIMD lanes.
 
-Each autoencoder is applied to sixteen samples at once, eight in float64. There is no fastmath, hence no
-fused or reordered sum: a score has the same bits however a stream is cut and whatever vectors the CPU has.
-Plain loops over tiles of 240 samples, left to LLVM to make vector code of, took a third longer.
+Each autoencoder is applied to sixteen samples at once, eight in float64. There is no fastmath, hence no fused or
+reordered sum: a score has the same bits whatever the blocks of the stream and the vectors of the CPU. Plain loops
+over tiles of 240 samples, vectorised by LLVM, took a third longer.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from models.kitnet.lanes import LINE, Lanes, Real, aligned, load, logistic, root
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-TINY = 1e-16  # added to the range of a feature, so that a constant one does not divide by zero
+TINY = 1e-16  # added to the range of a feature, so that a constant feature does not divide by zero
 
 
 def hidden_units(visible: int, ratio: float) -> int:
-    """Units of the hidden layer over `visible` inputs: the ratio of them, rounded up."""
+    """Number of hidden units over `visible` inputs: the ratio of them, rounded up."""
     return int(np.ceil(visible * ratio))
 
 
@@ -86,13 +86,13 @@ def fresh_nets(feature_map: FeatureMap, hidden_ratio: float, seed: int) -> Nets:
 class Frozen(NamedTuple):
     """`Nets` ready for scoring, in the precision of scoring; ranges as (x - low) * scale."""
 
-    position: Ints  # (d,) input at which each feature stands
+    position: Ints  # (d,) input of each feature
     start: Ints  # (k,)
     visible: Ints  # (k,)
     hidden: Ints  # (k,)
     low: Floats  # (d,) by feature
     scale: Floats  # (d,)
-    band: Floats  # (2,) normalised inputs are clipped to it
+    band: Floats  # (2,) bounds of normalised inputs
     w: Real  # (k, m, h)
     b_hidden: Real  # (k, h)
     b_visible: Real  # (k, m)
@@ -104,7 +104,7 @@ class Frozen(NamedTuple):
 
 
 def frozen_nets(nets: Nets, precision: str, clip: tuple[float, float]) -> Frozen:
-    """`nets` as the scoring kernel wants them."""
+    """`nets` in the form for the scoring kernel."""
     kind = np.dtype(precision)
     position = np.empty_like(nets.features)
     position[nets.features] = np.arange(len(position))
@@ -128,10 +128,10 @@ def frozen_nets(nets: Nets, precision: str, clip: tuple[float, float]) -> Frozen
 
 
 class Scratch(NamedTuple):
-    """Room for one tile of as many samples as a line has numbers; all flat."""
+    """Scratch for one tile, of as many samples as a line has numbers; all flat."""
 
-    rows: Real  # a normalised sample after the other, d rounded up to whole lines
-    columns: Real  # (d rounded up, width) the same turned: a line a feature
+    rows: Real  # normalised samples in a row, d rounded up to full lines
+    columns: Real  # (d rounded up, width) the same transposed: a line for each feature
     inputs: Real  # (d, width) the same in the order of the nets' inputs
     code: Real  # (h or g, width)
     visible: Real  # (m or k, width)
@@ -150,10 +150,10 @@ def make_scratch(nets: Frozen) -> Scratch:
 
 @kernel
 def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
-    """Score each row of x (n, d); returns how many values were clipped to the band or were not numbers.
+    """Score each row of x (n, d); returns the number of values that were clipped to the band or not numbers.
 
-    out: (n,) receives the scores. The last tile keeps in its other lanes what they held: lanes do not touch
-    each other, and so a sample goes through the same code wherever it stands.
+    out: (n,) receives the scores. The other lanes of the last tile keep old values: lanes do not affect each other, so
+    a sample goes through the same code wherever it is.
     """
     n, d = x.shape
     k, width = nets.visible.size, own.final.size
@@ -186,10 +186,10 @@ def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
 
 @kernel
 def normalise(low: Floats, scale: Floats, lower: float, upper: float, x: Real, out: Real) -> int:
-    """Normalise one row (d,) into out, clipped to lower..upper; returns how many values that changed.
+    """Normalise one row (d,) into out, clipped to lower..upper; returns the number of changed values.
 
-    In float64, since a range may be small beside its values. What is not a number becomes the upper bound. Takes the
-    arrays by themselves and counts without a branch: out of a tuple, and with one, the loop stays scalar.
+    In float64, since a range may be small compared with its values. Values that are not numbers become the upper bound.
+    Takes plain arrays and counts without a branch: with a tuple, or a branch, the loop stays scalar.
     """
     clipped = 0
     for i in range(out.size):
@@ -205,13 +205,13 @@ def normalise(low: Floats, scale: Floats, lower: float, upper: float, x: Real, o
 def reconstruct(
     w: Real, b_hidden: Real, b_visible: Real, x: Real, start: int, code: Real, visible: Real
 ) -> Lanes:
-    """Root mean square error of one autoencoder, each lane a sample.
+    """Root mean square error of one autoencoder; each lane is a sample.
 
-    w: (v, h). x: normalised inputs, a line each, from start on. code, visible: scratch of h, v lines.
+    w: (v, h). x: normalised inputs, a line each, from start. code, visible: scratch of h, v lines.
     """
     v, h = w.shape
     kind, width = w.dtype, LINE // w.itemsize
-    for j in range(h):  # the products of all units first: with the long chain of `logistic` between them
+    for j in range(h):  # first the products of all units: with the long chain of `logistic` in between,
         a = splat(b_hidden[j])  # the CPU would not look ahead far enough to overlap two units
         for i in range(v):
             a = a + splat(w[i, j]) * load(x, start + i * width)

@@ -149,7 +149,7 @@ def test_a_seek_to_what_is_dropped_or_not_there_yet_is_refused(new: NewBus, offs
         bus.publish(0, b"x")
     bus.poll(0)
     bus.commit(0, 2)
-    with pytest.raises(ValueError, match=f"{offset} is outside 2..4"):
+    with pytest.raises(ValueError, match=f"{offset} must be in 2..4"):
         bus.seek(0, offset)
 
 

@@ -229,7 +229,7 @@ def test_two_columns_of_one_name_are_refused() -> None:
 
 def test_a_record_batch_in_the_place_of_the_schema_is_refused() -> None:
     behind_schema = 8 + int.from_bytes(GOOD[4:8], "little")
-    with pytest.raises(CodecError, match="record batch where a schema is expected"):
+    with pytest.raises(CodecError, match="found a record batch, expected a schema"):
         wire.decode(GOOD[behind_schema:])
 
 
@@ -243,5 +243,5 @@ def test_a_message_is_one_record_batch(batches: int) -> None:
 def test_a_small_message_that_unpacks_to_a_huge_one_costs_no_memory(compression: str) -> None:
     bomb = message({"format": 1}, {"a": np.zeros(1 << 28, np.uint8)}, compression)
     assert len(bomb) < 4 << 20
-    with little_arrow_memory(), pytest.raises(CodecError, match="not compressed"):
+    with little_arrow_memory(), pytest.raises(CodecError, match="without compression"):
         codec.decode(bomb)

@@ -62,6 +62,7 @@ def test_a_state_of_another_capacity_is_refused() -> None:
     d = detector(ROOMY)
     d.process(block)
     with pytest.raises(
-        StateError, match="state of partition 0 does not fit: a table of 4096 connections, here are 6"
+        StateError,
+        match="state of partition 0 does not fit: saved with a capacity of 4096 connections, this table has 6",
     ):
         detector(SMALL).restore(d.state())

@@ -197,7 +197,7 @@ def test_a_poison_message_goes_to_the_dead_letters_and_processing_goes_on(empty_
     headers = dict(letters[0].headers)  # type: ignore[attr-defined]
     assert headers["partition"] == b"1"
     assert headers["offset"] == str(at).encode()
-    assert b"not an Arrow message" in headers["reason"]
+    assert b"not a wiresonde message" in headers["reason"]
     merged = merge([out])
     assert merged.spans[1] == [(0, empty_site.offsets()[1])]
     assert max(merged.table.filter(pa.compute.equal(merged.table["partition"], 1))["offset"].to_pylist()) > at

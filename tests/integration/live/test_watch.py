@@ -184,7 +184,7 @@ def test_without_the_privilege_the_way_to_it_is_said(tmp_path: Path) -> None:
     command = ["setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", *command]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("wiresonde: lo: not allowed to capture: CAP_NET_RAW is needed")
+    assert done.stderr.startswith("wiresonde: lo: no permission to capture: needs CAP_NET_RAW")
 
 
 def test_the_one_capability_is_enough_and_is_given_back(line: Wire, mixed: Path, tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_a_missing_file_or_a_folder_is_named(tmp_path: Path) -> None:
 
 
 def test_another_format_is_refused_with_those_that_can_be_read(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="format '2', this build reads 1"):
+    with pytest.raises(BundleError, match="format '2'; this version reads 1"):
         load(written(tmp_path / "m", format="2"))
 
 

@@ -107,5 +107,5 @@ def test_a_value_out_of_range_is_named(wrong: dict[str, object]) -> None:
 )  # fmt: skip
 def test_a_threshold_that_is_none_is_refused_with_what_is_wrong(field: str, value: object) -> None:
     good = {"value": 0.5, "method": "quantile", "false_positive_rate": 0.001, "n": 5, "sufficient": True}
-    with pytest.raises(ValueError, match=f"threshold: {field} {value!r} is not what it may be"):
+    with pytest.raises(ValueError, match=f"threshold: {field} {value!r} is not valid"):
         Threshold(**{**good, field: value})  # type: ignore[arg-type]

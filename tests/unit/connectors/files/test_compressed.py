@@ -132,7 +132,7 @@ def test_a_cut_compressed_file_gives_its_frames_then_says_it_ends_early(tmp_path
     found, error = read(tmp_path, packed[: len(packed) // 2])
     assert 100 < len(found) < 201
     assert found == expected(records)[: len(found)]
-    assert error.endswith(f"{name} data ends early")
+    assert error.endswith(f"{name} data ends too early")
 
 
 @pytest.mark.parametrize("name", PACKERS)
@@ -150,7 +150,7 @@ def test_a_damaged_compressed_file_gives_frames_then_says_so(tmp_path: Path, nam
 def test_garbage_after_compressed_data_is_named(tmp_path: Path) -> None:
     found, error = read(tmp_path, gzip.compress(pcap(RECORDS)) + b"garbage")
     assert found == expected(RECORDS)
-    assert error.endswith("what follows the gzip data is not gzip: 67 61 72 62 61 67")
+    assert error.endswith("the bytes after the gzip data are not gzip: 67 61 72 62 61 67")
 
 
 @pytest.mark.parametrize("name", PACKERS)

@@ -146,7 +146,7 @@ def test_a_new_section_forgets_interfaces_and_byte_order(tmp_path: Path) -> None
     assert read(tmp_path, data) == (expected(RECORDS[:1]) + expected(RECORDS[1:2], link_type=101), "")
     rows, error = read(tmp_path, pcapng(RECORDS[:1]) + section() + enhanced(RECORDS[1]))
     assert rows == expected(RECORDS[:1])
-    assert error.endswith("packet block names interface 0, which the section has not described")
+    assert error.endswith("packet block names interface 0, which has no description in this section")
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ PCAPNG_DAMAGES: dict[str, tuple[bytes, int, str]] = {
     "trailer": (
         enhanced(RECORDS[0])[:-4] + struct.pack("<I", 60),
         0,
-        "another length than it begins with: 60",
+        "the length at the block's end differs from that at its start: 60",
     ),
     "no room for a header": (block(6, b""), 0, "block claims 12 bytes, must be"),
     "unknown interface": (enhanced(RECORDS[0], 1), 0, "packet block names interface 1"),
@@ -239,7 +239,11 @@ PCAPNG_DAMAGES: dict[str, tuple[bytes, int, str]] = {
         0,
         "section header claims 4294967292 bytes",
     ),
-    "section trailer": (section()[:-4] + b"\0\0\0\1", 0, "another length than it begins with: 16777216"),
+    "section trailer": (
+        section()[:-4] + b"\0\0\0\1",
+        0,
+        "the length at the block's end differs from that at its start: 16777216",
+    ),
     "interface short": (block(INTERFACE, b"1234"), 0, "interface description claims 16 bytes, minimum 20"),
     "option absurd": (
         interface(options=struct.pack("<HHI", 9, 60000, 0)),
@@ -276,7 +280,7 @@ def test_a_section_may_not_describe_interfaces_without_end(tmp_path: Path) -> No
         (b"BZh9" + b"\0" * 30, "(compressed with bzip2)"),
         (
             struct.pack("<IIBBHHH", 5, 1_700_000_000, 2, 4, 0x5000, 0, 0x3C00) + b"\0" * 80,
-            "(perhaps an Endace ERF file, which has no magic)",
+            "(perhaps an Endace ERF file, which has no magic number)",
         ),
         (gzip.compress(gzip.compress(pcap(RECORDS))), "(compressed with gzip once more)"),
         (pcap()[:20], "byte 0: pcap file header needs 24 bytes, the file has 20"),
@@ -306,7 +310,7 @@ def test_a_file_that_is_cut_while_it_is_read_ends_with_an_error(
         blocks = iter(capture)
         assert len(next(blocks)) == 10
         os.truncate(path, 5000)
-        with pytest.raises(CaptureError, match=r"byte 10\d\d\d: the file was cut while it was read"):
+        with pytest.raises(CaptureError, match=r"byte 10\d\d\d: the file was truncated while it was read"):
             next(blocks)
 
 

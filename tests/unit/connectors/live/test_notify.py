@@ -92,7 +92,7 @@ def test_a_socket_that_cannot_be_reached_does_not_stop_a_service(
     for send in SENDERS:
         send()
     assert [r.levelno for r in caplog.records] == [logging.WARNING] * len(SENDERS)
-    assert caplog.messages[0].startswith("systemd was not told READY=1: ")
+    assert caplog.messages[0].startswith("cannot send READY=1 to systemd: ")
 
 
 def test_a_queue_that_nobody_empties_is_waited_for_without_work_and_not_for_long(
@@ -104,7 +104,7 @@ def test_a_queue_that_nobody_empties_is_waited_for_without_work_and_not_for_long
         notify.alive()
     assert time.monotonic() - begin >= 0.3
     assert time.thread_time() - work < 0.15
-    assert caplog.messages == ["systemd was not told WATCHDOG=1: timed out"]
+    assert caplog.messages == ["cannot send WATCHDOG=1 to systemd: timed out"]
     assert systemd.recv(4096) == b"WATCHDOG=1"
 
 

@@ -186,10 +186,10 @@ except PermissionError:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("no such user", "user 'no such user': there is none"),
-        ("", "user '': there is none"),
-        ("nul\\0", "user 'nul\\x00': there is none"),
-        ("root", "user 'root' is root: name another one"),
+        ("no such user", "user 'no such user' does not exist"),
+        ("", "user '' does not exist"),
+        ("nul\\0", "user 'nul\\x00' does not exist"),
+        ("root", "user 'root' is root: name another user"),
     ],
 )
 def test_a_user_whom_nobody_can_become_is_refused_before_anything_changes(name: str, text: str) -> None:
@@ -205,7 +205,7 @@ def test_a_user_whom_nobody_can_become_is_refused_before_anything_changes(name: 
 def test_only_root_can_become_another_user() -> None:
     kind, said, after = run(AS_SERVICE + script_of("privileges.drop('daemon')"))
     assert kind == "PrivilegeError"
-    assert said == f"user 'daemon': only root can become another user, this is uid {NOBODY}"
+    assert said == f"user 'daemon': only root can become another user; this process has uid {NOBODY}"
     assert after[0]["CapEff"] == f"{1 << NET_RAW:016x}"
 
 
@@ -232,7 +232,7 @@ def test_a_thread_that_kept_something_is_an_error(user: str | None) -> None:
     kind, said, after = run("waiting()\n" + script_of(f"privileges.drop({user!r})"))
     assert kind == "PrivilegeError"
     assert said.startswith("threads (")
-    assert "keep privileges: drop them before threads are started" in said
+    assert "keep privileges: drop privileges before starting threads" in said
     assert "\n" not in said
     assert sorted(one["NoNewPrivs"] for one in after) == ["0", "1"]
 
@@ -259,7 +259,7 @@ logging.basicConfig(handlers=[Keep()])
 privileges.drop()
 told(said)
 """
-    assert run(script) == ["still root, to whom most files belong: name a user to become"]
+    assert run(script) == ["still root, the owner of most files: name a user to become"]
 
 
 def test_a_process_without_privileges_gives_up_what_others_could_give_it() -> None:
@@ -289,7 +289,7 @@ def test_elsewhere_nothing_is_done_and_that_is_said(
     monkeypatch.setattr(ctypes, "CDLL", None)
     assert privileges.drop() is False
     assert privileges.held() == set()
-    assert caplog.messages == ["privileges are kept: darwin has no capabilities"]
+    assert caplog.messages == ["privileges kept: darwin has no capabilities"]
 
 
 def test_what_is_held_is_what_the_kernel_says() -> None:

@@ -289,5 +289,5 @@ def test_a_metrics_port_that_is_taken_is_named(capture: Path, tmp_path: Path) ->
         other.listen()
         port = other.getsockname()[1]
         result = called("score", capture, "--metrics-port", port, "--out", tmp_path)
-    refused(result, 1, f"metrics endpoint 127.0.0.1:{port}: Address already in use")
+    refused(result, 1, f"cannot listen on 127.0.0.1:{port} for metrics: Address already in use")
     assert listing(tmp_path) == []

@@ -125,7 +125,7 @@ def test_a_message_that_holds_no_block_is_counted_put_away_with_the_reason_and_p
         dead.sort(key=lambda one: one[0].partition)
         assert [m for m, _ in dead] == [Message(0, 0, messages[3][1]), Message(1, 1, b"garbage")]
         assert [line.split(" error=")[1] for line in said] == [why for _, why in dead]
-        assert "not an Arrow message of ours" in dead[1][1]
+        assert "not a wiresonde message" in dead[1][1]
 
 
 def test_a_message_of_a_newer_format_stops_the_worker_and_names_its_place(

@@ -94,29 +94,29 @@ def test_parquet_takes_nulls_other_units_and_times_before_1970(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"src": "10.0.0.256"}, "address '10.0.0.256' is neither IPv4 nor IPv6"),
+        ({"src": "10.0.0.256"}, "address '10.0.0.256' must be an IPv4 or IPv6 address"),
         ({"dst": "fe80::1%eth0"}, "address 'fe80::1%eth0'"),
         ({"src": "www.example.org"}, "address 'www.example.org'"),
-        ({"sport": "65536"}, "sport '65536' is not a number from 0 to 65535"),
+        ({"sport": "65536"}, "sport '65536' must be a number from 0 to 65535"),
         ({"dport": "-1"}, "dport '-1'"),
         ({"dport": "http"}, "dport 'http'"),
         ({"sport": "80.5"}, "sport '80.5'"),
-        ({"proto": "tpc"}, "proto 'tpc' is not a number from 0 to 255"),
+        ({"proto": "tpc"}, "proto 'tpc' must be a number from 0 to 255"),
         ({"proto": "256"}, "proto '256'"),
-        ({"start": "yesterday"}, "time 'yesterday' is neither epoch seconds nor ISO 8601"),
+        ({"start": "yesterday"}, "time 'yesterday' must be epoch seconds or ISO 8601"),
         ({"start": "now"}, "time 'now'"),
-        ({"start": "20200101"}, "end 1700000000 lies before start 20200101"),
+        ({"start": "20200101"}, "end 1700000000 is before start 20200101"),
         ({"end": "2020-13-01"}, "time '2020-13-01'"),
         ({"end": "1700000000000"}, "time '1700000000000'"),
-        ({"end": "9999999999"}, "time '9999999999' lies outside the years 1678 to 2262"),
-        ({"start": "1500-01-01"}, "time '1500-01-01' lies outside"),
-        ({"start": "1700000011"}, "end 1700000010 lies before start 1700000011"),
+        ({"end": "9999999999"}, "time '9999999999' must be in the years 1678 to 2262"),
+        ({"start": "1500-01-01"}, "time '1500-01-01' must be in the years"),
+        ({"start": "1700000011"}, "end 1700000010 is before start 1700000011"),
     ],
 )
 def test_a_bad_row_is_named_with_its_value(tmp_path: Path, change: dict[str, str], problem: str) -> None:
     if change.get("start") == "20200101":  # eight digits are seconds, not a date
         change = {"start": "1700000001", "end": "20200101"}
-        problem = "end 20200101 lies before start 1700000001"
+        problem = "end 20200101 is before start 1700000001"
     with pytest.raises(InputError) as caught:
         labels(tmp_path, ROW, ROW | change)
     assert f"labels.csv: row 2: {problem}" in str(caught.value)
@@ -133,15 +133,15 @@ def test_missing_and_doubled_columns_are_named(tmp_path: Path) -> None:
     without = {k: v for k, v in ROW.items() if k not in ("src", "end")}
     with pytest.raises(InputError, match="no column src, end"):
         labels(tmp_path, without)
-    with pytest.raises(InputError, match="no label column beside"):
+    with pytest.raises(InputError, match="no label column besides"):
         labels(tmp_path, {k: ROW[k] for k in KEYS})
-    with pytest.raises(InputError, match=r"column a\.b is a_b in alerts"):
+    with pytest.raises(InputError, match=r"columns a\.b and a_b would both be a_b in alerts: rename one"):
         labels(tmp_path, ROW | {"a.b": "x", "a_b": "y"})
     with pytest.raises(InputError, match="column 9 has no name"):
         labels(tmp_path, ROW | {"": "x"})
     path = tmp_path / "labels.csv"
     path.write_text(",".join([*ROW, "task"]) + "\n" + ",".join([*ROW.values(), "x"]) + "\n")
-    with pytest.raises(InputError, match="more than one column task"):
+    with pytest.raises(InputError, match="more than one column is named task"):
         read_labels(path)
 
 

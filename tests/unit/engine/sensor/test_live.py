@@ -164,7 +164,7 @@ def test_a_clock_that_is_set_disturbs_no_connection(step: int) -> None:
 
 
 def test_an_interface_or_a_filter_that_is_none_is_named() -> None:
-    with pytest.raises(InputError, match="eth77: no such interface; there are"):
+    with pytest.raises(InputError, match="eth77: no such interface; choose one of"):
         open_source("eth77", CaptureSettings(), lambda _: None)
     with pytest.raises(ConfigError, match=r"capture\.filter 'ip and': "):
         open_source("lo", CaptureSettings(filter="ip and"), lambda _: None)

@@ -259,7 +259,9 @@ def test_something_must_be_remembered(remembered: int) -> None:
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33, 64])
 def test_a_key_of_another_length_is_refused(size: int) -> None:
-    with pytest.raises(ValueError, match=rf"{size} bytes must have 32: 16 for AES-128 and 16 for the pad"):
+    with pytest.raises(
+        ValueError, match=rf"{size} bytes must be 32 bytes: 16 for AES-128 and 16 for the pad"
+    ):
         Pseudonymiser(b"k" * size)
 
 
