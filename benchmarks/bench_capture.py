@@ -66,9 +66,10 @@ def ring(stop: threading.Event, ready: Callable[[], None]) -> int:
     """Our capture command without Kafka: ring, decode, blocks, Arrow."""
     from connectors.live.capture import RingCapture
     from connectors.live.settings import CaptureSettings
+    from engine.commands.tap import live_sensor
     from engine.commands.warm import warm_up_sensor
     from engine.config import Config
-    from engine.sensor.live import live_sensor, publish_live
+    from engine.sensor.live import publish_live
     from engine.sensor.publisher import Publisher
 
     config = Config()

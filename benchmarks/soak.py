@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import commit, machine
-from tests.support.netns import wire
+from tests.support.netns import Wire, wire
 
 EVERY = 30.0  # seconds between looks
 
@@ -37,17 +37,37 @@ def metric(text: str, name: str) -> float:
     return sum(float(value) for value in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
 
-def main() -> None:
-    """Run and report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--trace", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=3600.0)
-    parser.add_argument("--rate", type=int, default=50_000)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    samples: list[dict[str, Any]] = []
+class Sending(threading.Thread):
+    """Sends a trace as often as it fits into the time, then part of it."""
+
+    def __init__(self, line: Wire, process: subprocess.Popen[str], given: argparse.Namespace) -> None:
+        super().__init__(daemon=True)
+        self._line, self._process, self._given = line, process, given
+        self._limit = round(given.seconds * given.rate)
+        self.sent = 0
+
+    def run(self) -> None:
+        """Send."""
+        while self.sent < self._limit and self._process.poll() is None:
+            most = min(self._limit - self.sent, 10_000_000)
+            options = ("--pps", str(self._given.rate), "--limit", str(most), "--loop", "0")
+            self.sent += self._line.send(self._given.trace, *options, seconds=self._given.seconds * 3)
+
+
+def sample(line: Wire, process: subprocess.Popen[str], url: str, began: float) -> dict[str, float]:
+    """What the process takes and has counted now."""
+    text = line.inside(lambda: urllib.request.urlopen(url, timeout=30).read().decode())
+    found = {
+        "seconds": time.monotonic() - began, "resident": resident(process.pid),
+        "packets": metric(text, "wiresonde_packets_total"), "live": metric(text, "wiresonde_live_connections"),
+    }  # fmt: skip
+    print(json.dumps(found), file=sys.stderr, flush=True)
+    return found
+
+
+def soaked(given: argparse.Namespace) -> dict[str, Any]:
+    """Watch the trace for as long as wanted; the report."""
+    samples: list[dict[str, float]] = []
     with wire() as line:
         command = (sys.executable, "-m", "engine.cli", "-v", "watch", "-i", "tap0", "--metrics-port", "0")
         process = subprocess.Popen(
@@ -58,46 +78,35 @@ def main() -> None:
         url = next(m[1] for text in process.stderr if (m := re.search(r"metrics at (\S+)", text)))
         threading.Thread(target=process.stderr.read, daemon=True).start()
         began = time.monotonic()
-        sent: list[int] = []
-        limit = round(arguments.seconds * arguments.rate)
-
-        def send() -> None:
-            """Send the trace as often as it fits, then part of it."""
-            while sum(sent) < limit and process.poll() is None:
-                options = (
-                    "--pps",
-                    str(arguments.rate),
-                    "--limit",
-                    str(min(limit - sum(sent), 10_000_000)),
-                    "--loop",
-                    "0",
-                )
-                sent.append(line.send(arguments.trace, *options, seconds=arguments.seconds * 3))
-
-        sender = threading.Thread(target=send)
+        sender = Sending(line, process, given)
         sender.start()
         while sender.is_alive():
             sender.join(EVERY)
-            text = line.inside(lambda: urllib.request.urlopen(url, timeout=30).read().decode())
-            samples.append(
-                {
-                    "seconds": time.monotonic() - began,
-                    "resident": resident(process.pid),
-                    "packets": metric(text, "wiresonde_packets_total"),
-                    "live": metric(text, "wiresonde_live_connections"),
-                }
-            )
-            print(json.dumps(samples[-1]), file=sys.stderr, flush=True)
+            samples.append(sample(line, process, url, began))
         time.sleep(2)
         process.send_signal(signal.SIGTERM)
         report = json.loads(process.stdout.read().splitlines()[-1])
         process.wait(timeout=60)
     lost = sum(report["dropped"].values())
-    document = {
-        "machine": machine(), "commit": commit(), "rate": arguments.rate, "sent": sum(sent),
+    return {
+        "machine": machine(), "commit": commit(), "rate": given.rate, "sent": sender.sent,
         "received": report["received"], "scored": report["published"], "dropped": report["dropped"],
-        "unaccounted": sum(sent) - report["published"] - lost, "connections": report["connections"], "samples": samples,
+        "unaccounted": sender.sent - report["published"] - lost, "connections": report["connections"],
+        "samples": samples,
     }  # fmt: skip
+
+
+def main() -> None:
+    """Run and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trace", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--rate", type=int, default=50_000)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    document = soaked(arguments)
     text = json.dumps(document, indent=1)
     if arguments.json is not None:
         arguments.json.write_text(text + "\n")

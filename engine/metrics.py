@@ -41,7 +41,24 @@ class Metrics:
     ) -> None:
         """All series, at first without values. ``bounds``: upper bounds of the score histogram's buckets, by model."""
         self._bounds = dict(bounds or {})
-        model = ("model", "version", *slices)
+        self._of_stream()
+        self._of_models(slices)
+        self._of_partitions()
+        self.series = [s for s in vars(self).values() if isinstance(s, Series)]
+        self.collector = BatchCollector(self.series)
+        # a counter that first appears with its first event hides that event from rate()
+        for series in self.series:
+            if series.kind == "counter" and not series.labels:
+                series.add((), 0)
+        for kind in ("assigned", "revoked", "lost"):
+            self.rebalances.add((kind,), 0)
+        for reason in REASONS:
+            self.unread.add((reason,), 0)
+        for name in slices:
+            self.folded.add((name,), 0)
+
+    def _of_stream(self) -> None:
+        """Packets, messages and connections."""
         self.packets = Series("counter", "wiresonde_packets", "Packets taken from the bus.", ("sensor",))
         self.blocks = Series("counter", "wiresonde_blocks", "Packet blocks taken from the bus.", ("sensor",))
         self.unread = Series(
@@ -67,6 +84,9 @@ class Metrics:
         self.evicted = Series(
             "counter", "wiresonde_evicted_connections", "Connections evicted because the table was full."
         )
+
+    def _of_models(self, slices: tuple[str, ...]) -> None:
+        """What models do and say, and the labels of what they say it of."""
         self.flows_evicted = Series(
             "counter",
             "wiresonde_evicted_flows",
@@ -85,6 +105,7 @@ class Metrics:
             "Score above which a connection raises an alarm; the highest of all partitions.",
             ("model",),
         )
+        model = ("model", "version", *slices)
         self.connections = Series(
             "counter",
             "wiresonde_connections",
@@ -102,6 +123,9 @@ class Metrics:
         self.unknown_probes = Series(
             "counter", "wiresonde_unknown_probes", "Rows with a probe id that has no labels."
         )
+
+    def _of_partitions(self) -> None:
+        """What a member of a group has, and how it keeps its state."""
         partition = ("partition",)
         self.delay = Series(
             "histogram",
@@ -162,19 +186,6 @@ class Metrics:
             "Bytes sent to Kafka and not yet acknowledged.",
             ("topic",),
         )
-        self.series = [s for s in vars(self).values() if isinstance(s, Series)]
-        self.collector = BatchCollector(self.series)
-        for (
-            series
-        ) in self.series:  # a counter that first appears with its first event hides that event from rate()
-            if series.kind == "counter" and not series.labels:
-                series.add((), 0)
-        for kind in ("assigned", "revoked", "lost"):
-            self.rebalances.add((kind,), 0)
-        for reason in REASONS:
-            self.unread.add((reason,), 0)
-        for name in slices:
-            self.folded.add((name,), 0)
 
     def scores(
         self, labels: tuple[str, ...], score: NDArray[np.float64], alarm: NDArray[np.bool_] | None

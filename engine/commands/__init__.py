@@ -10,6 +10,7 @@ replay.py       captures to Kafka
 capture.py      an interface to Kafka
 detect.py       Kafka to sinks, as a member of a consumer group
 watch.py        an interface through the embedded bus, with a view of it
+tap.py          a live source of the configuration
 scores.py       files of scores as one table, and by label
 reading.py      captures -> frames, packets, connections
 packets.py      packet columns as a table

@@ -21,6 +21,7 @@ from connectors.live.netdev import InterfaceError
 from connectors.live.settings import CaptureLostError
 from connectors.prometheus import MetricsServer
 from engine.commands.replay import kafka_errors, settings_of
+from engine.commands.tap import live_sensor, spill_directory
 from engine.commands.warm import warm_up_sensor
 from engine.config import Config
 from engine.errors import OutputError, WiresondeError
@@ -28,10 +29,8 @@ from engine.metrics import SensorMetrics, serve
 from engine.sensor.live import (
     CaptureReport,
     give_up_privileges,
-    live_sensor,
     open_source,
     publish_live,
-    spill_directory,
 )
 from engine.sensor.publisher import Publisher
 

@@ -25,7 +25,7 @@ from engine.consumer.intake import Intake
 from engine.consumer.outlet import Outlet
 from engine.consumer.segments import ScoreSegments
 from engine.consumer.top import Top
-from engine.consumer.worker import Every, Worker
+from engine.consumer.worker import Flushing, Worker
 from engine.errors import ConfigError, InputError, OutputError
 from engine.labels.rules import NO_PROBES, Labels
 from engine.labels.slices import Slices
@@ -170,8 +170,12 @@ class Scoring:
             self.detectors,
             Intake(self.metrics),
             Outlet([self.top, *self.segments, *self.files], self.metrics, self.probes, slices),
-            (config.output.flush_connections, max(1, config.bus.queue_blocks // 2)),
-            Every(config.detect.flush_seconds, config.detect.snapshot_seconds) if self.feed.endless else None,
+            Flushing(
+                config.output.flush_connections,
+                max(1, config.bus.queue_blocks // 2),
+                config.detect.flush_seconds if self.feed.endless else None,
+                config.detect.snapshot_seconds if self.feed.endless else None,
+            ),
         )
 
     def leave(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,59 +15,25 @@ from rich.live import Live as Screen
 from rich.table import Table
 from rich.text import Text
 
-from connectors.bus.memory import MemoryBus
-from connectors.live.settings import CaptureLostError
 from engine.commands.models import chosen_models
 from engine.commands.run_summary import RunSummary
 from engine.commands.score import Job, Scoring
 from engine.commands.summary import add_connection_columns, connection_cells
+from engine.commands.tap import Tap
 from engine.commands.warm import warm_up
 from engine.config import Config
-from engine.errors import InputError
 from engine.labels.rules import Labels
 from engine.scoring.building import ModelSpec
 from engine.sensor.live import (
     CaptureReport,
-    Source,
     give_up_privileges,
-    live_sensor,
     open_source,
-    publish_live,
 )
-from engine.sensor.publisher import Publisher
 
 logger = logging.getLogger(__name__)
 
 REFRESH = 0.5  # seconds between pictures
 SHOWN = 8  # connections
-
-
-class Tap:
-    """A live source that publishes to the embedded bus; while that is full, the kernel's ring takes what comes."""
-
-    endless = True
-    labelled = None
-
-    def __init__(self, source: Source, interface: str, config: Config, labels: Labels | None) -> None:
-        """The name is the time of the start, UTC, the interface and the process."""
-        self.source = source
-        self.name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{interface}-{os.getpid()}"
-        self._sensor = live_sensor(config, config.bus.block_packets, labels)
-        self.published = 0
-
-    def publish(self, bus: MemoryBus) -> None:
-        """Publish until stopped. Raises InputError when the interface is gone."""
-        publisher = Publisher(self._sensor, bus)
-        try:
-            publish_live(self.source, publisher)
-        except CaptureLostError as error:
-            raise InputError(str(error)) from None
-        finally:
-            self.published = publisher.packets
-
-    def stop(self) -> None:
-        """Take no more packets, and end."""
-        self.source.stop()
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,15 @@ class Consumer(Protocol):
 
 
 @dataclass(frozen=True)
-class Every:
-    """How long, in seconds, rows wait at most for the sinks, and to be made durable."""
+class Flushing:
+    """When rows go to the sinks, and are made durable."""
 
-    flush: float
-    sync: float
+    rows: int = 8192  # most rows that wait for the sinks
+    messages: int = (
+        16  # most messages that wait for a commit; not more than the bus holds, or publishing would stop
+    )
+    seconds: float | None = None  # longest time that rows wait, for a source that never ends
+    sync_seconds: float | None = None  # time between making rows durable, likewise
 
 
 class Worker:
@@ -36,20 +40,15 @@ class Worker:
 
     def __init__(
         self, bus: Consumer, detectors: Sequence[Detector], intake: Intake, outlet: Outlet,
-        flush_after: tuple[int, int] = (8192, 16), every: Every | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        when: Flushing | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        """``flush_after``: so many connections or messages may wait before sinks are flushed and offsets
-        committed; not more messages than the bus holds, or publishing would wait for ever. ``every``: and no longer
-        than that, for a source that never ends.
-        """
+        """Take the detectors on."""
         self._bus = bus
         self._intake = intake
         self._outlet = outlet
         for detector in detectors:
             intake.adopt(detector)
-        self._flush_rows, self._flush_messages = flush_after
-        self._every, self._clock = every, clock
+        self._when, self._clock = when or Flushing(), clock
         self._flushed = self._synced = clock()
         self._next: dict[int, int] = {}  # partition -> offset after the last message taken
 
@@ -63,7 +62,7 @@ class Worker:
             for message in messages:
                 self._next[message.partition] = message.offset + 1
                 self._outlet.keep(message.partition, message.offset, self._intake.take(message))
-                if self._outlet.rows >= self._flush_rows or self._outlet.messages >= self._flush_messages:
+                if self._outlet.rows >= self._when.rows or self._outlet.messages >= self._when.messages:
                     self._flush()
             if self._outlet.messages and (not messages or self._is_due()):
                 self._flush()
@@ -80,7 +79,7 @@ class Worker:
         self._intake.measure()
 
     def _is_due(self) -> bool:
-        return self._every is not None and self._clock() - self._flushed >= self._every.flush
+        return self._when.seconds is not None and self._clock() - self._flushed >= self._when.seconds
 
     def _sync(self) -> None:
         for partition in self._next:
@@ -90,7 +89,8 @@ class Worker:
     def _flush(self) -> None:
         self._outlet.flush()
         self._flushed = self._clock()
-        if self._every is not None and self._flushed - self._synced >= self._every.sync:
+        every = self._when.sync_seconds
+        if every is not None and self._flushed - self._synced >= every:
             self._sync()
         for partition, offset in self._next.items():
             self._bus.commit(partition, offset)

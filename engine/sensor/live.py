@@ -6,10 +6,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
-from connectors.bus.kafka_client import KafkaBusError, Secret
 from connectors.files.frames import FrameBlock
 from connectors.live.bpf import FilterError
 from connectors.live.capture import RingCapture
@@ -18,12 +16,8 @@ from connectors.live.netdev import InterfaceError
 from connectors.live.privileges import PrivilegeError, UnknownUserError, drop
 from connectors.live.settings import CaptureSettings, Counters
 from connectors.live.sniffer import SniffedCapture
-from engine.config import Config
 from engine.errors import ConfigError, InputError, OutputError
-from engine.labels.rules import Labels
-from engine.sensor.pseudonyms import Pseudonymiser, read_key
-from engine.sensor.publisher import HEARTBEAT, LATENCY, Publisher, Sensor
-from engine.types import Packets
+from engine.sensor.publisher import HEARTBEAT, LATENCY, Publisher
 
 
 class Source(Protocol):
@@ -80,31 +74,6 @@ def give_up_privileges(user: str | None) -> None:
         raise OutputError(f"privileges: {error}") from None
 
 
-def live_sensor(config: Config, block_packets: int, labels: Labels | None = None) -> Sensor:
-    """The publisher identity for an interface. Each start is a run of its own, identified by its time."""
-    epoch = config.sensor.epoch
-    return Sensor(
-        config.sensor.name,
-        time.time_ns() if epoch is None else epoch,
-        block_packets,
-        config.decode,
-        labels,
-        _hide(config),
-    )
-
-
-def _hide(config: Config) -> Callable[[Packets], Packets] | None:
-    secret = config.privacy.pseudonym_key
-    if secret is None:
-        return None
-    try:
-        return Pseudonymiser(read_key(Secret(secret.env, secret.file).read("privacy.pseudonym_key"))).apply
-    except (ValueError, KafkaBusError) as error:
-        raise ConfigError(
-            f"privacy.pseudonym_key: {str(error).removeprefix('privacy.pseudonym_key: ')}"
-        ) from None
-
-
 def publish_live(
     source: Source, publisher: Publisher,
     look: Callable[[], object] = lambda: None, clock: Callable[[], float] = time.monotonic,
@@ -146,8 +115,3 @@ class CaptureReport:
     def as_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return asdict(self)
-
-
-def spill_directory(config: Config, interface: str) -> Path | None:
-    """Directory where a sensor keeps an interface's packets while they wait for the bus."""
-    return None if config.spill.directory is None else config.spill.directory / interface

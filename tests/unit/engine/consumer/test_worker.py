@@ -5,7 +5,7 @@ from __future__ import annotations
 from connectors.bus.memory import Message
 from engine.consumer.intake import Intake
 from engine.consumer.outlet import Outlet, Spans
-from engine.consumer.worker import Every, Worker
+from engine.consumer.worker import Flushing, Worker
 from engine.labels.rules import NO_PROBES
 from engine.labels.slices import Slices
 from engine.metrics import Metrics
@@ -51,21 +51,22 @@ class Notes:
         self.synced.append(self.bus.now)
 
 
-def worked(n: int, every: Every | None) -> Notes:
+def worked(n: int, seconds: float | None = None, sync: float | None = None) -> Notes:
     bus = Steady(n)
     notes = Notes(bus)
     outlet = Outlet([notes], Metrics(), NO_PROBES, Slices())
-    Worker(bus, [detector()], Intake(Metrics()), outlet, (1 << 20, 1 << 20), every, lambda: bus.now).run()
+    when = Flushing(1 << 20, 1 << 20, seconds, sync)
+    Worker(bus, [detector()], Intake(Metrics()), outlet, when, lambda: bus.now).run()
     assert bus.committed == n
     return notes
 
 
 def test_rows_wait_no_longer_than_they_may() -> None:
-    notes = worked(20, Every(3.0, 9.0))
+    notes = worked(20, 3.0, 9.0)
     assert notes.flushed == [3, 6, 9, 12, 15, 18, 20]
     assert notes.synced == [9, 18, 20]
 
 
 def test_without_a_limit_only_the_messages_count() -> None:
-    notes = worked(20, None)
+    notes = worked(20)
     assert notes.flushed == notes.synced == [20]

@@ -14,11 +14,12 @@ from connectors.files.frames import FrameBlock
 from connectors.live.clock_steps import ClockSteps
 from connectors.live.settings import CaptureLostError, CaptureSettings, Counters
 from engine import wire
+from engine.commands.tap import live_sensor
 from engine.config import Config, parse
 from engine.connections.layout import FLAG_DROPPED
 from engine.errors import ConfigError, InputError
 from engine.scoring.detector import Detector
-from engine.sensor.live import live_sensor, open_source, publish_live
+from engine.sensor.live import open_source, publish_live
 from engine.sensor.publisher import Publisher
 from engine.types import PacketBlock
 from tests.support.conversation import T0
