@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import re
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -63,7 +64,7 @@ def read_labels(path: Path, max_probes: int = 65536) -> Labels:
     rules = np.zeros(table.num_rows, RULE)
     for row, values in enumerate(zip(*(table.column(k).to_pylist() for k in KEYS))):
         try:
-            _fill(rules[row], *values)
+            _fill(rules[row], dict(zip(KEYS, values)))
         except ValueError as error:
             raise InputError(f"{path}: row {row + 1}: {error}") from None
     probes: dict[int, dict[str, str]] = {0: {}}
@@ -134,14 +135,16 @@ def _times_as_text(table: pa.Table) -> pa.Table:
     return table
 
 
-def _fill(rule: Any, src: Any, sport: Any, dst: Any, dport: Any, proto: Any, start: Any, end: Any) -> None:
+def _fill(rule: Any, given: Mapping[str, Any]) -> None:
+    """Write a rule. given: values by KEYS."""
     has = 0
-    for name, value, bit in (("src", src, HAS_SRC), ("dst", dst, HAS_DST)):
-        if value not in (None, ""):
+    proto, start, end = given["proto"], given["start"], given["end"]
+    for name, bit in (("src", HAS_SRC), ("dst", HAS_DST)):
+        if (value := given[name]) not in (None, ""):
             rule[f"{name}_hi"], rule[f"{name}_lo"] = _address(str(value).strip())
             has |= bit
-    for name, value, bit in (("sport", sport, HAS_SPORT), ("dport", dport, HAS_DPORT)):
-        if value not in (None, ""):
+    for name, bit in (("sport", HAS_SPORT), ("dport", HAS_DPORT)):
+        if (value := given[name]) not in (None, ""):
             rule[name] = _number(name, value, 65535)
             has |= bit
     if proto not in (None, ""):

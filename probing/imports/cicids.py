@@ -57,10 +57,10 @@ class Attack(NamedTuple):
     corrected: tuple[tuple[int, int], ...] = ()
 
 
-def _web(day: int, activity: str, kind: str, client: str | None, published: str, *corrected: tuple[int, int],
-         task: str = "web") -> Attack:  # fmt: skip
+def _web(day: int, activity: str, kind: str, client: str | None, published: str, *corrected: tuple[int, int]
+         ) -> Attack:  # fmt: skip
     """An attack from outside on the web server's port 80."""
-    return Attack(day, activity, kind, task, client, OUTSIDE, (WEB,), 80, published, corrected)
+    return Attack(day, activity, kind, "web", client, OUTSIDE, (WEB,), 80, published, corrected)
 
 
 ATTACKS: tuple[Attack, ...] = (
@@ -77,10 +77,10 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(WEDNESDAY, "heartbleed", "heartbleed", "web", None, (*OUTSIDE, NAT_MISPRINT), (UBUNTU12,), 444,
            "15:12-15:32", ((1499278335650811000, 1499279563294455000),)),
     _web(THURSDAY, "web-brute-force", "password-guessing", None, "09:20-10:00",
-         (1499343354880049000, 1499343531179279000), (1499343567660566000, 1499346011622209000), task="login"),
+         (1499343354880049000, 1499343531179279000), (1499343567660566000, 1499346011622209000))._replace(task="login"),
     _web(THURSDAY, "web-xss", "xss", None, "10:15-10:35", (1499346935283859000, 1499348121341704000)),
     _web(THURSDAY, "web-sql-injection", "sql-injection", None, "10:40-10:42",
-         (1499348127852814000, 1499348575320284000), task="sql"),
+         (1499348127852814000, 1499348575320284000))._replace(task="sql"),
     # victims of infiltration and bots open connections to Kali by themselves, past the NAT
     Attack(THURSDAY, "infiltration-dropbox", "infiltration", "infiltration", "metasploit", (VISTA,), OUTSIDE[::-1],
            None, "14:19-14:19 14:20-14:21 14:33-14:35 15:04-15:45", ((1499361542547210000, 1499366769364731000),)),
