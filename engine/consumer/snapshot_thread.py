@@ -63,3 +63,4 @@ class SnapshotThread:
             seconds = self._clock() - began
             self._written.put(Written(snapshot.partition, snapshot.offset, seconds, size, problem))
             self._todo.task_done()
+        self._todo.task_done()  # of the end itself, so that a late wait returns
