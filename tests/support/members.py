@@ -37,7 +37,7 @@ Identity = tuple[int, int, str, int]  # partition, offset, model, row
 Row = tuple[Identity, str]  # every column, in a text in which floats that differ in a bit differ
 
 
-class Crash(Exception):
+class KilledError(Exception):
     """The process is killed here."""
 
 
@@ -56,7 +56,7 @@ class Recorder:
     """Sink of one process. Rows that it flushed but did not sync are lost with it, though others have seen them."""
 
     def __init__(self, outcome: Outcome, at: Callable[[str], None]) -> None:
-        """``at``: called before and after each flush and sync; may raise Crash or move partitions."""
+        """``at``: called before and after each flush and sync; may raise KilledError or move partitions."""
         self._outcome, self._at = outcome, at
         self._written: list[Row] = []
         self._flushed: list[Row] = []
@@ -200,8 +200,8 @@ class Process:
 
 
 def together(*processes: Process) -> None:
-    """Processes that run side by side to the end of the log."""
-    while any([process.round() for process in processes]):
+    """Run processes side by side to the end of the log, a round each in turn."""
+    while [process for process in processes if process.round()]:
         pass
     for process in processes:
         process.finish()

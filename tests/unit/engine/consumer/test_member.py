@@ -26,7 +26,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import OutputError
-from tests.support.members import Crash, Process, Site, assert_equal
+from tests.support.members import KilledError, Process, Site, assert_equal
 
 pytestmark = pytest.mark.compiled
 
@@ -39,7 +39,7 @@ def crash(where: str, nth: int) -> Callable[[str], None]:
         nonlocal reached
         reached += place == where
         if place == where and reached == nth:
-            raise Crash
+            raise KilledError
 
     return at
 
@@ -47,7 +47,7 @@ def crash(where: str, nth: int) -> Callable[[str], None]:
 def killed_at(site: Site, **options: object) -> Process:
     """A process that ran until it crashed."""
     process = site.process(**options)
-    with pytest.raises(Crash):
+    with pytest.raises(KilledError):
         process.finish()
     process.kill()
     return process
@@ -108,7 +108,7 @@ def test_a_process_killed_while_it_restores_leaves_the_snapshots_good(tmp_path: 
 
     def built(partition: int) -> None:
         if partition == 1:
-            raise Crash
+            raise KilledError
 
     killed_at(site, built=built)
     assert site.run().restored == snapshots

@@ -172,7 +172,7 @@ def test_another_number_of_partitions_while_a_process_runs_is_noticed(tmp_path: 
     site = Site(tmp_path)
     process: Process = site.process().rounds(3)
     site.topic.grow(5)
-    with pytest.raises(StateError, match="the topic has 5 partitions now and had 3: .*start anew"):
+    with pytest.raises(StateError, match=r"the topic has 5 partitions now and had 3: .*start anew"):
         process.round()
     process.kill()
     assert site.snapshots().keys() <= {0, 1, 2}
