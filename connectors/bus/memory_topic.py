@@ -30,18 +30,14 @@ class MemoryTopic:
     def __init__(self, partitions: int) -> None:
         if partitions < 1:
             raise ValueError(f"partitions {partitions} must be at least 1")
+        self.partitions = partitions
         self._logs = [_Log() for _ in range(partitions)]
-        self._number = 1  # of topics that had this name
+        self._number = 1  # count of topics that had this name
 
     @property
     def id(self) -> str:
         """Identity of this topic; another one once it is recreated."""
         return f"topic-{self._number}"
-
-    @property
-    def partitions(self) -> int:
-        """Number of partitions."""
-        return len(self._logs)
 
     def publish(self, partition: int, value: bytes, *, about: str = "", packets: int = 0) -> int:  # noqa: ARG002
         """Append a message and return its offset."""
@@ -83,6 +79,7 @@ class MemoryTopic:
     def grow(self, partitions: int) -> None:
         """Add empty partitions, to have ``partitions`` in all. Groups divide them at their next poll."""
         self._logs += [_Log() for _ in range(partitions - self.partitions)]
+        self.partitions = partitions
 
     def recreate(self) -> None:
         """Delete the topic and make an empty one of its name, with another id."""

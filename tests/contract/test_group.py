@@ -138,6 +138,15 @@ def until(condition: Callable[[], object], *readers: Reader) -> None:
             reader.poll()
 
 
+def sharing(site: Site) -> tuple[Reader, Reader]:
+    """Two members with a partition each."""
+    first = Reader(site.join())
+    until(lambda: first.held == {0, 1}, first)
+    second = Reader(site.join())
+    until(lambda: len(first.held) == len(second.held) == 1, first, second)
+    return first, second
+
+
 def committed(reader: Reader, partition: int, offset: int) -> None:
     """Commit, after a poll or two where the group is still dividing its partitions."""
     until(lambda: reader.member.joined and reader.member.commit(partition, offset), reader)
@@ -168,10 +177,7 @@ def test_a_member_is_told_once_of_each_partition_that_comes(site: Site) -> None:
 
 
 def test_a_second_member_gets_what_the_first_is_asked_to_give_up(site: Site) -> None:
-    first = Reader(site.join())
-    until(lambda: first.held == {0, 1}, first)
-    second = Reader(site.join())
-    until(lambda: len(first.held) == len(second.held) == 1, first, second)
+    first, second = sharing(site)
     assert first.held | second.held == {0, 1}
     (moved,) = second.held
     assert first.told[2:] == [("revoked", moved)]
@@ -179,8 +185,7 @@ def test_a_second_member_gets_what_the_first_is_asked_to_give_up(site: Site) -> 
 
 
 def test_each_message_reaches_the_member_that_has_its_partition_and_no_other(site: Site) -> None:
-    first, second = Reader(site.join()), Reader(site.join())
-    until(lambda: len(first.held) == len(second.held) == 1, first, second)
+    first, second = sharing(site)
     site.publish(0, b"a", b"b")
     site.publish(1, b"c")
     until(lambda: len(first.got) + len(second.got) == 3, first, second)
@@ -189,8 +194,7 @@ def test_each_message_reaches_the_member_that_has_its_partition_and_no_other(sit
 
 
 def test_the_partitions_of_a_member_that_leaves_go_to_the_others(site: Site) -> None:
-    first, second = Reader(site.join()), Reader(site.join())
-    until(lambda: len(first.held) == len(second.held) == 1, first, second)
+    first, second = sharing(site)
     second.member.close()
     until(lambda: first.held == {0, 1}, first)
 

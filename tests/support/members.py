@@ -25,7 +25,7 @@ from engine.metrics import Metrics
 from engine.scoring.columns import as_dicts, score_table
 from engine.scoring.detector import Detector
 from engine.sensor.publisher import Publisher, Sensor
-from engine.types import ScoreBatch
+from engine.types import ScoreBatch, take
 from tests.support.detectors import detector
 from tests.support.frames import frames_of
 from tests.support.streams import stream
@@ -208,21 +208,21 @@ def together(*processes: Process) -> None:
 
 
 @cache
-def traffic() -> tuple[tuple[int, bytes], ...]:
-    """Messages (partition, bytes) of 1,500 packets: the models learn from 110 of a partition's and calibrate on 40."""
+def traffic() -> tuple[tuple[int, int, bytes], ...]:
+    """Messages (partition, offset, bytes) of 1,500 packets; each partition has enough to learn and calibrate."""
     topic = MemoryTopic(PARTITIONS)
     publisher = Publisher(Sensor("s", 0, 20, DecodeConfig()), topic)
     p = stream(4, 1500, ordered=True)
     for begin in range(0, 1500, 20):
-        publisher.add(frames_of(p._make(column[begin : begin + 20] for column in p)))
+        publisher.add(frames_of(take(p, slice(begin, begin + 20))))
     publisher.finish()
-    return tuple((m.partition, m.value) for k in range(PARTITIONS) for m in topic.read(k, 0, topic.log(k)[1]))
+    return tuple((m.partition, m.offset, m.value) for k in range(PARTITIONS) for m in topic.read(k, 0, 1500))
 
 
 def published() -> MemoryTopic:
     """A topic that holds the traffic."""
     topic = MemoryTopic(PARTITIONS)
-    for partition, value in traffic():
+    for partition, _, value in traffic():
         topic.publish(partition, value)
     return topic
 

@@ -25,8 +25,11 @@ from pathlib import Path
 
 import pytest
 
+from connectors.bus.memory_group import MemoryGroup
+from connectors.bus.memory_topic import MemoryTopic
+from engine.consumer.outlet import FLUSHED_ROW
 from engine.errors import OutputError
-from tests.support.members import KilledError, Process, Site, assert_equal
+from tests.support.members import KilledError, Process, Site, assert_equal, traffic
 
 pytestmark = pytest.mark.compiled
 
@@ -126,6 +129,26 @@ def test_messages_before_a_clean_end_are_not_processed_again(tmp_path: Path) -> 
     again = site.run()
     assert again.restored == site.ends()
     assert not again.metrics.packets.values
+    assert_equal(site)
+
+
+def test_traffic_after_an_end_goes_on_with_the_connections_that_were_live_there(tmp_path: Path) -> None:
+    site = Site(tmp_path, MemoryGroup(MemoryTopic(3)))
+    rest = []
+    for partition, offset, value in traffic():
+        if offset < 8:
+            site.topic.publish(partition, value)
+        else:
+            rest.append((partition, value))
+    site.run()
+    early = {identity for identity in site.outcome.rows if identity[3] >= FLUSHED_ROW}
+    assert len(early) > 10
+    for partition, value in rest:
+        site.topic.publish(partition, value)
+    assert site.run().restored == {0: 8, 1: 8, 2: 8}
+    for rows in (site.outcome.rows, site.outcome.sent):
+        for identity in early:
+            del rows[identity]
     assert_equal(site)
 
 

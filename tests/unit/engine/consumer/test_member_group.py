@@ -93,6 +93,19 @@ def test_a_partition_that_goes_and_comes_back_between_two_polls_is_restored_agai
     assert_equal(site)
 
 
+def test_a_partition_that_comes_to_the_member_that_has_it_is_restored_again(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    process = site.process()
+    while 1 not in site.snapshots():
+        process.rounds(1)
+    process.rounds(2)  # past the snapshot
+    process.bus.note("assigned", 1)
+    process.rounds(1)
+    assert process.restored == {0: 0, 1: site.snapshots()[1], 2: 0}
+    process.finish()
+    assert_equal(site)
+
+
 def test_a_rebalance_while_a_partition_is_restored_changes_nothing(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.process().rounds(12).kill()
@@ -194,12 +207,12 @@ def test_a_member_is_ready_once_it_has_its_partitions_and_not_while_a_rebalance_
             site.group.rebalance()
 
     process = site.process(at=at)
-    assert not process.member.ready
+    ready = [process.member.ready]
     while not rebalances:
         process.rounds(1)
-        assert process.member.ready == (not rebalances)
+        ready.append(process.member.ready)
     process.rounds(1)
-    assert process.member.ready
+    assert [*ready, process.member.ready] == [False, *[True] * (len(ready) - 2), False, True]
     process.finish()
     assert_equal(site)
 
