@@ -238,6 +238,16 @@ def test_a_member_whose_sinks_are_behind_reads_nothing_until_they_are_not(tmp_pa
     assert not process.metrics.packets.values
     assert process.member.ready
     behind = False
-    process.rounds(1)
+    process.rounds(2)
+    assert process.metrics.packets.values
     process.finish()
     assert_equal(site)
+
+
+def test_rows_reach_the_sinks_in_time_though_no_snapshot_is_due(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    process = site.process().rounds(4)
+    assert site.outcome.sent
+    assert not site.snapshots()
+    assert not site.outcome.rows  # durable only with a snapshot
+    process.kill()
