@@ -25,7 +25,7 @@ class _Log:
 
 
 class MemoryTopic:
-    """Logs of a topic's partitions, and what may happen to them."""
+    """Logs of a topic's partitions, and what may happen to them. One thread publishes to a partition."""
 
     def __init__(self, partitions: int) -> None:
         if partitions < 1:
@@ -44,9 +44,9 @@ class MemoryTopic:
         if not 0 <= partition < self.partitions:
             raise ValueError(f"partition {partition} is not one of {self.partitions}")
         log = self._logs[partition]
-        log.messages.append(Message(partition, log.end, value))
-        log.end += 1
-        return log.end - 1
+        offset, log.end = log.end, log.end + 1  # first, so that no reader in another thread gets past the end
+        log.messages.append(Message(partition, offset, value))
+        return offset
 
     def log(self, partition: int) -> tuple[int, int]:
         """First offset in the log, and the offset after its last message."""

@@ -60,13 +60,15 @@ class GroupPair:
     def poll(self, timeout: float | None = None, most: int = 16) -> list[Message] | None:
         until = time.monotonic() + (SECONDS if timeout is None else timeout)
         batch: list[Message] = []
+        ended = False
         while len(batch) < most:
+            ended = self._ended  # read first: what was published before the end counts as left
             left = sum(self.lag(p) for p in range(self.partitions))
-            if not left and (batch or self._ended or time.monotonic() >= until):
+            if not left and (batch or ended or time.monotonic() >= until):
                 break
             assert time.monotonic() < until + SECONDS, f"{left} messages do not come"
             batch += self._poll(0.1, most - len(batch))
-        return None if not batch and self._ended else batch
+        return None if not batch and ended else batch
 
     def position(self, partition: int) -> int:
         return self._member.position(partition) or 0
