@@ -1,8 +1,8 @@
 """The embedded bus: partitions, offsets, bounded queues with back-pressure, inside one process.
 
-It keeps the contract of the Kafka bus, so it is the reference, the test double and the demo in one:
-``publish`` blocks while a partition holds ``capacity`` uncommitted messages; ``poll`` gives each partition's
-messages in order, each once unless the consumer seeks back; committed messages are dropped.
+It keeps what tests/contract/test_bus.py asks of every bus, with one consumer and no group (memory_group.py has
+those): ``publish`` blocks while a partition holds ``capacity`` messages that are not committed; ``poll`` gives each
+partition's messages in order, each once unless the consumer seeks back; what is committed is dropped.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ from engine.config import Config
 from engine.connections.layout import CONNECTION, LINK, SIDE
 from engine.consumer.file_sinks import AlertFile
 from engine.consumer.intake import Intake
-from engine.consumer.member import Member, MemberConfig
+from engine.consumer.member import Member, MemberConfig, Processing
 from engine.consumer.outlet import Outlet, Sink
+from engine.consumer.restore import Recovery
 from engine.consumer.segments import ScoreSegments, TraceSegments
 from engine.consumer.snapshot import SnapshotStore, Stamp
 from engine.consumer.top import Top
@@ -103,12 +104,14 @@ class Detect:
             )
             stack.callback(self._bus.close)
             self.member = Member(
-                self._bus, store, stamp, self._build, intake, outlet, self.metrics,
+                self._bus,
+                Recovery(store, stamp, self._build, lambda: _same_topic(settings, topic)),
+                Processing(intake, outlet, self.metrics, self._busy),
                 MemberConfig(
                     config.detect.snapshot_seconds, config.detect.flush_seconds, config.output.flush_connections,
                     end_connections=job.stop_at_end,
                 ),
-                self._busy, clock, identify=lambda: _same_topic(settings, topic),
+                clock,
             )  # fmt: skip
             self.server = serve(
                 self.metrics.collector, config.metrics.host, config.metrics.port,

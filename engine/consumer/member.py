@@ -2,14 +2,13 @@
 
 The order on the way out is: flush the sinks, make them durable, snapshot, commit the snapshot's offset. So what a
 crash undoes is done again from the snapshot, and rows that come twice carry the same (partition, offset, row).
-Where to go on is the snapshot's to say, not the committed offset's: a state and its place in the log belong
-together. All waiting for the cluster and the disk happens here and on the snapshot thread, never in a callback.
+restore.py says where a partition goes on. All waiting for the cluster and the disk happens here and on the snapshot
+thread, never in a callback.
 """
 
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,9 @@ import numpy as np
 from connectors.bus.memory import Message
 from engine.consumer.intake import Intake
 from engine.consumer.outlet import Outlet
-from engine.consumer.snapshot import Snapshot, SnapshotStore, Stamp
+from engine.consumer.restore import Log, Recovery
+from engine.consumer.snapshot import Snapshot
+from engine.consumer.snapshot_thread import SnapshotThread
 from engine.errors import OutputError, StateError
 from engine.metrics import Metrics
 from engine.scoring.detector import Detector
@@ -38,7 +39,7 @@ class Change(Protocol):
     def partition(self) -> int: ...
 
 
-class GroupBus(Protocol):
+class GroupBus(Log, Protocol):
     """Where messages come from, shared with the other members of a group."""
 
     @property
@@ -49,42 +50,42 @@ class GroupBus(Protocol):
         """The next messages of the partitions sought, [] after the timeout, None at the end wanted."""
 
     def changes(self) -> Sequence[Change]:
-        """What came and went since the last call, in order."""
-
-    def log(self, partition: int) -> tuple[int, int]:
-        """First offset in the log and the one after its last message."""
-
-    def committed(self, partition: int) -> int | None:
-        """The group's committed offset."""
+        """Partitions that came and went since the last call, in order."""
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read on from ``offset``."""
+        """Read on from ``offset``. Does nothing when the partition was taken away: a change follows."""
 
     def commit(self, partition: int, offset: int) -> bool:
-        """Messages before ``offset`` are done with; False when the group did not take it."""
+        """Record that messages before ``offset`` are done; False when the group refuses it."""
 
     def lag(self, partition: int) -> int | None:
-        """Messages in the log and not yet polled."""
+        """Messages in the log and not yet polled; None when that is not known."""
 
     def pause(self) -> None:
-        """Give nothing until ``resume``."""
+        """Give no messages until ``resume``."""
 
     def resume(self) -> None:
-        """Go on."""
+        """Give messages again."""
 
-    @property
-    def partitions(self) -> int:
-        """Partitions of the topic."""
+
+@dataclass(frozen=True)
+class Processing:
+    """What a message passes through between the bus and the world, and where it is counted."""
+
+    intake: Intake
+    outlet: Outlet
+    metrics: Metrics
+    busy: Callable[[], bool] = lambda: False  # whether sinks are behind and want a pause
 
 
 @dataclass(frozen=True)
 class MemberConfig:
-    """How often what is done, in seconds, and when rows are flushed before their time."""
+    """When rows are flushed and partitions snapshotted, and what happens at the end of the log."""
 
-    snapshot_seconds: float = 60.0
-    flush_seconds: float = 1.0
-    flush_rows: int = 8192
-    end_connections: bool = False  # when the end of the log is reached: give rows of what is still live
+    snapshot_seconds: float = 60.0  # time between snapshots of a partition
+    flush_seconds: float = 1.0  # longest time that rows wait for the sinks
+    flush_rows: int = 8192  # rows that are flushed before their time
+    end_connections: bool = False  # whether the end of the log ends the connections that are still live
 
 
 @dataclass
@@ -102,26 +103,21 @@ class Member:
     """One process of a group. ``run`` ends with ``stop``, or at the end of the log where the bus says so."""
 
     def __init__(
-        self, bus: GroupBus, store: SnapshotStore, stamp: Stamp, build: Callable[[int], Detector],
-        intake: Intake, outlet: Outlet, metrics: Metrics, config: MemberConfig | None = None,
-        busy: Callable[[], bool] = lambda: False, clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time, identify: Callable[[], None] = lambda: None,
+        self, bus: GroupBus, recovery: Recovery, processing: Processing, config: MemberConfig | None = None,
+        clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        """``build``: an empty detector of a partition. ``busy``: whether sinks want a pause.
-
-        ``identify``: raises StateError when the topic is no longer that of the stamp.
-        """
-        self._bus, self._store, self._stamp, self._build = bus, store, stamp, build
-        self._intake, self._outlet, self._metrics = intake, outlet, metrics
+        """``clock``: seconds, for what is due. ``wall``: seconds since the epoch, for the delay of messages."""
+        self._bus, self._recovery = bus, recovery
+        self._intake, self._outlet = processing.intake, processing.outlet
+        self._metrics, self._busy = processing.metrics, processing.busy
         self._config = config or MemberConfig()
-        self._busy, self._clock, self._wall = busy, clock, wall
-        self._published: list[float] = []  # when the messages taken since the last round were published
+        self._clock, self._wall = clock, wall
+        self._delays: list[float] = []  # seconds from publishing to here, of messages since the last round
         self._held: dict[int, _Held] = {}
-        self._writer = _Writer(store, stamp, clock)
-        self._identify = identify
+        self.snapshots = SnapshotThread(recovery.store, recovery.stamp, clock)
         self._flushed_at = clock()
         self._stopped = threading.Event()
-        self.progress = clock()  # when the loop last came round
+        self.progress = clock()  # time of the loop's last round
         self.ready = False  # joined, and every partition held is restored
 
     def stop(self) -> None:
@@ -134,19 +130,26 @@ class Member:
         Raises StateError when a partition cannot be gone on with, OutputError when a sink fails.
         """
         try:
-            while not self._stopped.is_set():
-                messages = self._bus.poll(0.2)
-                for change in self._bus.changes():
-                    messages = [m for m in messages or () if m.partition != change.partition]
-                    self._change(change)
-                if messages is None:
-                    break
-                for message in messages:
-                    self._take(message)
-                self._round()
+            while self.step():
+                pass
             self._finish()
         finally:
-            self._writer.close()
+            self.snapshots.close()
+
+    def step(self) -> bool:
+        """Poll once, follow changes, process what came, and do what is due; False when there is no more to do."""
+        if self._stopped.is_set():
+            return False
+        messages = self._bus.poll(0.2)
+        for change in self._bus.changes():
+            messages = [m for m in messages or () if m.partition != change.partition]
+            self._change(change)
+        if messages is None:
+            return False
+        for message in messages:
+            self._take(message)
+        self._round()
+        return True
 
     def _round(self) -> None:
         """What is due whether messages came or not."""
@@ -155,7 +158,7 @@ class Member:
         if self._outlet.rows >= self._config.flush_rows or (late and self._outlet.messages):
             self._flush()
         self._committed()
-        if not self._writer.busy:
+        if not self.snapshots.busy:
             due = [p for p, h in self._held.items() if now - h.tried_at >= self._config.snapshot_seconds]
             if due:
                 self._snapshot(min(due, key=lambda p: self._held[p].tried_at))
@@ -196,62 +199,31 @@ class Member:
                 series.values.pop(label, None)
 
     def _restore(self, partition: int) -> None:
-        if self._bus.partitions != self._stamp.partitions:
-            raise StateError(
-                f"the topic has {self._bus.partitions} partitions now and had {self._stamp.partitions}: host pairs "
-                f"are divided otherwise; let all detectors end, move {self._store.place} away and start anew"
-            )
-        self._identify()
+        recovery = self._recovery
+        recovery.verify(self._bus)
         began = self._clock()
-        unreadable = self._store.unreadable
-        found = self._store.newest(partition, self._stamp)
-        first, end = self._bus.log(partition)
-        detector = self._build(partition)
-        if found is not None:
-            self._check(found, first, end)
-            detector.restore(found.state)
-            at = found.offset
-        else:
-            at = self._start(detector, partition, first, end)
+        unreadable = recovery.store.unreadable
+        found = recovery.restore(partition, self._bus)
         now = self._clock()
-        self._held[partition] = _Held(detector, at, at if found else -1, now, now)
-        self._intake.adopt(detector)
-        self._bus.seek(partition, at)
-        with self._metrics.collector.lock:
-            self._metrics.snapshots_unreadable.add((), self._store.unreadable - unreadable)
-            self._metrics.restored_offset.set((str(partition),), at)
-            self._metrics.restore_seconds.set((str(partition),), self._clock() - began)
-        logger.info("partition=%d restored offset=%d log=%d..%d", partition, at, first, end)
-        if found is None and at > 0:  # whoever comes next shall begin at the same place
+        saved = found.offset if found.saved else -1
+        self._held[partition] = _Held(found.detector, found.offset, saved, now, now)
+        self._intake.adopt(found.detector)
+        self._bus.seek(partition, found.offset)
+        m, label = self._metrics, (str(partition),)
+        with m.collector.lock:
+            m.cold_starts.add((), int(found.cold))
+            for name in found.detector.cold:
+                m.cold_models.add((name,), 1)
+            m.snapshots_unreadable.add((), recovery.store.unreadable - unreadable)
+            m.restored_offset.set(label, found.offset)
+            m.restore_seconds.set(label, self._clock() - began)
+        for name in found.detector.cold:
+            logger.warning(
+                "partition=%d model=%s starts without state: the snapshot has none", partition, name
+            )
+        logger.info("partition=%d restored offset=%d log=%d..%d", partition, found.offset, *found.log)
+        if not found.saved and found.offset > 0:  # the next owner has to begin at the same offset
             self._snapshot(partition)
-
-    def _check(self, found: Snapshot, first: int, end: int) -> None:
-        where = f"partition {found.partition}: the snapshot goes on at offset {found.offset}"
-        repair = f"to start without it, move {self._store.place}/{found.partition} away"
-        if found.offset < first:
-            raise StateError(
-                f"{where}, but the log begins at {first}: {first - found.offset} messages are gone (retention is "
-                f"shorter than the detector stood still); {repair}, and raise the topic's retention"
-            )
-        if found.offset > end:
-            raise StateError(
-                f"{where}, but the log ends at {end}: it has lost messages that were processed; {repair}"
-            )
-
-    def _start(self, detector: Detector, partition: int, first: int, end: int) -> int:
-        """Where to begin without a snapshot: at the log's start, or cold where that is not the stream's."""
-        if first == 0:
-            logger.warning("partition=%d no snapshot, reading the log from its start", partition)
-            return 0
-        at = min(end, max(first, self._bus.committed(partition) or 0))
-        detector.start_cold()
-        logger.warning(
-            "partition=%d no snapshot and the log begins at %d: starting cold at %d, connections are marked midstream",
-            partition, first, at,
-        )  # fmt: skip
-        with self._metrics.collector.lock:
-            self._metrics.cold_starts.add((), 1)
-        return at
 
     def _take(self, message: Message) -> None:
         held = self._held.get(message.partition)
@@ -261,12 +233,12 @@ class Member:
             raise StateError(
                 f"partition {message.partition}: offset {message.offset} follows {held.next - 1}: the log lacks "
                 f"{message.offset - held.next} messages; to start without the state, move "
-                f"{self._store.place}/{message.partition} away"
+                f"{self._recovery.store.place}/{message.partition} away"
             )
         held.next += 1
         self._outlet.keep(message.partition, message.offset, self._intake.take(message))
         if message.time is not None:
-            self._published.append(self._wall() - message.time)
+            self._delays.append(self._wall() - message.time)
 
     def _flush(self) -> None:
         self._outlet.flush()
@@ -281,11 +253,11 @@ class Member:
             return
         self._flush()
         self._outlet.sync(partition)
-        self._writer.write(Snapshot(partition, held.next, held.detector.state()))
+        self.snapshots.write(Snapshot(partition, held.next, held.detector.state()))
 
     def _committed(self) -> None:
         """Commit what the snapshot thread has written."""
-        for done in self._writer.done():
+        for done in self.snapshots.written():
             label = (str(done.partition),)
             with self._metrics.collector.lock:
                 if done.problem is None:
@@ -295,7 +267,7 @@ class Member:
                     self._metrics.snapshot_failures.add((), 1)
             if done.problem is not None:
                 logger.warning("snapshot failed: partition=%d error=%s", done.partition, done.problem)
-            elif done.partition in self._held:
+            elif done.partition in self._held and done.offset >= self._held[done.partition].saved:
                 held = self._held[done.partition]
                 held.saved, held.saved_at = done.offset, self._clock()
                 self._bus.commit(done.partition, done.offset)
@@ -310,7 +282,7 @@ class Member:
         ended = not self._stopped.is_set()
         for partition, held in self._held.items():
             self._snapshot(partition)
-            self._writer.wait()
+            self.snapshots.wait()
             if ended and self._config.end_connections:
                 self._outlet.end(partition, held.next, held.detector.flush())
         self._committed()
@@ -320,13 +292,15 @@ class Member:
         self._measure()
         failed = [p for p, h in self._held.items() if h.saved != h.next]
         if failed:
-            raise OutputError(f"{self._store.place}: no snapshot of partitions {failed}; see the log")
+            raise OutputError(
+                f"{self._recovery.store.place}: no snapshot of partitions {failed}; see the log"
+            )
 
     def _measure(self) -> None:
         self._intake.measure()
         now = self._clock()
         m = self._metrics
-        delays, self._published = np.array(self._published), []
+        delays, self._delays = np.array(self._delays), []
         with m.collector.lock:
             m.delay.observe((), delays)
             for series in (m.lag, m.snapshot_age, m.next_offset):
@@ -338,57 +312,3 @@ class Member:
                     m.lag.set(label, lag)
                 m.snapshot_age.set(label, now - held.saved_at)
                 m.next_offset.set(label, held.next)
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A snapshot that was written, or not."""
-
-    partition: int
-    offset: int
-    seconds: float
-    size: int
-    problem: str | None
-
-
-class _Writer:
-    """The snapshot thread: one at a time, from a copy."""
-
-    def __init__(self, store: SnapshotStore, stamp: Stamp, clock: Callable[[], float]) -> None:
-        self._store, self._stamp, self._clock = store, stamp, clock
-        self._todo: queue.Queue[Snapshot | None] = queue.Queue(1)
-        self._done: queue.Queue[_Done] = queue.Queue()
-        self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
-        self._thread.start()
-
-    @property
-    def busy(self) -> bool:
-        """Whether a snapshot is being written."""
-        return self._todo.unfinished_tasks > 0
-
-    def write(self, snapshot: Snapshot) -> None:
-        """Write when the one before is written; waits while one waits already."""
-        self._todo.put(snapshot)
-
-    def wait(self) -> None:
-        """Until all is written."""
-        self._todo.join()
-
-    def done(self) -> list[_Done]:
-        """What was finished since the last call."""
-        return [self._done.get() for _ in range(self._done.qsize())]
-
-    def close(self) -> None:
-        """Finish what waits, and end."""
-        self._todo.put(None)
-        self._thread.join()
-
-    def _run(self) -> None:
-        while (snapshot := self._todo.get()) is not None:
-            began, size, problem = self._clock(), 0, None
-            try:
-                size = self._store.save(snapshot, self._stamp)
-            except Exception as error:
-                problem = str(error)
-            self._done.put(_Done(snapshot.partition, snapshot.offset, self._clock() - began, size, problem))
-            self._todo.task_done()

@@ -110,9 +110,16 @@ class SnapshotStore:
     def newest(self, partition: int, stamp: Stamp) -> Snapshot | None:
         """The newest snapshot that is whole, None without one; damaged ones are passed over and counted.
 
-        Raises StateError for a whole one that is of another topic, configuration or schema.
+        Raises StateError for a whole one that is of another topic, configuration or schema, and when the place cannot
+        be read.
         """
-        for offset in self.offsets(partition):
+        try:
+            offsets = self.offsets(partition)
+        except Exception as error:  # what object stores raise is their own
+            raise StateError(
+                f"{posixpath.join(self.place, str(partition))}: cannot be read: {error}"
+            ) from error
+        for offset in offsets:
             path = posixpath.join(self._folder(partition), f"{offset:020d}.safetensors")
             try:
                 data = self._files.cat_file(path)

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 from connectors.bus.memory import BusClosedError, MemoryBus
+from tests.contract.group_pair import GroupPair, kafka_pair, memory_pair
 
 NewBus = Callable[[int, int], Any]  # of the number of partitions and a partition's capacity
 SECONDS = 10  # after which a test that waits has failed
 
-BUSES = ["memory", pytest.param("kafka", marks=pytest.mark.kafka)]
+BUSES = ["memory", "memory group", pytest.param("kafka", marks=pytest.mark.kafka)]
 embedded_only = pytest.mark.parametrize(
     "new", ["memory"], indirect=True
 )  # what only a bus in one process can do
@@ -26,20 +27,20 @@ embedded_only = pytest.mark.parametrize(
 
 @pytest.fixture(params=BUSES)
 def new(request: pytest.FixtureRequest) -> Iterator[NewBus]:
-    """Makes buses of a kind."""
+    """Makes buses of a kind; a log has room for all messages, whatever the capacity."""
+    made: list[GroupPair] = []
     if request.param == "memory":
         yield MemoryBus
-        return
-    from tests.contract.kafka_pair import KafkaPair
+    elif request.param == "memory group":
+        yield lambda partitions, _: memory_pair(partitions)
+    else:
+        address = request.getfixturevalue("kafka_address")
 
-    address = request.getfixturevalue("kafka_address")
-    made: list[KafkaPair] = []
+        def make(partitions: int, _: int) -> GroupPair:
+            made.append(kafka_pair(address, partitions))
+            return made[-1]
 
-    def make(partitions: int, capacity: int) -> KafkaPair:  # noqa: ARG001 -- a log has room for all
-        made.append(KafkaPair(address, partitions))
-        return made[-1]
-
-    yield make
+        yield make
     for pair in made:
         pair.close()
 

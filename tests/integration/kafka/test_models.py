@@ -79,7 +79,7 @@ def test_shadows_turned_on_and_off_over_restarts_lose_nothing_and_begin_cold_alo
     assert_rows_equal(merge(folders), wanted)
     assert "model=watcher" in said[1]
     assert "model=watcher" in said[3]
-    assert "began without state" not in said[2]
+    assert "starts without state" not in said[2]
 
 
 def test_a_model_that_alarms_and_has_changed_stops_the_detector_with_its_name(site: Site) -> None:
