@@ -7,6 +7,7 @@ score.py        captures or a tap through the embedded bus to sinks
 feed.py         captures onto the embedded bus
 train.py        captures to a bundle
 replay.py       captures to Kafka
+cluster.py      how Kafka is reached
 capture.py      an interface to Kafka
 detect.py       Kafka to sinks, as a member of a consumer group
 watch.py        an interface through the embedded bus, with a view of it

@@ -20,7 +20,7 @@ from connectors.live.bpf import FilterError
 from connectors.live.netdev import InterfaceError
 from connectors.live.settings import CaptureLostError
 from connectors.prometheus import MetricsServer
-from engine.commands.replay import kafka_errors, settings_of
+from engine.commands.cluster import kafka_errors, settings_of
 from engine.commands.tap import live_sensor, spill_directory
 from engine.commands.warm import warm_up_sensor
 from engine.config import Config

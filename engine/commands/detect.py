@@ -15,8 +15,8 @@ from connectors.bus.kafka_client import KafkaBusError, KafkaSettings
 from connectors.bus.kafka_table import KafkaTable
 from connectors.bus.kafka_topics import ALERTS, DEAD_LETTER, PACKETS, PROBES, SCORES, Admin, Topic
 from connectors.prometheus import MetricsServer
+from engine.commands.cluster import kafka_errors, settings_of
 from engine.commands.models import chosen_models, first_of
-from engine.commands.replay import kafka_errors, settings_of
 from engine.commands.run_summary import RunSummary, by_labels, fill
 from engine.commands.summary import shown_labels
 from engine.commands.warm import warm_up

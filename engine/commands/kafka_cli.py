@@ -18,9 +18,11 @@ from engine.commands.options import (
     FILE,
     FILTER,
     INTERFACE,
+    LEARN,
     MODELS,
     TRACE,
     Speed,
+    learning,
     load_config,
     selection,
 )
@@ -119,6 +121,7 @@ def capture(
     "--out", type=click.Path(readable=False), help="Directory for scores-*.parquet and alerts.jsonl."
 )
 @click.option("--metrics-port", type=int, help="Serve /metrics, /healthz and /readyz on this port (0: any).")
+@LEARN
 @MODELS
 @TRACE
 @click.option("--instance", help="Name of this process in the group (static membership).")
@@ -126,10 +129,13 @@ def capture(
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def detect(
     bus: str | None, group: str, state: str, config_file: Path | None, out: str | None, metrics_port: int | None,
-    models: tuple[str, ...], trace: tuple[str, ...], instance: str | None, stop_at_end: bool, as_json: bool,
+    learn: int | None, models: tuple[str, ...], trace: tuple[str, ...], instance: str | None, stop_at_end: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Detect from Kafka, as a member of a consumer group whose state survives crashes."""
-    config = load_config(config_file, bus__url=bus, metrics__port=metrics_port, output__directory=out)
+    config = load_config(
+        config_file, learning(learn, models), bus__url=bus, metrics__port=metrics_port, output__directory=out
+    )
     from engine.commands.detect import Detect, DetectJob
     from engine.commands.models import chosen_models
     from engine.commands.summary import print_report, shown_labels
@@ -167,7 +173,7 @@ def topics_create(
     """Make the topics that are not there, with the settings that recovery needs."""
     config = load_config(config_file, bus__url=bus)
     from connectors.bus.kafka_topics import TOPICS, Admin
-    from engine.commands.replay import kafka_errors, settings_of
+    from engine.commands.cluster import kafka_errors, settings_of
 
     with kafka_errors(), Admin(settings_of(config)) as admin:
         made = admin.create(partitions, replication, retention)
@@ -183,7 +189,7 @@ def topics_describe(bus: str | None, config_file: Path | None) -> None:
     """Say how the topics are set; exit 1 when something breaks recovery."""
     config = load_config(config_file, bus__url=bus)
     from connectors.bus.kafka_topics import TOPICS, Admin, describe
-    from engine.commands.replay import kafka_errors, settings_of
+    from engine.commands.cluster import kafka_errors, settings_of
 
     with kafka_errors(), Admin(settings_of(config)) as admin:
         found = {t.name: t for t in admin.describe()}

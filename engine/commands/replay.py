@@ -5,20 +5,19 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kafka.errors import KafkaError
-
 from connectors.bus.kafka import KafkaPublisher
-from connectors.bus.kafka_client import KafkaBusError, KafkaSettings, Secret, explain
+from connectors.bus.kafka_client import KafkaSettings
 from connectors.bus.kafka_table import KafkaTable
 from connectors.bus.kafka_topics import PACKETS, PROBES, Admin
 from connectors.files.frames import FrameBlock
+from engine.commands.cluster import kafka_errors, settings_of
 from engine.commands.reading import Progress, frames
 from engine.config import Config
-from engine.errors import ConfigError, InputError, OutputError
+from engine.errors import ConfigError, InputError
 from engine.labels.probes import introduce
 from engine.labels.rules import Labels
 from engine.sensor.publisher import LATENCY, Drift, Pace, Publisher, Sensor, replay
@@ -48,32 +47,6 @@ class ReplayReport:
     seconds: float = 0.0
     interrupted: bool = False
     drift: Drift = field(default_factory=Drift)
-
-
-def settings_of(config: Config) -> KafkaSettings:
-    """How Kafka is reached. ConfigError when the configuration names no cluster."""
-    if config.bus.url is None:
-        raise ConfigError("bus.url: no Kafka is named; give --bus kafka://HOST:PORT")
-    k = config.bus.kafka
-    return KafkaSettings(
-        servers=tuple(config.bus.url.removeprefix("kafka://").split(",")),
-        prefix=k.prefix,
-        client=k.client,
-        producer=k.producer,
-        consumer=k.consumer,
-        secrets={name: Secret(s.env, s.file) for name, s in k.secrets.items()},
-    )
-
-
-@contextmanager
-def kafka_errors() -> Iterator[None]:
-    """Errors of the cluster as ours."""
-    try:
-        yield
-    except KafkaBusError as error:
-        raise OutputError(str(error)) from error
-    except KafkaError as error:  # what no call expected
-        raise OutputError(f"kafka: {explain(error)}") from error
 
 
 def epoch_of(captures: Sequence[Path], config: Config) -> int:

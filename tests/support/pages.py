@@ -18,14 +18,18 @@ def commands(page: Path) -> list[str]:
     return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
 
 
+NOTHING = re.compile(r"\b0 scored\b")
+
+
 def works(command: str, folder: Path) -> str:
-    """What a command prints, run as a reader would, in a folder. AssertionError with its output when it fails."""
+    """What a command prints, run as a reader would, in a folder. AssertionError when it fails, or scores nothing."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command],
         cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    assert not NOTHING.search(done.stdout), f"{command} scores nothing:\n{done.stdout[-2000:]}"
     return done.stdout
 
 
