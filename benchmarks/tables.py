@@ -56,6 +56,34 @@ def offline(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+MODELS = {
+    "pipeline": "file → scored connections, Kitsune alone",
+    "pipeline_two": "the same with the baseline beside it",
+    "rows": "columns of ended connections, one model",
+    "rows_two": "the same for two models",
+}
+
+
+def models(document: dict[str, Any]) -> str:
+    """The table of bench_models."""
+    figures, ratios = document["figures"], document["ratios"]
+    lines = [
+        f"{document['machine']['cpu']}, one core, commit {document['commit']}; medians of "
+        f"{len(figures['pipeline']['runs'])} interleaved runs ({document['trace']['name']}), CPU time.",
+        "",
+        "| work | a second |",
+        "|---|---:|",
+        *(
+            f"| {text} | {figures[name]['value']:,.0f} {figures[name]['unit'][:-2]} |"
+            for name, text in MODELS.items()
+        ),
+        "",
+        f"Two models run at {ratios['two_to_one']:.2f} of the rate of one; a row with two models costs "
+        f"{ratios['row_cost']:.2f} times one.",
+    ]
+    return "\n".join(lines)
+
+
 KAFKA = {
     "publish": "encode and publish",
     "consume": "fetch and decode",
@@ -195,6 +223,7 @@ TABLES = {
     "bench_capture.json": ("capture.md", "capture", capture),
     "soak.json": ("capture.md", "soak", soak),
     "bench_offline.json": ("performance.md", "offline", offline),
+    "bench_models.json": ("performance.md", "models", models),
     "bench_kafka.json": ("kafka.md", "kafka", kafka),
     "chaos.json": ("kafka.md", "chaos", chaos),
     "bench_link.json": ("lab-measured.md", "link", lab_tables.link),
