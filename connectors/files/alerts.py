@@ -46,10 +46,11 @@ COLUMNS = (
 def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
     """The ECS document of one scored connection, from COLUMNS and its labels."""
     start, duration = int(row["ts"]), row.get("duration") or 0.0
+    end = start + round(duration * 1e9)
     # a dot would turn a label into an object, and labels are texts
     labels = {k[6:].replace(".", "_"): v for k, v in row.items() if v is not None and k[:6] == "label."}
     document: dict[str, Any] = {
-        "@timestamp": _iso(int(row["peak_at"])),
+        "@timestamp": _iso(end if row["peak_at"] is None else int(row["peak_at"])),
         "ecs": {"version": ECS_VERSION},
         "event": {
             "kind": "alert",
@@ -59,7 +60,7 @@ def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
             "dataset": "wiresonde.alert",
             "id": f"{row['uid']}-{row['model']}",
             "start": _iso(start),
-            "end": _iso(start + round(duration * 1e9)),
+            "end": _iso(end),
             "duration": round(duration * 1e9),
         },
         "observer": {"name": observer, "type": "ids", "vendor": "Wiresonde"},

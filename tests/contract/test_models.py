@@ -273,6 +273,11 @@ def test_a_model_that_scores_no_packet_has_rows_with_a_score_and_alerts_with_a_t
     assert rows["peak_at"].null_count == len(rows)
     packets = pc.add(rows["orig_pkts"], rows["resp_pkts"])
     assert rows["score"].to_pylist() == packets.to_pylist()
+    detector = build_detector(0, ROOMY, [small(ENDS)])
+    batches = [b for block in parts for b in detector.process(block)] + detector.flush()
+    alerts = [a for b in batches for a in alert_documents(b, NO_PROBES, "s")]
+    assert len(alerts) == sum(rows["alarm"].to_pylist()) > 0
+    assert all(a["@timestamp"] == a["event"]["end"] for a in alerts)
 
 
 def test_a_packet_held_back_is_scored_at_its_connections_end_and_by_a_heartbeat() -> None:
