@@ -282,7 +282,10 @@ def config() -> None:
 @click.argument("file", type=FILE)
 def config_check(file: Path) -> None:
     """Check a configuration file; exit 2 names what is wrong."""
-    load_config(file)
+    config = load_config(file)
+    from engine.commands.models import chosen_models
+
+    chosen_models(config)
     click.echo(f"{file}: ok", err=True)
 
 

@@ -347,6 +347,10 @@ def _problem(error: Any, where: str) -> str:
     key = ".".join(part for part in parts if part != "[key]") or "configuration"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: {key}: unknown key"
+    if error["type"].startswith("union_tag"):
+        shown = error["input"].get("kind") if isinstance(error["input"], dict) else None
+        given = "no kind is given" if shown is None else f"no kind {shown!r}"
+        return f"{where}: {key}.kind: {given}; there are {', '.join(sorted(KINDS))}"
     message = error["msg"].removeprefix("Value error, ")
     if _PATH.match(message):  # a dataclass that names a value below itself
         return f"{where}: {key}.{message}"

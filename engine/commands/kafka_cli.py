@@ -26,7 +26,7 @@ from engine.commands.options import (
     load_config,
     selection,
 )
-from engine.errors import ConfigError, InputError, OutputError
+from engine.errors import InputError, OutputError
 
 
 @click.command()
@@ -210,20 +210,21 @@ def topics_describe(bus: str | None, config_file: Path | None) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def scores(paths: tuple[Path, ...], output: Path | None, by: str | None, as_json: bool) -> None:
-    """Put the scores of files, or of folders of detectors, together, or say what they say by label.
+    """Read the scores of files, or of folders of detectors: print rows as JSON, or counts by label, or write one file.
 
     Repeats in folders are dropped, and offsets that are missing are named.
     """
-    if output is None and by is None:
-        raise ConfigError("give -o FILE, --by LABEL, or both")
     from connectors.files.parquet import ParquetFile
-    from engine.commands.scores import by_label, gather
+    from engine.commands.scores import by_label, gather, json_lines
     from engine.commands.summary import print_by_label
 
     merged = gather(paths)
     if by is not None:
         names = [name for name in by.split(",") if name]
         print_by_label(by_label(merged.table, names, str(paths[0])), as_json)
+    if output is None and by is None:
+        for line in json_lines(merged.table):
+            click.echo(line)
     if output is not None:
         with whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
             file.write(merged.table)

@@ -29,12 +29,12 @@ def chosen_models(config: Config, given: Sequence[str] = ()) -> list[ModelSpec]:
             raise ConfigError(
                 f"--model {name}={path}: a bundle of kind {kind}, but models.{name} says {entry.kind}"
             )
-        specs.append(ModelSpec(name, KINDS[kind], entry.section(), entry.shadow, path))
+        specs.append(ModelSpec(name, KINDS[kind], entry.section(), entry.shadow, path, f"models.{name}"))
     for name, (path, kind) in bundles.items():
         section = config.kitsune if kind == "kitsune" else KINDS[kind].section()
         specs.append(ModelSpec(name, KINDS[kind], section, bundle=path))
     if not specs:
-        specs.append(ModelSpec("kitsune", KINDS["kitsune"], config.kitsune))
+        specs.append(ModelSpec("kitsune", KINDS["kitsune"], config.kitsune, key="kitsune"))
     if all(spec.shadow for spec in specs):
         raise ConfigError(
             f"models: {', '.join(s.name for s in specs)}: only shadows; one model must not be, to raise alarms"
@@ -57,6 +57,10 @@ def _bundles(given: Sequence[str]) -> dict[str, tuple[Path | None, str]]:
             raise ConfigError(f"--model {text}: the path is empty")
         kind = read_bundle(path).kind
         name = name if equals else kind
+        if name in KINDS and name != kind:
+            raise ConfigError(
+                f"--model {text}: a bundle of kind {kind} cannot be named {name}, which is another kind"
+            )
         if name in found:
             raise ConfigError(
                 f"--model {text}: model {name} is given twice; name one of them: --model NAME=FILE"
@@ -80,4 +84,7 @@ def spec_to_train(config: Config, kind: str, learn: int | None = None) -> ModelS
     sections = [entry.section() for entry in config.models.values() if entry.kind == kind]
     default = config.kitsune if kind == "kitsune" else KINDS[kind].section()
     section = sections[0] if sections else default
-    return ModelSpec(kind, KINDS[kind], section if learn is None else KINDS[kind].learning(section, learn))
+    key = "kitsune" if kind == "kitsune" and not sections else "models.NAME"
+    return ModelSpec(
+        kind, KINDS[kind], section if learn is None else KINDS[kind].learning(section, learn), key=key
+    )

@@ -91,8 +91,8 @@ TRACE = click.option(
     "--trace",
     multiple=True,
     metavar="SELECTOR",
-    help="Write every packet of the chosen connections and each model's score of it: a uid, probe=N or "
-    "label.NAME=VALUE; may be repeated. Needs --out.",
+    help="Write every packet of the chosen connections and each model's score of it: a uid, a "
+    "community id, probe=N or label.NAME=VALUE; may be repeated. Needs --out.",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -118,17 +118,22 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
         need = spec.kind.learns(section) + section.scorer.calibrate_packets
         most = max(d.counters(s).get("samples", d.packets) for d, s in pairs)
         notes.append(
-            f"the model is still in phase {phase}: it learns from {need} packets a partition, "
-            f"and the fullest had {most}; --learn N makes do with fewer"
+            f"the model is still in phase {phase} and scores nothing: it learns from {need:,} packets a partition, "
+            f"and the fullest had {most:,}. To score this capture, train a bundle on traffic without attacks and "
+            "give --model FILE; --learn N makes do with its first N packets, which must hold no attack"
         )
     fitted = [s.threshold for _, s in pairs if s.threshold is not None]
     if guessed := [t for t in fitted if not t.sufficient]:
         t = min(guessed, key=lambda t: t.n)
         wanted = replace(section.threshold, method=t.method, false_positive_rate=t.false_positive_rate)
+        do = (
+            "train again with more"
+            if spec.bundle is not None
+            else f"learn from more, or set {spec.key}.threshold"
+        )
         notes.append(
-            f"the threshold is a guess: {t.n} connections are too few for a false-positive rate of "
-            f"{t.false_positive_rate:g}, which takes {wanted.needed:,}: expect other false alarms than asked for "
-            f"({spec.name}.threshold)"
+            f"the threshold is a guess: {t.n:,} connections are too few for a false-positive rate of "
+            f"{t.false_positive_rate:g}, which takes {wanted.needed:,}: {do}"
         )
     counters: Counter[str] = Counter()
     for d, s in pairs:
@@ -165,7 +170,7 @@ def is_attack(value: str | None) -> bool:
 
 
 def by_labels(top: Top, probes: Probes, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Connections, scored and alarms by the values of some labels; attacks first, then the most connections."""
+    """Connections, scored and alarms by the values of some labels, in the order of ``label_place``."""
     found: dict[tuple[str, ...], list[int]] = {}
     for probe, own in top.probes.items():
         labels = probes.get(probe, {})
@@ -174,12 +179,28 @@ def by_labels(top: Top, probes: Probes, names: Sequence[str]) -> list[dict[str, 
         counts = found.setdefault(tuple(labels.get(name, "") for name in names), [0, 0, 0])
         for k, n in enumerate((own.connections, own.scored, own.alarms)):
             counts[k] += n
-    attack = names.index(ATTACK) if ATTACK in names else None
-    ranked = sorted(
-        found.items(),
-        key=lambda item: (attack is not None and not is_attack(item[0][attack]), -item[1][0], item[0]),
-    )
-    return [
+    rows = [
         {**{f"label.{n}": v for n, v in zip(names, values)}, "connections": a, "scored": b, "alarms": c}
-        for values, (a, b, c) in ranked
+        for values, (a, b, c) in found.items()
     ]
+    return sorted(rows, key=label_place)
+
+
+def label_place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Place of a row of labels: those with alarms first, among them attacks, then the most connections."""
+    attack = row.get(f"label.{ATTACK}")
+    benign = attack is not None and not is_attack(attack)
+    return not row["alarms"], benign, -row["connections"], [str(value) for value in row.values()]
+
+
+def hits(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Hits and false alarms of all rows, None where no label says what is an attack."""
+    if not rows or f"label.{ATTACK}" not in rows[0]:
+        return None
+    totals = {True: [0, 0], False: [0, 0]}
+    for row in rows:
+        total = totals[is_attack(row[f"label.{ATTACK}"])]
+        total[0] += row["alarms"]
+        total[1] += row["scored"]
+    (hit, attacks), (false, benign) = totals[True], totals[False]
+    return f"{hit:,} of {attacks:,} attack connections alarm, and {false:,} of {benign:,} benign ones"

@@ -33,7 +33,7 @@ from engine.metrics import Metrics, serve
 from engine.scoring.batch import label_names
 from engine.scoring.building import ModelSpec, build_detector
 from engine.scoring.detector import Detector
-from engine.scoring.trace import Selection, Tracer, trace_notes
+from engine.scoring.trace import Selection, Tracer, check_labels, trace_notes
 
 METRICS_FILE = "metrics.prom"
 
@@ -91,6 +91,8 @@ class Scoring:
     def _check(self) -> None:
         if self.job.trace is not None and self.job.config.output.directory is None:
             raise ConfigError("--trace: needs --out DIR, where trace.parquet is written")
+        if self.job.trace is not None:
+            check_labels(self.job.trace, self.probes)
         if self.job.labels is None:
             return
         names = label_names(self.probes)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.commands.run_summary import ATTACK, is_attack
+from engine.commands.run_summary import label_place
 from engine.consumer.segments import Merged, merge
 from engine.errors import ConfigError, InputError
-from engine.scoring.columns import read_scores
+from engine.notation import seconds
+from engine.scoring.columns import as_dicts, read_scores
+
+SCORES = "scores.parquet"  # what `score --out` leaves in a folder
 
 
 def gather(paths: Sequence[Path]) -> Merged:
@@ -22,11 +26,13 @@ def gather(paths: Sequence[Path]) -> Merged:
         raise ConfigError(f"{folders[0]} is a folder, and others are files: give either")
     if missing := [path for path in paths if not path.exists()]:
         raise InputError(f"{missing[0]}: No such file or directory")
+    if folders and all((folder / SCORES).is_file() for folder in folders):
+        return Merged(read_scores([folder / SCORES for folder in folders]))
     return merge(folders) if folders else Merged(read_scores(paths))
 
 
 def by_label(table: pa.Table, names: Sequence[str], where: str) -> dict[str, list[dict[str, Any]]]:
-    """For each model: connections, scored and alarms by the values of some labels, attacks first, then the most.
+    """For each model: connections, scored and alarms by the values of some labels, those with alarms first.
 
     Raises ConfigError for a label that there is not.
     """
@@ -50,10 +56,15 @@ def by_label(table: pa.Table, names: Sequence[str], where: str) -> dict[str, lis
             }
             found[row["model"]].append({**labels, **counts})
     for rows in found.values():
-        rows.sort(key=_place)
+        rows.sort(key=label_place)
     return found
 
 
-def _place(row: dict[str, Any]) -> tuple[Any, ...]:
-    attack = row.get(f"label.{ATTACK}")
-    return attack is not None and not is_attack(attack), -row["connections"], list(map(str, row.values()))
+def json_lines(table: pa.Table) -> Iterator[str]:
+    """One JSON object a row: values that do not exist left out, times in seconds."""
+    times = [field.name for field in table.schema if pa.types.is_timestamp(field.type)]
+    for row in as_dicts(table):
+        stamps = {name: row.pop(name) for name in times}
+        shown = [f'"{name}": {seconds(ns)}' for name, ns in stamps.items() if ns is not None]
+        rest = json.dumps({name: value for name, value in row.items() if value is not None})
+        yield "{" + ", ".join([*shown, rest[1:]])

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from engine.commands.run_summary import ATTACK, ModelSummary, RunSummary, is_attack
+from engine.commands.run_summary import ATTACK, ModelSummary, RunSummary, hits, is_attack
 from engine.labels.rules import NO_PROBES, Probes
 from engine.scoring.batch import label_names
 
@@ -39,11 +39,13 @@ def render_summary(summary: RunSummary, labels: Sequence[str], console: Console)
     """The same on a console."""
     for name, value in _facts(summary):
         console.print(f"[bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
-    tables = []
+    tables: list[Table] = []
+    first = next((name for name, model in summary.models.items() if not model.shadow), "")
+    of = f" of {first}" if len(summary.models) > 1 else ""  # the tables are of that model alone
     if summary.labels:
-        tables.append(labels_table(summary.labels, "Alarms by label"))
+        tables.append(labels_table(summary.labels, f"Alarms{of} by label"))
     if summary.alarm_pairs and not summary.trained:
-        tables.append(_pairs(summary))
+        tables.append(_pairs(summary, f"Alarms{of} by hosts"))
     if summary.top:
         tables.append(_top(summary, labels))
     for table in tables:
@@ -77,6 +79,8 @@ def print_by_label(found: dict[str, list[dict[str, Any]]], as_json: bool) -> Non
         for model, rows in found.items():
             if rows:
                 print_whole(labels_table(rows, model, most=len(rows)), console)
+                if (said := hits(rows)) is not None:
+                    console.print(f"{model}: {said}\n")
             else:
                 console.print(f"{model}: no connection has these labels")
     click.echo(captured.get(), nl=False)
@@ -93,8 +97,13 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
     else:
         bound = _bound(summary.threshold, summary.least_threshold)
         facts.append(("connections", f"{summary.connections:,}, of which {summary.scored:,} scored"))
-        alarms = ("alarms", f"{summary.alarms:,} connections ({bound})")
+        alarms = (
+            "alarms",
+            f"{summary.alarms:,} connections ({bound})" if summary.threshold else "none: no threshold yet",
+        )
         facts.append(("threshold", bound) if summary.trained else alarms)
+    if (said := hits(summary.labels)) is not None:
+        facts.append(("labels", said))
     facts.append(("losses", losses))
     if summary.interrupted:
         facts.append(("interrupted", "the captures were not read to their end"))
@@ -127,7 +136,7 @@ def labels_table(rows: Sequence[dict[str, Any]], title: str, most: int = MOST_RO
         table.add_column(name, justify="right", no_wrap=True)
     known = f"label.{ATTACK}" in names
     if known:
-        table.add_column("", no_wrap=True)
+        table.add_column("alarms are", no_wrap=True)
     for row in rows[:most]:
         share = f"{row['alarms'] / row['scored']:.1%}" if row["scored"] else "-"
         cells = [
@@ -137,16 +146,17 @@ def labels_table(rows: Sequence[dict[str, Any]], title: str, most: int = MOST_RO
         ]
         cells += [f"{row['alarms']:,}", share]
         if known:
-            cells.append("hits" if is_attack(row[f"label.{ATTACK}"]) else "false alarms")
+            word = "hits" if is_attack(row[f"label.{ATTACK}"]) else "false"
+            cells.append(word if row["alarms"] else "")
         table.add_row(*cells)
     if len(rows) > most:
-        table.caption = f"and {len(rows) - most:,} more"
+        table.caption = f"and {len(rows) - most:,} more: wiresonde scores FILE --by LABEL,…"
         table.caption_justify = "left"
     return table
 
 
-def _pairs(summary: RunSummary) -> Table:
-    table = Table(title="Alarms by hosts", title_justify="left", title_style="bold", box=None)
+def _pairs(summary: RunSummary, title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None)
     for name in ("alarms", "originator", "responder", "ports", ""):
         table.add_column(name, justify="right" if name == "alarms" else "left", no_wrap=True)
     for pair in summary.alarm_pairs[:MOST_ROWS]:
@@ -164,11 +174,13 @@ def _top(summary: RunSummary, shown: Sequence[str]) -> Table:
     add_connection_columns(table)
     for name in shown:
         table.add_column(name, no_wrap=True)
+    table.add_column("uid", no_wrap=True)
     table.add_column("community id", no_wrap=True)
     for row in summary.top:
         cells = [
             *connection_cells(row),
             *(printable(row[f"label.{name}"] or "") for name in shown),
+            row["uid"],
             row["community_id"],
         ]
         table.add_row(*cells)

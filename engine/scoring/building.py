@@ -32,6 +32,7 @@ class ModelSpec:
     section: Any  # of the kind
     shadow: bool = False
     bundle: Path | None = None  # what it has learned; None: it learns from what it is given
+    key: str = ""  # of its section in the configuration
 
     @property
     def digest(self) -> str:

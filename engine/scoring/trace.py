@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from engine.connections.columns import Column, schema_of
 from engine.connections.layout import PACKET_FROM_ORIGINATOR, PACKET_OPENED, Segment
-from engine.connections.record import uids
+from engine.connections.record import community_ids, uids
 from engine.connections.tracker import Tracked
 from engine.errors import ConfigError
 from engine.labels.rules import NO_PROBES, Probes
+from engine.scoring.batch import label_names
 from engine.scoring.scorer import Ended, Events, State
 from engine.types import Floats, Packets, Rows, as_bytes, from_bytes, join_rows
 
@@ -45,6 +46,7 @@ TRACE_COLUMNS = (
 )  # then score.MODEL (float64) for each model: null where the packet has none
 
 _UID = re.compile(r"C[0-9A-Za-z]{16}")
+_COMMUNITY = re.compile(r"1:[0-9A-Za-z+/]{27}=")
 _SEGMENTS = np.array([s.name.lower() for s in Segment], object)
 
 
@@ -53,6 +55,7 @@ class Selection:
     """Which connections are traced."""
 
     uids: frozenset[str] = frozenset()
+    communities: frozenset[str] = frozenset()  # community ids
     probes: frozenset[int] = frozenset()
     labels: frozenset[tuple[str, str]] = frozenset()  # name and value
 
@@ -67,21 +70,38 @@ class Selection:
 def parse_selectors(texts: Sequence[str]) -> Selection:
     """What --trace says: a uid, ``probe=N`` or ``label.NAME=VALUE``. Raises ConfigError with what is wrong."""
     uids_: set[str] = set()
+    communities: set[str] = set()
     probes: set[int] = set()
     labels: set[tuple[str, str]] = set()
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals and _UID.fullmatch(text):
             uids_.add(text)
+        elif _COMMUNITY.fullmatch(text):
+            communities.add(text)
         elif name == "probe" and value.isascii() and value.isdigit() and 0 < int(value) < 1 << 32:
             probes.add(int(value))
         elif name.startswith("label.") and len(name) > len("label.") and value:
             labels.add((name.removeprefix("label."), value))
         else:
             raise ConfigError(
-                f"--trace {text}: neither a uid (C and 16 letters or digits) nor probe=N nor label.NAME=VALUE"
+                f"--trace {text}: not a uid (C and 16 letters or digits), a community id (1:…=), probe=N or "
+                "label.NAME=VALUE"
             )
-    return Selection(frozenset(uids_), frozenset(probes), frozenset(labels))
+    return Selection(frozenset(uids_), frozenset(communities), frozenset(probes), frozenset(labels))
+
+
+def check_labels(selection: Selection, probes: Probes) -> None:
+    """Raise ConfigError for a label that no probe has, or a value that no probe has of it."""
+    for name, value in sorted(selection.labels):
+        values = {own[name] for own in probes.values() if name in own}
+        if not values:
+            names = ", ".join(label_names(probes)) or "none: give --labels FILE"
+            raise ConfigError(f"--trace label.{name}={value}: no such label; there are {names}")
+        if value not in values:
+            raise ConfigError(
+                f"--trace label.{name}={value}: no such value; {name} has {', '.join(sorted(values)[:20])}"
+            )
 
 
 def trace_schema(models: Sequence[str]) -> pa.Schema:
@@ -139,10 +159,11 @@ class Tracer:
         if len(self.probes) != self._known:
             self._known, self._wanted = len(self.probes), self.selection.wanted(self.probes)
         rows = np.flatnonzero(np.isin(p.probe, self._wanted) & (t.slot >= 0))
-        if self.selection.uids:
-            opened = np.flatnonzero(t.flags & PACKET_OPENED)
-            known = [uid in self.selection.uids for uid in uids(connections[t.slot[opened]])]
-            rows = np.union1d(rows, opened[np.array(known, bool)])
+        for wanted, names in ((self.selection.uids, uids), (self.selection.communities, community_ids)):
+            if wanted:
+                opened = np.flatnonzero(t.flags & PACKET_OPENED)
+                known = [name in wanted for name in names(connections[t.slot[opened]])]
+                rows = np.union1d(rows, opened[np.array(known, bool)])
         rows = rows[~self._chosen[t.slot[rows]]]
         slots, at = np.unique(t.slot[rows], return_index=True)
         order = np.argsort(at, kind="stable")
@@ -219,12 +240,8 @@ class Tracer:
 
     def _identity(self) -> list[Any]:
         s = self.selection
-        return [
-            sorted(s.uids),
-            sorted(s.probes),
-            [list(pair) for pair in sorted(s.labels)],
-            list(self.models),
-        ]
+        labels = [list(pair) for pair in sorted(s.labels)]
+        return [sorted(s.uids), sorted(s.communities), sorted(s.probes), labels, list(self.models)]
 
 
 def trace_notes(tracers: Sequence[Tracer]) -> list[str]:

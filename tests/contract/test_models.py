@@ -352,3 +352,23 @@ def test_taking_the_first_three_inputs_away_moves_the_score_most(kind: Kind) -> 
         first = without([list(names).index(m.name) for m in order[:3]])
         assert first == pytest.approx(float(score(x[None])[0]) - sum(m.drop for m in order[:3]))
         assert first <= min(without(rng.choice(x.size, 3, replace=False).tolist()) for _ in range(80)) + 1e-9
+
+
+@given(seed=seeds, at=cuts)
+@settings(max_examples=8, deadline=None)
+def test_a_trace_by_probe_begins_with_the_first_packet_of_that_probe_wherever_the_stream_is_cut(
+    seed: int, at: list[int]
+) -> None:
+    p = stream(seed, 600)
+    marked = np.random.default_rng(seed).random(600) < 0.2
+    p = p._replace(probe=np.where(marked, 7, 0).astype(np.uint32))
+    traces = []
+    for cut in ([], at):
+        tracer = Tracer(Selection(probes=frozenset([7])), ["delaying"])
+        said(build_detector(0, SMALL, [small(DELAYING)], tracer), blocks(p, cut), SMALL)
+        traces.append(tracer.drain().sort_by([("uid", "ascending"), ("number", "ascending")]))
+    assert traces[0].equals(traces[1])
+    first: dict[str, int] = {}
+    for uid, probe in zip(traces[0]["uid"].to_pylist(), traces[0]["probe"].to_pylist()):
+        first.setdefault(uid, probe)
+    assert set(first.values()) == {7}

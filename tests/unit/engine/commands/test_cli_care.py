@@ -190,7 +190,10 @@ def test_captures_the_wrong_way_round_are_suspected(tmp_path: Path) -> None:
 def test_packets_that_cannot_be_learned_from_are_not_counted_as_such(tmp_path: Path) -> None:
     (tmp_path / "w.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 30, link_type=105))
     note = str(summary(tmp_path / "w.pcap", "--learn", 10)["notes"])
-    assert "it learns from 10 packets a partition, and the fullest had 0;" in note
+    assert (
+        "it learns from 10 packets a partition, and the fullest had 0. To score this capture, train a bundle"
+        in note
+    )
 
 
 # ------------------------------------------------------------------------------------------------- odd values

@@ -173,9 +173,12 @@ def test_scores_of_a_file_are_shown_by_label_as_in_the_summary(capture: Path, tm
     assert found["kitsune"] == got["labels"]
     assert sum(row["connections"] for row in found["watcher"]) == sum(r["connections"] for r in got["labels"])
     shown = called("scores", tmp_path / "scores.parquet", "--by", "attack").stdout
-    assert "false alarms" in shown
+    assert "kitsune: " in shown
+    assert " attack connections alarm, and " in shown
+    rows = called("scores", tmp_path).stdout.splitlines()
+    assert len(rows) == pq.read_table(tmp_path / "scores.parquet").num_rows
+    assert json.loads(rows[0])["model"] == "kitsune"
     refused(called("scores", tmp_path / "scores.parquet", "--by", "nope"), 2, "--by nope: ")
-    refused(called("scores", tmp_path / "scores.parquet"), 2, "give -o FILE, --by LABEL, or both")
     refused(
         called("scores", tmp_path / "w.yaml", "--by", "attack"), 1, "w.yaml: not a Parquet file of scores"
     )
@@ -196,6 +199,9 @@ def test_a_trace_is_written_beside_the_scores_and_says_when_nothing_matches(
     assert trace.num_rows == row["orig_pkts"] + row["resp_pkts"]
     assert pc.max(trace["score.watcher"]).as_py() == row["score"]
     assert not any("--trace" in note for note in got["notes"])
+    community = row["community_id"]
+    summary(capture, "--learn", 1000, "--out", tmp_path / "d", "-c", config, "--trace", community)
+    assert uid in pq.read_table(tmp_path / "d/trace.parquet")["uid"].to_pylist()
     got = summary(capture, "--learn", 1000, "--out", tmp_path / "c", "--trace", "probe=7")
     assert "--trace: no connection matches" in got["notes"]
     assert pq.read_table(tmp_path / "c/trace.parquet").num_rows == 0
@@ -206,8 +212,37 @@ def test_a_trace_is_written_beside_the_scores_and_says_when_nothing_matches(
 )
 def test_a_selector_that_is_none_is_refused(wrong: str, capture: Path, tmp_path: Path) -> None:
     result = called("score", capture, "--trace", wrong, "--out", tmp_path / "out")
-    refused(result, 2, f"--trace {wrong}: neither a uid")
+    refused(result, 2, f"--trace {wrong}: not a uid")
     assert listing(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("selector", "said"),
+    [
+        ("label.activty=get", "no such label; there are task, activity"),
+        ("label.activity=gets", "no such value; activity has "),
+    ],
+)
+def test_a_label_that_no_probe_has_is_refused(
+    selector: str, said: str, capture: Path, tmp_path: Path
+) -> None:
+    words = ("--trace", selector, "--out", tmp_path / "out")
+    refused(called("score", capture, "--labels", LABELS, *words), 2, f"--trace {selector}: {said}")
+    refused(called("score", capture, *words), 2, "no such label; there are none: give --labels FILE")
+
+
+def test_a_configuration_with_only_shadows_or_an_unknown_kind_does_not_pass_its_check(tmp_path: Path) -> None:
+    for text, said in (
+        ("models: {a: {kind: kitsune, shadow: true}}", "only shadows"),
+        ("models: {a: {shadow: true}}", "models.a.kind: no kind is given; there are baseline, kitsune"),
+        ("models: {a: {kind: basline}}", "models.a.kind: no kind 'basline'; there are baseline, kitsune"),
+    ):
+        refused(called("config", "check", configured(tmp_path, text)), 2, said)
+
+
+def test_a_bundle_is_not_given_the_name_of_another_kind(capture: Path, trained: Path) -> None:
+    result = called("score", capture, "--model", f"baseline={trained}")
+    refused(result, 2, "a bundle of kind kitsune cannot be named baseline, which is another kind")
 
 
 def test_a_trace_needs_a_place(capture: Path) -> None:
