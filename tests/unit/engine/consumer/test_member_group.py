@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.consumer.snapshot import Snapshot
 from tests.support.members import Process, Site, assert_equal, together
 
 pytestmark = pytest.mark.compiled
@@ -227,3 +228,20 @@ def test_lag_and_next_offset_are_those_of_the_partitions_held(tmp_path: Path) ->
     assert lag == {partition: ends[partition] - at for partition, at in following.items()}
     process.finish()
     assert set(process.metrics.lag.values.values()) == {0}
+
+
+def test_a_snapshot_that_is_written_late_takes_no_commit_back(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    process = site.process().rounds(7)
+    before = {p: process.bus.committed(p) for p in range(3)}
+    for partition, offset in before.items():
+        assert offset is not None
+        assert offset > 1
+        process.member.snapshots.write(
+            Snapshot(partition, offset - 1, ({}, {}))
+        )  # begun before a rebalance, say
+        process.member.snapshots.wait()
+    process.round()
+    assert all((process.bus.committed(p) or 0) >= offset for p, offset in before.items() if offset)
+    process.finish()
+    assert_equal(site)
