@@ -233,15 +233,14 @@ def test_lag_and_next_offset_are_those_of_the_partitions_held(tmp_path: Path) ->
 def test_a_snapshot_that_is_written_late_takes_no_commit_back(tmp_path: Path) -> None:
     site = Site(tmp_path)
     process = site.process().rounds(7)
-    before = {p: process.bus.committed(p) for p in range(3)}
+    before = {p: offset for p in range(3) if (offset := process.bus.committed(p))}
+    assert before
     for partition, offset in before.items():
-        assert offset is not None
-        assert offset > 1
         process.member.snapshots.write(
             Snapshot(partition, offset - 1, ({}, {}))
         )  # begun before a rebalance, say
         process.member.snapshots.wait()
     process.round()
-    assert all((process.bus.committed(p) or 0) >= offset for p, offset in before.items() if offset)
+    assert all((process.bus.committed(p) or 0) >= offset for p, offset in before.items())
     process.finish()
     assert_equal(site)
