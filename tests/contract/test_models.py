@@ -21,6 +21,7 @@ from engine.errors import InputError, StateError
 from engine.features.afterimage import AfterImage, AfterImageConfig, feature_names
 from engine.labels.rules import NO_PROBES
 from engine.scoring.building import ModelSpec, build_detector, pack_model
+from engine.scoring.columns import as_dicts
 from engine.scoring.kind import Kind
 from engine.scoring.kinds import KINDS
 from engine.scoring.kitsune import KIND as KITSUNE
@@ -57,7 +58,7 @@ def begun(recorder: Recorder, model: str) -> list[tuple[Any, ...]]:
     """Connections whose alarm began before they ended, with the score and time of the packet it began with."""
     table = recorder.rows(model)
     rows = table.filter(pc.invert(table["final"])).select(["ts", "uid", "score", "peak_at", "version"])
-    return sorted(tuple(map(str, row.values())) for row in rows.to_pylist())
+    return sorted(tuple(map(str, row.values())) for row in as_dicts(rows))
 
 
 def scored(table: pa.Table) -> bool:

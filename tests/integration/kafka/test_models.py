@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.consumer.segments import Merged, merge
+from engine.scoring.columns import as_dicts
 from tests.integration.kafka.site import LABELS, Site
 from tests.integration.kafka.site import summary as printed
 from tests.support.demo import piece
@@ -88,7 +88,7 @@ def test_a_trace_over_kafka_has_every_packet_of_the_chosen_connections(site: Sit
     trace = pa.concat_tables([pq.read_table(path) for path in sorted(out.glob("trace-*.parquet"))])
     counts = dict(zip(*(pc.value_counts(trace["uid"]).flatten()[k].to_pylist() for k in range(2))))
     for uid in uids:
-        row: Any = rows.filter(pc.equal(rows["uid"], uid)).to_pylist()[0]
+        (row,) = as_dicts(rows.filter(pc.equal(rows["uid"], uid)))
         assert counts[uid] == row["orig_pkts"] + row["resp_pkts"]
 
 

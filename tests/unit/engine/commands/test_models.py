@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from engine.scoring.columns import as_dicts
 from models import bundle
 from tests.support.calls import called, refused, summary
 from tests.support.demo import LABELS
@@ -195,7 +196,7 @@ def test_a_trace_is_written_beside_the_scores_and_says_when_nothing_matches(
     assert set(trace["uid"].to_pylist()) == {uid}
     assert trace.column_names[-2:] == ["score.kitsune", "score.watcher"]
     rows = of(tmp_path / "b", "watcher")
-    row = rows.filter(pc.and_(pc.equal(rows["uid"], uid), rows["final"])).to_pylist()[0]
+    (row,) = as_dicts(rows.filter(pc.and_(pc.equal(rows["uid"], uid), rows["final"])))
     assert trace.num_rows == row["orig_pkts"] + row["resp_pkts"]
     assert pc.max(trace["score.watcher"]).as_py() == row["score"]
     assert not any("--trace" in note for note in got["notes"])
