@@ -65,7 +65,7 @@ def test_dash_is_stdout_for_text_only(tmp_path: Path, monkeypatch: pytest.Monkey
     capture = written(tmp_path / "c.pcap", [T0, T0 + 1], [1, 2])
     assert called("packets", capture, "-o", "-").stdout == called("packets", capture).stdout != ""
     refused(called("packets", capture, "--format", "parquet", "-o", "-"), 2, "--format parquet needs a file")
-    refused(called("train", "kitsune", capture, "-o", "-"), 2, "-o -: a bundle needs a file")
+    refused(called("train", "kitsune", capture, "-o", "-"), 2, "-o -: a bundle cannot go to stdout")
     assert listing(tmp_path) == ["c.pcap"]
 
 
