@@ -228,7 +228,9 @@ def test_a_model_that_alarms_is_not_started_cold(kind: Kind) -> None:
     state = build_detector(0, SMALL, [kitsune, small(kind, "m")]).state()
     scorer = replace(small(kind).section.scorer, calibrate_packets=7)
     other = replace(small(kind, "m"), section=replace(small(kind).section, scorer=scorer))
-    with pytest.raises(StateError, match="model m: the snapshot has another configuration or bundle of it"):
+    with pytest.raises(
+        StateError, match="model m: the snapshot was made with another configuration or bundle"
+    ):
         build_detector(0, SMALL, [kitsune, other]).restore(state)
 
 

@@ -198,7 +198,9 @@ def test_packets_that_cannot_be_learned_from_are_not_counted_as_such(tmp_path: P
 
 def test_a_map_of_no_packets_is_refused_where_the_configuration_is_checked(tmp_path: Path) -> None:
     (tmp_path / "w.yaml").write_text("kitsune: {kitnet: {map_samples: 0}}")
-    refused(called("config", "check", tmp_path / "w.yaml"), 2, "kitsune.kitnet.map_samples 0: the map")
+    refused(
+        called("config", "check", tmp_path / "w.yaml"), 2, "kitsune.kitnet.map_samples 0: the feature map"
+    )
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.001", "+1e-3"])

@@ -197,7 +197,7 @@ def test_a_trace_is_written_beside_the_scores_and_says_when_nothing_matches(
     assert pc.max(trace["score.watcher"]).as_py() == row["score"]
     assert not any("--trace" in note for note in got["notes"])
     got = summary(capture, "--learn", 1000, "--out", tmp_path / "c", "--trace", "probe=7")
-    assert "--trace: no connection matches" in got["notes"]
+    assert "--trace: no connection matches the selectors" in got["notes"]
     assert pq.read_table(tmp_path / "c/trace.parquet").num_rows == 0
 
 
@@ -206,7 +206,7 @@ def test_a_trace_is_written_beside_the_scores_and_says_when_nothing_matches(
 )
 def test_a_selector_that_is_none_is_refused(wrong: str, capture: Path, tmp_path: Path) -> None:
     result = called("score", capture, "--trace", wrong, "--out", tmp_path / "out")
-    refused(result, 2, f"--trace {wrong}: neither a uid")
+    refused(result, 2, f"--trace {wrong}: give a uid")
     assert listing(tmp_path) == []
 
 
