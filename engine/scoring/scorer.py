@@ -41,7 +41,7 @@ LEARN, CALIBRATE, SCORED = (PHASES.index(name) for name in ("learn", "calibrate"
 class ScorerConfig:
     """How packet scores become connection scores."""
 
-    aggregate: Literal["max", "mean", "last"] = "max"  # score of a connection among those of its packets
+    aggregate: Literal["max", "mean", "last"] = "max"  # statistic of packet scores that scores a connection
     calibrate_packets: int = 20_000  # packets after learning whose connections give the threshold
 
     def __post_init__(self) -> None:

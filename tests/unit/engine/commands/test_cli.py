@@ -244,7 +244,7 @@ def test_misuse_is_told_apart() -> None:
     misused(called("nonsense"), "No such command 'nonsense'")
     misused(called("score", "x", "--nonsense"), "No such option")
     misused(called("score", "x", "--linger", "-1"), "-1.0 is not in the range")
-    misused(called("watch", "-i", "lo", "--duration", "nan"), "'nan' is no number of seconds")
+    misused(called("watch", "-i", "lo", "--duration", "nan"), "'nan' is not a number of seconds")
 
 
 def test_a_wrong_configuration_stops_every_command(capture: Path, tmp_path: Path) -> None:

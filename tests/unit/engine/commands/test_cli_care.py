@@ -157,7 +157,7 @@ def test_packets_not_read_whole_are_counted_by_reason(what: str, tmp_path: Path)
     (tmp_path / "c.pcap").write_bytes(
         pcap([(0, short, 60), (1, short, 60), (2, b"12345", 5), (3, foreign, 54)])
     )
-    said = ["3 packets not read whole: ip_truncated 2, link_truncated 1"]
+    said = ["3 packets whose headers could not all be read: ip_truncated 2, link_truncated 1"]
     assert notes(what, tmp_path / "c.pcap") == said
     losses = summary(tmp_path / "c.pcap")["losses"]
     assert losses == {"not read whole: ip_truncated": 2, "not read whole: link_truncated": 1}
@@ -175,7 +175,7 @@ def test_what_was_said_of_a_damaged_capture_comes_before_the_damage(tmp_path: Pa
 def test_evicted_connections_are_counted(tmp_path: Path) -> None:
     capture = written(tmp_path / "c.pcap", [T0 + k for k in range(60)], list(range(1, 61)))
     (tmp_path / "w.yaml").write_text("connections: {capacity: 50}")
-    said = ["10 connections ended early: more than connections.capacity at once"]
+    said = ["10 connections ended early, the table was full: raise connections.capacity"]
     assert notes("connections", capture, "-c", tmp_path / "w.yaml") == said
 
 
@@ -183,7 +183,7 @@ def test_captures_the_wrong_way_round_are_suspected(tmp_path: Path) -> None:
     old = written(tmp_path / "old.pcap", [T0 + k for k in range(1000, 9000, 1000)], [1] * 8)
     new = written(tmp_path / "new.pcap", [T0 + HOUR // 2 + k for k in range(1000, 9000, 1000)], [1] * 8)
     assert notes("connections", old, new) == []
-    said = ["8 packets are older than ones before them: are the captures in order of time?"]
+    said = ["8 packets are older than earlier ones: are the captures in order of time?"]
     assert notes("connections", new, old) == said
 
 

@@ -119,12 +119,12 @@ def test_bundles_are_given_to_models_by_name_and_a_bare_one_to_that_of_its_kind(
     [
         (("{k}", "kitsune={k}"), "model kitsune is given twice"),
         (("x={k}", "x={b}"), "model x is given twice"),
-        (("X={k}",), "'X' is not a name: 1 to 32 of a-z, 0-9 and -"),
-        ((f"{'x' * 33}={{k}}",), "is not a name"),
-        (("={k}",), "'' is not a name"),
+        (("X={k}",), "'X' is not a valid name (1 to 32 of a-z, 0-9 and -)"),
+        ((f"{'x' * 33}={{k}}",), "is not a valid name"),
+        (("={k}",), "'' is not a valid name"),
         (("x=",), "the path is empty"),
-        (("dir/a=b",), "'dir/a' is not a name: 1 to 32 of a-z, 0-9 and -; for a path with = in it give NAME=PATH"),
-        (("watcher={k}",), "a bundle of kind kitsune, but models.watcher says baseline"),
+        (("dir/a=b",), "'dir/a' is not a valid name (1 to 32 of a-z, 0-9 and -); for a path that contains ="),
+        (("watcher={k}",), "the bundle is of kind kitsune, but models.watcher.kind is baseline"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_be_are_refused_in_a_line(
@@ -211,4 +211,4 @@ def test_a_selector_that_is_none_is_refused(wrong: str, capture: Path, tmp_path:
 
 
 def test_a_trace_needs_a_place(capture: Path) -> None:
-    refused(called("score", capture, "--trace", "probe=1"), 2, "--trace: needs --out DIR")
+    refused(called("score", capture, "--trace", "probe=1"), 2, "--trace writes trace.parquet: give --out DIR")
