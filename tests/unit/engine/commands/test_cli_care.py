@@ -43,13 +43,13 @@ def test_a_capture_is_not_replaced_by_what_is_made_of_it(line: tuple[str, ...], 
     (tmp_path / "link").symlink_to(capture)
     (tmp_path / "hard").hardlink_to(capture)
     for place in ("c.pcap", "link", "hard"):
-        refused(called(*line, capture, "-o", tmp_path / place), 2, f"{place}: is one of the captures")
+        refused(called(*line, capture, "-o", tmp_path / place), 2, f"{place}: this is one of the captures")
     assert capture.read_bytes() == before
     (tmp_path / "w.yaml").write_text("{}")
     refused(
         called(*line, capture, "-c", tmp_path / "w.yaml", "-o", tmp_path / "w.yaml"),
         2,
-        "is the configuration",
+        "this is the configuration",
     )
 
 
@@ -190,7 +190,7 @@ def test_captures_the_wrong_way_round_are_suspected(tmp_path: Path) -> None:
 def test_packets_that_cannot_be_learned_from_are_not_counted_as_such(tmp_path: Path) -> None:
     (tmp_path / "w.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 30, link_type=105))
     note = str(summary(tmp_path / "w.pcap", "--learn", 10)["notes"])
-    assert "it learns from 10 packets a partition, and the fullest had 0;" in note
+    assert "it needs 10 packets in a partition, and the largest had 0;" in note
 
 
 # ------------------------------------------------------------------------------------------------- odd values
