@@ -1,4 +1,4 @@
-"""The command line. stdout is data, stderr is talk; exit 0 done, 1 said why, 2 misuse."""
+"""The command line. Data go to stdout, messages to stderr. Exit codes: 0 done, 1 failed (with a message), 2 misuse."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ if TYPE_CHECKING:
 
 
 class Main(Group):
-    """Has ``lab`` where the researcher's half is installed, and imports it when it is asked for."""
+    """The top group; has ``lab`` if the researcher's half is installed, and imports it on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names, in order."""
+        """Names of the commands, sorted."""
         more = ["lab"] if find_spec("probing") is not None else []
         return sorted({*super().list_commands(ctx), *more})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A command by name."""
+        """The command of a name."""
         if cmd_name == "lab" and find_spec("probing") is not None:
             from probing.lab.cli import lab
 
@@ -67,7 +67,7 @@ def main(verbose: int) -> None:
     logging.basicConfig(
         level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    # kafka-python warns of what it retries, and logs passwords when it debugs
+    # kafka-python warns of every retry, and logs passwords at level DEBUG
     logging.getLogger("kafka").setLevel((logging.CRITICAL, logging.WARNING, logging.INFO)[min(verbose, 2)])
 
 
@@ -85,7 +85,7 @@ def main(verbose: int) -> None:
     "--linger",
     type=Seconds(0, 1e6),
     default=0.0,
-    help="Seconds /metrics stays up after the last packet.",
+    help="Seconds that /metrics stays up after the last packet.",
 )
 @click.option("--partitions", type=int, help="Partitions of the embedded bus. [default: 1]")
 @click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
@@ -131,7 +131,7 @@ def score(
 
 @contextmanager
 def told(read: Read) -> Iterator[None]:
-    """Say what was not read; also of a damaged capture, but not when nobody reads on."""
+    """Print notes on what was not read, also after a damaged capture, but not after a closed output."""
     problem: InputError | None = None
     try:
         yield
@@ -166,7 +166,7 @@ def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str,
 @click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
 @click.option("-o", "--output", type=FILE, help="File instead of stdout.")
 def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
-    """Write the decoded packets of captures, one row a frame, ts in ns."""
+    """Write the decoded packets of captures, one row for each frame, ts in ns."""
     config = load_config(config_file)
     from engine.commands.packets import packet_lines, packet_table
     from engine.commands.reading import Read, check_captures, read_packets
@@ -175,7 +175,7 @@ def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, out
     check_captures(captures, output, config_file)
     read = Read()
     with told(read), progress_bar("reading") as progress:
-        # columns, even of no packet
+        # columns, even without a packet
         blocks = chain([empty_packets()], read_packets(captures, config, progress, read))
         write_tables((packet_table(p) for p in blocks), kind, output, packet_lines)
 
@@ -188,7 +188,7 @@ def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, out
 @click.option(
     "--out",
     type=click.Path(readable=False),
-    help="Directory for alerts.jsonl, and a folder of scores of this run.",
+    help="Directory for alerts.jsonl, and for a folder with the scores of this run.",
 )
 @click.option("--labels", type=FILE, help="Probe labels, CSV or Parquet.")
 @click.option("--metrics-port", type=int, help="Serve /metrics on this port (0: any).")
@@ -198,9 +198,9 @@ def watch(
     interface: str, config_file: Path | None, duration: float | None, expression: str | None, out: str | None,
     labels: Path | None, metrics_port: int | None, learn: int | None, models: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Score what passes an interface, in one process, with a view of it on a terminal.
+    """Score the traffic of an interface, in one process, with a live view on a terminal.
 
-    Ends with a summary on a terminal, and with the counters as JSON on stdout where that is none.
+    Ends with a summary; if stdout is not a terminal, with the counters as JSON.
     """
     from connectors.live.privileges import stay_single
 
@@ -245,7 +245,7 @@ def watch(
 def train(
     kind: str, captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None
 ) -> None:
-    """Learn a model from captures without attacks and write it as a bundle.
+    """Train a model on captures without attacks and write it as a bundle.
 
     KIND: kitsune, or another kind of model (see the documentation of each).
     """
@@ -258,15 +258,15 @@ def train(
 
     spec_to_train(config, kind)
     if str(output) == "-":
-        raise ConfigError("-o -: a bundle needs a file")
+        raise ConfigError("-o -: a bundle cannot go to stdout: give a file")
     check_captures(captures, output, config_file)
     check_bundle_place(output)
     if learn is None:
         if Path("-") in captures:
-            raise ConfigError("stdin can be read only once: say with --learn N how many packets to use")
+            raise ConfigError("stdin can be read only once: give --learn N, the number of packets to use")
         learn = sum(p.ts.size for p in read_packets(captures, config))
         if learn < LEAST_LEARN:
-            raise InputError(f"{captures[0]}: {learn} packets in all; at least {LEAST_LEARN} are needed")
+            raise InputError(f"{captures[0]}: only {learn} packets; at least {LEAST_LEARN} are needed")
     spec = spec_to_train(config, kind, learning(learn))
     with progress_bar("learning") as progress:
         summary = learn_model(spec, captures, config, output, progress)
@@ -281,7 +281,7 @@ def config() -> None:
 @config.command("check")
 @click.argument("file", type=FILE)
 def config_check(file: Path) -> None:
-    """Check a configuration file; exit 2 names what is wrong."""
+    """Check a configuration file; exit 2 with the problem if it is invalid."""
     config = load_config(file)
     from engine.commands.models import chosen_models
 
@@ -292,7 +292,7 @@ def config_check(file: Path) -> None:
 @config.command("show")
 @CONFIG
 def config_show(config_file: Path | None) -> None:
-    """Print the whole configuration as YAML, defaults included."""
+    """Print the complete configuration as YAML, defaults included."""
     from engine.config import show
 
     click.echo(show(load_config(config_file)), nl=False)

@@ -1,8 +1,8 @@
 """The configuration: one YAML file, checked once, at the edge.
 
-Sections of kernels and models are their own frozen dataclasses; pydantic builds and checks them in place. A
-wrong value stops the start and names its key; nothing is ever replaced by a default, nor turned from one type
-into another.
+Sections of kernels and models are frozen dataclasses of their own rooms; pydantic builds and checks them in place.
+An invalid value stops the start with an error that names its key; no value is ever replaced by a default or converted
+to another type.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from engine.scoring.kind import Kind
 from engine.scoring.kinds import KINDS
 from engine.scoring.kitsune import KitsuneSection
 
-MAX_FILE = 1 << 20  # bytes; a configuration is small
+MAX_FILE = 1 << 20  # most bytes of a configuration file
 
 
 def _forbid(section: Any) -> None:
-    """Make unknown keys errors in a dataclass and those in it, without its room importing pydantic."""
+    """Make unknown keys errors in a dataclass and those nested in it; their rooms need not import pydantic."""
     setattr(section, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010
     for kind in get_type_hints(section).values():
         if is_dataclass(kind):
@@ -53,29 +53,29 @@ for _section in (CaptureSettings, TrackerConfig, DecodeConfig, *(kind.section fo
 
 
 class Section(BaseModel):
-    """Common rules: unknown keys are errors, values never change."""
+    """Rules of every section: unknown keys are errors, and values cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class SensorSection(Section):
-    """Who publishes."""
+    """Identity of the sensor that publishes."""
 
     name: str = Field(
         "wiresonde",
         max_length=63,
         pattern=r"^[A-Za-z0-9._-]+$",
-        description="of the sensor, in metrics and alerts",
+        description="name of the sensor in metrics and alerts",
     )
     epoch: int | None = Field(
         None, ge=0, le=(1 << 62) - 1,
-        description="number of this run of the sensor; none: from what the captures hold, so that a capture "
-        "published again is recognised",
+        description="number of this run of the sensor; none: derived from the captures, so that a capture "
+        "published again is recognised; for a tap, the time of its start",
     )  # fmt: skip
 
 
 def _not_empty(value: Any) -> Any:
-    if value == "":  # Path would make the current directory of it
+    if value == "":  # Path would turn it into the current directory
         raise ValueError("a path cannot be empty")
     return value
 
@@ -84,43 +84,54 @@ FilePath = Annotated[Path, BeforeValidator(_not_empty), PlainSerializer(str)]
 
 
 class SecretSection(Section):
-    """Where a secret is found."""
+    """Place of a secret: an environment variable or a file."""
 
-    env: str | None = Field(None, min_length=1, description="environment variable that holds it")
-    file: FilePath | None = Field(None, description="file that holds it, read at each connection")
+    env: str | None = Field(
+        None, min_length=1, description="name of the environment variable with the secret"
+    )
+    file: FilePath | None = Field(
+        None, description="path of the file with the secret, read at each connection"
+    )
 
     @model_validator(mode="after")
     def _is_one(self) -> SecretSection:
         if (self.env is None) == (self.file is None):
-            raise ValueError("give one of env and file")
+            raise ValueError("give either env or file")
         return self
 
 
 class SpillSection(Section):
-    """Where packets of a live capture wait while Kafka does not take them; then the oldest are dropped."""
+    """Room for a tap's packets while Kafka is unavailable; when it is full, the oldest are dropped."""
 
-    memory_bytes: int = Field(64 << 20, ge=1 << 20, le=1 << 36, description="that may wait in memory")
-    directory: FilePath | None = Field(
-        None, description="where more may wait, over a restart too; none: nowhere"
+    memory_bytes: int = Field(
+        64 << 20,
+        ge=1 << 20,
+        le=1 << 36,
+        description="most bytes of packets held in memory while Kafka is unavailable",
     )
-    disk_bytes: int = Field(1 << 30, ge=1 << 20, le=1 << 44, description="that may wait there")
+    directory: FilePath | None = Field(
+        None, description="directory for packets beyond that, kept across restarts; none: memory only"
+    )
+    disk_bytes: int = Field(
+        1 << 30, ge=1 << 20, le=1 << 44, description="most bytes of packets held in that directory"
+    )
     stop_seconds: float = Field(
         10.0,
         ge=0,
         le=3600,
-        description="to publish what waits at the end; what is left stays in the directory",
+        description="most seconds at the end to publish waiting packets; the rest stays in the directory",
     )
 
 
 class PrivacySection(Section):
-    """What a sensor keeps to itself."""
+    """What a sensor hides, and the privileges that it gives up."""
 
     pseudonym_key: SecretSection | None = Field(
         None,
-        description="key of 32 bytes (64 hex digits) that hides addresses, prefixes kept (Crypto-PAn): env or file",
+        description="key of 32 bytes (64 hex digits) that hides addresses but keeps prefixes (Crypto-PAn): env or file",
     )
     user: str | None = Field(
-        None, min_length=1, description="whom a live capture started as root becomes once it is open"
+        None, min_length=1, description="user that a tap started as root becomes once it is open"
     )
 
 
@@ -131,11 +142,11 @@ class KafkaSection(Section):
     """Apache Kafka. ``client``, ``producer`` and ``consumer`` take any setting of kafka-python."""
 
     prefix: str = Field(
-        "", max_length=200, pattern=r"^[A-Za-z0-9._-]*$", description="of the names of all topics"
+        "", max_length=200, pattern=r"^[A-Za-z0-9._-]*$", description="prefix of the names of all topics"
     )
-    block_packets: int = Field(4096, ge=1, le=8192, description="packets a message")
+    block_packets: int = Field(4096, ge=1, le=8192, description="packets in a message")
     in_flight_bytes: int = Field(
-        32 << 20, ge=1 << 20, le=1 << 32, description="bytes on their way before publishing waits"
+        32 << 20, ge=1 << 20, le=1 << 32, description="most unacknowledged bytes before publishing waits"
     )
     client: dict[str, ClientValue] = Field(
         {}, description="settings of every client, such as security_protocol"
@@ -160,40 +171,47 @@ class KafkaSection(Section):
 
 
 class DetectSection(Section):
-    """A detector on Kafka. All in seconds of the clock."""
+    """A detector on Kafka. All values are seconds of real time."""
 
-    snapshot_seconds: float = Field(60.0, gt=0, le=86400, description="between snapshots of a partition")
-    flush_seconds: float = Field(1.0, gt=0, le=3600, description="that rows wait at most for the sinks")
-    alive_seconds: float = Field(120.0, gt=0, description="without progress before /healthz fails")
+    snapshot_seconds: float = Field(
+        60.0, gt=0, le=86400, description="seconds between snapshots of a partition"
+    )
+    flush_seconds: float = Field(
+        1.0, gt=0, le=3600, description="most seconds that rows wait before they go to the sinks"
+    )
+    alive_seconds: float = Field(120.0, gt=0, description="seconds without progress before /healthz fails")
 
 
 class BusSection(Section):
-    """How packets travel."""
+    """The bus that carries packets: the embedded one, or Kafka."""
 
     url: str | None = Field(
         None,
         pattern=r"^kafka://[^/\s,]+(,[^/\s,]+)*$",
-        description="kafka://HOST:PORT,…; none: the embedded bus",
+        description="address of Kafka, kafka://HOST:PORT,…; none: the embedded bus",
     )
 
-    partitions: int = Field(1, ge=1, le=1024, description="of the packets topic; Kitsune is exact with 1")
-    block_packets: int = Field(16384, ge=1, le=65536, description="packets a message")
+    partitions: int = Field(
+        1, ge=1, le=1024, description="number of partitions of the embedded bus; Kitsune is exact with 1"
+    )
+    block_packets: int = Field(16384, ge=1, le=65536, description="packets in a message")
     queue_blocks: int = Field(
-        32, ge=1, le=4096, description="messages a partition holds before publishing waits"
+        32, ge=1, le=4096, description="most messages that a partition holds before publishing waits"
     )
     kafka: KafkaSection = KafkaSection()
 
 
 class ModelEntry(Section):
-    """A model, beside the values of its kind's section."""
+    """A model; subclasses add the values of its kind's section."""
 
     kind: str = Field(..., description="kind of the model")
     shadow: bool = Field(
-        False, description="whether it only watches: its rows say what would alarm, nothing else does"
+        False,
+        description="whether the model only watches: its rows show what would alarm, but it raises no alerts",
     )
 
     def section(self) -> Any:
-        """The section of its kind."""
+        """The values as the section of the model's kind."""
         kind = KINDS[self.kind].section
         return kind(**{f.name: getattr(self, f.name) for f in fields(kind)})
 
@@ -226,26 +244,28 @@ else:
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
 
 
-SliceName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # what Prometheus takes
+SliceName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]  # label name that Prometheus allows
 
 
 class LabelsSection(Section):
-    """Probe labels."""
+    """Limits of probe labels, and those that become labels of metrics."""
 
-    slice: tuple[SliceName, ...] = Field((), max_length=6, description="labels that become labels of metrics")
-    max_values: int = Field(
-        32, ge=1, le=1024, description="values a label may have in metrics; the rest is other"
+    slice: tuple[SliceName, ...] = Field(
+        (), max_length=6, description="names of the labels that become labels of metrics"
     )
-    max_probes: int = Field(65536, ge=1, le=1 << 24, description="distinct label combinations accepted")
+    max_values: int = Field(
+        32, ge=1, le=1024, description="most values of a label in metrics; the rest count as other"
+    )
+    max_probes: int = Field(65536, ge=1, le=1 << 24, description="most distinct label combinations accepted")
 
     @field_validator("slice")
     @classmethod
     def _are_free(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for k, name in enumerate(names):
             if name in ("model", "le"):
-                raise ValueError(f"{name} is a label of the metrics themselves")
+                raise ValueError(f"{name} is already a label of the metrics: rename the probe label")
             if name in names[:k]:
-                raise ValueError(f"{name} is named twice")
+                raise ValueError(f"{name} is listed twice")
         return names
 
 
@@ -253,20 +273,22 @@ class MetricsSection(Section):
     """The /metrics endpoint."""
 
     host: str = Field("127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0: all")
-    port: int | None = Field(None, ge=0, le=65535, description="none: no endpoint; 0: any free port")
+    port: int | None = Field(
+        None, ge=0, le=65535, description="port to listen on; none: no endpoint; 0: any free port"
+    )
 
 
 class OutputSection(Section):
-    """Sinks."""
+    """Files for scores and alerts."""
 
-    directory: FilePath | None = Field(None, description="where scores and alerts are written; none: nowhere")
+    directory: FilePath | None = Field(None, description="directory for scores and alerts; none: no files")
     flush_connections: int = Field(
-        8192, ge=1, le=1 << 20, description="connections kept before they are written"
+        8192, ge=1, le=1 << 20, description="number of connections kept before they are written"
     )
 
 
 class Config(Section):
-    """The whole file."""
+    """The complete configuration."""
 
     sensor: SensorSection = SensorSection()
     capture: CaptureSettings = CaptureSettings()
@@ -279,7 +301,7 @@ class Config(Section):
         {},
         max_length=16,
         description="models by name, each with its kind, whether it is a shadow, and the values of its kind; "
-        "none: kitsune alone. A model of kind kitsune has the values of the section kitsune where it says nothing else",
+        "none: kitsune alone. A model of kind kitsune inherits the section kitsune where it sets nothing",
     )
     bus: BusSection = BusSection()
     labels: LabelsSection = LabelsSection()
@@ -289,7 +311,7 @@ class Config(Section):
 
 
 def _inherited(data: dict[str, Any]) -> dict[str, Any]:
-    """Plain data whose models of kind kitsune have the values of the section kitsune where they say nothing else."""
+    """Plain data in which models of kind kitsune inherit the section kitsune where they set nothing."""
     if not isinstance(data.get("models"), dict):
         return data
     base = data.get("kitsune")
@@ -307,7 +329,7 @@ def _merged(base: Any, over: Any) -> Any:
 
 
 def with_learning(config: Config, n: int) -> Config:
-    """config with models that learn and calibrate with n packets of each partition."""
+    """A configuration whose models learn and calibrate with n packets of each partition."""
     models = {}
     for name, entry in config.models.items():
         section = KINDS[entry.kind].learning(entry.section(), n)
@@ -318,7 +340,7 @@ def with_learning(config: Config, n: int) -> Config:
 
 
 def parse(data: Any, where: str) -> Config:
-    """A Config of plain data. Raises ConfigError naming ``where``, key, value and what is allowed."""
+    """The Config that plain data describe. Raises ConfigError naming ``where``, key, value and what is allowed."""
     if data is None:
         data = {}
     if not isinstance(data, dict):
@@ -343,7 +365,7 @@ _PATH = re.compile(r"[a-z_]+\.[a-z_.]+ ")
 def _problem(error: Any, where: str) -> str:
     parts = [str(part) for part in error["loc"]]
     if parts[:1] == ["models"] and len(parts) > 2 and parts[2] in KINDS:
-        del parts[2]  # pydantic's word for which of the kinds it was
+        del parts[2]  # pydantic inserts the name of the kind
     key = ".".join(part for part in parts if part != "[key]") or "configuration"
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: {key}: unknown key"
@@ -352,7 +374,7 @@ def _problem(error: Any, where: str) -> str:
         given = "no kind is given" if shown is None else f"no kind {shown!r}"
         return f"{where}: {key}.kind: {given}; there are {', '.join(sorted(KINDS))}"
     message = error["msg"].removeprefix("Value error, ")
-    if _PATH.match(message):  # a dataclass that names a value below itself
+    if _PATH.match(message):  # a dataclass names a value of a nested one
         return f"{where}: {key}.{message}"
     shown = error.get("input") if error["type"] != "json_invalid" else None
     value = f" {shown!r}" if isinstance(shown, str | int | float | bool) else ""
@@ -367,7 +389,7 @@ def load(path: Path | None) -> Config:
         with path.open("rb") as file:
             text = file.read(MAX_FILE + 1)
         if len(text) > MAX_FILE:
-            raise ConfigError(f"{path}: more than the {MAX_FILE} bytes that a configuration may have")
+            raise ConfigError(f"{path}: larger than the {MAX_FILE} bytes that a configuration may have")
         data = yaml.load(text.decode(), Loader=_Loader)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
@@ -384,10 +406,10 @@ def load(path: Path | None) -> Config:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without what surprises: a key given twice is an error, a date is a text, nothing refers to elsewhere."""
+    """YAML without surprises: a key given twice is an error, a date stays text, and aliases are not allowed."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """A node, if it is no alias: a few lines of those could mean billions of values."""
+        """The next node; an alias is an error, since a few lines of aliases can expand to billions of values."""
         if self.check_event(yaml.AliasEvent):
             event: Any = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(None, None, "aliases are not allowed", event.start_mark)
@@ -395,12 +417,12 @@ class _Loader(yaml.SafeLoader):
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping, if its keys are texts and differ."""
+        """The mapping of a node; keys that are not text or appear twice are errors."""
         seen = set()
         for key, _ in node.value:
             problem = None
             if key.tag != "tag:yaml.org,2002:str":
-                problem = "a key that is no text"
+                problem = "a key that is not text: put it in quotes"
             elif key.value in seen:
                 problem = f"the key {key.value} is given twice"
             if problem:
@@ -422,7 +444,7 @@ _Loader.add_implicit_resolver(
 
 
 def replace(config: Config, where: str, changes: dict[str, Any]) -> Config:
-    """config with values of dotted keys changed and everything checked again. None changes nothing."""
+    """A configuration with the values of dotted keys changed, checked again. None leaves a value as it is."""
     data = config.model_dump()
     for key, value in changes.items():
         if value is None:
@@ -436,7 +458,7 @@ def replace(config: Config, where: str, changes: dict[str, Any]) -> Config:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Lists on one line."""
+    """Writes lists on one line."""
 
 
 _Dumper.add_representer(
@@ -445,7 +467,7 @@ _Dumper.add_representer(
 
 
 def show(config: Config) -> str:
-    """The whole configuration as YAML, defaults included."""
+    """The complete configuration as YAML, defaults included."""
     text: str = yaml.dump(
         config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
     )

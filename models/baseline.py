@@ -1,9 +1,9 @@
-"""The trivial detector: how far a sample's oddest single column lies in the tail of what was learned.
+"""The trivial detector: how far a sample's oddest single column lies in its learned tail.
 
-A column's score is its distance from the learned median, in units of the distance of the tail's quantile on that
-side, or of a hundredth of the learned range where that is more: a column that hardly ever moves would drown all others
-by its last digits. The sample's score is the greatest of its columns'. Nothing is learned of how columns go together:
-that a model must show to be worth its cost.
+A column's score is its distance from the learned median. The unit is the distance from the median to the tail's
+quantile on that side, but at least a hundredth of the learned range: otherwise rounding noise in a column that hardly
+ever moves would hide all others. A sample's score is the greatest of its columns' scores. Relations between columns are
+not learned: a model must find those to be worth its cost.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from models.kernels import kernel
 
 Floats = NDArray[np.float64]
-LEAST_UNIT = 0.01  # share of a column's learned range that is a unit at least
-LARGEST = 1e9  # score of a value that is further away or not finite
+LEAST_UNIT = 0.01  # least unit, as a share of a column's learned range
+LARGEST = 1e9  # largest score, also of values that are not finite
 
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """What makes two baselines equal, given the same samples."""
+    """Settings that, with the same samples, give the same baseline."""
 
     features: int = 100  # number of columns
-    learn_samples: int = 55_000  # samples learned from
-    kept: int = 4096  # most of these that are kept for the quantiles, evenly spread
+    learn_samples: int = 55_000  # number of samples to learn from
+    kept: int = 4096  # most learned samples kept for the quantiles, evenly spread
     tail: float = 0.01  # share of learned values beyond the quantile that scores 1, on each side
 
     def __post_init__(self) -> None:
@@ -41,12 +41,12 @@ class BaselineConfig:
 
 @kernel
 def _score(x: Floats, middle: Floats, above: Floats, below: Floats, out: Floats) -> None:
-    """out: (n,) receives the greatest of each row's column scores."""
+    """Score rows. out: (n,) receives the greatest of each row's column scores."""
     for i in range(x.shape[0]):
         worst = 0.0
         for j in range(x.shape[1]):
             d = x[i, j] - middle[j]
-            worst = max(worst, d * above[j], -d * below[j])  # which passes NaN over
+            worst = max(worst, d * above[j], -d * below[j])  # max ignores NaN
         out[i] = min(worst, LARGEST)
 
 
@@ -55,7 +55,7 @@ class Baseline:
 
     def __init__(self, config: BaselineConfig) -> None:
         self.config = config
-        self.samples = 0  # seen by `process`
+        self.samples = 0  # samples seen by `process`
         self._kept = np.empty((0, config.features))
         self.middle, self.above, self.below = (
             np.zeros(config.features) for _ in range(3)
@@ -80,9 +80,9 @@ class Baseline:
         return out
 
     def score(self, x: Floats) -> Floats:
-        """(n,) scores of the rows of x; changes nothing. NaN among the values is passed over."""
+        """(n,) scores of the rows of x; the model does not change. NaN values are ignored."""
         out = np.empty(len(x))
-        with np.errstate(invalid="ignore"):  # uncompiled: infinity times nothing is NaN, as it should be
+        with np.errstate(invalid="ignore"):  # uncompiled: infinity times zero is NaN, as intended
             _score(x, self.middle, self.above, self.below, out)
         return out
 
@@ -90,7 +90,7 @@ class Baseline:
         tail, kept = self.config.tail, np.nan_to_num(self._kept)
         low, self.middle, high = np.quantile(kept, [tail, 0.5, 1.0 - tail], axis=0)
         least = LEAST_UNIT * (kept.max(axis=0) - kept.min(axis=0))
-        with np.errstate(divide="ignore"):  # a column that did not move while learning says nothing
+        with np.errstate(divide="ignore"):  # a column that did not move during learning is ignored
             self.above, self.below = (
                 np.where(least > 0, 1.0 / np.maximum(unit, least), 0.0)
                 for unit in (high - self.middle, self.middle - low)
@@ -98,14 +98,14 @@ class Baseline:
         self._kept = self._kept[:0]
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """All that later scores depend on, as finite arrays."""
+        """Everything that later scores depend on, as finite arrays."""
         counts = np.array([self.samples], np.int64)
         found = {"counts": counts, "kept": np.nan_to_num(self._kept)}
         return found | {name: getattr(self, name).copy() for name in ("middle", "above", "below")}
 
     @classmethod
     def from_state(cls, config: BaselineConfig, state: Mapping[str, NDArray[Any]]) -> Baseline:
-        """The baseline whose ``state`` this is. KeyError or ValueError when it does not fit."""
+        """The baseline that ``state`` was taken from. KeyError or ValueError when it does not fit."""
         self = cls(config)
         self.samples = int(state["counts"][0])
         for name in ("middle", "above", "below"):

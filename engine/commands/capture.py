@@ -47,14 +47,14 @@ class CaptureJob:
     interface: str
     config: Config
     duration: float | None = None  # seconds; None: until stopped
-    read_again: Callable[[], Config] | None = None  # gives the configuration as it is now
+    read_again: Callable[[], Config] | None = None  # reads the configuration again
 
 
 class Capture:
     """One live sensor, built and ready."""
 
     def __init__(self, job: CaptureJob, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises InputError, OutputError or ConfigError before a packet is taken."""
+        """Raises InputError, OutputError or ConfigError before any packet is taken."""
         self._job, self._clock = job, clock
         self._config = config = job.config
         settings = settings_of(config)
@@ -92,15 +92,15 @@ class Capture:
             self._stack = stack.pop_all()
 
     def stop(self) -> None:
-        """Take no more packets; what was taken is published. A signal handler may call it."""
+        """Take no more packets; those already taken are published. A signal handler may call it."""
         self._source.stop()
 
     def reload(self) -> None:
-        """Read the configuration again, soon. A signal handler may call it."""
+        """Ask the loop to read the configuration again. A signal handler may call it."""
         self._reload.set()
 
     def run(self) -> CaptureReport:
-        """Publish until stopped. What happened to the interface is in the report's ``problem``."""
+        """Publish until stopped. A failure of the interface is reported in ``problem``."""
         job, problem = self._job, None
         began = self._clock()
         timer = threading.Timer(job.duration or 0.0, self.stop)
@@ -131,7 +131,7 @@ class Capture:
             return
         self._looked = now
         if self._bus.problem is not None:
-            raise OutputError(f"nothing is published any more: {self._bus.problem}")
+            raise OutputError(f"publishing has stopped: {self._bus.problem}")
         notify.alive()
         self._measure(self._bus.spilled())
         if self._reload.is_set():
@@ -141,7 +141,7 @@ class Capture:
             notify.ready(f"capturing from {self._job.interface}")
 
     def _read_again(self) -> None:
-        """Take over what may change while running; say what waits for a restart."""
+        """Apply the values that may change while running; log those that need a restart."""
         try:
             assert self._job.read_again is not None
             fresh = self._job.read_again()

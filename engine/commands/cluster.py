@@ -1,4 +1,4 @@
-"""How commands reach a Kafka cluster, and its errors as ours."""
+"""Connection settings of a Kafka cluster, and its errors turned into ours."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from engine.errors import ConfigError, OutputError
 
 
 def settings_of(config: Config) -> KafkaSettings:
-    """How Kafka is reached. ConfigError when the configuration names no cluster."""
+    """Connection settings of Kafka. Raises ConfigError when the configuration names no cluster."""
     if config.bus.url is None:
-        raise ConfigError("bus.url: no Kafka is named; give --bus kafka://HOST:PORT")
+        raise ConfigError("bus.url: no Kafka cluster is named; give --bus kafka://HOST:PORT")
     k = config.bus.kafka
     return KafkaSettings(
         servers=tuple(config.bus.url.removeprefix("kafka://").split(",")),
@@ -29,10 +29,10 @@ def settings_of(config: Config) -> KafkaSettings:
 
 @contextmanager
 def kafka_errors() -> Iterator[None]:
-    """Errors of the cluster as ours."""
+    """Raise errors of the cluster as OutputError."""
     try:
         yield
     except KafkaBusError as error:
         raise OutputError(str(error)) from error
-    except KafkaError as error:  # what no call expected
+    except KafkaError as error:  # not expected by any call
         raise OutputError(f"kafka: {explain(error)}") from error

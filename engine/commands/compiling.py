@@ -1,4 +1,4 @@
-"""Progress while kernels are compiled, which takes a minute or two on the first start and looks like standing still."""
+"""Progress while kernels are compiled: on the first start it takes a minute or two and would look like a hang."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ EVERY = 10.0  # seconds between lines after that
 
 @contextmanager
 def watched(report: Callable[[int], None]) -> Iterator[None]:
-    """Call ``report`` with the number of kernels compiled so far whenever one begins or has ended.
+    """Call ``report`` with the number of kernels compiled so far whenever a compilation begins or ends.
 
-    Kernels that come from the cache do not count.
+    Kernels from the cache do not count.
     """
     from numba.core import event
 
     class Listener(event.Listener):
-        """Counts what numba compiles."""
+        """Counts the kernels that numba compiles."""
 
         compiled = 0
 
         def on_start(self, event: Any) -> None:  # noqa: ARG002
-            """A kernel is begun."""
+            """Report that a compilation begins."""
             report(self.compiled)
 
         def on_end(self, event: Any) -> None:  # noqa: ARG002
-            """A kernel is ready."""
+            """Count and report a compiled kernel."""
             self.compiled += 1
             report(self.compiled)
 
@@ -44,7 +44,7 @@ def watched(report: Callable[[int], None]) -> Iterator[None]:
 def progress_lines(
     stream: IO[str] | None = None, clock: Callable[[], float] = time.monotonic
 ) -> Iterator[None]:
-    """Print a line now and then while kernels are compiled, on a terminal only."""
+    """Print a line every ten seconds while kernels are compiled, on a terminal only."""
     stream = stream or sys.stderr
     if not stream.isatty():
         yield

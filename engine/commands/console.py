@@ -1,4 +1,4 @@
-"""What every command shares with the terminal: how it ends, signals, progress, output that appears whole."""
+"""Terminal handling of every command: its end, signals, progress, and output files that are complete or absent."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Group(click.Group):
-    """Ends with one line, not a traceback, on anything the user can do something about."""
+    """Ends with one line instead of a traceback on every error that the user can act on."""
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Run, and end the process."""
+        """Run the command line, and end the process."""
         _open_streams()
         find_cache()
         try:
@@ -44,7 +44,7 @@ class Group(click.Group):
             _end(error.format_message(), error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             _end("interrupted", 130)
-        except OSError as error:  # of --help and --version, which click prints by itself
+        except OSError as error:  # from --help and --version, which click prints itself
             _output_failed(error)
         sys.exit(code if isinstance(code, int) else 0)
 
@@ -61,14 +61,14 @@ class Group(click.Group):
         except OSError as error:
             _output_failed(error)
         except MemoryError as error:
-            said = str(error).partition(" for ")[0]  # numpy's, without its dtype
+            said = str(error).partition(" for ")[0]  # numpy's message without the dtype
             size = f" ({said})" if said else ""
             _end(f"not enough memory{size}: lower connections.capacity and kitsune.features.flows", 1)
         return result
 
 
 def find_cache() -> None:
-    """Give compiled kernels a place where neither the installation nor the home can be written (a service)."""
+    """Choose a cache directory for kernels if neither installation nor home is writable (as for a service)."""
     installed = Path(__file__).parent.parent
     places = (installed / "__pycache__", installed, Path.home() if "HOME" in os.environ else installed)
     if "NUMBA_CACHE_DIR" in os.environ or any(os.access(place, os.W_OK) for place in places):
@@ -81,35 +81,35 @@ def find_cache() -> None:
 
 
 def _open_streams() -> None:
-    """Give a stream that the caller closed somewhere to go: nothing is said on stderr, stdout is refused."""
+    """Handle streams that the caller closed: stderr is discarded, a closed stdout is an error."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for the life of the process
     if sys.stdout is None:
         _end("stdout is closed", 1)
 
 
-_signals: list[int] = []  # the one that asked this command to end
-AGAIN = 0.5  # seconds after which the end is asked for once more
+_signals: list[int] = []  # the signal that asked this command to end, if any
+AGAIN = 0.5  # seconds until SystemExit is raised again
 
 
 @contextlib.contextmanager
 def _terminated() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind the stack, so that nothing half written stays.
+    """Let SIGTERM and SIGHUP unwind the stack, so that no half-written file stays.
 
-    What a handler raises while a destructor or a callback runs, Python forgets; so it is raised again, until it has
-    come through.
+    Python swallows an exception that a handler raises during a destructor or a callback, so it is raised again until
+    it gets through.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         again = number == signal.SIGALRM
         if again and not _signals:
-            return  # somebody else's alarm
+            return  # an alarm set by other code
         signal.setitimer(signal.ITIMER_REAL, AGAIN)
         if again and _is_ending(sys.exc_info()[1]):
-            return  # it has come through, and is being cleaned up after
+            return  # the exception got through, and cleaning up is under way
         if not _signals:
             _signals.append(number)
-            with contextlib.suppress(OSError, RuntimeError):  # nobody reads, or stderr is being written to
+            with contextlib.suppress(OSError, RuntimeError):  # stderr is closed, or in the middle of a write
                 click.echo("wiresonde: terminated", err=True)
         sys.exit(128 + _signals[0])
 
@@ -129,30 +129,30 @@ def _terminated() -> Iterator[None]:
 
 
 def _calm() -> bool:
-    """Ask for the end no more; whether it had been asked for."""
+    """Stop raising SystemExit again; returns whether a signal had asked for the end."""
     asked = bool(_signals)
-    _signals.clear()  # first: an alarm that is on its way asks for nothing then
+    _signals.clear()  # first, so that a pending alarm does nothing
     if asked:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return asked
 
 
 def _is_ending(handled: BaseException | None) -> bool:
-    """Whether what is being handled came up in handling SystemExit, or is that."""
+    """Whether the exception being handled is SystemExit or was raised while handling it."""
     while handled is not None and not isinstance(handled, SystemExit):
         handled = handled.__context__
     return handled is not None
 
 
 def _drop_stdout() -> None:
-    """Throw away what waits to be printed, which Python would try again at its end."""
+    """Discard buffered output, which Python would otherwise write again at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _output_failed(error: OSError) -> NoReturn:
     _drop_stdout()
-    if isinstance(error, BrokenPipeError):  # the reader of stdout has seen enough
+    if isinstance(error, BrokenPipeError):  # the reader of stdout is gone, such as head
         sys.exit(0)
     _end(f"{error.filename or 'stdout'}: {error.strerror or error}", 1)
 
@@ -166,7 +166,7 @@ def _end(error: object, code: int) -> NoReturn:
 def interrupts(stop: Callable[[], None], reload: Callable[[], None] | None = None) -> Iterator[None]:
     """Call ``stop`` on the first Ctrl-C or SIGTERM; a second Ctrl-C ends the process at once.
 
-    SIGHUP calls ``reload`` where there is one, else it stops too.
+    SIGHUP calls ``reload`` if there is one, otherwise ``stop``.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
@@ -177,14 +177,14 @@ def interrupts(stop: Callable[[], None], reload: Callable[[], None] | None = Non
         stop()
 
     with _handled(handle, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if _calm():  # raised where it was forgotten, and from now on handled otherwise
+        if _calm():  # a signal arrived, but its exception was swallowed: act on it now
             stop()
         yield
 
 
 @contextlib.contextmanager
 def _handled(handle: Callable[[int, FrameType | None], None], *numbers: signal.Signals) -> Iterator[None]:
-    """Handle signals within the block. Does nothing in a thread, which Python lets handle none."""
+    """Handle signals within the block. Does nothing outside the main thread, where Python allows no handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -223,9 +223,9 @@ def progress_bar(what: str, stream: IO[str] | None = None) -> Iterator[Progress 
 def write_tables(
     tables: Iterator[Any], kind: str, output: Path | None, lines: Callable[[Any], Iterator[str]]
 ) -> None:
-    """Write tables to a file, which appears whole or not at all, or to stdout.
+    """Write tables to stdout, or to a file that is complete or absent.
 
-    Of a damaged capture, what came before the damage is written before InputError is raised.
+    For a damaged capture, the rows before the damage are written, then InputError is raised.
     """
     if kind == "parquet" and (output is None or str(output) == "-"):
         raise ConfigError("--format parquet needs a file: give -o")
@@ -261,7 +261,7 @@ def _begin(path: Path, kind: str, schema: Any) -> Any:
 
 @contextlib.contextmanager
 def whole(path: Path, begin: Callable[[], Any]) -> Iterator[Any]:
-    """A file that is closed on success and leaves nothing behind on failure."""
+    """A file that is closed on success and removed on failure."""
     file = None
     try:
         file = begin()

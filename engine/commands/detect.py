@@ -40,7 +40,7 @@ from engine.scoring.building import ModelSpec, build_detector, digest_of
 from engine.scoring.detector import Detector
 from engine.scoring.trace import Selection, Tracer, trace_notes
 
-LINGER = 0.02  # seconds; one alert a request would cost a scan's thousands of alerts a second of the CPU
+LINGER = 0.02  # seconds to gather messages: a request for each of a scan's thousands of alerts costs a second of CPU
 logger = logging.getLogger(__name__)
 
 LAYOUTS = {"connection": CONNECTION, "side": SIDE, "link": LINK}
@@ -52,9 +52,9 @@ class DetectJob:
 
     config: Config
     group: str
-    state: str  # folder or URL of snapshots
-    models: Sequence[ModelSpec] | None = None  # to score with; None: those of the configuration
-    instance: str | None = None  # name of a static member
+    state: str  # directory or URL for snapshots
+    models: Sequence[ModelSpec] | None = None  # models to score with; None: those of the configuration
+    instance: str | None = None  # name of this process as a static member of the group
     stop_at_end: bool = False
     trace: Selection | None = None  # connections to trace, with an output directory
 
@@ -63,12 +63,12 @@ class Detect:
     """One detector process, built and ready."""
 
     def __init__(self, job: DetectJob, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises OutputError, InputError, ConfigError or StateError before a message is taken."""
+        """Raises OutputError, InputError, ConfigError or StateError before any message is taken."""
         self._job, self._clock = job, clock
         config = job.config
         self.specs = list(chosen_models(config) if job.models is None else job.models)
         if job.trace is not None and config.output.directory is None:
-            raise ConfigError("--trace: needs --out DIR, where trace-*.parquet are written")
+            raise ConfigError("--trace writes trace-*.parquet: give --out DIR")
         self.metrics = Metrics(tuple(config.labels.slice), {s.name: s.kind.bounds for s in self.specs})
         self.top = Top(first_of(self.specs).name)
         self._traces: TraceSegments | None = None
@@ -79,7 +79,7 @@ class Detect:
                 topic = admin.packets()
             store = SnapshotStore(job.state, topic.name)
             stamp = Stamp(topic.id, topic.partitions, _state_digest(config))
-            warm_up(config, self.specs)  # within the group it would last longer than members may be silent
+            warm_up(config, self.specs)  # before joining: it takes longer than max_poll_interval_ms
             table = KafkaTable(settings, PROBES)
             stack.callback(table.close)
             book = ProbeBook(table)
@@ -133,7 +133,7 @@ class Detect:
         segments = ScoreSegments(directory, probes)
         name = self._job.instance or socket.gethostname()
         alerts = AlertFile(directory / "alerts.jsonl", probes, name, append=True)
-        stack.callback(alerts.abort)  # its lines are durable already
+        stack.callback(alerts.abort)  # written lines are already durable
         if self._job.trace is None:
             return [segments, alerts]
         self._traces = TraceSegments(directory)
@@ -146,14 +146,14 @@ class Detect:
         return any(topic.behind for topic in self._topics.values())
 
     def stop(self) -> None:
-        """End after the messages at hand. A signal handler may call it."""
+        """End after the messages already polled. A signal handler may call it."""
         self.member.stop()
 
     def run(self) -> RunSummary:
-        """Work until stopped, or to the end of the log. Raises StateError, OutputError or InputError."""
+        """Process messages until stopped or to the end of the log. Raises StateError, OutputError or InputError."""
         began = self._clock()
-        # Rows and alerts are trees that reference counting frees. The collector would walk a million objects of the
-        # compiled kernels for nothing, again and again: a tenth of a detector's time.
+        # Reference counting frees rows and alerts, which have no cycles. Without the freeze, the collector would walk
+        # a million objects of the compiled kernels repeatedly and in vain: a tenth of a detector's time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(50_000, 20, 100)
@@ -190,24 +190,25 @@ class Detect:
 def _look_up(book: ProbeBook, ids: set[int]) -> None:
     try:
         book.resolve(ids)
-    except KafkaBusError as error:  # labels are no reason to stop detecting
-        logger.warning("probes not looked up: %s", error)
+    except KafkaBusError as error:  # missing labels are no reason to stop detecting
+        logger.warning("probes could not be looked up: %s", error)
 
 
 def _same_topic(settings: KafkaSettings, topic: Topic) -> None:
-    """Raise StateError when the topic was made anew while we ran. While the cluster does not answer, nobody knows."""
+    """Raise StateError if the topic was deleted and created again while we ran; only log if the cluster is silent."""
     try:
         with Admin(settings) as admin:
             now = admin.packets()
     except KafkaBusError as error:
-        logger.warning("topic not looked at: %s", error)
+        logger.warning("topic could not be checked: %s", error)
         return
     if now.id != topic.id:
         raise StateError(
-            f"topic {topic.name} was made anew: its id is {now.id} now and was {topic.id}; start again"
+            f"topic {topic.name} was deleted and created again: its id was {topic.id}, now it is {now.id}; "
+            "restart the detector"
         )
 
 
 def _state_digest(config: Config) -> str:
-    """Of what every part of the state depends on; each model's part has a digest of its own."""
+    """Digest of the configuration that all state depends on; each model's state has its own digest."""
     return digest_of({"connections": asdict(config.connections)}, LAYOUTS)

@@ -17,38 +17,38 @@ from engine.sensor.publisher import LATENCY, Pace, Publisher, Sensor, replay
 
 
 class Feed(Protocol):
-    """Where the packets of a run come from: captures, or an interface (watch.py)."""
+    """The source of a run's packets: captures, or an interface (tap.py)."""
 
-    name: str  # of this run, for a folder
-    endless: bool  # whether it goes on until stopped: rows are made durable as they come
+    name: str  # name of this run, for a directory
+    endless: bool  # whether the source runs until stopped: rows are then made durable as they come
 
     def publish(self, bus: MemoryBus) -> None:
-        """Publish until it ends or is stopped. Raises InputError at a damage, after what came before it."""
+        """Publish until the source ends or is stopped. Raises InputError at damage, after the packets before it."""
 
     def stop(self) -> None:
         """End early. A signal handler may call it."""
 
     @property
     def labelled(self) -> int | None:
-        """Packets that match a label, None where nobody counts."""
+        """Number of packets that match a label, None if not counted."""
 
 
 @dataclass(frozen=True)
 class Replay:
     """How captures are replayed."""
 
-    speed: float = 0.0  # times real time; 0 = as fast as it goes
+    speed: float = 0.0  # multiple of real time; 0: as fast as possible
     progress: Progress | None = None
 
 
 class CaptureFeed:
-    """Captures, one after the other."""
+    """A feed of captures, one after the other."""
 
     name = "captures"
     endless = False
 
     def __init__(self, captures: Sequence[Path], config: Config, labels: Labels | None, how: Replay) -> None:
-        """Raises InputError or ConfigError for captures that are not there or given twice."""
+        """Raises InputError or ConfigError for captures that are missing or given twice."""
         check_captures(captures)
         self._captures, self._config, self._labels, self._how = captures, config, labels, how
         self._stopped = threading.Event()
@@ -56,13 +56,13 @@ class CaptureFeed:
 
     @property
     def labelled(self) -> int | None:
-        """Packets that match a label, None without labels."""
+        """Number of packets that match a label, None without labels."""
         if self._labels is None:
             return None
         return self._publisher.labelled if self._publisher else 0
 
     def publish(self, bus: MemoryBus) -> None:
-        """Publish all of them. Raises InputError at a damage, after what came before it."""
+        """Publish all captures. Raises InputError at damage, after the packets before it."""
         config, speed = self._config, self._how.speed
         sensor = Sensor(
             config.sensor.name,
@@ -76,10 +76,10 @@ class CaptureFeed:
         live = speed > 0 or any(str(path) == "-" for path in self._captures)
         try:
             replay(blocks, publisher, Pace(speed, LATENCY if live else None, sleep=self._stopped.wait))
-        except InputError:  # what came before the damage is still scored
+        except InputError:  # packets before the damage are still scored
             publisher.finish()
             raise
 
     def stop(self) -> None:
-        """Wait no longer between packets."""
+        """Stop waiting between packets."""
         self._stopped.set()

@@ -1,4 +1,4 @@
-"""The commands over Kafka: replay, capture, detect, topics, scores."""
+"""The commands over Kafka, and ``scores``: replay, capture, detect, topics, scores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from engine.errors import InputError, OutputError
 @click.option("--labels", type=FILE, help="Probe labels, CSV or Parquet.")
 @click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
 @click.option(
-    "--loop", type=click.IntRange(1, 1 << 20), default=1, show_default=True, help="Times to publish."
+    "--loop", type=click.IntRange(1, 1 << 20), default=1, show_default=True, help="Number of rounds."
 )
 @click.option("--epoch", type=int, help="Number of this run; by default the same for the same captures.")
 def replay(
@@ -45,8 +45,8 @@ def replay(
 ) -> None:  # fmt: skip
     """Publish captures (- is stdin) to Kafka.
 
-    A capture that is published again is recognised by the detectors, which skip what they have seen; so a replay that
-    was interrupted can be given again. To have it taken for new traffic, give another --epoch.
+    Detectors recognise a capture that is published again and skip packets they have seen, so an interrupted replay can
+    be repeated. To have it treated as new traffic, give another --epoch.
     """
     config = load_config(config_file, bus__url=bus, sensor__epoch=epoch)
     from engine.commands.replay import Replay, ReplayJob
@@ -76,16 +76,16 @@ def replay(
 @CONFIG
 @DURATION
 @FILTER
-@click.option("--fanout", type=int, help="Number that several processes give to share the packets.")
+@click.option("--fanout", type=int, help="Group number: processes with the same number share the packets.")
 @click.option("--metrics-port", type=int, help="Serve /metrics, /healthz and /readyz on this port (0: any).")
 def capture(
     interface: str, bus: str | None, config_file: Path | None, duration: float | None, expression: str | None,
     fanout: int | None, metrics_port: int | None,
 ) -> None:  # fmt: skip
-    """Publish what passes an interface to Kafka.
+    """Publish the traffic of an interface to Kafka.
 
-    While Kafka does not take packets they wait in memory, then on disk, then the oldest are dropped; whatever is lost,
-    anywhere, is counted. Ends with the counters as JSON. SIGHUP reads the configuration again.
+    While Kafka is unavailable, packets wait in memory, then on disk; then the oldest are dropped. Every loss is
+    counted. Ends with the counters as JSON. SIGHUP reads the configuration again.
     """
     from connectors.live.privileges import stay_single
 
@@ -114,7 +114,10 @@ def capture(
 @BUS
 @click.option("--group", required=True, help="Consumer group; its members share the partitions.")
 @click.option(
-    "--state", required=True, metavar="DIR|URL", help="Snapshots: a folder all members reach, or a URL."
+    "--state",
+    required=True,
+    metavar="DIR|URL",
+    help="Snapshots: a directory that all members share, or a URL.",
 )
 @CONFIG
 @click.option(
@@ -125,7 +128,7 @@ def capture(
 @MODELS
 @TRACE
 @click.option("--instance", help="Name of this process in the group (static membership).")
-@click.option("--stop-at-end", is_flag=True, help="Process what the topic holds, then end.")
+@click.option("--stop-at-end", is_flag=True, help="End after the last message of the topic.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def detect(
     bus: str | None, group: str, state: str, config_file: Path | None, out: str | None, metrics_port: int | None,
@@ -154,14 +157,14 @@ def detect(
 
 @click.group()
 def topics() -> None:
-    """Make and describe the topics of a Kafka cluster."""
+    """Create and describe the topics of a Kafka cluster."""
 
 
 @topics.command("create")
 @BUS
 @CONFIG
 @click.option(
-    "--partitions", type=click.IntRange(1, 1024), default=4, show_default=True, help="Of packets and scores."
+    "--partitions", type=click.IntRange(1, 1024), default=4, show_default=True, help="For packets and scores."
 )
 @click.option(
     "--replication", type=click.IntRange(1, 16), default=1, show_default=True, help="Copies of each."
@@ -170,7 +173,7 @@ def topics() -> None:
 def topics_create(
     bus: str | None, config_file: Path | None, partitions: int, replication: int, retention: float
 ) -> None:
-    """Make the topics that are not there, with the settings that recovery needs."""
+    """Create missing topics with the settings that recovery needs."""
     config = load_config(config_file, bus__url=bus)
     from connectors.bus.kafka_topics import TOPICS, Admin
     from engine.commands.cluster import kafka_errors, settings_of
@@ -179,14 +182,14 @@ def topics_create(
         made = admin.create(partitions, replication, retention)
     for name in TOPICS:
         full = config.bus.kafka.prefix + name
-        click.echo(f"{full}: {'made' if full in made else 'was there'}")
+        click.echo(f"{full}: {'created' if full in made else 'existed'}")
 
 
 @topics.command("describe")
 @BUS
 @CONFIG
 def topics_describe(bus: str | None, config_file: Path | None) -> None:
-    """Say how the topics are set; exit 1 when something breaks recovery."""
+    """Print the settings of the topics; exit 1 if one of them breaks recovery."""
     config = load_config(config_file, bus__url=bus)
     from connectors.bus.kafka_topics import TOPICS, Admin, describe
     from engine.commands.cluster import kafka_errors, settings_of
@@ -206,13 +209,13 @@ def topics_describe(bus: str | None, config_file: Path | None) -> None:
 @click.argument("paths", nargs=-1, required=True, type=FILE, metavar="PATH…")
 @click.option("-o", "--output", type=FILE, help="Parquet file to write.")
 @click.option(
-    "--by", metavar="LABEL[,LABEL]", help="Print connections and alarms by label: hits, and false alarms."
+    "--by", metavar="LABEL[,LABEL]", help="Print connections and alarms by label: hits and false alarms."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def scores(paths: tuple[Path, ...], output: Path | None, by: str | None, as_json: bool) -> None:
-    """Read the scores of files, or of folders of detectors: print rows as JSON, or counts by label, or write one file.
+    """Print scores of files or of detectors' directories as JSON lines, count them by label, or merge them.
 
-    Repeats in folders are dropped, and offsets that are missing are named.
+    Repeated rows in directories are dropped, and missing offsets are reported.
     """
     from connectors.files.parquet import ParquetFile
     from engine.commands.scores import by_label, gather, json_lines
@@ -229,12 +232,12 @@ def scores(paths: tuple[Path, ...], output: Path | None, by: str | None, as_json
         with whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
             file.write(merged.table)
         click.echo(
-            f"{merged.table.num_rows:,} rows; {merged.repeated:,} came again and were equal, "
-            f"{merged.superseded:,} were provisional ends",
+            f"{merged.table.num_rows:,} rows; dropped {merged.repeated:,} equal repeats and "
+            f"{merged.superseded:,} provisional ends",
             err=as_json,
         )
     if merged.gaps:
         where = "; ".join(
             f"partition {p}: " + ", ".join(f"{a}..{b - 1}" for a, b in g) for p, g in merged.gaps.items()
         )
-        raise InputError(f"offsets that no file covers: {where}")
+        raise InputError(f"missing offsets, covered by no file: {where}")

@@ -1,4 +1,4 @@
-"""Which models a command scores with: those of the configuration, with the bundles of --model."""
+"""The models that a command scores with: those of the configuration, with the bundles of --model."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ NAME = re.compile(r"[a-z0-9-]{1,32}")
 def chosen_models(config: Config, given: Sequence[str] = ()) -> list[ModelSpec]:
     """The models to score with, in order; ``given``: the texts of --model, FILE or NAME=FILE.
 
-    Without a ``models`` section and without --model, that is Kitsune, learning. Raises ConfigError for a NAME that
-    is not one or is given twice, a bundle of another kind than the configuration says, and only shadows;
-    InputError for a bundle that cannot be read.
+    Without a ``models`` section and without --model, that is a learning Kitsune. Raises ConfigError for a NAME that is
+    invalid or given twice, for a bundle of another kind than configured, and if all models are shadows; InputError for
+    a bundle that cannot be read.
     """
     bundles = _bundles(given)
     specs = []
@@ -27,7 +27,7 @@ def chosen_models(config: Config, given: Sequence[str] = ()) -> list[ModelSpec]:
         path, kind = bundles.pop(name, (None, entry.kind))
         if kind != entry.kind:
             raise ConfigError(
-                f"--model {name}={path}: a bundle of kind {kind}, but models.{name} says {entry.kind}"
+                f"--model {name}={path}: the bundle is of kind {kind}, but models.{name}.kind is {entry.kind}"
             )
         specs.append(ModelSpec(name, KINDS[kind], entry.section(), entry.shadow, path, f"models.{name}"))
     for name, (path, kind) in bundles.items():
@@ -37,20 +37,20 @@ def chosen_models(config: Config, given: Sequence[str] = ()) -> list[ModelSpec]:
         specs.append(ModelSpec("kitsune", KINDS["kitsune"], config.kitsune, key="kitsune"))
     if all(spec.shadow for spec in specs):
         raise ConfigError(
-            f"models: {', '.join(s.name for s in specs)}: only shadows; one model must not be, to raise alarms"
+            f"models: {', '.join(s.name for s in specs)}: only shadows; give at least one model that is not a shadow"
         )
     return specs
 
 
 def _bundles(given: Sequence[str]) -> dict[str, tuple[Path | None, str]]:
-    """Path and kind of the bundles by name."""
+    """Path and kind of each bundle, by name."""
     found: dict[str, tuple[Path | None, str]] = {}
     for text in given:
         name, equals, rest = text.partition("=")
         if equals and not NAME.fullmatch(name):
             raise ConfigError(
-                f"--model {text}: {name!r} is not a name: 1 to 32 of a-z, 0-9 and -; "
-                "for a path with = in it give NAME=PATH"
+                f"--model {text}: {name!r} is not a valid name (1 to 32 of a-z, 0-9 and -); "
+                "for a path that contains =, give NAME=PATH"
             )
         path = Path(rest if equals else text)
         if str(path) == "." or (equals and not rest):
@@ -70,17 +70,17 @@ def _bundles(given: Sequence[str]) -> dict[str, tuple[Path | None, str]]:
 
 
 def first_of(specs: Sequence[ModelSpec]) -> ModelSpec:
-    """The model that summaries are of: the first that is no shadow."""
+    """The model that summaries describe: the first that is not a shadow."""
     return next(spec for spec in specs if not spec.shadow)
 
 
 def spec_to_train(config: Config, kind: str, learn: int | None = None) -> ModelSpec:
-    """The model of a kind that learns, with its values in the configuration. ConfigError for a kind there is not.
+    """A learning model of a kind, with its configured values. Raises ConfigError for an unknown kind.
 
-    learn: packets that it learns and calibrates with, None: as the configuration says.
+    learn: number of packets to learn and calibrate with; None: as configured.
     """
     if kind not in KINDS:
-        raise ConfigError(f"train {kind}: no such kind of model; there are {', '.join(sorted(KINDS))}")
+        raise ConfigError(f"train {kind}: no such kind of model; choose from {', '.join(sorted(KINDS))}")
     sections = [entry.section() for entry in config.models.values() if entry.kind == kind]
     default = config.kitsune if kind == "kitsune" else KINDS[kind].section()
     section = sections[0] if sections else default

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class FilePath(click.ParamType[Path]):
-    """A path; whether it can be read is said where it is opened, with the reason."""
+    """A path. The code that opens it reports whether it can be read."""
 
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        """Refuse what would be the current directory by mistake."""
+        """The path of an argument; an empty one, which would be the current directory, is refused."""
         if str(value) == "":
             self.fail("a path cannot be empty", param, ctx)
         return Path(value)
@@ -37,23 +37,23 @@ BUS = click.option(
 
 
 class Seconds(click.FloatRange):
-    """A time, which NaN is not, although it lies in every range."""
+    """A number of seconds in a range; refuses NaN, which passes every range check."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Seconds."""
+        """The number of seconds."""
         seconds = float(super().convert(value, param, ctx))
         if math.isnan(seconds):
-            self.fail(f"{value!r} is no number of seconds", param, ctx)
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
 
 
 class Speed(click.ParamType[float]):
-    """max, 1x, 20x …"""
+    """A replay speed: max, 1x, 20x, …"""
 
     name = "max|1x|Nx"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Times real time; 0 is as fast as it goes."""
+        """The multiple of real time; 0: as fast as possible."""
         if isinstance(value, float):
             return value
         if value == "max":
@@ -69,15 +69,15 @@ class Speed(click.ParamType[float]):
 
 INTERFACE = click.option("--interface", "-i", required=True, help="Network interface to capture from.")
 
-DURATION = click.option("--duration", type=Seconds(0, 1e9, min_open=True), help="Seconds, then end.")
-FILTER = click.option("--filter", "expression", help="Capture filter, as tcpdump takes it.")
+DURATION = click.option("--duration", type=Seconds(0, 1e9, min_open=True), help="Seconds until the end.")
+FILTER = click.option("--filter", "expression", help="Capture filter in tcpdump's language.")
 
 
-LEAST_LEARN = 10  # packets: 1 to map, 7 to learn, 2 to calibrate
+LEAST_LEARN = 10  # fewest packets for --learn: 1 to map, 7 to learn, 2 to calibrate
 LEARN = click.option(
     "--learn",
     type=int,
-    help="Learn from the first N packets (of each partition): 80 %, of which Kitsune's map takes an eighth; "
+    help="Use the first N packets of each partition: learn from 80 % (Kitsune's map takes an eighth of these), "
     "calibrate with 20 %.",
 )
 MODELS = click.option(
@@ -85,39 +85,39 @@ MODELS = click.option(
     "models",
     multiple=True,
     metavar="[NAME=]FILE",
-    help="Score with this bundle as it is, as model NAME [default: the bundle's kind]; may be repeated.",
+    help="Score with this bundle, unchanged, as model NAME [default: the bundle's kind]; may be repeated.",
 )
 TRACE = click.option(
     "--trace",
     multiple=True,
     metavar="SELECTOR",
-    help="Write every packet of the chosen connections and each model's score of it: a uid, a "
-    "community id, probe=N or label.NAME=VALUE; may be repeated. Needs --out.",
+    help="Write the packets of chosen connections with every model's scores. SELECTOR: a uid, a community "
+    "id, probe=N or label.NAME=VALUE; may be repeated. Needs --out.",
 )
 
 
 def learning(n: int | None, models: Sequence[str] = ()) -> int | None:
-    """What --learn says, checked. Raises ConfigError."""
+    """The checked value of --learn. Raises ConfigError."""
     if n is None:
         return None
     if models:
-        raise ConfigError("--learn and --model exclude each other: a bundle is scored with as it is")
+        raise ConfigError("--learn and --model exclude each other: a bundle does not learn")
     if n < LEAST_LEARN:
         raise ConfigError(f"--learn {n}: at least {LEAST_LEARN} packets are needed")
     return n
 
 
 def selection(trace: Sequence[str]) -> Selection | None:
-    """What --trace says, None without it. Raises ConfigError."""
+    """The selection of --trace, None without it. Raises ConfigError."""
     from engine.scoring.trace import parse_selectors
 
     return parse_selectors(trace) if trace else None
 
 
 def load_config(path: Path | None, learn: int | None = None, **changes: Any) -> Config:
-    """The configuration of a file, with values of the command line in place of its own (``section__key``).
+    """The configuration of a file, overridden by values of the command line (``section__key``).
 
-    learn: packets that its models shall learn and calibrate with, None: as it says.
+    learn: number of packets for its models to learn and calibrate with; None: as configured.
     """
     from engine import config
 

@@ -1,4 +1,4 @@
-"""Packets -> a table for people: the columns under their names, addresses also as text."""
+"""Packets -> a table for people: columns under their names, addresses as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ADDRESS_WORDS = ("src_hi", "src_lo", "dst_hi", "dst_lo", "src_mac", "dst_mac")
 
 
 def packet_table(p: Packets) -> pa.Table:
-    """One row a packet. src, dst, src_mac and dst_mac are text; every other column has its own name and type."""
+    """A table with one row for each packet. Addresses are text; every other column keeps its name and type."""
     network = p.kind & KIND_MASK
     has_address = network >= Kind.ARP
     columns = {
@@ -38,6 +38,6 @@ def _mac(value: int) -> str | None:
 
 
 def packet_lines(table: pa.Table) -> Iterator[str]:
-    """One JSON object a row; absent values left out."""
+    """One JSON object for each row; absent values are left out."""
     for row in table.to_pylist():
         yield json.dumps({name: value for name, value in row.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Captures in, frames, packets and connections out."""
+"""Captures -> frames, packets and connections."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from engine.types import NO_LOSS, Packets, Reason, Rows, count_unread, join_rows
 
 logger = logging.getLogger(__name__)
 
-LATE_SHARE = 0.01  # of packets out of order beyond which a note is made
+LATE_SHARE = 0.01  # share of late packets above which a note is made
 
-Progress = Callable[[int, int | None], None]  # bytes read, bytes in all if known
+Progress = Callable[[int, int | None], None]  # bytes read, total bytes if known
 
 
-LINK_NAMES = {  # of some that are met and not read; tcpdump.org/linktypes.html
+LINK_NAMES = {  # names of some link types without a decoder; tcpdump.org/linktypes.html
     105: "IEEE 802.11", 119: "IEEE 802.11", 127: "IEEE 802.11", 163: "IEEE 802.11", 187: "Bluetooth", 189: "USB",
     195: "IEEE 802.15.4", 201: "Bluetooth", 220: "USB", 227: "CAN", 230: "IEEE 802.15.4", 249: "USB",
 }  # fmt: skip
@@ -38,11 +38,11 @@ LINK_NAMES = {  # of some that are met and not read; tcpdump.org/linktypes.html
 
 @dataclass
 class Read:
-    """What reading captures came to, beside packets and connections."""
+    """Counts made while reading captures."""
 
     packets: int = 0
-    unread: Counter[str] = field(default_factory=Counter)  # packets not read whole, by reason
-    link_types: Counter[int] = field(default_factory=Counter)  # of those without a decoder
+    unread: Counter[str] = field(default_factory=Counter)  # packets not fully read, by reason
+    link_types: Counter[int] = field(default_factory=Counter)  # packets by link type without a decoder
     evicted: int = 0  # connections ended early because the table was full
     late: int = 0  # packets older than ones before them
 
@@ -54,16 +54,18 @@ class Read:
             self.link_types.update(frame_block.link_type[p.reason == Reason.LINK_TYPE].tolist())
 
     def notes(self) -> list[str]:
-        """What the user should know, a line each."""
+        """Notes for the user, one line each."""
         notes = []
         if n := self.unread["link_type"]:
             names = ", ".join(_link_name(number) for number in sorted(self.link_types))
             notes.append(f"{n:,} packets not read: no decoder for link type {names}")
         if reasons := {k: n for k, n in self.unread.items() if k not in ("link_type", NO_LOSS)}:
             shown = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
-            notes.append(f"{sum(reasons.values()):,} packets not read whole: {shown}")
+            notes.append(f"{sum(reasons.values()):,} packets whose headers could not all be read: {shown}")
         if self.evicted:
-            notes.append(f"{self.evicted:,} connections ended early: more than connections.capacity at once")
+            notes.append(
+                f"{self.evicted:,} connections ended early, the table was full: raise connections.capacity"
+            )
         if late := late_note(self.late, self.packets):
             notes.append(late)
         return notes
@@ -74,15 +76,16 @@ def _link_name(number: int) -> str:
 
 
 def late_note(late: int, packets: int) -> str | None:
-    """A note on packets out of order, when there are many."""
+    """A note on late packets if they are many, else None."""
     if late <= LATE_SHARE * packets:
         return None
-    return f"{late:,} packets are older than ones before them: are the captures in order of time?"
+    return f"{late:,} packets are older than earlier ones: are the captures in order of time?"
 
 
 def check_captures(paths: Sequence[Path], output: Path | None = None, config: Path | None = None) -> None:
-    """Raise before anything is read or written: InputError for what is not there, ConfigError for stdin read twice
-    and for an output that is a capture or the configuration.
+    """Raise InputError for a missing capture, ConfigError for stdin given twice or for an output that is an input.
+
+    Called before anything is read or written.
     """
     for path in paths:
         if str(path) != "-" and not path.exists():
@@ -91,13 +94,13 @@ def check_captures(paths: Sequence[Path], output: Path | None = None, config: Pa
         for path in (*paths, *([config] if config else [])):
             if str(path) != "-" and path.samefile(output):
                 what = "the configuration" if path is config else "one of the captures"
-                raise ConfigError(f"{output}: is {what}, and would be replaced")
+                raise ConfigError(f"{output}: this is {what} and would be overwritten: give another file")
     if [str(path) for path in paths].count("-") > 1:
         raise ConfigError("stdin (-) can be read only once")
 
 
 def frames(paths: Sequence[Path], block: int, progress: Progress | None = None) -> Iterator[FrameBlock]:
-    """All frames of some captures, one capture after the other. Raises InputError naming file and byte."""
+    """All frames of captures, one capture after the other. Raises InputError naming file and byte."""
     done = 0
     sizes = [path.stat().st_size if path.is_file() else None for path in paths]
     total = sum(s for s in sizes if s is not None) if None not in sizes else None
@@ -125,7 +128,7 @@ def read_packets(
     paths: Sequence[Path], config: Config | None = None, progress: Progress | None = None,
     read: Read | None = None,
 ) -> Iterator[Packets]:  # fmt: skip
-    """Decoded packets of some captures, block by block; counted in ``read``."""
+    """Decoded packets of captures, block by block; counted in ``read``."""
     config, read = config or Config(), read or Read()
     for frame_block in frames(paths, 4096, progress):
         p = decode(frame_block, config.decode)
@@ -137,9 +140,9 @@ def read_connection_tables(
     paths: Sequence[Path], config: Config | None = None, progress: Progress | None = None,
     read: Read | None = None,
 ) -> Iterator[pa.Table]:  # fmt: skip
-    """Connection records of some captures, in the order in which they ended; counted in ``read``.
+    """Connection records of captures in the order of their ends; counted in ``read``.
 
-    Raises InputError, after the connections of what came before the damage.
+    Raises InputError for a damaged capture, after the connections before the damage.
     """
     config, read = config or Config(), read or Read()
     tracker = Tracker(config.connections, SPARE)
@@ -171,5 +174,5 @@ def _records(parts: list[tuple[Rows, Rows]]) -> pa.Table:
 
 
 def read_connections(paths: Sequence[Path], config: Config | None = None) -> pa.Table:
-    """All connection records of some captures as one table."""
+    """All connection records of captures as one table."""
     return pa.concat_tables(list(read_connection_tables(paths, config)))

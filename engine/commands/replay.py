@@ -22,8 +22,8 @@ from engine.labels.probes import introduce
 from engine.labels.rules import Labels
 from engine.sensor.publisher import LATENCY, Drift, Pace, Publisher, Sensor, replay
 
-ENDS = 1 << 20  # bytes of a capture's beginning and end that tell it from others
-PAUSE = 1_000_000_000  # ns of capture between two rounds of a loop
+ENDS = 1 << 20  # bytes at each end of a capture that identify it
+PAUSE = 1_000_000_000  # ns of event time between two rounds of a loop
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class ReplayJob:
     captures: Sequence[Path]
     config: Config
     labels: Labels | None = None
-    speed: float = 0.0  # times real time; 0 = as fast as it goes
-    loop: int = 1
+    speed: float = 0.0  # multiple of real time; 0: as fast as possible
+    loop: int = 1  # number of times to publish
     progress: Progress | None = None
 
 
 @dataclass
 class ReplayReport:
-    """What was published."""
+    """Counts of a replay."""
 
     packets: int = 0
     messages: int = 0
@@ -50,14 +50,14 @@ class ReplayReport:
 
 
 def epoch_of(captures: Sequence[Path], config: Config) -> int:
-    """A number that is the same when the same captures are published again, in the same way.
+    """An epoch that is equal whenever the same captures are published with the same decoder settings.
 
-    From the size and both ends of each file; the whole would take a minute for each 20 GB.
+    Computed from the size and both ends of each file; reading it completely would take a minute for each 20 GB.
     """
     digest = hashlib.sha256(repr(config.decode).encode())
     for path in captures:
         if not path.is_file():
-            raise ConfigError(f"{path}: what it holds is not known beforehand; give sensor.epoch or --epoch")
+            raise ConfigError(f"{path}: a pipe cannot be identified in advance; give sensor.epoch or --epoch")
         size = path.stat().st_size
         digest.update(size.to_bytes(8, "little"))
         with path.open("rb") as file:
@@ -79,7 +79,7 @@ class Replay:
             if str(path) != "-" and not path.exists():
                 raise InputError(f"{path}: No such file or directory")
         if job.loop > 1 and any(not path.is_file() for path in job.captures):
-            raise ConfigError("--loop needs files: a pipe is gone once it is read")
+            raise ConfigError("--loop needs files: a pipe can be read only once")
         self._epoch = config.sensor.epoch
         if self._epoch is None:
             self._epoch = epoch_of(job.captures, config)
@@ -95,11 +95,11 @@ class Replay:
             stack.pop_all()
 
     def stop(self) -> None:
-        """End early; what was handed over is still delivered. A signal handler may call it."""
+        """End early; packets already handed over are still delivered. A signal handler may call it."""
         self._stopped.set()
 
     def run(self) -> ReplayReport:
-        """Publish everything. Raises OutputError naming the first packet that did not reach the log."""
+        """Publish the captures. Raises OutputError naming the first packet that did not reach the log."""
         job, report = self._job, ReplayReport()
         clock = Pace().clock
         began = clock()
@@ -122,7 +122,7 @@ class Replay:
         finally:
             report.seconds = clock() - began
             report.interrupted = self._stopped.is_set()
-            # after a failure nothing more may reach the log: it would stand behind the hole, and hide it from a repeat
+            # after a failure, no more packets may reach the log: they would hide the gap from a repeated replay
             self._bus.close(0.0 if self._bus.undelivered else 5.0)
         return report
 
@@ -138,7 +138,7 @@ class Replay:
         try:
             replay(self._until_stopped(blocks), publisher, pace)
         except InputError:
-            publisher.finish()  # what came before the damage is published whole
+            publisher.finish()  # all packets before the damage are published
             self._bus.flush()
             raise
 

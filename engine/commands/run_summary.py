@@ -1,4 +1,4 @@
-"""What a run of models over packets came to, for people and as JSON."""
+"""The summary of a run, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from engine.scoring.detector import Detector
 from engine.scoring.scorer import Scorer
 from engine.types import NO_LOSS
 
-ATTACK = "attack"  # the label that says whether a probe is part of an attack
-BENIGN = ("", "0", "0.0", "false", "no", "none", "benign", "normal")  # its values that say that it is not
-OUT_OF_RANGE = 0.02  # share of inputs outside the learned range beyond which a note is made
+ATTACK = "attack"  # name of the label that marks probes as attacks
+BENIGN = ("", "0", "0.0", "false", "no", "none", "benign", "normal")  # values of that label for no attack
+OUT_OF_RANGE = 0.02  # share of inputs outside the learned range above which a note is made
 
 
 @dataclass
 class ModelSummary:
-    """What one model came to."""
+    """Results of one model."""
 
     kind: str
     shadow: bool
-    versions: list[str]  # of its partitions, each once
-    phase: str  # the least of the partitions'
-    threshold: float | None  # the greatest of the partitions'
-    least_threshold: float | None
+    versions: list[str]  # distinct versions in the partitions
+    phase: str  # earliest phase among the partitions
+    threshold: float | None  # greatest threshold among the partitions
+    least_threshold: float | None  # least threshold among the partitions
     scored: int  # connections with a score
     alarms: int  # connections that ended with an alarm
 
 
 @dataclass
 class RunSummary:
-    """What a run came to. Fields of one model are those of the first that is no shadow; ``models`` has all."""
+    """Results of a run. Fields of one model are those of the first that is not a shadow; ``models`` has all."""
 
     packets: int = 0
     connections: int = 0
@@ -49,23 +49,23 @@ class RunSummary:
     alerts: int = 0
     seconds: float = 0.0
     phase: str = ""
-    threshold: float | None = None  # the greatest of the partitions'
+    threshold: float | None = None  # greatest threshold among the partitions
     least_threshold: float | None = None
     losses: dict[str, int] = field(default_factory=dict)
     top: list[dict[str, Any]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     interrupted: bool = False
-    trained: bool = False  # a bundle was made: what alarmed while learning is of no interest
-    problem: str | None = None  # where a capture is damaged; what came before it is in the summary
+    trained: bool = False  # whether a bundle was made: alarms during training are not shown
+    problem: str | None = None  # damage of a capture; packets before it are in the summary
     models: dict[str, ModelSummary] = field(default_factory=dict)
     alarm_pairs: list[dict[str, Any]] = field(default_factory=list)  # originator, responder, alarms, …
     labels: list[dict[str, Any]] = field(default_factory=list)  # connections, scored, alarms by labels
-    partitions: dict[int, int] = field(default_factory=dict)  # detect: held at the end -> next offset
-    counters: dict[str, int] = field(default_factory=dict)  # detect: what was lost, skipped or begun cold
+    partitions: dict[int, int] = field(default_factory=dict)  # detect: partition held -> next offset
+    counters: dict[str, int] = field(default_factory=dict)  # detect: losses, skipped packets and cold starts
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """The summary as plain JSON values."""
         values = asdict(self)
         values["top"] = [{name: _plain(value) for name, value in row.items()} for row in self.top]
         return values
@@ -76,7 +76,7 @@ def _plain(value: Any) -> Any:
 
 
 def fill(summary: RunSummary, specs: Sequence[ModelSpec], detectors: Sequence[Detector], top: Top) -> None:
-    """Fill in what detectors and their rows say; all but packets, losses, files and time."""
+    """Fill in the results of detectors and their rows: everything except packets, losses, files and time."""
     summary.connections = top.connections
     for spec in specs:
         scorers = [s for d in detectors for s in d.scorers if s.name == spec.name]
@@ -109,7 +109,7 @@ def _model(spec: ModelSpec, scorers: Sequence[Scorer], top: Top) -> ModelSummary
 
 
 def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
-    """What the user should know of a model before believing it, a line each."""
+    """Reasons to distrust a model's results, one line each."""
     notes = []
     pairs = [(d, s) for d in detectors for s in d.scorers if s.name == spec.name]
     phase = min((s.phase for _, s in pairs), key=PHASES.index, default=PHASES[0])
@@ -118,9 +118,9 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
         need = spec.kind.learns(section) + section.scorer.calibrate_packets
         most = max(d.counters(s).get("samples", d.packets) for d, s in pairs)
         notes.append(
-            f"the model is still in phase {phase} and scores nothing: it learns from {need:,} packets a partition, "
-            f"and the fullest had {most:,}. To score this capture, train a bundle on traffic without attacks and "
-            "give --model FILE; --learn N makes do with its first N packets, which must hold no attack"
+            f"the model is still in phase {phase} and scores nothing: it needs {need:,} packets in a partition, "
+            f"and the largest had {most:,}. To score this capture, train a bundle on traffic without attacks and "
+            "give --model FILE; --learn N works with the first N packets, which must not hold an attack"
         )
     fitted = [s.threshold for _, s in pairs if s.threshold is not None]
     if guessed := [t for t in fitted if not t.sufficient]:
@@ -133,7 +133,7 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
         )
         notes.append(
             f"the threshold is a guess: {t.n:,} connections are too few for a false-positive rate of "
-            f"{t.false_positive_rate:g}, which takes {wanted.needed:,}: {do}"
+            f"{t.false_positive_rate:g}, which needs {wanted.needed:,}: {do}"
         )
     counters: Counter[str] = Counter()
     for d, s in pairs:
@@ -141,21 +141,21 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
     if counters["inputs"] and counters["out_of_range"] > OUT_OF_RANGE * counters["inputs"]:
         share = counters["out_of_range"] / counters["inputs"]
         notes.append(
-            f"the model may not fit: {share:.1%} of its inputs lie outside the range it learned from; "
-            "is this the network it learned?"
+            f"the model may not fit: {share:.1%} of its inputs lie outside the range that it learned; "
+            "was it trained on this network?"
         )
     return notes
 
 
 def stream_notes(detectors: Iterable[Detector], packets: int) -> list[str]:
-    """What the user should know of the packets, a line each."""
+    """Notes for the user about the packets, one line each."""
     late = sum(d.tracker.counters["late_packets"] for d in detectors)
     note = late_note(late, packets)
     return [] if note is None else [note]
 
 
 def losses_of(detectors: Sequence[Detector]) -> dict[str, int]:
-    """What was lost, by where; zeros left out."""
+    """Losses by place; zeros are left out."""
     losses = Counter({"dropped by the sensor": sum(d.dropped for d in detectors)})
     losses["lost packets"] = sum(d.lost_packets for d in detectors)
     losses["evicted connections"] = sum(d.tracker.counters["evicted"] for d in detectors)
@@ -165,12 +165,12 @@ def losses_of(detectors: Sequence[Detector]) -> dict[str, int]:
 
 
 def is_attack(value: str | None) -> bool:
-    """Whether a value of the label ``attack`` says that there is one."""
+    """Whether a value of the label ``attack`` means an attack."""
     return (value or "").strip().lower() not in BENIGN
 
 
 def by_labels(top: Top, probes: Probes, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Connections, scored and alarms by the values of some labels, in the order of ``label_place``."""
+    """Connections, scored and alarms by label values, in the order of ``label_place``."""
     found: dict[tuple[str, ...], list[int]] = {}
     for probe, own in top.probes.items():
         labels = probes.get(probe, {})

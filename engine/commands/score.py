@@ -47,11 +47,11 @@ class Job:
     captures: Sequence[Path]
     config: Config
     labels: Labels | None = None
-    models: Sequence[ModelSpec] | None = None  # to score with; None: those of the configuration
-    speed: float = 0.0  # times real time; 0 = as fast as it goes
+    models: Sequence[ModelSpec] | None = None  # models to score with; None: those of the configuration
+    speed: float = 0.0  # multiple of real time; 0: as fast as possible
     progress: Progress | None = None
-    linger: float = 0.0  # seconds the metrics endpoint stays up after the last packet
-    feed: Feed | None = None  # where packets come from, None: the captures
+    linger: float = 0.0  # seconds that the metrics endpoint stays up after the last packet
+    feed: Feed | None = None  # source of packets; None: the captures
     trace: Selection | None = None  # connections to trace, with an output directory
 
 
@@ -90,7 +90,7 @@ class Scoring:
 
     def _check(self) -> None:
         if self.job.trace is not None and self.job.config.output.directory is None:
-            raise ConfigError("--trace: needs --out DIR, where trace.parquet is written")
+            raise ConfigError("--trace writes trace.parquet: give --out DIR")
         if self.job.trace is not None:
             check_labels(self.job.trace, self.probes)
         if self.job.labels is None:
@@ -100,7 +100,7 @@ class Scoring:
             raise InputError(f"{self.job.labels.source}: no row has a label")
         if unknown := [name for name in self.job.config.labels.slice if name not in names]:
             raise ConfigError(
-                f"labels.slice: {', '.join(unknown)}: {self.job.labels.source} has {', '.join(names)}"
+                f"labels.slice: {', '.join(unknown)}: not in {self.job.labels.source}, which has {', '.join(names)}"
             )
 
     def _open_files(self) -> None:
@@ -123,21 +123,21 @@ class Scoring:
             self.files.append(TraceFile(directory / "trace.parquet", self.tracers))
 
     def abort(self) -> None:
-        """Leave nothing half written."""
+        """Remove unfinished files and close the metrics endpoint."""
         for file in self.files:
             file.abort()
         if self.server is not None:
             self.server.close()
 
     def stop(self) -> None:
-        """End early; what was published is still scored. A signal handler may call it."""
+        """End early; packets already published are still scored. A signal handler may call it."""
         self._stopped.set()
         self.feed.stop()
         if not self.feed.endless:
             self.bus.end()
 
     def run(self) -> RunSummary:
-        """Score everything, up to ``stop``. A damaged capture that gave packets is named in the summary."""
+        """Score all packets, or until ``stop``. Damage after the first packets is reported in the summary."""
         worker = self._worker()
         thread = threading.Thread(target=self._publish, name="publisher", daemon=True)
         began = time.perf_counter()
@@ -157,11 +157,11 @@ class Scoring:
             self._finish(summary)
         except BaseException:
             self.stop()
-            self.bus.end()  # releases a publisher that waits for room
+            self.bus.end()  # releases a publisher that is waiting for room
             self.abort()
             raise
         finally:
-            thread.join(timeout=None if self.feed.endless else 1)  # it may wait for a pipe
+            thread.join(timeout=None if self.feed.endless else 1)  # it may be waiting for a pipe
         return summary
 
     def _worker(self) -> Worker:
@@ -181,7 +181,7 @@ class Scoring:
         )
 
     def leave(self) -> None:
-        """Keep the metrics endpoint for as long as the job wants it, up to ``stop``, then close it."""
+        """Keep the metrics endpoint open for the job's linger time or until ``stop``, then close it."""
         if self.server is not None:
             self._stopped.wait(self.job.linger)
             self.server.close()
@@ -205,7 +205,7 @@ class Scoring:
         summary.notes += trace_notes(self.tracers)
         if (n := self.feed.labelled) is not None:
             what = f"{n:,} of {summary.packets:,} packets match a label"
-            summary.notes.append(what if n else f"{what}: are its addresses and times those of the captures?")
+            summary.notes.append(what if n else f"{what}: do its addresses and times fit the captures?")
         summary.top = self.top.rows(self.probes)
         shown = shown_labels(self.job.config.labels.slice, self.probes)
         summary.labels = by_labels(self.top, self.probes, shown) if shown else []

@@ -1,4 +1,4 @@
-"""The scores command put together: files of scores as one table, and what they say by label."""
+"""The scores command put together: files of scores as one table, and counts by label."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SCORES = "scores.parquet"  # what `score --out` leaves in a folder
 
 
 def gather(paths: Sequence[Path]) -> Merged:
-    """Rows of score files, or of folders of detectors' segments. Raises InputError, ConfigError for both at once."""
+    """Rows of score files, or of directories of detectors' segments. InputError; ConfigError for a mixture."""
     folders = [path for path in paths if path.is_dir()]
     if folders and len(folders) != len(paths):
-        raise ConfigError(f"{folders[0]} is a folder, and others are files: give either")
+        raise ConfigError(f"{folders[0]} is a directory and others are files: give one or the other")
     if missing := [path for path in paths if not path.exists()]:
         raise InputError(f"{missing[0]}: No such file or directory")
     if folders and all((folder / SCORES).is_file() for folder in folders):
@@ -32,13 +32,13 @@ def gather(paths: Sequence[Path]) -> Merged:
 
 
 def by_label(table: pa.Table, names: Sequence[str], where: str) -> dict[str, list[dict[str, Any]]]:
-    """For each model: connections, scored and alarms by the values of some labels, those with alarms first.
+    """Counts of each model by label values: connections, scored and alarms; those with alarms first.
 
-    Raises ConfigError for a label that there is not.
+    Raises ConfigError for an unknown label.
     """
     known = [name.removeprefix("label.") for name in table.column_names if name.startswith("label.")]
     if unknown := [name for name in names if name not in known]:
-        raise ConfigError(f"--by {unknown[0]}: {where} has {', '.join(known) or 'no labels'}")
+        raise ConfigError(f"--by {unknown[0]}: no such label; {where} has {', '.join(known) or 'no labels'}")
     keys = ["model", *(f"label.{name}" for name in names)]
     final = table.filter(table["final"])
     counted = final.select(keys)

@@ -1,4 +1,4 @@
-"""A run's summary for people."""
+"""Prints a run's summary."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from engine.commands.run_summary import ATTACK, ModelSummary, RunSummary, hits, 
 from engine.labels.rules import NO_PROBES, Probes
 from engine.scoring.batch import label_names
 
-MOST_LABELS = 3  # shown beside a connection
-MOST_ROWS = 12  # of a table of labels or pairs of hosts
+MOST_LABELS = 3  # most labels shown beside a connection
+MOST_ROWS = 12  # most rows of a table of labels or pairs of hosts
 
 
 def shown_labels(slices: Sequence[str], probes: Probes = NO_PROBES) -> list[str]:
-    """The labels worth a column: those that the configuration made slices, else the first few; always ``attack``."""
+    """The labels to show: those that are slices, otherwise the first few; always ``attack``."""
     names = label_names(probes)
     shown = [name for name in slices if name in names] or names[:MOST_LABELS]
     return shown if ATTACK in shown or ATTACK not in names else [*shown, ATTACK]
 
 
 def print_summary(summary: RunSummary, labels: Sequence[str] = (), console: Console | None = None) -> None:
-    """Print to stdout: what was read, lost and found, who alarmed whom, and the most anomalous connections."""
+    """Print counts, losses, alarms by label and hosts, and the most anomalous connections to stdout."""
     console = console or Console(highlight=False)
     with console.capture() as captured:
         render_summary(summary, labels, console)
@@ -36,7 +36,7 @@ def print_summary(summary: RunSummary, labels: Sequence[str] = (), console: Cons
 
 
 def render_summary(summary: RunSummary, labels: Sequence[str], console: Console) -> None:
-    """The same on a console."""
+    """Print a summary on a console."""
     for name, value in _facts(summary):
         console.print(f"[bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
     tables: list[Table] = []
@@ -53,14 +53,14 @@ def render_summary(summary: RunSummary, labels: Sequence[str], console: Console)
 
 
 def print_whole(table: RenderableType, console: Console) -> None:
-    """Print a table as wide as it is: a terminal that is too narrow wraps, nothing is cut."""
+    """Print a table at its full width: a narrow terminal wraps lines, and no cell is cut."""
     whole = Measurement.get(console, console.options.update(max_width=1000), table).maximum
     console.width = max(console.width, whole)
     console.print(table)
 
 
 def print_report(summary: RunSummary, labels: Sequence[str], as_json: bool) -> None:
-    """Print what a detector on Kafka did."""
+    """Print the summary of a detector on Kafka."""
     if as_json:
         click.echo(json.dumps(summary.as_json(), default=str))
         return
@@ -70,7 +70,7 @@ def print_report(summary: RunSummary, labels: Sequence[str], as_json: bool) -> N
 
 
 def print_by_label(found: dict[str, list[dict[str, Any]]], as_json: bool) -> None:
-    """Print connections and alarms by label, a table a model."""
+    """Print connections and alarms by label, a table for each model."""
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -127,7 +127,7 @@ def _bound(threshold: float | None, least: float | None) -> str:
 
 
 def labels_table(rows: Sequence[dict[str, Any]], title: str, most: int = MOST_ROWS) -> Table:
-    """Connections and alarms by label. rows: ``label.NAME`` …, connections, scored, alarms."""
+    """A table of connections and alarms by label. rows: ``label.NAME`` …, connections, scored, alarms."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None)
     names = [name for name in rows[0] if name.startswith("label.")]
     for name in names:
@@ -188,13 +188,13 @@ def _top(summary: RunSummary, shown: Sequence[str]) -> Table:
 
 
 def add_connection_columns(table: Table) -> None:
-    """The columns that ``connection_cells`` fills."""
+    """Add the columns that ``connection_cells`` fills."""
     for name in ("", "score", "originator", "responder", "proto", "state", "packets"):
         table.add_column(name, justify="right" if name in ("score", "packets") else "left", no_wrap=True)
 
 
 def connection_cells(row: dict[str, Any]) -> list[str]:
-    """What a connection's row says first, in rich's markup."""
+    """The first cells of a connection's row, in rich's markup."""
     return [
         "[red]ALARM[/]" if row["alarm"] else "",
         f"{row['score']:.4f}",
@@ -207,7 +207,7 @@ def connection_cells(row: dict[str, Any]) -> list[str]:
 
 
 def printable(text: str) -> str:
-    """Text without what a terminal would obey, in rich's markup."""
+    """Text without control characters, in rich's markup."""
     return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 

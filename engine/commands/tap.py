@@ -1,4 +1,4 @@
-"""A live source of the configuration: who publishes what it gives, and the feed of the embedded bus."""
+"""A live source as configured: its sensor identity, and a feed for the embedded bus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from engine.types import Packets
 
 
 def live_sensor(config: Config, block_packets: int, labels: Labels | None = None) -> Sensor:
-    """The publisher identity for an interface. Each start is a run of its own, identified by its time."""
+    """The sensor identity for an interface. Each start is a separate run, identified by its time."""
     epoch = config.sensor.epoch
     return Sensor(
         config.sensor.name,
@@ -45,25 +45,25 @@ def _hide(config: Config) -> Callable[[Packets], Packets] | None:
 
 
 def spill_directory(config: Config, interface: str) -> Path | None:
-    """Directory where a sensor keeps an interface's packets while they wait for the bus."""
+    """Directory for an interface's packets while they wait for the bus; None: no disk is used."""
     return None if config.spill.directory is None else config.spill.directory / interface
 
 
 class Tap:
-    """A live source that publishes to the embedded bus; while that is full, the kernel's ring takes what comes."""
+    """A live source that publishes to the embedded bus; while the bus is full, packets wait in the kernel's ring."""
 
     endless = True
     labelled = None
 
     def __init__(self, source: Source, interface: str, config: Config, labels: Labels | None) -> None:
-        """The name is the time of the start, UTC, the interface and the process."""
+        """Its name is made of the start time in UTC, the interface and the process id."""
         self.source = source
         self.name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{interface}-{os.getpid()}"
         self._sensor = live_sensor(config, config.bus.block_packets, labels)
         self.published = 0
 
     def publish(self, bus: MemoryBus) -> None:
-        """Publish until stopped. Raises InputError when the interface is gone."""
+        """Publish until stopped. Raises InputError if the interface disappears."""
         publisher = Publisher(self._sensor, bus)
         try:
             publish_live(self.source, publisher)
@@ -73,5 +73,5 @@ class Tap:
             self.published = publisher.packets
 
     def stop(self) -> None:
-        """Take no more packets, and end."""
+        """Take no more packets and end."""
         self.source.stop()

@@ -1,4 +1,4 @@
-"""The train command put together: learn from captures, and write a bundle and nothing else."""
+"""The train command put together: learn from captures, and write only a bundle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.bundle import BundleError
 def train(
     spec: ModelSpec, captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None
 ) -> RunSummary:
-    """Learn from captures that hold nothing but normal traffic, and write the bundle and nothing else."""
+    """Learn from captures of normal traffic, and write only the bundle."""
     check_bundle_place(out)
     alone = {"output": OutputSection(), "metrics": MetricsSection(), "bus": BusSection()}
     scoring = Scoring(Job(captures, config.model_copy(update=alone), models=[spec], progress=progress))

@@ -1,4 +1,4 @@
-"""Compiles the kernels before the first packet: it would wait for a minute otherwise, and on a tap be lost."""
+"""Compiles the kernels before the first packet, which would otherwise wait a minute, or be lost on a tap."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from engine.types import empty_packets
 
 logger = logging.getLogger(__name__)
 
-PACKETS = 512
-NOTABLE = 5.0  # seconds; the compiled kernels of an earlier start take one
+PACKETS = 512  # number of made-up packets
+NOTABLE = 5.0  # seconds above which the time is logged; kernels from the cache take one
 
 
 def warm_up(config: Config, models: Sequence[ModelSpec], clock: Callable[[], float] = time.monotonic) -> None:
-    """Run all kernels between frames and rows once, on made-up packets: about a minute the first time."""
+    """Run all kernels from frames to rows once on made-up packets: about a minute the first time."""
     began = clock()
     connections = replace(config.connections, capacity=1024)
     specs = [small_spec(spec) for spec in models]
@@ -45,7 +45,7 @@ def warm_up(config: Config, models: Sequence[ModelSpec], clock: Callable[[], flo
 
 
 def warm_up_sensor(config: Config) -> MemoryBus:
-    """Run the kernels between frames and messages once; the bus that has the messages."""
+    """Run the kernels from frames to messages once; returns the bus with the messages."""
     bus = MemoryBus(2, 1 << 10)
     publisher = Publisher(Sensor("warm-up", 0, 64, config.decode), bus)
     for frames in _frames():
@@ -57,7 +57,7 @@ def warm_up_sensor(config: Config) -> MemoryBus:
 
 
 def _frames() -> Iterator[FrameBlock]:
-    """TCP conversations between some pairs of hosts."""
+    """Frames of TCP connections between some pairs of hosts."""
     flags = (2, 18, 16, 24, 16, 17, 17, 16)  # a handshake, data, and an end
     head = bytes.fromhex("0200000000010200000000020800")
     for begin in range(0, PACKETS, 128):

@@ -1,4 +1,4 @@
-"""The watch command put together: an interface through the embedded bus to scored connections, and a view of it."""
+"""The watch command put together: an interface through the embedded bus to scored connections, and a live view."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from engine.sensor.live import (
 
 logger = logging.getLogger(__name__)
 
-REFRESH = 0.5  # seconds between pictures
-SHOWN = 8  # connections
+REFRESH = 0.5  # seconds between updates of the view
+SHOWN = 8  # most connections shown
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class WatchJob:
     interface: str
     config: Config
     labels: Labels | None = None
-    models: Sequence[ModelSpec] | None = None  # to score with; None: those of the configuration
+    models: Sequence[ModelSpec] | None = None  # models to score with; None: those of the configuration
     duration: float | None = None  # seconds; None: until stopped
 
 
@@ -51,7 +51,7 @@ class Watch:
     """Capture and detection in one process, built and ready."""
 
     def __init__(self, job: WatchJob) -> None:
-        """Raises InputError, OutputError or ConfigError before a packet is taken."""
+        """Raises InputError, OutputError or ConfigError before any packet is taken."""
         self._job, self.interface = job, job.interface
         models = chosen_models(job.config) if job.models is None else job.models
         warm_up(job.config, models)
@@ -65,7 +65,7 @@ class Watch:
             raise
 
     def stop(self) -> None:
-        """Take no more packets; what was taken is scored. A signal handler may call it."""
+        """Take no more packets; those already taken are scored. A signal handler may call it."""
         self.tap.stop()
 
     def run(self) -> tuple[CaptureReport, RunSummary]:
@@ -91,7 +91,7 @@ class Watch:
 
 @contextmanager
 def view(watch: Watch, console: Console, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """Show what happens while the block runs: rates, drops, connections, top scores."""
+    """Show rates, drops, connections and top scores while the block runs."""
     ended = threading.Event()
     frame = _Frame(watch, clock)
     with Screen(frame.picture(), console=console, auto_refresh=False, transient=True) as screen:
@@ -110,7 +110,7 @@ def view(watch: Watch, console: Console, clock: Callable[[], float] = time.monot
 
 
 class _Frame:
-    """What the view shows."""
+    """Contents of the view."""
 
     def __init__(self, watch: Watch, clock: Callable[[], float]) -> None:
         self._watch, self._clock = watch, clock
@@ -119,7 +119,7 @@ class _Frame:
         self._rate = 0.0
 
     def picture(self) -> Group:
-        """The view as it is now."""
+        """The current view."""
         counters, scoring = self._watch.source.counters, self._watch.scoring
         now = self._clock()
         if now > self._looked:

@@ -13,7 +13,7 @@ from engine.scoring.columns import as_dicts, score_table
 
 
 def alert_documents(batch: ScoreBatch, probes: Probes, observer: str) -> list[dict[str, Any]]:
-    """ECS documents of the alarms that begin in a batch; a shadow alerts nobody."""
+    """ECS documents of the alarms that begin in a batch; none for a shadow."""
     begins = batch.scores["begins"]
     if batch.shadow or not begins.any():
         return []

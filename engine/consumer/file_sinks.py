@@ -1,4 +1,4 @@
-"""Where scores of connections go on disk: scores and traces as Parquet, alerts as lines of JSON."""
+"""Sinks on disk: scores and traces as Parquet, alerts as lines of JSON."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from engine.scoring.trace import Tracer, trace_schema
 
 
 class ScoreFile:
-    """Sink: every row as Parquet."""
+    """Sink: all rows as one Parquet file."""
 
     def __init__(self, path: Path, probes: Probes) -> None:
-        """Raises OutputError when the file cannot be begun."""
+        """Raises OutputError when the file cannot be created."""
         self.path = path
         self._probes = probes
         try:
@@ -36,10 +36,10 @@ class ScoreFile:
             raise _failed(self.path, error) from error
 
     def flush(self, spans: Spans) -> None:
-        """Nothing: the file appears whole, at the end."""
+        """Do nothing: the file appears at ``close``, complete."""
 
     def sync(self, partition: int) -> None:
-        """Nothing, likewise."""
+        """Do nothing: the file appears at ``close``, complete."""
 
     def close(self) -> None:
         """Make the file appear."""
@@ -57,7 +57,7 @@ class AlertFile:
     """Sink: a line of ECS JSON for each connection that alarms, when its alarm begins."""
 
     def __init__(self, path: Path, probes: Probes, observer: str, append: bool = False) -> None:
-        """``append``: go on behind the lines of a run before. Raises OutputError when the file cannot be begun."""
+        """``append``: keep the lines of an earlier run. Raises OutputError when the file cannot be created."""
         self.path = path
         self._probes = probes
         self._observer = observer
@@ -68,7 +68,7 @@ class AlertFile:
             raise _failed(path, error) from error
 
     def write(self, batch: ScoreBatch) -> None:
-        """Write the alarms of a batch that begin in it."""
+        """Write a line for each alarm that begins in a batch."""
         documents = alert_documents(batch, self._probes, self._observer)
         if not documents:
             return
@@ -79,10 +79,10 @@ class AlertFile:
         self.alerts += len(documents)
 
     def flush(self, spans: Spans) -> None:
-        """Nothing: lines are written at once."""
+        """Do nothing: lines are written at once."""
 
     def sync(self, partition: int) -> None:  # noqa: ARG002 -- lines of all partitions are in one file
-        """Make the lines durable."""
+        """Make the lines of all partitions durable."""
         try:
             self._file.sync()
         except OSError as error:
@@ -96,7 +96,7 @@ class AlertFile:
             raise _failed(self.path, error) from error
 
     def abort(self) -> None:
-        """Keep the whole lines written so far."""
+        """Keep the complete lines written so far."""
         self._file.abort()
 
 
@@ -104,7 +104,7 @@ class TraceFile:
     """Sink: the packets of traced connections that have ended, as Parquet."""
 
     def __init__(self, path: Path, tracers: Sequence[Tracer]) -> None:
-        """``tracers``: of all partitions, with the same models. Raises OutputError when the file cannot be begun."""
+        """``tracers``: one for each partition, all for the same models. OutputError if the file cannot be created."""
         self.path = path
         self._tracers = tracers
         try:
@@ -113,10 +113,10 @@ class TraceFile:
             raise _failed(path, error) from error
 
     def write(self, batch: ScoreBatch) -> None:
-        """Nothing: packets come with ``flush``."""
+        """Do nothing: ``flush`` takes the packets."""
 
-    def flush(self, spans: Spans) -> None:  # noqa: ARG002 -- whatever has ended
-        """Append what is ready."""
+    def flush(self, spans: Spans) -> None:  # noqa: ARG002 -- takes all ended connections
+        """Append the packets of connections that have ended."""
         try:
             for tracer in self._tracers:
                 if (table := tracer.drain()).num_rows:
@@ -125,7 +125,7 @@ class TraceFile:
             raise _failed(self.path, error) from error
 
     def sync(self, partition: int) -> None:
-        """Nothing: the file appears whole, at the end."""
+        """Do nothing: the file appears at ``close``, complete."""
 
     def close(self) -> None:
         """Make the file appear."""

@@ -1,4 +1,4 @@
-"""Messages in, rows out: decodes blocks and feeds the detectors of the partitions this process has."""
+"""Messages in, rows out: decodes blocks and feeds the detectors of the partitions of this process."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ DeadLetter = Callable[[Message, str], None]
 
 
 class Intake:
-    """Detectors by partition, and what is counted of their messages."""
+    """Detectors by partition, and counts of their messages."""
 
     def __init__(self, metrics: Metrics, dead_letter: DeadLetter | None = None) -> None:
-        """``dead_letter``: takes messages that hold no block, with the reason."""
+        """``dead_letter``: receives messages that are not packet blocks, with the reason."""
         self.detectors: dict[int, Detector] = {}
-        self._before: dict[int, Counter[tuple[str, str]]] = {}  # counted before a detector came here
-        self._gone: Counter[tuple[str, str]] = Counter()  # counted here by detectors that left
+        self._before: dict[int, Counter[tuple[str, str]]] = {}  # counts from before this process took over
+        self._gone: Counter[tuple[str, str]] = Counter()  # counts made here of partitions since dropped
         self._metrics = metrics
         self._dead_letter = dead_letter
-        self.packets = 0  # taken from messages
-        self.unreadable = 0  # messages that held no packet block
+        self.packets = 0  # packets taken from messages
+        self.unreadable = 0  # messages that were not packet blocks
 
     def take(self, message: Message) -> list[ScoreBatch]:
-        """Rows that a message gives. One that cannot be read is counted, put away, and gives none.
+        """Rows from a message. An unreadable one is counted, goes to ``dead_letter``, and gives no rows.
 
-        Raises StateError for a message of a newer format, which is not to be skipped.
+        Raises StateError for a message of a newer format, which must not be skipped.
         """
         where = f"partition={message.partition} offset={message.offset}"
         try:
             block = wire.decode(message.value)
         except NewerFormatError as error:
-            raise StateError(f"{where}: {error}; upgrade this detector before it goes on") from error
+            raise StateError(f"{where}: {error}; upgrade this detector") from error
         except CodecError as error:
             logger.warning("message skipped: %s error=%s", where, error)
             self.unreadable += 1
@@ -66,19 +66,19 @@ class Intake:
         return rows
 
     def adopt(self, detector: Detector) -> None:
-        """Take a partition on. What its detector has counted before is another process's to show."""
+        """Take over a partition. Earlier counts of its detector belong to another process."""
         self.detectors[detector.partition] = detector
         self._before[detector.partition] = _counts(detector)
 
     def drop(self, partition: int) -> None:
-        """Let a partition go; what was counted here stays counted."""
+        """Drop a partition; counts made here are kept."""
         detector = self.detectors.pop(partition, None)
         if detector is not None:
             self._gone.update(_counts(detector))
             self._gone.subtract(self._before.pop(partition))
 
     def totals(self) -> Counter[tuple[str, str]]:
-        """What was counted here, by name of the metric and model."""
+        """Counts made here, by metric and model."""
         totals = Counter(self._gone)
         for partition, detector in self.detectors.items():
             totals.update(_counts(detector))
@@ -86,7 +86,7 @@ class Intake:
         return totals
 
     def measure(self) -> None:
-        """Bring the metrics of the detectors' state up to date."""
+        """Update the metrics of the detectors' state."""
         totals = self.totals()
         m, detectors = self._metrics, list(self.detectors.values())
         with m.collector.lock:
@@ -104,7 +104,7 @@ class Intake:
 
 
 def _counts(detector: Detector) -> Counter[tuple[str, str]]:
-    """What a detector counts since its partition's beginning, by name of the metric and model."""
+    """Counts of a detector since its partition's beginning, by metric and model."""
     table = detector.tracker.counters
     found = {
         ("opened", ""): table["opened"], ("evicted", ""): table["evicted"], ("late", ""): table["late_packets"],

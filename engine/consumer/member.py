@@ -1,9 +1,9 @@
-"""A member of a consumer group: takes partitions over, restores their state, processes, snapshots, commits.
+"""A member of a consumer group: takes over partitions, restores their state, processes, snapshots, commits.
 
-The order on the way out is: flush the sinks, make them durable, snapshot, commit the snapshot's offset. So what a
-crash undoes is done again from the snapshot, and rows that come twice carry the same (partition, offset, row).
-restore.py says where a partition goes on. All waiting for the cluster and the disk happens here and on the snapshot
-thread, never in a callback.
+The order of output is: flush the sinks, make them durable, snapshot, commit the snapshot's offset. After a crash, work
+is repeated from the snapshot, and repeated rows carry the same (partition, offset, row). restore.py decides where a
+partition continues. Waiting for the cluster and the disk happens only here and on the snapshot thread, never in a
+callback.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class Change(Protocol):
-    """A partition came (assigned), was asked back (revoked) or is gone already (lost)."""
+    """A partition was assigned, must be given up (revoked), or is already taken away (lost)."""
 
     @property
     def kind(self) -> str: ...
@@ -40,29 +40,29 @@ class Change(Protocol):
 
 
 class GroupBus(Log, Protocol):
-    """Where messages come from, shared with the other members of a group."""
+    """The source of messages, shared with the other members of a group."""
 
     @property
     def joined(self) -> bool:
-        """Whether this process is a member of the group now."""
+        """Whether this process is currently a member of the group."""
 
     def poll(self, timeout: float | None = None) -> list[Message] | None:
-        """The next messages of the partitions sought, [] after the timeout, None at the end wanted."""
+        """The next messages of sought partitions; [] after the timeout; None once a wanted end is reached."""
 
     def changes(self) -> Sequence[Change]:
-        """Partitions that came and went since the last call, in order."""
+        """Partitions assigned, revoked and lost since the last call, in order."""
 
     def seek(self, partition: int, offset: int) -> None:
-        """Read on from ``offset``. Does nothing when the partition was taken away: a change follows."""
+        """Continue reading at ``offset``. Does nothing if the partition was taken away: a change follows."""
 
     def commit(self, partition: int, offset: int) -> bool:
-        """Record that messages before ``offset`` are done; False when the group refuses it."""
+        """Record that messages before ``offset`` are processed; False if the group refuses."""
 
     def lag(self, partition: int) -> int | None:
-        """Messages in the log and not yet polled; None when that is not known."""
+        """Number of messages in the log that are not polled yet; None if unknown."""
 
     def pause(self) -> None:
-        """Give no messages until ``resume``."""
+        """Hold messages back until ``resume``."""
 
     def resume(self) -> None:
         """Give messages again."""
@@ -70,64 +70,64 @@ class GroupBus(Log, Protocol):
 
 @dataclass(frozen=True)
 class Processing:
-    """What a message passes through between the bus and the world, and where it is counted."""
+    """The stages of a message from the bus to the sinks, and its metrics."""
 
     intake: Intake
     outlet: Outlet
     metrics: Metrics
-    busy: Callable[[], bool] = lambda: False  # whether sinks are behind and want a pause
+    busy: Callable[[], bool] = lambda: False  # whether sinks are behind and need a pause
 
 
 @dataclass(frozen=True)
 class MemberConfig:
-    """When rows are flushed and partitions snapshotted, and what happens at the end of the log."""
+    """Times of flushes and snapshots, and handling of the log's end."""
 
-    snapshot_seconds: float = 60.0  # time between snapshots of a partition
-    flush_seconds: float = 1.0  # longest time that rows wait for the sinks
-    flush_rows: int = 8192  # rows that are flushed before their time
+    snapshot_seconds: float = 60.0  # seconds between snapshots of a partition
+    flush_seconds: float = 1.0  # most seconds that rows wait for the sinks
+    flush_rows: int = 8192  # number of waiting rows that are flushed at once
     end_connections: bool = False  # whether the end of the log ends the connections that are still live
 
 
 @dataclass
 class _Held:
-    """A partition of this member."""
+    """A partition held by this member."""
 
     detector: Detector
     next: int  # offset of the next message
     saved: int  # offset of the last snapshot
-    saved_at: float  # when it was written, or the partition came
-    tried_at: float  # when the last one was begun
+    saved_at: float  # time when that snapshot was written, or the partition assigned
+    tried_at: float  # time when the last snapshot was begun
 
 
 class Member:
-    """One process of a group. ``run`` ends with ``stop``, or at the end of the log where the bus says so."""
+    """One process of a group. ``run`` ends after ``stop``, or at the end of the log if the bus reports it."""
 
     def __init__(
         self, bus: GroupBus, recovery: Recovery, processing: Processing, config: MemberConfig | None = None,
         clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time,
     ) -> None:  # fmt: skip
-        """``clock``: seconds, for what is due. ``wall``: seconds since the epoch, for the delay of messages."""
+        """``clock``: seconds, for due times. ``wall``: seconds since the epoch, for the delay of messages."""
         self._bus, self._recovery = bus, recovery
         self._intake, self._outlet = processing.intake, processing.outlet
         self._metrics, self._busy = processing.metrics, processing.busy
         self._config = config or MemberConfig()
         self._clock, self._wall = clock, wall
-        self._delays: list[float] = []  # seconds from publishing to here, of messages since the last round
+        self._delays: list[float] = []  # seconds from publishing to here of messages since the last round
         self._held: dict[int, _Held] = {}
         self.snapshots = SnapshotThread(recovery.store, recovery.stamp, clock)
         self._flushed_at = clock()
         self._stopped = threading.Event()
         self.progress = clock()  # time of the loop's last round
-        self.ready = False  # joined, and every partition held is restored
+        self.ready = False  # whether this process has joined and restored all its partitions
 
     def stop(self) -> None:
-        """End after the messages at hand. A signal handler may call it."""
+        """End after the messages already polled. A signal handler may call it."""
         self._stopped.set()
 
     def run(self) -> None:
-        """Work until stopped or at the end; then flush, snapshot and commit.
+        """Process messages until stopped or at the end; then flush, snapshot and commit.
 
-        Raises StateError when a partition cannot be gone on with, OutputError when a sink fails.
+        Raises StateError when a partition cannot be continued, OutputError when a sink fails.
         """
         try:
             while self.step():
@@ -137,7 +137,7 @@ class Member:
             self.snapshots.close()
 
     def step(self) -> bool:
-        """Poll once, follow changes, process what came, and do what is due; False when there is no more to do."""
+        """Poll once, follow changes, process messages, and do what is due; False at the end."""
         if self._stopped.is_set():
             return False
         messages = self._bus.poll(0.2)
@@ -152,7 +152,7 @@ class Member:
         return True
 
     def _round(self) -> None:
-        """What is due whether messages came or not."""
+        """Do what is due, with or without messages."""
         now = self.progress = self._clock()
         late = now - self._flushed_at >= self._config.flush_seconds
         if self._outlet.rows >= self._config.flush_rows or (late and self._outlet.messages):
@@ -175,17 +175,17 @@ class Member:
             self._metrics.rebalances.add((change.kind,), 1)
         logger.info("partition=%d %s", partition, change.kind)
         if change.kind == "assigned":
-            self._give_up(partition)  # back before its going was noticed: the state may be behind another's
+            self._give_up(partition)  # it left and came back: another member's state may be newer
             self._restore(partition)
         elif change.kind == "revoked" and partition in self._held:
             self._flush()
-            self._snapshot(partition)  # spares the next owner work; it may start before this is written
+            self._snapshot(partition)  # saves the next owner work, unless it starts before this is written
             self._drop(partition)
         else:
             self._give_up(partition)
 
     def _give_up(self, partition: int) -> None:
-        """Let go of a partition that is another's already; its rows up to here are good."""
+        """Give up a partition that another member already has; its rows so far are valid."""
         if partition in self._held:
             self._flush()
         self._drop(partition)
@@ -222,12 +222,12 @@ class Member:
                 "partition=%d model=%s starts without state: the snapshot has none", partition, name
             )
         logger.info("partition=%d restored offset=%d log=%d..%d", partition, found.offset, *found.log)
-        if not found.saved and found.offset > 0:  # the next owner has to begin at the same offset
+        if not found.saved and found.offset > 0:  # the next owner must begin at the same offset
             self._snapshot(partition)
 
     def _take(self, message: Message) -> None:
         held = self._held.get(message.partition)
-        if held is None or message.offset < held.next:  # from before a seek
+        if held is None or message.offset < held.next:  # polled before a seek
             return
         if message.offset > held.next:
             raise StateError(
@@ -249,14 +249,14 @@ class Member:
         held = self._held[partition]
         held.tried_at = self._clock()
         if held.next == held.saved:
-            held.saved_at = held.tried_at  # nothing has come since
+            held.saved_at = held.tried_at  # no messages since then
             return
         self._flush()
         self._outlet.sync(partition)
         self.snapshots.write(Snapshot(partition, held.next, held.detector.state()))
 
     def _committed(self) -> None:
-        """Commit what the snapshot thread has written."""
+        """Commit the offsets of snapshots that have been written."""
         for done in self.snapshots.written():
             label = (str(done.partition),)
             with self._metrics.collector.lock:
@@ -273,10 +273,10 @@ class Member:
                 self._bus.commit(done.partition, done.offset)
 
     def _finish(self) -> None:
-        """Leave nothing undone: rows durable, state on disk, offsets committed.
+        """Make rows durable, write snapshots, and commit offsets.
 
-        At the end of the log, the connections still live are ended for the sinks; the snapshot is from before,
-        so that more packets go on with them.
+        At the end of the log, live connections are ended for the sinks only. The snapshot is taken before that, so
+        that later packets continue these connections.
         """
         self._flush()
         ended = not self._stopped.is_set()
@@ -293,7 +293,7 @@ class Member:
         failed = [p for p, h in self._held.items() if h.saved != h.next]
         if failed:
             raise OutputError(
-                f"{self._recovery.store.place}: no snapshot of partitions {failed}; see the log"
+                f"{self._recovery.store.place}: no snapshot of partitions {failed} was written; see the warnings above"
             )
 
     def _measure(self) -> None:

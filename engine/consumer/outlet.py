@@ -1,4 +1,4 @@
-"""Rows on their way out: kept until the sinks are flushed, and counted in the metrics then."""
+"""Rows for the sinks: kept until the next flush, and then counted in the metrics."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from engine.labels.slices import Slices
 from engine.metrics import Metrics
 from engine.scoring.batch import Records, ScoreBatch, join
 
-LEARNING = "learning"  # in metrics, the version of a model that has no threshold yet
-FLUSHED_ROW = 1 << 31  # first row number of connections that the end of the log ends
+LEARNING = "learning"  # version in metrics of a model without a threshold yet
+FLUSHED_ROW = 1 << 31  # first row number of connections ended by the end of the log
 
-Spans = Mapping[int, tuple[int, int]]  # partition -> offsets first..next
+Spans = Mapping[int, tuple[int, int]]  # partition -> first offset, and the offset after the last
 
 
 class Sink(Protocol):
     """Takes scores of connections."""
 
     def write(self, batch: ScoreBatch) -> None:
-        """Take a batch; may keep it back until ``flush``."""
+        """Take a batch; may keep it until ``flush``."""
 
     def flush(self, spans: Spans) -> None:
-        """Send what was written on its way: all rows of the messages of ``spans``, and of none behind them.
+        """Send the batches written: all rows of the messages in ``spans``, and no later rows.
 
-        Raises OutputError when that cannot be.
+        Raises OutputError on failure.
         """
 
     def sync(self, partition: int) -> None:
-        """Make what was flushed of a partition durable. Raises OutputError."""
+        """Make flushed rows of a partition durable. Raises OutputError."""
 
 
 class Outlet:
-    """Between detectors and sinks."""
+    """Numbers rows from detectors, and gives them to sinks and metrics."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Outlet:
         slices: Slices,
         resolve: Callable[[set[int]], None] = lambda _: None,
     ) -> None:
-        """``probes``: may grow. ``resolve``: called with probe ids that are not among them, to look them up."""
+        """``probes``: may grow. ``resolve``: called with unknown probe ids, to look them up."""
         self._sinks = list(sinks)
         self._metrics = metrics
         self._probes = probes
@@ -54,25 +54,25 @@ class Outlet:
         self._resolve = resolve
         self._waiting: list[ScoreBatch] = []
         self._spans: dict[int, tuple[int, int]] = {}
-        self.rows = 0  # waiting
-        self.messages = 0  # waiting to be flushed
+        self.rows = 0  # rows waiting to be flushed
+        self.messages = 0  # messages waiting to be flushed
 
     def keep(self, partition: int, offset: int, batches: Sequence[ScoreBatch]) -> None:
-        """Take the rows that a message gave, and give them their numbers."""
+        """Take the rows of a message, and number them."""
         self._take(partition, offset, batches, 0)
         self._cover(partition, offset, offset + 1)
 
     def end(self, partition: int, after: int, batches: Sequence[ScoreBatch]) -> None:
-        """Take rows of connections that the end of the log, at offset ``after``, ended.
+        """Take rows of connections ended by the end of the log, at offset ``after``.
 
-        They count as the last message's, behind its own, but cover no message: that one is covered already, perhaps in
-        a file that is written.
+        They are numbered after the last message's own rows, but cover no message: the last one is already covered,
+        perhaps by a file that is already written.
         """
         self._take(partition, max(0, after - 1), batches, FLUSHED_ROW)
         self._cover(partition, after, after)
 
     def _take(self, partition: int, offset: int, batches: Sequence[ScoreBatch], first_row: int) -> None:
-        next_row: dict[str, int] = {}  # numbered by model, so that one beside another changes no identity
+        next_row: dict[str, int] = {}  # numbered by model, so that models do not affect each other
         for batch in batches:
             first = next_row.get(batch.model, first_row)
             batch.scores["partition"], batch.scores["offset"] = partition, offset
@@ -101,7 +101,7 @@ class Outlet:
         self.rows = self.messages = 0
 
     def sync(self, partition: int) -> None:
-        """Make durable what was flushed of a partition."""
+        """Make flushed rows of a partition durable."""
         for sink in self._sinks:
             sink.sync(partition)
 
@@ -116,7 +116,7 @@ class Outlet:
         self._slices.meet(self._probes)
 
     def _count(self, records: Records) -> None:
-        """Count connections that ended: once, however many models scored them."""
+        """Count connections that ended: once each, however many models scored them."""
         probes = records.rows["probe"][records.rows["ending"] != 0]
         with self._metrics.collector.lock:
             for values, of in self._divided(probes):
@@ -135,7 +135,7 @@ class Outlet:
                 self._metrics.scores(labels, score[of], None if batch.shadow else alarm[of])
 
     def _divided(self, probes: NDArray[np.uint32]) -> Iterator[tuple[tuple[str, ...], NDArray[np.bool_]]]:
-        """The values of each slice among the rows, and which rows are its."""
+        """The label values of each slice among the rows, and a mask of its rows."""
         met, which = np.unique(probes, return_inverse=True)
         values = [self._slices.values(k) for k in met.tolist()]
         slices = list(dict.fromkeys(values))  # far fewer than probes

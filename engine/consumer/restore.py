@@ -1,7 +1,7 @@
-"""Where a partition goes on: at its newest intact snapshot, else at the log's start, else cold.
+"""Where a partition continues: at its newest intact snapshot, else at the log's start, else cold.
 
-A state and its place in the log belong together, so a snapshot decides and the committed offset does not. Only a
-partition that has no snapshot, and whose log no longer begins at 0, starts cold, at the offset the group committed.
+A state belongs to one offset of the log, so the snapshot decides and not the committed offset. A partition starts cold,
+at the group's committed offset, only if it has no snapshot and its log no longer begins at 0.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Log(Protocol):
 
     @property
     def partitions(self) -> int:
-        """Number of partitions of the topic, now."""
+        """Current number of partitions of the topic."""
 
     def log(self, partition: int) -> tuple[int, int]:
-        """First offset in the log, and the offset after its last message."""
+        """The first offset in the log, and the offset after its last message."""
 
     def committed(self, partition: int) -> int | None:
-        """Offset that the group committed; None without one."""
+        """The offset that the group committed; None without one."""
 
 
 @dataclass(frozen=True)
@@ -38,33 +38,33 @@ class Restored:
 
     detector: Detector
     offset: int
-    log: tuple[int, int]  # first offset in the log, and the one after its last message
-    saved: bool  # whether the store has a snapshot of this state
+    log: tuple[int, int]  # first offset in the log, and the offset after its last message
+    saved: bool  # whether this state comes from a snapshot
     cold: bool  # whether earlier packets of the partition were never seen
 
 
 @dataclass(frozen=True)
 class Recovery:
-    """What a process needs to take over partitions of one topic."""
+    """Restores partitions of one topic."""
 
     store: SnapshotStore
     stamp: Stamp
     build: Callable[[int], Detector]  # makes an empty detector of a partition
-    identify: Callable[[], None] = lambda: None  # raises StateError when the topic is another now
+    identify: Callable[[], None] = lambda: None  # raises StateError if the topic was replaced
 
     def verify(self, log: Log) -> None:
-        """Raise StateError when the topic is no longer the one that the stamp describes."""
+        """Raise StateError if the topic is no longer the one in the stamp."""
         if log.partitions != self.stamp.partitions:
             raise StateError(
-                f"the topic has {log.partitions} partitions now and had {self.stamp.partitions}: host pairs "
-                f"are divided otherwise; let all detectors end, move {self.store.place} away and start anew"
+                f"the topic has {log.partitions} partitions now and had {self.stamp.partitions}: host pairs are "
+                f"now on other partitions; stop all detectors, move {self.store.place} away and start again"
             )
         self.identify()
 
     def restore(self, partition: int, log: Log) -> Restored:
-        """The detector of a partition and the offset at which it goes on.
+        """The detector of a partition and the offset at which it continues.
 
-        Raises StateError when the log lacks messages between the snapshot and now.
+        Raises StateError when the log lacks messages after the snapshot.
         """
         found = self.store.newest(partition, self.stamp)
         first, end = log.log(partition)
@@ -89,12 +89,12 @@ class Recovery:
         return Restored(detector, offset, (first, end), saved=False, cold=True)
 
     def _check(self, found: Snapshot, first: int, end: int) -> None:
-        where = f"partition {found.partition}: the snapshot goes on at offset {found.offset}"
+        where = f"partition {found.partition}: the snapshot continues at offset {found.offset}"
         repair = f"to start without it, move {self.store.place}/{found.partition} away"
         if found.offset < first:
             raise StateError(
-                f"{where}, but the log begins at {first}: {first - found.offset} messages are gone (retention is "
-                f"shorter than the detector stood still); {repair}, and raise the topic's retention"
+                f"{where}, but the log begins at {first}: {first - found.offset} messages are gone (the detector was "
+                f"down for longer than the retention); {repair}, and raise the topic's retention"
             )
         if found.offset > end:
             raise StateError(

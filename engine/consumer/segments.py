@@ -1,7 +1,7 @@
-"""Scores of a detector that never ends: Parquet files of a range of offsets each, and how to read them as one table.
+"""Scores of a detector that runs on: Parquet files, each for a range of offsets, and reading them as one table.
 
-``scores-PARTITION-FIRST-NEXT.parquet`` has the rows of the messages FIRST..NEXT-1 of a partition, also when there are
-none, so that what is missing shows. After a crash ranges overlap; their rows are equal and carry the same
+``scores-PARTITION-FIRST-NEXT.parquet`` has the rows of the messages FIRST..NEXT-1 of a partition. It is written even
+without rows, so that a gap shows. After a crash ranges overlap; their rows are equal and carry the same
 (partition, offset, row).
 """
 
@@ -25,34 +25,34 @@ from engine.scoring.batch import ScoreBatch, label_names
 from engine.scoring.columns import as_dicts, by_partition, read_scores, score_schema
 from engine.scoring.trace import Tracer
 
-MOST_ROWS = 1 << 18  # rows of a partition kept in memory, about 0.1 GB
+MOST_ROWS = 1 << 18  # most rows of a partition kept in memory, about 0.1 GB
 _NAME = re.compile(r"scores-(\d{5})-(\d{20})-(\d{20})\.parquet")
 IDENTITY = ("partition", "offset", "model", "row")
 
 
 class ScoreSegments:
-    """Sink: a file a partition at each ``sync``, or when too many rows wait."""
+    """Sink: a file for each partition at each ``sync``, or when too many rows wait."""
 
     def __init__(self, directory: Path, probes: Probes, most_rows: int = MOST_ROWS) -> None:
-        """Raises OutputError when the folder cannot be made."""
+        """Raises OutputError when the directory cannot be created."""
         self.directory = directory
         self._probes = probes
         self._most_rows = most_rows
         self._tables: dict[int, list[pa.Table]] = {}
         self._spans: dict[int, tuple[int, int]] = {}
-        self._arrived: dict[int, list[pa.Table]] = {}  # since the last flush
+        self._arrived: dict[int, list[pa.Table]] = {}  # rows since the last flush
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{directory}: {error.strerror}") from error
 
     def write(self, batch: ScoreBatch) -> None:
-        """Keep a batch until the flush that says which messages it is of."""
+        """Keep a batch until the flush that names its messages."""
         for partition, mine in by_partition(batch, self._probes):
             self._arrived.setdefault(partition, []).append(mine)
 
     def flush(self, spans: Spans) -> None:
-        """Add what arrived to the segments; one that is full, or does not go on where it ended, is written."""
+        """Add new rows to the segments; a segment that is full, or not continued by the span, is written."""
         for partition, (first, after) in spans.items():
             begun = self._spans.get(partition)
             if begun is not None and not begun[0] <= first <= begun[1]:
@@ -81,34 +81,34 @@ class ScoreSegments:
 
 
 class TraceSegments:
-    """Sink: a file a partition of the packets of traced connections, at each ``sync`` at which there are some.
+    """Sink: traced packets, in a file for each partition at each ``sync`` that has some.
 
-    ``trace-PARTITION-FIRST-NEXT.parquet``; after a crash, packets come again with the same partition and number.
+    Its name is ``trace-PARTITION-FIRST-NEXT.parquet``; packets repeated after a crash have equal partition and number.
     """
 
     def __init__(self, directory: Path) -> None:
-        """``directory``: is there."""
+        """``directory``: an existing one."""
         self.directory = directory
         self._tracers: dict[int, Tracer] = {}
         self._tables: dict[int, list[pa.Table]] = {}
         self._spans: dict[int, tuple[int, int]] = {}
 
     def adopt(self, tracer: Tracer) -> None:
-        """Take a partition on, from the beginning or again."""
+        """Take over a partition, for the first time or again."""
         self._tracers[tracer.partition] = tracer
 
     def write(self, batch: ScoreBatch) -> None:
-        """Nothing: packets come with ``flush``."""
+        """Do nothing: ``flush`` takes the packets."""
 
     def flush(self, spans: Spans) -> None:
-        """Keep what is ready."""
+        """Keep the packets of connections that have ended."""
         for partition, (first, after) in spans.items():
             if (tracer := self._tracers.get(partition)) is not None and (table := tracer.drain()).num_rows:
                 self._tables.setdefault(partition, []).append(table)
             self._spans[partition] = self._spans.get(partition, (first, after))[0], after
 
     def sync(self, partition: int) -> None:
-        """Write what was kept of a partition. Raises OutputError, keeping it for another try."""
+        """Write the kept packets of a partition. Raises OutputError, keeping them for another try."""
         tables = self._tables.get(partition)
         if tables:
             first, after = self._spans[partition]
@@ -136,13 +136,13 @@ class Merged:
     """Segments read as one table."""
 
     table: pa.Table
-    repeated: int = 0  # rows that came more than once, and were equal
-    superseded: int = 0  # rows of connections ended by an end of the log that was not the last
+    repeated: int = 0  # rows dropped because an equal one was there
+    superseded: int = 0  # rows dropped because the log later continued past their end
     spans: dict[int, list[tuple[int, int]]] = field(default_factory=dict)  # offsets covered, by partition
 
     @property
     def gaps(self) -> dict[int, list[tuple[int, int]]]:
-        """Offsets between the first and the last that no segment covers, by partition."""
+        """Ranges of offsets between the first and the last that no segment covers, by partition."""
         found = {}
         for partition, covered in self.spans.items():
             holes = [(a[1], b[0]) for a, b in pairwise(covered)]
@@ -152,9 +152,9 @@ class Merged:
 
 
 def merge(directories: Sequence[Path]) -> Merged:
-    """All segments of some folders as one table, in the order of partition, offset and row.
+    """All segments of directories as one table, in the order of partition, offset and row.
 
-    Raises InputError for a damaged file, and for rows of one identity that differ.
+    Raises InputError for a damaged file, and for different rows with the same identity.
     """
     found = [(path, m) for d in directories for path in _listed(d) if (m := _NAME.fullmatch(path.name))]
     if not found:
@@ -190,7 +190,7 @@ def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _without_repeats(table: pa.Table) -> tuple[pa.Table, int]:
-    """A sorted table with one row an identity. Raises InputError where rows of one identity differ."""
+    """A sorted table with one row for each identity. Raises InputError if rows of one identity differ."""
     if not table.num_rows:
         return table, 0
     same = np.ones(table.num_rows - 1, bool)
@@ -206,7 +206,7 @@ def _without_repeats(table: pa.Table) -> tuple[pa.Table, int]:
             if differ:
                 where = ", ".join(f"{name} {a[name]}" for name in IDENTITY)
                 raise InputError(
-                    f"rows of {where} differ in {', '.join(differ)}: they are of two logs or configurations"
+                    f"rows of {where} differ in {', '.join(differ)}: they come from different logs or configurations"
                 )
     keep = np.concatenate(([True], ~same))
     return table.filter(pa.array(keep)), int(same.sum())

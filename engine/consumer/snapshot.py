@@ -1,8 +1,8 @@
-"""A partition's state on disk, so that whoever takes it over goes on to the last bit.
+"""A partition's state on disk: the process that takes over the partition continues bit for bit.
 
-One immutable safetensors file a snapshot, ``PLACE/TOPIC/PARTITION/OFFSET.safetensors``; the offset is that of the
-next message. Whoever wrote it, a snapshot is a function of the log up to its offset, so two that write at once do no
-harm. On a file system: temporary file, fsync, rename, fsync of the folder. In an object store: one put.
+Each snapshot is one immutable safetensors file, ``PLACE/TOPIC/PARTITION/OFFSET.safetensors``; the offset is that of the
+next message. A snapshot depends only on the log up to its offset, so two processes that write at once do no harm. On a
+file system: temporary file, fsync, rename, fsync of the directory. In an object store: one put.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from engine.scoring.scorer import State
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = 2  # of what detectors keep; raise it when the meaning of a field changes
-KEPT = 2
+SCHEMA = 2  # version of the detectors' state; raise it when the meaning of a field changes
+KEPT = 2  # newest snapshots kept for each partition
 _NAME = re.compile(r"(\d{20})\.safetensors")
 _STRAY = re.compile(r"\.\d{20}\.safetensors\.[0-9a-f]{32}\.tmp")
-OLD = 3600.0  # seconds after which a temporary file was left by a crash
+OLD = 3600.0  # seconds after which a temporary file counts as left by a crash
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a snapshot must share with whoever goes on from it."""
+    """Values that a snapshot and the process that restores it must share."""
 
     topic_id: str
-    partitions: int  # of the topic: host pairs are divided by their number
-    config: str  # digest of the configuration that state depends on
+    partitions: int  # number of partitions of the topic, which decides where host pairs go
+    config: str  # digest of the configuration that the state depends on
     schema: int = SCHEMA
 
 
@@ -63,7 +63,7 @@ class SnapshotStore:
     """Snapshots of one topic's partitions. Safe to use from several processes."""
 
     def __init__(self, place: str, topic: str) -> None:
-        """``place``: a folder, or the URL of an object store for fsspec. ConfigError when nobody knows it."""
+        """``place``: a directory, or the URL of an object store for fsspec. ConfigError if it is not valid."""
         try:
             self._files, root = fsspec.core.url_to_fs(place)
         except (ImportError, ValueError, OSError) as error:
@@ -71,7 +71,7 @@ class SnapshotStore:
         self._root = posixpath.join(root, topic)
         self._local = isinstance(self._files, LocalFileSystem)
         self.place = posixpath.join(place, topic)
-        self.unreadable = 0  # snapshots passed over
+        self.unreadable = 0  # damaged snapshots skipped
 
     def _folder(self, partition: int) -> str:
         return posixpath.join(self._root, str(partition))
@@ -87,7 +87,7 @@ class SnapshotStore:
         return sorted((int(m[1]) for m in found if m), reverse=True)
 
     def save(self, snapshot: Snapshot, stamp: Stamp) -> int:
-        """Write a snapshot and forget all but the newest two; returns its bytes. Raises OutputError."""
+        """Write a snapshot and delete all but the newest two; returns its size in bytes. Raises OutputError."""
         data = _packed(snapshot, stamp)
         folder = self._folder(snapshot.partition)
         name = f"{snapshot.offset:020d}.safetensors"
@@ -104,18 +104,17 @@ class SnapshotStore:
 
     def _forget(self, partition: int) -> None:
         for offset in self.offsets(partition)[KEPT:]:
-            with contextlib.suppress(OSError):  # another process was first, or we may not
+            with contextlib.suppress(OSError):  # another process was first, or deletion is not permitted
                 self._files.rm_file(posixpath.join(self._folder(partition), f"{offset:020d}.safetensors"))
 
     def newest(self, partition: int, stamp: Stamp) -> Snapshot | None:
-        """The newest snapshot that is whole, None without one; damaged ones are passed over and counted.
+        """The newest intact snapshot, None without one; damaged ones are skipped and counted.
 
-        Raises StateError for a whole one that is of another topic, configuration or schema, and when the place cannot
-        be read.
+        Raises StateError if it belongs to another topic, configuration or schema, and if the place cannot be read.
         """
         try:
             offsets = self.offsets(partition)
-        except Exception as error:  # what object stores raise is their own
+        except Exception as error:  # object stores raise exceptions of their own
             raise StateError(
                 f"{posixpath.join(self.place, str(partition))}: cannot be read: {error}"
             ) from error
@@ -123,11 +122,11 @@ class SnapshotStore:
             path = posixpath.join(self._folder(partition), f"{offset:020d}.safetensors")
             try:
                 data = self._files.cat_file(path)
-            except FileNotFoundError:  # another process has newer ones already
+            except FileNotFoundError:  # another process has already written newer ones
                 continue
             except (
                 Exception
-            ) as error:  # what object stores raise is their own; none of it means "no snapshot"
+            ) as error:  # object stores raise exceptions of their own; none of them means "no snapshot"
                 raise StateError(f"{path}: cannot be read: {error}") from error
             try:
                 arrays, header = _unpacked(data)
@@ -137,10 +136,10 @@ class SnapshotStore:
             except (KeyError, TypeError, ValueError, SafetensorError) as error:
                 whole, problem = False, str(error)
             else:
-                problem = "it is of another partition or offset"
+                problem = "it belongs to another partition or offset"
             if not whole:
                 self.unreadable += 1
-                logger.warning("snapshot passed over: path=%s error=%s", path, problem)
+                logger.warning("snapshot skipped: path=%s error=%s", path, problem)
                 continue
             if found != stamp:
                 raise StateError(
@@ -154,15 +153,13 @@ def _difference(found: Stamp, wanted: Stamp) -> str:
     if found.schema != wanted.schema:
         return f"a snapshot of schema {found.schema}, this version reads {wanted.schema}"
     if found.topic_id != wanted.topic_id:
-        return (
-            f"a snapshot of topic id {found.topic_id}, but the topic was made anew and has {wanted.topic_id}"
-        )
+        return f"a snapshot of topic id {found.topic_id}, but the topic was created again and has {wanted.topic_id}"
     if found.partitions != wanted.partitions:
         return (
             f"a snapshot of a topic with {found.partitions} partitions, which now has {wanted.partitions}: "
-            f"host pairs are divided otherwise"
+            f"host pairs are now on other partitions"
         )
-    return "a snapshot of another configuration (connections)"
+    return "a snapshot of another configuration (section connections)"
 
 
 def _packed(snapshot: Snapshot, stamp: Stamp) -> bytes:
@@ -176,12 +173,12 @@ def _packed(snapshot: Snapshot, stamp: Stamp) -> bytes:
 
 
 def _unpacked(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
-    """Arrays and header. ValueError, KeyError or SafetensorError when a byte of it is not as it was written."""
+    """Arrays and header. Raises ValueError, KeyError or SafetensorError if any byte has changed."""
     size = int.from_bytes(data[:8], "little")
     metadata = json.loads(data[8 : 8 + size])["__metadata__"]
     arrays = safetensors.load(data)
     if _checksum(metadata["wiresonde"], arrays) != metadata["sha256"]:
-        raise ValueError("checksum does not fit")
+        raise ValueError("checksum does not match")
     header = json.loads(metadata["wiresonde"])
     return arrays, header
 
@@ -195,7 +192,7 @@ def _checksum(text: str, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _write_whole(folder: str, name: str, data: bytes) -> None:
-    for stray in os.listdir(folder):  # what a crash left of an earlier one
+    for stray in os.listdir(folder):  # temporary files that a crash left
         left = posixpath.join(folder, stray)
         with contextlib.suppress(OSError):
             if _STRAY.fullmatch(stray) and time.time() - os.stat(left).st_mtime > OLD:

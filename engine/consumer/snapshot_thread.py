@@ -18,11 +18,11 @@ class Written:
     offset: int
     seconds: float
     size: int  # bytes
-    problem: str | None  # reason that it was not written; None: it is in the store
+    problem: str | None  # reason for a failure; None: the snapshot is in the store
 
 
 class SnapshotThread:
-    """Writes snapshots to a store in the background. Each is a copy, which its detector no longer changes."""
+    """Writes snapshots to a store in the background. Each is a copy that its detector does not change."""
 
     def __init__(self, store: SnapshotStore, stamp: Stamp, clock: Callable[[], float]) -> None:
         self._store, self._stamp, self._clock = store, stamp, clock
@@ -37,11 +37,11 @@ class SnapshotThread:
         return self._todo.unfinished_tasks > 0
 
     def write(self, snapshot: Snapshot) -> None:
-        """Write a snapshot after the one before it; blocks while another one waits already."""
+        """Write a snapshot after the previous one; blocks while another one is waiting."""
         self._todo.put(snapshot)
 
     def wait(self) -> None:
-        """Block until every snapshot given so far is written, or has failed."""
+        """Block until every snapshot given so far is written or has failed."""
         self._todo.join()
 
     def written(self) -> list[Written]:
@@ -49,7 +49,7 @@ class SnapshotThread:
         return [self._written.get() for _ in range(self._written.qsize())]
 
     def close(self) -> None:
-        """Write what waits, and end the thread."""
+        """Write waiting snapshots, and end the thread."""
         self._todo.put(None)
         self._thread.join()
 
@@ -63,4 +63,4 @@ class SnapshotThread:
             seconds = self._clock() - began
             self._written.put(Written(snapshot.partition, snapshot.offset, seconds, size, problem))
             self._todo.task_done()
-        self._todo.task_done()  # of the end itself, so that a late wait returns
+        self._todo.task_done()  # counts the end itself, so that a late wait returns

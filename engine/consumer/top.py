@@ -1,4 +1,4 @@
-"""What the rows of a run come to: counts by model, the most anomalous connections, and who alarmed whom."""
+"""Totals of a run: counts by model, the most anomalous connections, and alarms by hosts and by probe."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from engine.notation import address_text
 from engine.scoring.batch import ScoreBatch, choose
 from engine.scoring.columns import as_dicts, score_table
 
-MINUTE = 60 * 10**9  # ns for which a connection counts as recent
-MOST_PAIRS = 1 << 16  # pairs of hosts whose alarms are told apart
-MOST_PROBES = 1 << 16  # probe ids whose alarms are told apart
+MINUTE = 60 * 10**9  # ns that a connection counts as recent
+MOST_PAIRS = 1 << 16  # most pairs of hosts with their own count of alarms
+MOST_PROBES = 1 << 16  # most probe ids with their own count of alarms
 
 
 @dataclass
 class Tally:
-    """What one model came to."""
+    """Counts of one model."""
 
     shadow: bool = False
     scored: int = 0  # connections with a score
@@ -36,15 +36,15 @@ class Pair:
     """Alarms of one originator against one responder."""
 
     alarms: int = 0
-    uncertain: int = 0  # of these, whose originator is a guess: their beginning was not captured
+    uncertain: int = 0  # alarms with a guessed originator: the connection's beginning was not captured
     ports: set[tuple[int, int]] = field(
         default_factory=set
-    )  # protocol and port of the responder, a few of them
+    )  # protocols and ports of the responder, a few of them
 
 
 @dataclass
 class ByProbe:
-    """Connections of one probe id."""
+    """Counts of one probe id."""
 
     connections: int = 0
     scored: int = 0
@@ -55,13 +55,13 @@ PairKey = tuple[int, int, int, int]  # originator and responder, two words each
 
 
 class Top:
-    """Sink: counts by model; of the first, the most anomalous connections, and alarms by hosts and by probe."""
+    """Sink: counts by model; for the first, the most anomalous connections, and alarms by hosts and by probe."""
 
     def __init__(self, first: str = "kitsune", most: int = 10) -> None:
-        """``first``: the model that the list is of: the first that is no shadow."""
+        """``first``: name of the first model that is not a shadow. ``most``: number of connections to keep."""
         self._first, self._most = first, most
-        self._best: list[ScoreBatch] = []  # of one connection each
-        self._recent: list[ScoreBatch] = []  # of the last minute's greatest, one connection each
+        self._best: list[ScoreBatch] = []  # batches of one connection each
+        self._recent: list[ScoreBatch] = []  # greatest of the last minute, batches of one connection each
         self._now = np.iinfo(np.int64).min  # ns, time of the newest packet of a connection that ended
         self.connections = 0
         self.models: dict[str, Tally] = {}
@@ -139,23 +139,23 @@ class Top:
                 pair.ports.add((proto, port if proto in WITH_PORTS else 0))
 
     def flush(self, spans: Spans) -> None:
-        """Nothing."""
+        """Do nothing: rows are counted at once."""
 
     def sync(self, partition: int) -> None:
-        """Nothing."""
+        """Do nothing: counts stay in memory."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing: counts stay in memory."""
 
     def abort(self) -> None:
-        """Nothing."""
+        """Do nothing: counts stay in memory."""
 
     def rows(self, probes: Probes) -> list[dict[str, Any]]:
         """The kept connections, greatest score first."""
         return _dicts(self._best, probes)
 
     def recent(self, probes: Probes) -> list[dict[str, Any]]:
-        """The connections with the greatest scores among those of the last minute of event time."""
+        """The connections with the greatest scores in the last minute of event time."""
         return _dicts(self._greatest(self._recent), probes)
 
     def alarm_pairs(self, most: int = 10) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Sinks on the bus: scores as Arrow tables, alerts as ECS JSON; and the topic for what could not be read.
+"""Sinks on the bus: scores as Arrow tables, alerts as ECS JSON; and the topic for unreadable messages.
 
-All rows of a connection are on one partition of ``scores`` and ``alerts``, that of the packets modulo their number of
-partitions, and in order. Rows carry (partition, offset, row) of the packets topic, so a repeat is recognised.
+All rows of a connection go in order to one partition of ``scores`` and ``alerts``: the packets' partition modulo the
+topic's number of partitions. Rows carry (partition, offset, row) of the packets topic, so a repeat is recognised.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from engine.labels.rules import Probes
 from engine.scoring.batch import ScoreBatch
 from engine.scoring.columns import by_partition, encode_scores
 
-ROWS = 2048  # of a message, about a megabyte at most
-KEPT_BYTES = 1 << 19  # of a message that cannot be read; a larger one might be refused, again and again
+ROWS = 2048  # most rows in a message, about a megabyte
+KEPT_BYTES = 1 << 19  # most bytes kept of an unreadable message; the broker might refuse a larger one
 
 
 class Topic(Protocol):
-    """Where messages go."""
+    """The topic that messages go to."""
 
     partitions: int
 
@@ -33,20 +33,20 @@ class Topic(Protocol):
         self, partition: int, value: bytes | None, key: bytes | None = None, *,
         about: str = "", headers: Sequence[tuple[str, bytes]] = (),
     ) -> None:  # fmt: skip
-        """Append a message; may wait for room. Raises KafkaBusError once one could not be delivered."""
+        """Append a message; may wait for room. Raises KafkaBusError after a failed delivery."""
 
     def flush(self) -> None:
-        """Wait until all is in the log. Raises KafkaBusError."""
+        """Wait until all messages are in the log. Raises KafkaBusError."""
 
 
 class ScoreTopic:
-    """Sink: every row."""
+    """Sink: all rows, as messages of the scores topic."""
 
     def __init__(self, topic: Topic, probes: Probes) -> None:
         self._topic, self._probes = topic, probes
 
     def write(self, batch: ScoreBatch) -> None:
-        """Publish a batch, a message for each partition and 2,048 rows."""
+        """Publish a batch, in messages of at most 2,048 rows of one partition."""
         try:
             for partition, table in by_partition(batch, self._probes):
                 for begin in range(0, table.num_rows, ROWS):
@@ -59,10 +59,10 @@ class ScoreTopic:
             raise OutputError(str(error)) from error
 
     def flush(self, spans: Spans) -> None:
-        """Nothing: messages are on their way."""
+        """Do nothing: messages are already sent."""
 
     def sync(self, partition: int) -> None:  # noqa: ARG002 -- waits for all
-        """Wait until all is in the log."""
+        """Wait until all messages are in the log."""
         _settle(self._topic)
 
 
@@ -85,21 +85,21 @@ class AlertTopic:
             raise OutputError(str(error)) from error
 
     def flush(self, spans: Spans) -> None:
-        """Nothing: messages are on their way."""
+        """Do nothing: messages are already sent."""
 
     def sync(self, partition: int) -> None:  # noqa: ARG002 -- waits for all
-        """Wait until all is in the log."""
+        """Wait until all messages are in the log."""
         _settle(self._topic)
 
 
 class DeadLetter:
-    """Takes messages that hold no packet block, with the reason and where they stood in headers."""
+    """Publishes messages that are not packet blocks; headers give the reason and the original place."""
 
     def __init__(self, topic: Topic) -> None:
         self._topic = topic
 
     def __call__(self, message: Message, reason: str) -> None:
-        """Publish a message as it was."""
+        """Publish the beginning of a message, unchanged."""
         where = f"{message.partition}/{message.offset}"
         headers = [
             ("reason", reason.encode()), ("partition", str(message.partition).encode()),

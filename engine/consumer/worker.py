@@ -14,35 +14,35 @@ from engine.scoring.detector import Detector
 
 
 class Consumer(Protocol):
-    """Where messages come from."""
+    """The source of messages."""
 
     def poll(self, timeout: float | None = None, most: int = 16) -> list[Message] | None:
-        """The next messages of all partitions in order, [] after the timeout, None when nothing will come."""
+        """The next messages of all partitions in order; [] after the timeout; None at the end."""
 
     def commit(self, partition: int, offset: int) -> None:
-        """Messages before ``offset`` will not be asked for again."""
+        """Record that messages before ``offset`` are not needed again."""
 
 
 @dataclass(frozen=True)
 class Flushing:
-    """When rows go to the sinks, and are made durable."""
+    """Limits after which rows go to the sinks and are made durable."""
 
     rows: int = 8192  # most rows that wait for the sinks
     messages: int = (
-        16  # most messages that wait for a commit; not more than the bus holds, or publishing would stop
+        16  # most messages that wait for a commit; no more than the bus holds, or publishing would stop
     )
-    seconds: float | None = None  # longest time that rows wait, for a source that never ends
-    sync_seconds: float | None = None  # time between making rows durable, likewise
+    seconds: float | None = None  # most seconds that rows wait, for an endless source
+    sync_seconds: float | None = None  # seconds between making rows durable, for an endless source
 
 
 class Worker:
-    """Feeds the detectors of some partitions from a bus, and sinks and metrics from the detectors."""
+    """Feeds detectors from a bus, and sinks and metrics from the detectors."""
 
     def __init__(
         self, bus: Consumer, detectors: Sequence[Detector], intake: Intake, outlet: Outlet,
         when: Flushing | None = None, clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        """Take the detectors on."""
+        """``detectors``: those of all partitions of the bus."""
         self._bus = bus
         self._intake = intake
         self._outlet = outlet
@@ -53,10 +53,10 @@ class Worker:
         self._next: dict[int, int] = {}  # partition -> offset after the last message taken
 
     def run(self) -> None:
-        """Work until the bus has ended; then end all connections, flush and commit.
+        """Process messages until the bus ends; then end all connections, flush and commit.
 
-        When sinks are flushed depends on the messages alone, not on how many a poll gives, as long as they
-        keep coming. Raises what the publisher ended with, before anything is ended here.
+        While messages keep coming, the times of flushes depend only on the messages, not on the size of polls. An
+        error of the publisher is raised before connections are ended.
         """
         while (messages := self._bus.poll(timeout=1.0)) is not None:
             for message in messages:

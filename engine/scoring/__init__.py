@@ -1,13 +1,13 @@
-"""Models over packets: what a connection's score is, and when it alarms.
+"""Models over packets: scores and alarms of connections.
 
-Belongs here: one file a model, and what all models share. Does not: arithmetic that knows no packet (models/), or where
-rows go (consumer/).
+Belongs here: one file for each model, and the code that all models share. Does not: arithmetic without packets
+(models/), or the sinks of rows (consumer/).
 
-detector.py   all state of one partition; building.py makes one of what is configured
+detector.py   all state of one partition; building.py builds one from the configuration
 scorer.py     packet scores of any model -> scores and alarms of connections
-kind.py       what the engine must know of a kind of model
-kinds.py      the kinds there are, a file each
-passes.py     features, computed once for all models that ask for the same
-batch.py      records and scores on their way out; columns.py makes tables of them
+kind.py       the interface of a kind of model
+kinds.py      the kinds of model, a file each
+passes.py     features, computed once for all models with the same configuration
+batch.py      records and scores for the sinks; columns.py turns them into tables
 trace.py      chosen connections packet by packet
 """

@@ -1,4 +1,4 @@
-"""The baseline: AfterImage features, and how far the oddest single one lies in its learned tail."""
+"""The baseline: AfterImage features, and how far the oddest single feature lies in its learned tail."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class BaselineModel:
         return ["baseline", asdict(self.features), asdict(self.baseline.config)]
 
     def step(self, p: Packets, t: Tracked, x: Floats) -> Events:
-        """A score a packet; NaN while it learns, and for packets that could not be read."""
+        """A score for each packet; NaN during learning, and for packets whose headers could not be read."""
         out, read = np.full(p.ts.size, np.nan), (p.kind & KIND_MASK) != Layer.UNREAD
         out[read] = self.baseline.process(x if read.all() else np.ascontiguousarray(x[read]))
         return prompt(p, t, out)
 
     def tick(self, now: int) -> Events:  # noqa: ARG002 -- nothing is held back
-        """Nothing."""
+        """No events."""
         return NO_EVENTS
 
     def close(self, ended: Ended) -> tuple[Events, None]:  # noqa: ARG002
-        """Nothing: a connection's score is that of its packets."""
+        """No events: a connection's score follows from its packets."""
         return NO_EVENTS, None
 
     def state(self) -> State:
@@ -69,20 +69,23 @@ class BaselineModel:
         return self.baseline.state(), {}
 
     def restore(self, state: State) -> None:
-        """Take over what ``state`` gave."""
+        """Continue from a result of ``state``."""
         self.baseline = Baseline.from_state(self.baseline.config, state[0])
 
     def counters(self) -> Mapping[str, int]:
-        """Samples taken."""
+        """Number of samples taken."""
         return {"samples": self.baseline.samples}
 
 
 def _load(bundle: Bundle, section: BaselineSection, slots: int) -> BaselineModel:  # noqa: ARG001
     if list(section.features.lambdas) != bundle.config["features"]["lambdas"]:
-        raise BundleError(f"{bundle.path}: learned with lambdas {bundle.config['features']['lambdas']}")
+        raise BundleError(
+            f"{bundle.path}: learned with lambdas {bundle.config['features']['lambdas']}, "
+            f"the configuration has {list(section.features.lambdas)}"
+        )
     baseline = Baseline.from_state(BaselineConfig(**bundle.config["baseline"]), bundle.arrays)
     if baseline.learning:
-        raise BundleError(f"{bundle.path}: its model has not learned to the end")
+        raise BundleError(f"{bundle.path}: its model has not finished learning: train it again")
     require(bundle, {name: (array.shape, array.dtype.name) for name, array in baseline.state().items()})
     return BaselineModel(section.features, baseline)
 

@@ -1,4 +1,4 @@
-"""Scores on their way out: records of connections, made once, and each model's scores of them."""
+"""Scores for the sinks: records of connections, made once, and each model's scores of them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ SCORE = np.dtype(
     [
         ("score", "f8"),  # NaN: no packet of the connection was scored
         ("peak", "f8"), ("mean", "f8"),  # greatest and mean packet score
-        ("threshold", "f8"),  # NaN: none yet
+        ("threshold", "f8"),  # NaN: not calibrated yet
         ("peak_at", "i8"),  # ns, time of the packet with the greatest score
-        ("offset", "i8"),  # of the message in which the row arose
+        ("offset", "i8"),  # offset of the message that gave the row
         ("partition", "i4"),
-        ("row", "u4"),  # number among the model's rows of that message
+        ("row", "u4"),  # index among the model's rows of that message
         ("scored", "u4"),  # packets with a score
-        ("alarm", "?"), ("final", "?"),  # final: the connection has ended
-        ("begins", "?"),  # the connection's alarm begins with this row
+        ("alarm", "?"), ("final", "?"),  # final: whether the connection has ended
+        ("begins", "?"),  # whether the connection's alarm begins with this row
         ("phase", "u1"),  # index in PHASES: learn (nothing scored yet), calibrate (no threshold yet), score
     ],
     align=True,
@@ -35,13 +35,13 @@ PHASES = ("map", "learn", "calibrate", "score")
 
 
 class Records:
-    """Rows of connections as they were when they ended or an alarm began, shared by the scores of all models.
+    """Rows of connections at their end or at the beginning of an alarm, shared by the scores of all models.
 
-    Kept raw, since most are only counted; columns are made of them once, when a sink first asks.
+    They stay raw, since most are only counted; columns are made once, when a sink first asks.
     """
 
     def __init__(self, rows: Rows, sides: Rows) -> None:
-        """rows: (n,) CONNECTION. sides: (n, 2) SIDE. Neither may be changed any more."""
+        """rows: (n,) CONNECTION. sides: (n, 2) SIDE. Neither may change afterwards."""
         self.rows, self.sides = rows, sides
         self._made: tuple[Probes, int, pa.Table] | None = None
 
@@ -61,20 +61,20 @@ class Records:
         return made[2]
 
     def take(self, at: NDArray[Any]) -> Records:
-        """The given rows."""
+        """Records of the given rows."""
         return Records(self.rows[at], self.sides[at])
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreBatch:
-    """What one model says of n connections."""
+    """Scores of n connections by one model."""
 
     model: str  # name of the model in the configuration
-    version: str  # of the model: changes with its configuration and what it learned from
+    version: str  # version of the model; changes with its configuration and what it learned
     records: Records
     scores: Rows  # (n,) SCORE
-    at: NDArray[np.int64] | None = None  # (n,) row of ``records`` that each score is of; None: as they come
-    shadow: bool = False  # whether the model only watches: its rows make no alert and no alarm metric
+    at: NDArray[np.int64] | None = None  # (n,) row of ``records`` for each score; None: rows in order
+    shadow: bool = False  # whether the model only watches: its rows raise no alerts and no alarm metrics
 
     def __len__(self) -> int:
         return int(self.scores.size)
@@ -91,9 +91,9 @@ class ScoreBatch:
 
 
 def join(batches: Sequence[ScoreBatch]) -> tuple[Records, list[ScoreBatch]]:
-    """Batches of several models as one a model and version, over one Records that holds each record once.
+    """Batches joined into one for each model and version, over one Records that holds each record once.
 
-    Order is that of the batches, within a model as among models.
+    The order of the batches is kept, within a model and among models.
     """
     parts: dict[int, tuple[int, Records]] = {}
     size = 0
@@ -122,12 +122,12 @@ def _joined(parts: list[Records]) -> Records:
 
 
 def choose(batch: ScoreBatch, chosen: NDArray[Any]) -> ScoreBatch:
-    """The chosen rows of a batch, by mask or index, with records of their own: the others can be forgotten."""
+    """Rows of a batch chosen by mask or index, with their own records, so that the rest can be freed."""
     rows = np.arange(len(batch))[chosen]
     records = batch.records.take(rows if batch.at is None else batch.at[rows])
     return ScoreBatch(batch.model, batch.version, records, batch.scores[rows], None, batch.shadow)
 
 
 def label_names(probes: Mapping[int, Mapping[str, str]]) -> list[str]:
-    """Names of all labels, in the order they are met."""
+    """Names of all labels, in order of first appearance."""
     return list(dict.fromkeys(name for labels in probes.values() for name in labels))

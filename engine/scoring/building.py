@@ -1,4 +1,4 @@
-"""Detectors from what is configured: each model learning, or frozen as a bundle has it."""
+"""Detectors built from the configuration: each model learns, or is frozen as in its bundle."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class ModelSpec:
 
     name: str
     kind: Kind
-    section: Any  # of the kind
+    section: Any  # section of the kind
     shadow: bool = False
-    bundle: Path | None = None  # what it has learned; None: it learns from what it is given
-    key: str = ""  # of its section in the configuration
+    bundle: Path | None = None  # bundle with what the model learned; None: it learns from the stream
+    key: str = ""  # key of its section in the configuration
 
     @property
     def digest(self) -> str:
-        """Equal for models whose state goes on in one another's place; a shadow's in that of the same in earnest.
+        """Digest that is equal for models that can continue from each other's state, shadow or not.
 
         Raises InputError when the bundle cannot be read.
         """
@@ -51,7 +51,7 @@ class ModelSpec:
 def build_detector(
     partition: int, tracker: TrackerConfig, specs: Sequence[ModelSpec], tracer: Tracer | None = None
 ) -> Detector:
-    """A detector that has seen nothing. Raises InputError for a bundle that is damaged or does not fit."""
+    """A new detector. Raises InputError for a bundle that is damaged or does not fit."""
     slots = slots_needed(tracker)
     entries = [Entry(_scorer(spec, slots), spec.digest, spec.kind.features(spec.section)) for spec in specs]
     return Detector(partition, tracker, entries, tracer)
@@ -85,7 +85,7 @@ def _scorer(spec: ModelSpec, slots: int) -> Scorer:
 
 
 def read_bundle(path: Path) -> Bundle:
-    """A bundle of a kind there is. Raises InputError when it is damaged, missing or of no kind of these."""
+    """A bundle of a known kind. Raises InputError when it is damaged, missing or of an unknown kind."""
     try:
         bundle = load(path)
     except BundleError as error:
@@ -106,12 +106,12 @@ def pack_model(kind: Kind, scorer: Scorer, provenance: Mapping[str, Any]) -> byt
 
 
 def small_spec(spec: ModelSpec) -> ModelSpec:
-    """A model that runs the same kernels, soon through all its phases and with small tables."""
+    """A spec for the same kernels with small tables and short phases."""
     return replace(spec, section=spec.kind.small(spec.section), bundle=None)
 
 
 def bundle_digest(path: Path | None) -> str | None:
-    """What tells a bundle from others, None without one. InputError when it cannot be read."""
+    """Digest that identifies a bundle, None without one. Raises InputError when it cannot be read."""
     if path is None:
         return None
     try:
@@ -121,9 +121,9 @@ def bundle_digest(path: Path | None) -> str | None:
 
 
 def check_bundle_place(path: Path) -> None:
-    """Raise OutputError when no bundle can be written there, before hours are spent on learning one."""
+    """Raise OutputError when no bundle can be written to path, before hours of learning."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        return  # a device or a pipe: opening it to try would be the first use of it
+        return  # a device or a pipe: even a test would use it
     try:
         WholeFile(path).abort()
     except OSError as error:
@@ -131,13 +131,13 @@ def check_bundle_place(path: Path) -> None:
 
 
 def digest_of_file(path: Path) -> str:
-    """SHA-256 of what a file holds. Raises OSError."""
+    """SHA-256 of a file's contents. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(sections: Mapping[str, Any], layouts: Mapping[str, np.dtype[Any]]) -> str:
-    """Digest of the configuration and the rows that state is made of."""
+    """Digest of configuration sections and the layouts of state rows."""
     rows = {
         name: [(f, str(kind.fields[f][0])) for f in kind.names or ()]
         for name, kind in layouts.items()

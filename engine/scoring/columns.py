@@ -1,4 +1,4 @@
-"""Scores as columns with names: their declaration, tables of them, and how they are read back."""
+"""Scores as named columns: their declaration, tables of them, and how they are read back."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from engine.errors import InputError
 from engine.labels.rules import NO_PROBES, Probes
 from engine.scoring.batch import PHASES, ScoreBatch, label_names
 
-FORMAT = 1  # of a message of scores
-LARGEST_MESSAGE = 64 << 20  # bytes; a larger one is refused before anything of it is read
+FORMAT = 1  # format of a message of scores
+LARGEST_MESSAGE = 64 << 20  # most bytes of a message; a larger one is refused unread
 
 OWN_COLUMNS = (
     Column("model", pa.string(), "", "name of the model, as configured"),
@@ -32,13 +32,11 @@ OWN_COLUMNS = (
     Column("threshold", pa.float64(), "", "score above which a connection alarms; null while there is none"),
     Column("alarm", pa.bool_(), "", "whether the score is above the threshold"),
     Column("scored_pkts", pa.uint32(), "packets", "packets that have a score"),
-    Column(
-        "final", pa.bool_(), "", "whether the connection has ended; else the row tells that its alarm began"
-    ),
-    Column("phase", pa.string(), "", "learn: nothing was scored yet; calibrate: no threshold yet; score"),
+    Column("final", pa.bool_(), "", "whether the connection has ended; if not, its alarm has just begun"),
+    Column("phase", pa.string(), "", "learn: no scores yet; calibrate: no threshold yet; score: both"),
     Column("partition", pa.int32(), "", "partition of the packets topic"),
-    Column("offset", pa.int64(), "", "offset of the message in which the row arose"),
-    Column("row", pa.uint32(), "", "number among the model's rows of that message"),
+    Column("offset", pa.int64(), "", "offset of the message that gave the row"),
+    Column("row", pa.uint32(), "", "index among the model's rows of that message"),
 )
 SCORE_COLUMNS = (*CONNECTION_COLUMNS, *OWN_COLUMNS)  # then a text column label.NAME for each probe label
 
@@ -51,7 +49,7 @@ def score_schema(labels: Sequence[str] = ()) -> pa.Schema:
 
 
 def score_table(batch: ScoreBatch, probes: Probes = NO_PROBES) -> pa.Table:
-    """One row a connection. ``probes``: the labels of each probe id; each label is a column ``label.NAME``."""
+    """A table with a row for each score. ``probes``: the labels of each probe id, in columns ``label.NAME``."""
     base = batch.records.table(probes)
     if batch.at is not None:
         base = base.take(pa.array(batch.at))
@@ -83,7 +81,7 @@ def score_table(batch: ScoreBatch, probes: Probes = NO_PROBES) -> pa.Table:
 
 
 def by_partition(batch: ScoreBatch, probes: Probes) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each partition in a batch."""
+    """Tables of a batch's rows, one for each partition."""
     of = batch.scores["partition"]
     table = score_table(batch, probes)
     met = np.unique(of).tolist()
@@ -92,14 +90,14 @@ def by_partition(batch: ScoreBatch, probes: Probes) -> Iterator[tuple[int, pa.Ta
 
 
 def _or_null(values: NDArray[np.float64]) -> pa.Array:
-    """A column in which what is not there is null: databases take NaN for the greatest number."""
+    """A column with null instead of NaN, which databases take for the greatest number."""
     return pa.array(values.copy(), mask=np.isnan(values))
 
 
 def read_scores(paths: Sequence[Path]) -> pa.Table:
-    """Rows of score files, one file after the other: the columns of SCORE_COLUMNS, then all labels of any file.
+    """Rows of score files in the order given: the columns of SCORE_COLUMNS, then every label of any file.
 
-    Raises InputError naming the file, and the column that is missing or of another type.
+    Raises InputError naming the file, and the column that is missing or has another type.
     """
     tables = []
     for path in paths:
@@ -114,10 +112,10 @@ def read_scores(paths: Sequence[Path]) -> pa.Table:
 
 
 def checked(table: pa.Table, where: str) -> pa.Table:
-    """A table's score columns and labels, in order. InputError for one that is missing or of another type."""
+    """A table's score columns and labels, in order. InputError for one that is missing or has another type."""
     names = table.column_names
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise InputError(f"{where}: more than one column {', '.join(twice)}")
+        raise InputError(f"{where}: more than one column is named {', '.join(twice)}")
     labels = [name.removeprefix("label.") for name in names if name.startswith("label.")]
     wanted = score_schema(labels)
     for field in wanted:
@@ -125,12 +123,12 @@ def checked(table: pa.Table, where: str) -> pa.Table:
             raise InputError(f"{where}: not a table of scores: no column {field.name}")
         found = table.schema.field(field.name).type
         if found != field.type:
-            raise InputError(f"{where}: column {field.name} is {found}, must be {field.type}")
+            raise InputError(f"{where}: column {field.name} has type {found}, must be {field.type}")
     return pa.table([table.column(field.name) for field in wanted], schema=wanted)
 
 
 def encode_scores(table: pa.Table) -> bytes:
-    """The message of some rows: an Arrow IPC stream that any Arrow reader opens."""
+    """Rows as a message: an Arrow IPC stream that any Arrow reader opens."""
     header = json.dumps({"format": FORMAT, "kind": "scores"}, separators=(",", ":"))
     schema = table.schema.with_metadata({b"wiresonde": header.encode()})
     sink = pa.BufferOutputStream()
@@ -144,12 +142,12 @@ def decode_scores(message: bytes) -> pa.Table:
     """The rows of a message of the scores topic. Raises InputError for anything else."""
     where = "message of scores"
     if len(message) > LARGEST_MESSAGE:
-        raise InputError(f"{where}: {len(message)} bytes, more than {LARGEST_MESSAGE}")
+        raise InputError(f"{where}: {len(message)} bytes, more than the limit of {LARGEST_MESSAGE}")
     try:
         with pa.ipc.open_stream(message) as reader:
             header = json.loads((reader.schema.metadata or {}).get(b"wiresonde", b"{}"))
             if not isinstance(header, dict) or header.get("kind") != "scores":
-                raise InputError(f"{where}: its header does not say that it holds scores")
+                raise InputError(f"{where}: its header is not that of scores")
             if header.get("format") != FORMAT:
                 raise InputError(f"{where}: format {header.get('format')!r}, this version reads {FORMAT}")
             table = reader.read_all()
@@ -160,7 +158,7 @@ def decode_scores(message: bytes) -> pa.Table:
 
 
 def as_dicts(table: pa.Table) -> list[dict[str, Any]]:
-    """Rows as dicts; times are ints, ns since the epoch, since Python's datetime would round them."""
+    """Rows as dicts; times are ints in ns since the epoch, because Python's datetime would round them."""
     for k, field in enumerate(table.schema):
         if pa.types.is_timestamp(field.type):
             table = table.set_column(k, field.name, table.column(k).cast(pa.int64()))

@@ -1,4 +1,4 @@
-"""All state of one partition: blocks in, scored connections out. A pure function of the partition's log."""
+"""All state of one partition: blocks in, scored connections out. The rows depend only on the partition's log."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from engine.scoring.scorer import Ended, Events, Found, Scorer, Slots, State
 from engine.scoring.trace import Tracer
 from engine.types import PacketBlock, Packets, count_unread, take, under
 
-SENSORS = 4096  # runs of sensors whose numbers are remembered
+SENSORS = 4096  # most sensor runs whose sequence numbers are remembered
 NO_SLOTS = np.empty(0, np.int32)
 
 
 def slots_needed(config: TrackerConfig) -> int:
-    """Slots of a tracker's table, for scorers that keep state by slot."""
+    """Number of slots of a tracker's table, for scorers that keep state by slot."""
     return config.capacity + SPARE
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A scorer of a detector, and what tells whether a saved state is its."""
+    """A scorer of a detector, its features, and the digest that its saved state must have."""
 
     scorer: Scorer
-    digest: str  # of all that its state depends on
-    features: Features | None  # that its model is given
+    digest: str  # digest of everything that the state depends on
+    features: Features | None  # input of the scorer's model
 
 
 class Detector:
@@ -44,7 +44,7 @@ class Detector:
     def __init__(
         self, partition: int, tracker: TrackerConfig, entries: Sequence[Entry], tracer: Tracer | None = None
     ) -> None:
-        """``entries``: each scorer with room for ``slots_needed(tracker)`` slots, their names all different."""
+        """``entries``: scorers with distinct names, each with room for ``slots_needed(tracker)`` slots."""
         self.partition = partition
         self.tracker = Tracker(tracker, SPARE)
         self.scorers = [entry.scorer for entry in entries]
@@ -55,19 +55,19 @@ class Detector:
             if entry.features is not None and entry.features.digest not in self._passes:
                 self._passes[entry.features.digest] = entry.features.start(entry.features.config)
         self.packets = 0
-        self.lost_packets = 0  # numbers missing between the packets of a sensor
+        self.lost_packets = 0  # packets missing from the sequence numbers of a sensor
         self.repeated_packets = 0  # packets published again, skipped
-        self.dropped = 0  # packets that sensors say they lost
+        self.dropped = 0  # packets that sensors reported as lost
         self.unread: Counter[str] = Counter()
-        self.cold: list[str] = []  # shadows that a restored state did not have
+        self.cold: list[str] = []  # names of shadows missing from a restored state
         self._next: dict[tuple[str, int], int] = {}  # (sensor, epoch) -> next seq, in order of use
         self._cold = False
 
     def process(self, block: PacketBlock) -> list[ScoreBatch]:
-        """Rows of connections that ended, or whose alarm began, in this block; each ended connection once a model.
+        """Rows of connections that ended, or whose alarm began, in this block; one row for each model.
 
-        A row for the beginning of an alarm has the score of the packet with which it began, and counts its
-        connection's packets up to the end of the block.
+        A row for the beginning of an alarm has the score of the packet that raised it, and counts the connection's
+        packets up to the end of the block.
         """
         rest = self._expected(block)
         if len(block) and not rest.ts.size:
@@ -86,11 +86,11 @@ class Detector:
         return list(self._step(rest, number))
 
     def start_cold(self) -> None:
-        """Packets went before that this detector never saw: connections may have begun before the first."""
+        """Note that earlier packets were never seen: connections may have begun before the first one."""
         self._cold = True
 
     def _expected(self, block: PacketBlock) -> Packets:
-        """The packets of a block that were not processed before."""
+        """The packets of a block that have not been processed yet."""
         key = (block.sensor, block.epoch)
         awaited = self._next.pop(key, block.seq)
         repeated = min(max(0, awaited - block.seq), len(block))
@@ -120,7 +120,7 @@ class Detector:
                 self.tracer.end(ended)
 
     def _advance(self, now: int) -> Iterator[ScoreBatch]:
-        """Let event time pass without packets: what has waited long enough ends."""
+        """Advance event time without packets: connections that have timed out end."""
         now = self.tracker.believe(now)
         for k, entry in enumerate(self._entries):
             found = entry.scorer.tick(now, self._events(k))
@@ -129,7 +129,7 @@ class Detector:
             yield from self._finish(closed)
 
     def flush(self) -> list[ScoreBatch]:
-        """End every live connection, as at the end of a capture."""
+        """Rows of all live connections, ended as at the end of a capture."""
         return [batch for slots in self.tracker.flush() for batch in self._finish(slots)]
 
     def _finish(self, closed: Slots) -> Iterator[ScoreBatch]:
@@ -153,7 +153,7 @@ class Detector:
             at = None
             if one.first < 0:  # alarms that began
                 rows, sides = self.tracker.rows(one.slots)
-                rows["ending"] = 0  # provisional, even if the block also ends it
+                rows["ending"] = 0  # provisional, even if the connection ends in the same block
                 its = Records(rows, sides)
             else:
                 its = records
@@ -162,7 +162,7 @@ class Detector:
             yield ScoreBatch(scorer.name, one.version, its, one.scores, at, scorer.shadow)
 
     def counters(self, scorer: Scorer) -> Mapping[str, int]:
-        """Counts of a scorer's model and of the features it is given, since the partition's beginning."""
+        """Counts of a scorer's model and its features since the partition's beginning."""
         found = dict(scorer.model.counters())
         for entry in self._entries:
             if entry.scorer is scorer and entry.features is not None:
@@ -170,7 +170,7 @@ class Detector:
         return found
 
     def state(self) -> State:
-        """A copy of all that later rows depend on; ``restore`` goes on from it to the last bit."""
+        """A copy of everything that later rows depend on; after ``restore``, they are equal to the last bit."""
         arrays = {f"tracker.{name}": array for name, array in self.tracker.state().items()}
         values: dict[str, Any] = {
             "packets": self.packets, "lost_packets": self.lost_packets, "dropped": self.dropped,
@@ -191,9 +191,9 @@ class Detector:
         return arrays, values
 
     def restore(self, state: State) -> None:
-        """Take over a state. StateError when it is not of this configuration; the detector is spoilt then.
+        """Continue from a state. StateError if it does not fit the configuration; the detector is then unusable.
 
-        A shadow that the state does not have, or has otherwise, begins without state; it is named in ``cold``.
+        A shadow that is missing from the state, or has another digest there, begins without state; ``cold`` names it.
         """
         arrays, values = state
         try:
@@ -223,7 +223,7 @@ class Detector:
                 said = (
                     "has no model of that name"
                     if saved is None
-                    else "has another configuration or bundle of it"
+                    else "was made with another configuration or bundle"
                 )
                 raise StateError(f"partition {self.partition}, model {name}: the snapshot {said}")
 
@@ -232,4 +232,4 @@ NO_RECORDS = Records(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE))
 
 
 def _ignore(events: Events) -> None:
-    """Nobody traces."""
+    """Drop events when no tracer is set."""

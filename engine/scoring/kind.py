@@ -1,4 +1,4 @@
-"""What the engine must know of a kind of model: how one is configured, made, loaded, packed and explained."""
+"""The interface of a kind of model: how it is configured, built, loaded, packed and explained."""
 
 from __future__ import annotations
 
@@ -15,48 +15,46 @@ from models.bundle import Bundle
 
 
 class Moved(NamedTuple):
-    """An input, and how the score would change were it as expected."""
+    """An input, and how the score would change if it had its expected value."""
 
     name: str
     value: float
     expected: float
-    drop: float  # score minus what it would be with this input, and those listed before it, as expected
+    drop: float  # decrease of the score when this input, and those listed before it, are as expected
 
 
 class Kind(NamedTuple):
     """A kind of model. To add one: a file with its KIND in this room, and a line in kinds.py.
 
     A section is a frozen dataclass with the fields ``threshold`` (ThresholdConfig) and ``scorer`` (ScorerConfig)
-    beside its own. Functions that make models are told the number of slots of the connection table.
+    beside its own. Functions that build models get the number of slots of the connection table.
     """
 
     name: str
     section: type[Any]
-    fresh: Callable[[Any, int], Model]  # of a section; has learned nothing
+    fresh: Callable[[Any, int], Model]  # new model of a section; has learned nothing
     load: Callable[
         [Bundle, Any, int], Model
-    ]  # frozen; BundleError, KeyError, TypeError or ValueError when unfit
+    ]  # frozen model of a bundle; BundleError, KeyError, TypeError or ValueError if it does not fit
     pack: Callable[[Any], tuple[Mapping[str, NDArray[Any]], dict[str, Any]]]  # arrays and config of a bundle
-    features: Callable[[Any], Features | None]  # that a model of a section is given
-    small: Callable[
-        [Any], Any
-    ]  # the section with small tables, soon through all phases: for compiling kernels
-    learning: Callable[[Any, int], Any]  # the section that learns and calibrates with so many packets
-    learns: Callable[[Any], int]  # packets that a section learns from before it calibrates
-    layouts: Mapping[str, np.dtype[Any]]  # rows that its state and that of its features are made of
-    bounds: tuple[float, ...]  # upper bounds of the buckets of its scores' histogram
+    features: Callable[[Any], Features | None]  # features for a model of a section
+    small: Callable[[Any], Any]  # section with small tables and short phases, for compiling kernels
+    learning: Callable[[Any, int], Any]  # section that learns and calibrates with the given number of packets
+    learns: Callable[[Any], int]  # packets that a section learns from before calibration
+    layouts: Mapping[str, np.dtype[Any]]  # row types in the state of the model and its features
+    bounds: tuple[float, ...]  # upper bounds of the buckets of the scores' histogram
     explain: Callable[
         [Any, Floats], list[Moved]
-    ]  # inputs (d,) of one packet -> those that moved its score most
+    ]  # inputs (d,) of one packet -> the inputs that moved its score most
 
 
-FIRST = 3  # inputs that are looked for together, each with those before it as expected
+FIRST = 3  # number of inputs chosen together, each with those before it as expected
 
 
 def moved(
     score: Callable[[Floats], Floats], x: Floats, expected: Floats, names: Sequence[str]
 ) -> list[Moved]:
-    """Inputs by how much of the score goes when they are as expected: the first three together, the others alone.
+    """Inputs ranked by how much the score drops when they are as expected: the first three together, others alone.
 
     score: (n, d) inputs to (n,) scores. x, expected: (d,).
     """

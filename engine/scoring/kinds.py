@@ -1,4 +1,4 @@
-"""The kinds of model there are."""
+"""All kinds of model."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class KitsuneSection:
 
     def __post_init__(self) -> None:
         if self.kitnet.map_samples < 1:
-            raise ValueError("kitnet.map_samples 0: the map of the features is made from at least 1 packet")
+            raise ValueError("kitnet.map_samples 0: the feature map needs at least 1 packet")
         if self.kitnet.features != 20 * len(self.features.lambdas):
             raise ValueError(
                 f"kitnet.features {self.kitnet.features} must be 20 for each of the "
@@ -61,7 +61,7 @@ class Kitsune:
         return [asdict(self.features), asdict(self.kitnet.config)]
 
     def step(self, p: Packets, t: Tracked, x: Floats) -> Events:
-        """A score a packet; NaN while it learns, and for packets that could not be read."""
+        """A score for each packet; NaN during learning, and for packets whose headers could not be read."""
         unread = (p.kind & KIND_MASK) == Layer.UNREAD
         if not unread.any():
             return prompt(p, t, self._samples(x))
@@ -73,15 +73,15 @@ class Kitsune:
         config, learning = self.kitnet.config, self.kitnet.phase is not Phase.SCORE
         first = max(0, config.map_samples + config.learn_samples - self.kitnet.samples) if learning else 0
         scores = self.kitnet.process(x)
-        scores[:first] = np.nan  # rows still learned from: their scores fall yet
+        scores[:first] = np.nan  # rows of the learning phase: their scores are still falling
         return scores
 
     def tick(self, now: int) -> Events:  # noqa: ARG002 -- nothing is held back
-        """Nothing."""
+        """No events."""
         return NO_EVENTS
 
     def close(self, ended: Ended) -> tuple[Events, None]:  # noqa: ARG002
-        """Nothing: a connection's score is that of its packets."""
+        """No events: a connection's score follows from its packets."""
         return NO_EVENTS, None
 
     def state(self) -> State:
@@ -89,11 +89,11 @@ class Kitsune:
         return self.kitnet.state(), {}
 
     def restore(self, state: State) -> None:
-        """Take over what ``state`` gave."""
+        """Continue from a result of ``state``."""
         self.kitnet = KitNET.from_state(self.kitnet.config, state[0])
 
     def counters(self) -> Mapping[str, int]:
-        """Samples taken, values outside the learned range, and values given to the model in scoring."""
+        """Numbers of samples taken, of inputs outside the learned range, and of inputs in scoring."""
         scored = max(0, self.kitnet.samples - self.kitnet.config.map_samples - self.kitnet.learned)
         return {
             "samples": self.kitnet.samples,
@@ -115,13 +115,13 @@ def _load(bundle: Bundle, section: KitsuneSection, slots: int) -> Kitsune:  # no
     kitnet = kitnet_of(bundle)
     if kitnet.phase is not Phase.SCORE:
         raise BundleError(
-            f"{bundle.path}: its model has not learned to the end, it is in phase {kitnet.phase.value}"
+            f"{bundle.path}: its model has not finished learning (phase {kitnet.phase.value}): train it again"
         )
     return Kitsune(section.features, kitnet)
 
 
 def kitnet_of(bundle: Bundle) -> KitNET:
-    """The KitNET of a bundle; it goes on to the last bit where it was saved. BundleError if it cannot."""
+    """The KitNET of a bundle, bit for bit as it was saved. Raises BundleError if it does not fit this build."""
     try:
         values = dict(bundle.config["kitnet"])
         kitnet = KitNET.from_state(KitNETConfig(**{**values, "clip": tuple(values["clip"])}), bundle.arrays)

@@ -1,4 +1,4 @@
-"""Passes over the packets that give models their features: one a configuration, shared by models."""
+"""Passes over packets that compute features: one for each configuration, shared by models."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from engine.types import Floats, Packets
 
 
 class FeaturePass(Protocol):
-    """Features of every packet of a partition, from state of its own."""
+    """Computes features of every packet of a partition; has state of its own."""
 
     def update(self, p: Packets, t: Tracked) -> Any:
-        """Features of p, row i of packet i; valid until the next call. They do not depend on how packets are cut."""
+        """Features of p, row i of packet i; valid until the next call. They do not depend on the cuts of a stream."""
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """A copy of all that later features depend on."""
+        """A copy of everything that later features depend on."""
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave. KeyError, ValueError or StateError when it does not fit."""
+        """Continue from a result of ``state``. KeyError, ValueError or StateError when it does not fit."""
 
     def counters(self) -> Mapping[str, int]:
         """Counts since the beginning, for metrics."""
@@ -34,15 +34,15 @@ class FeaturePass(Protocol):
 
 @dataclass(frozen=True)
 class Features:
-    """The features a model is given: which pass makes them, with which configuration."""
+    """Features for a model: the pass that computes them, and its configuration."""
 
     name: str
     config: Any  # a frozen dataclass
-    start: Callable[[Any], FeaturePass]  # the pass of a configuration that has seen nothing
+    start: Callable[[Any], FeaturePass]  # starts a new pass with a configuration
 
     @property
     def digest(self) -> str:
-        """Equal for features that are equal and whose state can be shared."""
+        """Digest that is equal for equal features, whose state can be shared."""
         text = json.dumps([self.name, asdict(self.config)], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -54,8 +54,8 @@ class AfterImagePass:
         self._afterimage = AfterImage(config)
         self._out = np.empty((0, len(config.lambdas) * 20))
 
-    def update(self, p: Packets, t: Tracked) -> Floats:  # noqa: ARG002 -- asks nothing of the connection
-        """(n, 100) features; NaN in rows of packets that could not be read."""
+    def update(self, p: Packets, t: Tracked) -> Floats:  # noqa: ARG002 -- needs nothing from the connection
+        """(n, 100) features; NaN for packets whose headers could not be read."""
         if len(self._out) < p.ts.size:
             self._out = np.empty((p.ts.size, self._out.shape[1]))
         return self._afterimage.update(p, self._out[: p.ts.size])
@@ -65,7 +65,7 @@ class AfterImagePass:
         return self._afterimage.state()
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
-        """Take over what ``state`` gave."""
+        """Continue from a result of ``state``."""
         self._afterimage = AfterImage.from_state(self._afterimage.config, saved)
 
     def counters(self) -> dict[str, int]:

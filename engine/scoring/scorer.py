@@ -1,7 +1,7 @@
-"""From the packet scores of a model to the scores and alarms of connections: what all models share.
+"""Scores and alarms of connections from the packet scores of any model.
 
-A model gives packets scores, or connections, or both. The scorer adds them up by connection, finds a threshold where
-the model came without one, and says when an alarm begins.
+A model scores packets, connections, or both. The scorer adds the scores up by connection, finds a threshold if the
+model came without one, and reports when an alarm begins.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ LEARN, CALIBRATE, SCORED = (PHASES.index(name) for name in ("learn", "calibrate"
 
 @dataclass(frozen=True)
 class ScorerConfig:
-    """From packet scores to connection scores."""
+    """How packet scores become connection scores."""
 
-    aggregate: Literal["max", "mean", "last"] = "max"  # which of its packets' scores a connection has
-    calibrate_packets: int = 20_000  # number of packets after learning whose connections give the threshold
+    aggregate: Literal["max", "mean", "last"] = "max"  # statistic of packet scores that scores a connection
+    calibrate_packets: int = 20_000  # packets after learning whose connections give the threshold
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATES:
@@ -52,13 +52,13 @@ class ScorerConfig:
 
 
 class Events(NamedTuple):
-    """Packet scores in the order in which a model let them go; a packet has at most one."""
+    """Packet scores in the order in which a model released them; a packet has at most one."""
 
     slot: Slots  # (m,) connection of the packet scored, -1 = none
     ts: NDArray[np.int64]  # (m,) ns, time of the packet scored
-    number: NDArray[np.int64]  # (m,) number of the packet scored among those of the partition, from 0
-    score: Floats  # (m,) NaN: the packet has none, and never will
-    at: NDArray[np.int64]  # (m,) row of the block whose packet let the score go, ascending
+    number: NDArray[np.int64]  # (m,) index of the packet scored in its partition, from 0
+    score: Floats  # (m,) NaN: the packet has no score and will never have one
+    at: NDArray[np.int64]  # (m,) row of the block whose packet released the score, ascending
 
 
 def prompt(p: Packets, t: Tracked, scores: Floats) -> Events:
@@ -73,7 +73,7 @@ NO_EVENTS = Events(
 
 
 class Ended(NamedTuple):
-    """Connections that have ended. Their slots are free again when ``close`` has returned."""
+    """Connections that have ended. Their slots are reused after ``close`` returns."""
 
     slot: Slots  # (n,)
     rows: Rows  # (n,) CONNECTION
@@ -81,40 +81,41 @@ class Ended(NamedTuple):
 
 
 class Model(Protocol):
-    """Scores packets, or connections at their end. Sees each packet once, in order; event time only.
+    """Scores packets, or connections at their end. Sees each packet once, in order, and knows only event time.
 
-    What it gives depends on the packets alone, not on how they are cut into blocks.
+    Its results depend on the packets alone, not on how they are cut into blocks.
     """
 
-    delays: bool  # whether it may hold a packet's score back
-    scores_packets: bool  # False: only connections have scores, when they end
+    delays: bool  # whether the model may hold back a packet's score
+    scores_packets: bool  # whether packets have scores; if not, only connections do, when they end
 
     @property
     def phase(self) -> str:
-        """map or learn while it learns from what it is given, then score."""
+        """Phase of the model: map or learn while it learns, then score."""
 
     @property
     def identity(self) -> Sequence[Any]:
-        """JSON values that differ when the model is another: its configuration, and what it learned."""
+        """JSON values that identify the model: its configuration, and what it learned."""
 
     def step(self, p: Packets, t: Tracked, x: Any) -> Events:
-        """Scores of packets of p, or of earlier ones that were held back.
+        """Scores of packets of p, or of earlier packets that were held back.
 
-        t: what the tracker says of them. x: features of the pass the model asked for, row i of packet i; not to be
-        changed. What event time lets go, it lets go here packet by packet, so that no cut of the stream shows.
+        t: the tracker's results for p. x: features from the pass the model asked for, row i of packet i; read-only.
+        Scores that event time releases are released packet by packet, so that results do not depend on how the stream
+        is cut.
         """
 
     def tick(self, now: int) -> Events:
-        """Scores of packets that event time lets go, ``now`` reached without a packet. ``at`` means nothing here."""
+        """Scores of packets released when event time reaches ``now`` without a packet. ``at`` has no meaning here."""
 
     def close(self, ended: Ended) -> tuple[Events, Floats | None]:
-        """Scores still held back of connections that ended; and final scores (n,), None: what the packets add up to."""
+        """Scores held back until the connections ended; and final scores (n,), None: the packets' scores decide."""
 
     def state(self) -> State:
-        """A copy of all that later scores depend on."""
+        """A copy of everything that later scores depend on."""
 
     def restore(self, state: State) -> None:
-        """Take over what ``state`` gave. KeyError, TypeError, ValueError or StateError when it does not fit."""
+        """Continue from a result of ``state``. KeyError, TypeError, ValueError or StateError when it does not fit."""
 
     def counters(self) -> Mapping[str, int]:
         """Counts since the beginning, for metrics."""
@@ -124,9 +125,9 @@ class Found(NamedTuple):
     """Scores of some connections."""
 
     slots: Slots  # (n,) connections whose alarm began; empty for ended ones
-    first: int  # of ended ones: place of the first among those that ended in this step; -1 for begun alarms
+    first: int  # index of the first ended one among those that ended in this step; -1 for begun alarms
     scores: Rows  # (n,) SCORE
-    version: str  # of the model that gave them
+    version: str  # version of the model that gave the scores
 
 
 @kernel
@@ -134,8 +135,9 @@ def _absorb(
     sums: Rows, slot: Slots, ts: NDArray[np.int64], scores: Floats, threshold: float, aggregate: int,
     begun: Slots, at: Rows,
 ) -> int:  # fmt: skip
-    """Add up scores by slot. Slots whose score passes the threshold for the first time go to ``begun``, their
-    sums at that packet to ``at``."""
+    """Add up scores by slot; returns the number of alarms that began.
+
+    ``begun`` receives slots whose score passes the threshold for the first time, ``at`` their sums at that packet."""
     n = 0
     for i in range(slot.size):
         if slot[i] < 0 or scores[i] != scores[i]:
@@ -162,11 +164,11 @@ def _absorb(
 
 @dataclass(frozen=True)
 class Rules:
-    """How a scorer makes scores and alarms of connections."""
+    """Rules by which a scorer computes scores and alarms of connections."""
 
     config: ScorerConfig
     threshold: ThresholdConfig
-    fitted: Threshold | None = None  # a threshold known from before: nothing is calibrated
+    fitted: Threshold | None = None  # threshold from a bundle; None: calibrate one
 
 
 class Scorer:
@@ -195,11 +197,11 @@ class Scorer:
 
     @property
     def threshold_value(self) -> float:
-        """The score above which a connection alarms; NaN while there is none."""
+        """Score above which a connection alarms; NaN while there is no threshold."""
         return float("nan") if self.threshold is None else self.threshold.value
 
     def _digest(self) -> str:
-        """Changes with the configuration and, once there is one, with the threshold, which what was learned gave."""
+        """Digest of the configuration and, once fitted, of the threshold, which follows from what was learned."""
         parts = [*self.model.identity, asdict(self.config)]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
         if self.threshold is not None:
@@ -209,12 +211,12 @@ class Scorer:
     def step(
         self, p: Packets, t: Tracked, x: Any, ended: Ended, events: Callable[[Events], None]
     ) -> list[Found]:
-        """Take packets and the connections that ended among them; gives begun alarms, then ended connections.
+        """Take packets and the connections that ended among them; returns begun alarms, then ended connections.
 
-        ended: those of ``t.closed``. events: is given what the model let go.
+        ended: the connections of ``t.closed``. events: receives the scores that the model released.
 
-        A calibration that ends among them cuts nobody else's block: what ended before the cut has rows without a
-        threshold.
+        A calibration may end among these packets. Then only this scorer divides the block: connections that ended
+        before that point have rows without a threshold.
         """
         found: list[Found] = []
         given, late = self.model.step(p, t, x), NO_EVENTS
@@ -241,14 +243,14 @@ class Scorer:
         return found
 
     def _apart(self, given: Events, t: Tracked) -> tuple[Events, Events]:
-        """Events, and those of connections that had ended before: these count as let go by the end."""
+        """Events of live connections, and events released after their connection's end: these count at the end."""
         ends = np.full(self._sums.size, np.iinfo(np.int64).max)
         ends[t.closed] = t.closed_at
         late = (given.slot >= 0) & (given.at > ends[given.slot])
         return _chosen(given, ~late), _chosen(given, late)
 
     def tick(self, now: int, events: Callable[[Events], None]) -> list[Found]:
-        """Let event time reach ``now`` without a packet; gives begun alarms."""
+        """Advance event time to ``now`` without a packet; returns begun alarms."""
         found: list[Found] = []
         given = self.model.tick(now)
         events(given)
@@ -256,14 +258,14 @@ class Scorer:
         return found
 
     def finish(self, ended: Ended, events: Callable[[Events], None]) -> list[Found]:
-        """Final scores of connections that ended; they count for calibration and are forgotten."""
+        """Final scores of connections that ended; they count for calibration, and their sums are cleared."""
         found: list[Found] = []
         self._finish(ended, 0, found, events)
         return found
 
     @property
     def _left(self) -> int:
-        """Packets that the calibration still wants."""
+        """Number of packets that the calibration still needs."""
         return self.config.calibrate_packets - self._calibrated
 
     def _add(self, given: Events, found: list[Found]) -> None:
@@ -283,7 +285,7 @@ class Scorer:
         self, ended: Ended, first: int, found: list[Found], events: Callable[[Events], None],
         late: Events = NO_EVENTS,
     ) -> None:  # fmt: skip
-        """Give the rows of connections that ended. late: events of connections after their end."""
+        """Add rows of connections that ended to found. late: events released after their connection's end."""
         slots = ended.slot
         if not slots.size:
             return
@@ -300,7 +302,7 @@ class Scorer:
         found.append(Found(np.empty(0, np.int32), first, out, self.version))
 
     def _add_last(self, held: Events) -> None:
-        """Add what the end of its connection let go: an alarm begins with the row of the end."""
+        """Add scores released by the end of their connection: such an alarm begins with the final row."""
         if held.slot.size:
             begun, at = np.empty(held.slot.size, np.int32), np.zeros(held.slot.size, SUM)
             n = _absorb(
@@ -324,13 +326,13 @@ class Scorer:
         out["alarm"] = out["score"] > out["threshold"]
         out["begins"] = out["alarm"] & ~(sums["alarmed"] & final)
         out["final"] = final
-        # not the model's phase now, which would depend on where the stream is cut, but what the row shows of it
+        # the phase that the row itself shows: the model's current phase would depend on where the stream is cut
         has = ~np.isnan(out["score"])
         out["phase"] = np.where(has, CALIBRATE, LEARN) if self.threshold is None else SCORED
         return out
 
     def _scores_of(self, sums: Rows) -> Floats:
-        """(n,) scores of connections; NaN where no packet has one."""
+        """(n,) scores of connections; NaN if no packet has one."""
         values = {
             MAX: sums["peak"], LAST: sums["last"], MEAN: sums["total"] / np.maximum(sums["scored"], 1),
         }[self._aggregate]  # fmt: skip
@@ -342,14 +344,14 @@ class Scorer:
         live = self._sums[self._sums["scored"] > 0]
         sample = np.concatenate([*self._sample, self._scores_of(live)])
         self._calibrated = 0
-        if sample.size:  # else only packets without a connection, such as ARP: calibrate once more
+        if sample.size:  # otherwise all packets lacked a connection (ARP, for example): calibrate once more
             self._calibrated = self.config.calibrate_packets
             self.threshold = fit(sample, self._threshold_config)
             self._sample = []
             self.version = self._digest()
 
     def state(self) -> State:
-        """A copy of model, threshold and the sums of live connections."""
+        """A copy of the model, the threshold and the sums of live connections."""
         arrays, values = self.model.state()
         arrays = {f"model.{name}": array for name, array in arrays.items()}
         slots = np.flatnonzero(self._sums["scored"])
@@ -359,7 +361,7 @@ class Scorer:
         return arrays, {"model": values, "threshold": fitted, "calibrated": self._calibrated}
 
     def restore(self, state: State) -> None:
-        """Take over what ``state`` gave; errors as in Model."""
+        """Continue from a result of ``state``; errors as in Model."""
         arrays, values = state
         self.model.restore((under(arrays, "model."), values["model"]))
         self._sums[arrays["slots"]] = from_bytes(arrays["sums"], SUM)
@@ -370,13 +372,13 @@ class Scorer:
 
 
 def _part(given: Events, begin: int, end: int) -> Events:
-    """Events begin..end."""
+    """Events begin to end, end excluded."""
     part = slice(begin, end)
     return Events(given.slot[part], given.ts[part], given.number[part], given.score[part], given.at[part])
 
 
 def _chosen(given: Events, mask: NDArray[np.bool_]) -> Events:
-    """The events that a mask chooses."""
+    """Events selected by a mask."""
     return Events(given.slot[mask], given.ts[mask], given.number[mask], given.score[mask], given.at[mask])
 
 

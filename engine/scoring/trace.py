@@ -1,4 +1,4 @@
-"""Packet by packet: the scores of chosen connections, for a closer look at what moved a model."""
+"""The packets of chosen connections with their scores, to see what moved a model."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from engine.scoring.batch import label_names
 from engine.scoring.scorer import Ended, Events, State
 from engine.types import Floats, Packets, Rows, as_bytes, from_bytes, join_rows
 
-MOST_CONNECTIONS = 1000  # traced in a run
-MOST_ROWS = 1 << 20  # packets of connections that have not ended; later ones are counted, not traced
+MOST_CONNECTIONS = 1000  # most connections traced in a run
+MOST_ROWS = 1 << 20  # most packets kept of live connections; later ones are counted, not traced
 
 TRACED = np.dtype(
     [
@@ -34,16 +34,16 @@ TRACED = np.dtype(
 
 TRACE_COLUMNS = (
     Column("uid", pa.string(), "", "connection of the packet"),
-    Column("number", pa.int64(), "", "number of the packet among those of its partition, from 0"),
+    Column("number", pa.int64(), "", "index of the packet in its partition, from 0"),
     Column("ts", pa.timestamp("ns", tz="UTC"), "", "time of capture"),
-    Column("direction", pa.string(), "", "side that sent it: orig or resp"),
+    Column("direction", pa.string(), "", "side that sent the packet: orig or resp"),
     Column("size", pa.uint32(), "bytes", "length on the wire"),
-    Column("payload", pa.uint32(), "bytes", "length behind the transport header"),
+    Column("payload", pa.uint32(), "bytes", "length after the transport header"),
     Column("tcp_flags", pa.uint8(), "bits", "FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128"),
-    Column("segment", pa.string(), "", "what the segment adds to its side's sequence space"),
-    Column("probe", pa.uint32(), "", "probe id of the packet, 0 = none"),
+    Column("segment", pa.string(), "", "class of the segment by what it adds to its side's sequence space"),
+    Column("probe", pa.uint32(), "", "probe id of the packet; 0: none"),
     Column("partition", pa.int32(), "", "partition of the packets topic"),
-)  # then score.MODEL (float64) for each model: null where the packet has none
+)  # followed by score.MODEL (float64) for each model: null if the packet has no score
 
 _UID = re.compile(r"C[0-9A-Za-z]{16}")
 _COMMUNITY = re.compile(r"1:[0-9A-Za-z+/]{27}=")
@@ -52,7 +52,7 @@ _SEGMENTS = np.array([s.name.lower() for s in Segment], object)
 
 @dataclass(frozen=True)
 class Selection:
-    """Which connections are traced."""
+    """The connections to trace."""
 
     uids: frozenset[str] = frozenset()
     communities: frozenset[str] = frozenset()  # community ids
@@ -60,7 +60,7 @@ class Selection:
     labels: frozenset[tuple[str, str]] = frozenset()  # name and value
 
     def wanted(self, probes: Probes) -> NDArray[np.uint32]:
-        """Probe ids whose packets are traced."""
+        """Ids of the probes to trace."""
         matching = {
             k for k, own in probes.items() if any(own.get(name) == value for name, value in self.labels)
         }
@@ -68,7 +68,7 @@ class Selection:
 
 
 def parse_selectors(texts: Sequence[str]) -> Selection:
-    """What --trace says: a uid, ``probe=N`` or ``label.NAME=VALUE``. Raises ConfigError with what is wrong."""
+    """The selection of --trace options: a uid, ``probe=N`` or ``label.NAME=VALUE``. Raises ConfigError."""
     uids_: set[str] = set()
     communities: set[str] = set()
     probes: set[int] = set()
@@ -85,7 +85,7 @@ def parse_selectors(texts: Sequence[str]) -> Selection:
             labels.add((name.removeprefix("label."), value))
         else:
             raise ConfigError(
-                f"--trace {text}: not a uid (C and 16 letters or digits), a community id (1:…=), probe=N or "
+                f"--trace {text}: give a uid (C and 16 letters or digits), a community id (1:…=), probe=N or "
                 "label.NAME=VALUE"
             )
     return Selection(frozenset(uids_), frozenset(communities), frozenset(probes), frozenset(labels))
@@ -105,32 +105,32 @@ def check_labels(selection: Selection, probes: Probes) -> None:
 
 
 def trace_schema(models: Sequence[str]) -> pa.Schema:
-    """Columns of a trace."""
+    """The schema of a trace."""
     scores = [pa.field(f"score.{name}", pa.float64()) for name in models]
     return pa.schema([*schema_of(TRACE_COLUMNS), *scores])
 
 
 @dataclass
 class Tracer:
-    """Keeps the packets of chosen connections of one partition until they end, with what each model says of them."""
+    """Keeps packets of chosen connections of one partition, with every model's scores, until the connections end."""
 
     selection: Selection
     models: Sequence[str]
     probes: Probes = field(default_factory=lambda: NO_PROBES)
     partition: int = 0
-    connections: int = 0  # chosen so far
-    refused: int = 0  # not traced: more than MOST_CONNECTIONS were chosen
-    skipped: int = 0  # packets not traced: more than MOST_ROWS waited
+    connections: int = 0  # connections chosen so far
+    refused: int = 0  # connections not traced because of MOST_CONNECTIONS
+    skipped: int = 0  # packets not traced because of MOST_ROWS
 
     def __post_init__(self) -> None:
         self._chosen: NDArray[np.bool_] = np.zeros(0, bool)  # by slot
         self._rows, self._scores = np.zeros(0, TRACED), np.zeros((0, len(self.models)))
         self._ready: list[pa.Table] = []
-        self._known = -1  # probes when the wanted ids were last looked up
+        self._known = -1  # number of probes when the wanted ids were last looked up
         self._wanted = np.zeros(0, np.uint32)
 
     def packets(self, p: Packets, t: Tracked, connections: Rows) -> None:
-        """Take packets. connections: (slots,) CONNECTION rows of the whole table."""
+        """Take packets. connections: (slots,) CONNECTION rows of the complete table."""
         if self._chosen.size < connections.size:
             self._chosen = np.concatenate(
                 [self._chosen, np.zeros(connections.size - self._chosen.size, bool)]
@@ -155,7 +155,7 @@ class Tracer:
         self._scores = np.concatenate([self._scores, np.full((rows.size, len(self.models)), np.nan)])
 
     def _choose(self, p: Packets, t: Tracked, connections: Rows) -> dict[int, int]:
-        """Slots chosen just now -> row of the packet that chose them."""
+        """Newly chosen slots, each with the row of the packet that chose it."""
         if len(self.probes) != self._known:
             self._known, self._wanted = len(self.probes), self.selection.wanted(self.probes)
         rows = np.flatnonzero(np.isin(p.probe, self._wanted) & (t.slot >= 0))
@@ -175,7 +175,7 @@ class Tracer:
         return dict(zip(slots.tolist(), at.tolist()))
 
     def events(self, model: int) -> Callable[[Events], None]:
-        """What takes the scores of a model, by its place among ``models``."""
+        """The function that takes the scores of a model; ``model`` is its index in ``models``."""
 
         def take(given: Events) -> None:
             mine = np.flatnonzero((given.slot >= 0) & self._chosen[given.slot])
@@ -188,7 +188,7 @@ class Tracer:
         return take
 
     def end(self, ended: Ended) -> None:
-        """Connections have ended: their packets are ready."""
+        """Make the packets of connections that have ended ready for ``drain``."""
         mine = self._chosen[ended.slot]
         if not mine.any():
             return
@@ -221,7 +221,7 @@ class Tracer:
         return pa.concat_tables(tables) if tables else trace_schema(self.models).empty_table()
 
     def state(self) -> State:
-        """A copy of what waits; what is ready must have been drained."""
+        """A copy of the packets of live connections; ready packets must have been drained."""
         arrays: dict[str, NDArray[Any]] = {
             "chosen": np.flatnonzero(self._chosen), "rows": as_bytes(self._rows), "scores": self._scores.copy(),
         }  # fmt: skip
@@ -229,7 +229,7 @@ class Tracer:
         return arrays, {"selection": self._identity(), "counts": counts}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], values: Mapping[str, Any]) -> None:
-        """Go on with what ``state`` gave, if it was for the same selection and models; else begin from here."""
+        """Continue from a result of ``state`` if selection and models are the same; otherwise begin here."""
         if values["selection"] != self._identity():
             return
         chosen = arrays["chosen"]
@@ -245,16 +245,16 @@ class Tracer:
 
 
 def trace_notes(tracers: Sequence[Tracer]) -> list[str]:
-    """What the user should know of a trace, a line each."""
+    """Notes for the user about a trace, one line each."""
     if not tracers:
         return []
     notes = []
     if not sum(t.connections for t in tracers):
-        notes.append("--trace: no connection matches")
+        notes.append("--trace: no connection matches the selectors")
     if refused := sum(t.refused for t in tracers):
         notes.append(
-            f"--trace: more than {MOST_CONNECTIONS:,} connections match, the first are traced and {refused:,} are not"
+            f"--trace: more than {MOST_CONNECTIONS:,} connections match: {refused:,} later ones were not traced"
         )
     if skipped := sum(t.skipped for t in tracers):
-        notes.append(f"--trace: {skipped:,} packets left out: more than {MOST_ROWS:,} waited for an end")
+        notes.append(f"--trace: {skipped:,} packets left out: live connections already had {MOST_ROWS:,}")
     return notes

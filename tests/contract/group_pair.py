@@ -18,19 +18,19 @@ SECONDS = 20.0
 
 
 class Publishes(Protocol):
-    """Appends messages."""
+    """The publishing half of a bus."""
 
     def publish(self, partition: int, value: bytes) -> object: ...
 
 
 class GroupPair:
-    """Publishes, and reads as the only member. A poll waits for what was published, as the network takes its time."""
+    """Publishes, and reads as the only member. A poll waits until published messages have crossed the network."""
 
     def __init__(
         self, publisher: Publishes, member: KafkaSubscriber | MemoryMember, partitions: int,
         flush: Callable[[], None] = lambda: None, close: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """``flush``: returns when what was published is in the log."""
+        """``flush``: returns when published messages are in the log."""
         self.partitions = partitions
         self._publisher, self._member, self._flush, self.close = publisher, member, flush, close
         self._published = [0] * partitions
@@ -62,7 +62,7 @@ class GroupPair:
         batch: list[Message] = []
         ended = False
         while len(batch) < most:
-            ended = self._ended  # read first: what was published before the end counts as left
+            ended = self._ended  # read first: messages published before the end still count
             left = sum(self.lag(p) for p in range(self.partitions))
             if not left and (batch or ended or time.monotonic() >= until):
                 break
@@ -91,7 +91,7 @@ class GroupPair:
 
 
 def kafka_pair(address: str, partitions: int) -> GroupPair:
-    """A topic and a group of its own, in a cluster."""
+    """A pair with its own topic and group in a cluster."""
     settings = KafkaSettings((address,), prefix=f"c{uuid.uuid4().hex[:10]}.")
     with Admin(settings) as admin:
         admin.create(partitions, 1, 24)
@@ -106,6 +106,6 @@ def kafka_pair(address: str, partitions: int) -> GroupPair:
 
 
 def memory_pair(partitions: int) -> GroupPair:
-    """A topic and a group in memory."""
+    """A pair with its own topic and group in memory."""
     topic = MemoryTopic(partitions)
     return GroupPair(topic, MemoryGroup(topic).join(), partitions)

@@ -1,4 +1,4 @@
-"""What every bus keeps to: order, offsets, each message once, back-pressure, seek and commit.
+"""The contract of every bus: order, offsets, each message once, back-pressure, seek and commit.
 
 To add a bus, add it to BUSES and ``new``.
 """
@@ -16,18 +16,18 @@ import pytest
 from connectors.bus.memory import BusClosedError, MemoryBus
 from tests.contract.group_pair import GroupPair, kafka_pair, memory_pair
 
-NewBus = Callable[[int, int], Any]  # of the number of partitions and a partition's capacity
-SECONDS = 10  # after which a test that waits has failed
+NewBus = Callable[[int, int], Any]  # number of partitions, capacity of a partition -> bus
+SECONDS = 10  # seconds after which a waiting test fails
 
 BUSES = ["memory", "memory group", pytest.param("kafka", marks=pytest.mark.kafka)]
 embedded_only = pytest.mark.parametrize(
     "new", ["memory"], indirect=True
-)  # what only a bus in one process can do
+)  # tests of behaviour that only a bus in one process has
 
 
 @pytest.fixture(params=BUSES)
 def new(request: pytest.FixtureRequest) -> Iterator[NewBus]:
-    """Makes buses of a kind; a log has room for all messages, whatever the capacity."""
+    """Factory of one kind of bus; a log has room for all messages, whatever the capacity."""
     made: list[GroupPair] = []
     if request.param == "memory":
         yield MemoryBus
@@ -89,7 +89,7 @@ def test_each_message_comes_once_and_in_order_with_offsets_from_zero(new: NewBus
         assert mine == [(k, str(3 * k + partition).encode()) for k in range(30)]
 
 
-def test_a_poll_gives_at_most_as_many_as_asked_for(new: NewBus) -> None:
+def test_a_poll_gives_at_most_the_requested_number_of_messages(new: NewBus) -> None:
     bus = new(2, 100)
     for k in range(20):
         bus.publish(k % 2, b"x")
@@ -117,12 +117,12 @@ def test_a_full_partition_blocks_its_publisher_until_messages_are_committed(new:
     assert still_waits(third)
     assert bus.publish(1, b"other partitions have room") == 0
     bus.poll(0)
-    assert still_waits(third)  # what is polled is still held, since it may be asked for again
+    assert still_waits(third)  # polled messages are kept, since they may be read again
     bus.commit(0, 1)
     assert third.get(timeout=SECONDS) == 2
 
 
-def test_what_was_not_committed_comes_again_after_a_seek(new: NewBus) -> None:
+def test_uncommitted_messages_come_again_after_a_seek(new: NewBus) -> None:
     bus = new(1, 10)
     for k in range(5):
         bus.publish(0, str(k).encode())
@@ -134,7 +134,7 @@ def test_what_was_not_committed_comes_again_after_a_seek(new: NewBus) -> None:
     assert [(m.offset, m.value) for m in again] == [(2, b"2"), (3, b"3"), (4, b"4")]
 
 
-def test_a_seek_forward_leaves_messages_out(new: NewBus) -> None:
+def test_a_seek_forward_skips_messages(new: NewBus) -> None:
     bus = new(1, 10)
     for _ in range(4):
         bus.publish(0, b"x")
@@ -144,7 +144,7 @@ def test_a_seek_forward_leaves_messages_out(new: NewBus) -> None:
 
 @embedded_only
 @pytest.mark.parametrize("offset", [0, 1, 5, -1])
-def test_a_seek_to_what_is_dropped_or_not_there_yet_is_refused(new: NewBus, offset: int) -> None:
+def test_a_seek_to_a_dropped_or_future_offset_is_refused(new: NewBus, offset: int) -> None:
     bus = new(1, 10)
     for _ in range(4):
         bus.publish(0, b"x")
@@ -155,7 +155,7 @@ def test_a_seek_to_what_is_dropped_or_not_there_yet_is_refused(new: NewBus, offs
 
 
 @embedded_only
-def test_what_was_never_polled_cannot_be_committed(new: NewBus) -> None:
+def test_messages_never_polled_cannot_be_committed(new: NewBus) -> None:
     bus = new(1, 10)
     bus.publish(0, b"x")
     with pytest.raises(ValueError, match="offset 1 is past 0"):
@@ -163,7 +163,7 @@ def test_what_was_never_polled_cannot_be_committed(new: NewBus) -> None:
     assert [m.value for m in bus.poll(0) or []] == [b"x"]
 
 
-def test_a_commit_twice_or_of_less_changes_nothing(new: NewBus) -> None:
+def test_a_repeated_or_earlier_commit_changes_nothing(new: NewBus) -> None:
     bus = new(1, 10)
     for _ in range(3):
         bus.publish(0, b"x")
@@ -188,7 +188,7 @@ def test_positions_and_lag_follow_polls_and_seeks(new: NewBus) -> None:
 
 
 @embedded_only
-def test_an_ended_bus_gives_what_it_holds_and_then_none(new: NewBus) -> None:
+def test_an_ended_bus_gives_its_remaining_messages_and_then_none(new: NewBus) -> None:
     bus = new(1, 10)
     bus.publish(0, b"x")
     bus.end()
@@ -228,7 +228,7 @@ def test_an_end_after_an_end_does_not_hide_the_error(new: NewBus) -> None:
 
 
 @embedded_only
-def test_an_ended_bus_releases_a_blocked_publisher_and_takes_nothing_more(new: NewBus) -> None:
+def test_an_ended_bus_releases_a_blocked_publisher_and_accepts_no_more_messages(new: NewBus) -> None:
     bus = new(1, 1)
     bus.publish(0, b"x")
     blocked = in_thread(lambda: bus.publish(0, b"y"))
@@ -284,7 +284,7 @@ def test_many_publishers_and_a_slow_reader_lose_nothing(new: NewBus) -> None:
 
 
 @embedded_only
-def test_memory_does_not_grow_with_the_messages_that_passed(new: NewBus) -> None:
+def test_memory_does_not_grow_with_the_number_of_messages(new: NewBus) -> None:
     bus = new(1, 4)
     tracemalloc.start()
     try:

@@ -1,6 +1,7 @@
-"""What every consumer group keeps to: one owner a partition, nothing before a seek, commits for all to see.
+"""The contract of every consumer group: one owner for each partition, no messages before a seek, shared commits.
 
-To add a group, add it to GROUPS and ``site``. A member is as engine/consumer/member.py wants it (GroupBus).
+To add a group, add it to GROUPS and ``site``. A member has the Protocol GroupBus of
+engine/consumer/member.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from connectors.bus.memory import Message
 from connectors.bus.memory_group import MemoryGroup
 from connectors.bus.memory_topic import MemoryTopic, OffsetError
 
-SECONDS = 30  # after which a test that waits has failed
+SECONDS = 30  # seconds after which a waiting test fails
 CONSUMER = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 300, "metadata_max_age_ms": 300}
 GROUPS = ["memory", pytest.param("kafka", marks=pytest.mark.kafka)]
 
@@ -36,7 +37,7 @@ class Site(Protocol):
 
 
 class InMemory:
-    """In memory."""
+    """A site in memory."""
 
     def __init__(self) -> None:
         self._topic = MemoryTopic(2)
@@ -51,11 +52,11 @@ class InMemory:
         return self._group.join(stop_at_end=stop_at_end)
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class InKafka:
-    """In a cluster."""
+    """A site in a cluster."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -103,10 +104,10 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 
 class Reader:
-    """A member with what it was told and given; it seeks only where it is asked to."""
+    """A member with the changes and messages it got; it seeks only on request."""
 
     def __init__(self, member: Any, seek: bool = True) -> None:
-        """``seek``: read every partition that comes from the start of its log."""
+        """``seek``: whether to read each assigned partition from the start of its log."""
         self.member, self._seek = member, seek
         self.told: list[tuple[str, int]] = []
         self.held: set[int] = set()
@@ -148,11 +149,11 @@ def sharing(site: Site) -> tuple[Reader, Reader]:
 
 
 def committed(reader: Reader, partition: int, offset: int) -> None:
-    """Commit, after a poll or two where the group is still dividing its partitions."""
+    """Commit, after a few polls if the group is still dividing its partitions."""
     until(lambda: reader.member.joined and reader.member.commit(partition, offset), reader)
 
 
-def test_a_partition_that_came_gives_nothing_until_it_is_sought(site: Site) -> None:
+def test_an_assigned_partition_gives_no_messages_before_a_seek(site: Site) -> None:
     site.publish(0, b"a", b"b", b"c")
     site.publish(1, b"d")
     reader = Reader(site.join(), seek=False)
@@ -167,7 +168,7 @@ def test_a_partition_that_came_gives_nothing_until_it_is_sought(site: Site) -> N
     assert [(m.partition, m.offset, m.value) for m in reader.got] == [(0, 1, b"b"), (0, 2, b"c")]
 
 
-def test_a_member_is_told_once_of_each_partition_that_comes(site: Site) -> None:
+def test_each_assigned_partition_is_reported_once(site: Site) -> None:
     reader = Reader(site.join())
     assert not reader.member.joined
     until(lambda: reader.member.joined, reader)
@@ -176,7 +177,7 @@ def test_a_member_is_told_once_of_each_partition_that_comes(site: Site) -> None:
     assert reader.member.partitions == 2
 
 
-def test_a_second_member_gets_what_the_first_is_asked_to_give_up(site: Site) -> None:
+def test_a_second_member_gets_the_partition_that_the_first_must_give_up(site: Site) -> None:
     first, second = sharing(site)
     assert first.held | second.held == {0, 1}
     (moved,) = second.held
@@ -213,7 +214,7 @@ def test_a_committed_offset_is_seen_by_the_next_member(site: Site) -> None:
     assert second.member.committed(1) is None
 
 
-def test_a_member_that_pauses_gives_nothing_and_goes_on_where_it_was(site: Site) -> None:
+def test_a_paused_member_gives_no_messages_and_later_continues_where_it_was(site: Site) -> None:
     site.publish(0, b"a", b"b")
     reader = Reader(site.join())
     until(lambda: len(reader.got) == 2, reader)
@@ -240,7 +241,7 @@ def test_a_pause_holds_for_partitions_sought_while_it_lasts(site: Site) -> None:
     until(lambda: reader.got, reader)
 
 
-def test_the_bounds_of_the_log_follow_what_is_published_and_what_retention_deletes(site: Site) -> None:
+def test_the_bounds_of_the_log_follow_publishing_and_retention(site: Site) -> None:
     reader = Reader(site.join())
     until(lambda: reader.held == {0, 1}, reader)
     assert reader.member.log(0) == (0, 0)
@@ -251,7 +252,7 @@ def test_the_bounds_of_the_log_follow_what_is_published_and_what_retention_delet
     assert reader.member.log(1) == (0, 0)
 
 
-def test_what_retention_deleted_cannot_be_read_and_is_not_passed_over(site: Site) -> None:
+def test_messages_deleted_by_retention_are_an_error_and_not_skipped(site: Site) -> None:
     site.publish(0, b"a", b"b", b"c", b"d")
     site.trim(0, 3)
     reader = Reader(site.join(), seek=False)
@@ -261,7 +262,7 @@ def test_what_retention_deleted_cannot_be_read_and_is_not_passed_over(site: Site
         until(lambda: reader.got, reader)
 
 
-def test_a_member_that_stops_at_the_end_reads_what_the_log_held_and_no_more(site: Site) -> None:
+def test_a_member_that_stops_at_the_end_reads_the_log_and_no_later_messages(site: Site) -> None:
     site.publish(0, b"a", b"b")
     site.publish(1, b"c")
     reader = Reader(site.join(stop_at_end=True))
@@ -271,7 +272,7 @@ def test_a_member_that_stops_at_the_end_reads_what_the_log_held_and_no_more(site
     assert sorted((m.partition, m.offset) for m in reader.got) == [(0, 0), (0, 1), (1, 0)]
 
 
-def test_lag_and_position_are_those_of_partitions_that_are_held(site: Site) -> None:
+def test_lag_and_position_are_those_of_held_partitions(site: Site) -> None:
     site.publish(0, b"a", b"b", b"c")
     first = Reader(site.join(), seek=False)
     until(lambda: first.held == {0, 1}, first)
@@ -282,7 +283,7 @@ def test_lag_and_position_are_those_of_partitions_that_are_held(site: Site) -> N
     until(lambda: len(first.held) == len(second.held) == 1, first, second)
     (gone,) = second.held
     assert (first.member.position(gone), first.member.lag(gone)) == (None, None)
-    first.member.seek(gone, 0)  # another's by now: nothing happens
+    first.member.seek(gone, 0)  # another member has it by now: nothing happens
     assert first.member.position(gone) is None
 
 

@@ -1,5 +1,5 @@
-"""What every kind of model keeps to. A kind in KINDS is here by itself; two that only tests have hold packets back and
-score nothing but ends.
+"""The contract of every kind of model. Kinds in KINDS are included automatically; two kinds only for tests hold packets
+back, and score only connections at their end.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def final(recorder: Recorder, model: str) -> pa.Table:
 
 
 def begun(recorder: Recorder, model: str) -> list[tuple[Any, ...]]:
-    """Connections whose alarm began before they ended, with the score and time of the packet it began with."""
+    """Connections whose alarm began before their end, with score and time of the packet that raised it."""
     table = recorder.rows(model)
     rows = table.filter(pc.invert(table["final"])).select(["ts", "uid", "score", "peak_at", "version"])
     return sorted(tuple(map(str, row.values())) for row in as_dicts(rows))
 
 
 def scored(table: pa.Table) -> bool:
-    """Whether a table has scores, an alarm and rows without one."""
+    """Whether a table has scores, rows with an alarm, and rows without one."""
     alarms = table["alarm"].to_pylist()
     return bool(np.isfinite(scores_of(table)).any()) and any(alarms) and not all(alarms)
 
@@ -92,7 +92,7 @@ def test_a_stream_gives_scores_and_alarms(kind: Kind) -> None:
 @every_kind
 @given(seed=seeds, at=st.lists(st.integers(0, 600), min_size=1, max_size=5), data=st.data())
 @settings(max_examples=12, deadline=None)
-def test_a_restored_state_goes_on_to_the_last_bit_also_where_tables_evict_and_slots_are_used_again(
+def test_a_restored_state_continues_bit_for_bit_even_with_evictions_and_reused_slots(
     kind: Kind, seed: int, at: list[int], data: st.DataObject
 ) -> None:
     parts = blocks(stream(seed, 600), at)
@@ -107,12 +107,10 @@ def test_a_restored_state_goes_on_to_the_last_bit_also_where_tables_evict_and_sl
 
 
 @every_kind
-def test_a_connection_in_a_slot_used_before_owes_nothing_to_the_one_before(
-    kind: Kind, tmp_path: Path
-) -> None:
+def test_a_connection_in_a_reused_slot_inherits_nothing(kind: Kind, tmp_path: Path) -> None:
     learned = bundled(small(kind), blocks(stream(5, 900), []), tmp_path / "m")
     parts = blocks(stream(6, 400, ordered=True), [100, 200, 300])
-    far = parts[-1].packets.ts.max() + 10**13  # everything has ended by then
+    far = parts[-1].packets.ts.max() + 10**13  # all connections have ended by then
     detector = build_detector(0, ROOMY, [learned])
     used = said(detector, parts, ROOMY)
     later = [
@@ -120,14 +118,14 @@ def test_a_connection_in_a_slot_used_before_owes_nothing_to_the_one_before(
         for b in parts
     ]
     again = said(detector, later, ROOMY)
-    if kind.features(learned.section) is None:  # else features remember the hosts
+    if kind.features(learned.section) is None:  # otherwise features remember the hosts
         scores = [np.sort(scores_of(final(r, kind.name))) for r in (used, again)]
         assert np.array_equal(scores[0], scores[1], equal_nan=True)
     assert len(final(again, kind.name)) == len(final(used, kind.name)) > 0
 
 
 @every_kind
-def test_a_bundle_scores_as_the_model_it_was_made_of_and_is_frozen(kind: Kind, tmp_path: Path) -> None:
+def test_a_bundle_is_frozen_and_scores_like_its_model(kind: Kind, tmp_path: Path) -> None:
     spec, parts = small(kind), blocks(stream(7, 900), [300, 600])
     learned = bundled(spec, parts, tmp_path / "m")
     loaded = build_detector(0, ROOMY, [learned]).scorers[0]
@@ -164,7 +162,7 @@ def test_a_bundle_of_another_kind_is_refused(kind: Kind, tmp_path: Path) -> None
 
 
 def beside(kind: Kind) -> list[list[ModelSpec]]:
-    """A Kitsune alone, and with another model before, behind or shadowing it."""
+    """A Kitsune alone, and with another model before it, after it, or as a shadow."""
     kitsune = small(KITSUNE)
     return [
         [kitsune],
@@ -176,7 +174,7 @@ def beside(kind: Kind) -> list[list[ModelSpec]]:
 @every_kind
 @given(seed=seeds, leaps=st.booleans(), at=cuts, flush=st.integers(1, 4))
 @settings(max_examples=12, deadline=None)
-def test_a_model_beside_another_changes_no_row_of_it(
+def test_adding_a_model_changes_no_row_of_the_others(
     kind: Kind, seed: int, leaps: bool, at: list[int], flush: int
 ) -> None:
     parts = blocks(stream(seed, 600, leaps=leaps), at)
@@ -186,7 +184,7 @@ def test_a_model_beside_another_changes_no_row_of_it(
 
 
 @every_kind
-def test_a_shadow_says_what_would_alarm_and_alerts_nobody(kind: Kind) -> None:
+def test_a_shadow_marks_alarms_but_raises_no_alerts(kind: Kind) -> None:
     parts = blocks(stream(11, 900), [300])
     kitsune = small(KITSUNE)
     earnest = said([small(kind, "m"), kitsune], parts, ROOMY).rows("m")
@@ -201,7 +199,7 @@ def test_a_shadow_says_what_would_alarm_and_alerts_nobody(kind: Kind) -> None:
 
 
 @every_kind
-def test_a_shadow_turned_on_and_off_starts_cold_and_costs_the_others_nothing(kind: Kind) -> None:
+def test_a_shadow_turned_on_and_off_starts_cold_and_does_not_affect_the_others(kind: Kind) -> None:
     parts = blocks(stream(12, 900), [300, 600])
     kitsune, shadow = small(KITSUNE), small(kind, "watcher", shadow=True)
     expected = said([kitsune], parts, SMALL).rows("kitsune")
@@ -229,11 +227,13 @@ def test_a_model_that_alarms_is_not_started_cold(kind: Kind) -> None:
     state = build_detector(0, SMALL, [kitsune, small(kind, "m")]).state()
     scorer = replace(small(kind).section.scorer, calibrate_packets=7)
     other = replace(small(kind, "m"), section=replace(small(kind).section, scorer=scorer))
-    with pytest.raises(StateError, match="model m: the snapshot has another configuration or bundle of it"):
+    with pytest.raises(
+        StateError, match="model m: the snapshot was made with another configuration or bundle"
+    ):
         build_detector(0, SMALL, [kitsune, other]).restore(state)
 
 
-def test_two_kitsunes_with_other_lambdas_have_features_of_their_own_and_equal_ones_share_them() -> None:
+def test_kitsunes_with_different_lambdas_have_separate_features_and_equal_ones_share_them() -> None:
     one = small(KITSUNE, "one")
     features = replace(one.section.features, lambdas=(4.0, 2.0, 1.0, 0.5, 0.25))
     other = ModelSpec("other", KITSUNE, replace(one.section, features=features))
@@ -251,8 +251,8 @@ def test_two_kitsunes_with_other_lambdas_have_features_of_their_own_and_equal_on
     )
 
 
-def test_a_shadow_that_joins_features_that_are_there_starts_warm() -> None:
-    """Its features are those of the model beside it at once; with features of its own they have seen nothing."""
+def test_a_shadow_that_joins_existing_features_starts_warm() -> None:
+    """It shares the warm features of the model beside it; separate features would start empty."""
     parts = blocks(stream(14, 900, ordered=True), [600])
     kitsune = small(KITSUNE)
     detector = build_detector(0, ROOMY, [kitsune])

@@ -1,4 +1,4 @@
-"""What every sink of scores keeps to. To add a sink, add its factory to SINKS."""
+"""The contract of every sink of scores. To add a sink, add its factory to SINKS."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def uids(path: Path) -> list[str]:
 
 
 def whole_lines(path: Path) -> int:
-    """Lines of JSON in a file; fails when one is not whole."""
+    """Lines of JSON in a file; fails if one is incomplete."""
     text = path.read_text()
     assert text == "" or text.endswith("\n")
     return len([json.loads(line) for line in text.splitlines()])
@@ -66,7 +66,7 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 
 @every_sink
-def test_what_was_written_is_there_after_close_in_order(new: NewSink, tmp_path: Path) -> None:
+def test_rows_are_in_the_file_in_order_after_close(new: NewSink, tmp_path: Path) -> None:
     first, second = batch(40, 1, probes=3), batch(30, 2, probes=3)
     written(new(tmp_path / "out"), first, second)
     got = uids(tmp_path / "out")
@@ -86,13 +86,13 @@ def test_batches_cut_elsewhere_give_equal_bytes(new: NewSink, tmp_path: Path) ->
 
 
 @every_sink
-def test_a_sink_that_got_nothing_leaves_a_file_without_rows(new: NewSink, tmp_path: Path) -> None:
+def test_a_sink_without_batches_leaves_a_file_without_rows(new: NewSink, tmp_path: Path) -> None:
     written(new(tmp_path / "out"))
     assert uids(tmp_path / "out") == []
 
 
 @every_sink
-def test_a_file_that_was_there_is_replaced_at_close(new: NewSink, tmp_path: Path) -> None:
+def test_an_existing_file_is_replaced_at_close(new: NewSink, tmp_path: Path) -> None:
     written(new(tmp_path / "out"), batch(200, 1))
     before = uids(tmp_path / "out")
     written(new(tmp_path / "out"), batch(50, 2))
@@ -101,9 +101,7 @@ def test_a_file_that_was_there_is_replaced_at_close(new: NewSink, tmp_path: Path
 
 
 @every_sink
-def test_a_sink_that_is_given_up_before_it_got_anything_leaves_what_was_there(
-    new: NewSink, tmp_path: Path
-) -> None:
+def test_a_sink_aborted_before_its_first_batch_leaves_the_existing_file(new: NewSink, tmp_path: Path) -> None:
     new(tmp_path / "none").abort()
     assert listing(tmp_path) == []
     written(new(tmp_path / "out"), batch(50))
@@ -113,7 +111,7 @@ def test_a_sink_that_is_given_up_before_it_got_anything_leaves_what_was_there(
     assert listing(tmp_path) == ["out"]
 
 
-def test_scores_that_are_given_up_leave_nothing(tmp_path: Path) -> None:
+def test_aborted_scores_leave_no_file(tmp_path: Path) -> None:
     sink = ScoreFile(tmp_path / "out", PROBES)
     sink.write(batch(200))
     assert not (tmp_path / "out").exists()
@@ -121,7 +119,7 @@ def test_scores_that_are_given_up_leave_nothing(tmp_path: Path) -> None:
     assert listing(tmp_path) == []
 
 
-def test_alerts_can_be_read_while_they_are_written_and_stay_when_given_up(tmp_path: Path) -> None:
+def test_alerts_can_be_read_while_they_are_written_and_stay_after_an_abort(tmp_path: Path) -> None:
     sink = AlertFile(tmp_path / "out", PROBES, "sensor-1")
     sink.write(batch(200))
     lines = whole_lines(tmp_path / "out")
@@ -131,7 +129,7 @@ def test_alerts_can_be_read_while_they_are_written_and_stay_when_given_up(tmp_pa
 
 
 @every_sink
-def test_a_directory_that_is_not_there_is_named(new: NewSink, tmp_path: Path) -> None:
+def test_a_missing_directory_is_named(new: NewSink, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"missing/out: No such file or directory"):
         new(tmp_path / "missing" / "out")
     assert listing(tmp_path) == []
@@ -146,7 +144,7 @@ def test_a_directory_in_the_place_of_the_file_is_named(new: NewSink, tmp_path: P
 
 
 @every_sink
-def test_a_directory_that_may_not_be_written_is_named(new: NewSink) -> None:
+def test_an_unwritable_directory_is_named(new: NewSink) -> None:
     with open_folder() as folder:
         with unprivileged():
             new(folder / "allowed").abort()
@@ -183,7 +181,7 @@ def test_a_file_that_may_not_grow_leaves_nothing_half_written(new: NewSink, tmp_
         assert (whole_lines(tmp_path / "out") if (tmp_path / "out").exists() else 0) == sink.alerts
 
 
-def test_alerts_go_on_after_a_disk_that_was_full(tmp_path: Path) -> None:
+def test_alerts_continue_after_the_disk_was_full(tmp_path: Path) -> None:
     sink = AlertFile(tmp_path / "out", PROBES, "sensor-1")
     with file_size_limit(2_000), pytest.raises(OutputError):
         sink.write(batch(2000, 1))
@@ -192,12 +190,12 @@ def test_alerts_go_on_after_a_disk_that_was_full(tmp_path: Path) -> None:
     assert whole_lines(tmp_path / "out") == sink.alerts > 0
 
 
-def test_a_connection_is_alerted_once_also_when_its_alarm_begins_with_its_end(tmp_path: Path) -> None:
+def test_a_connection_is_alerted_once_even_if_its_alarm_begins_at_its_end(tmp_path: Path) -> None:
     whole = batch(100)
     alarming = choose(whole, whole.scores["alarm"])
     begun, rest = choose(alarming, np.arange(3)), choose(alarming, np.arange(len(alarming)))
     begun.scores["final"] = False
-    rest.scores["begins"][:3] = False  # their alarm has begun before
+    rest.scores["begins"][:3] = False  # their alarms began earlier
     written(AlertFile(tmp_path / "out", PROBES, "sensor-1"), begun, rest)
     assert len(uids(tmp_path / "out")) == len(set(uids(tmp_path / "out"))) == len(alarming)
 
@@ -237,7 +235,7 @@ def test_connections_without_a_score_are_counted_but_never_on_top() -> None:
     assert (top.connections, top.scored, len(top.rows(PROBES))) == (20, 5, 5)
 
 
-def test_what_is_no_regular_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+def test_a_place_that_is_not_a_regular_file_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)

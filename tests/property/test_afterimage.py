@@ -1,4 +1,4 @@
-"""AfterImage against its definition, and the laws: cuts, resumption, hash seed and eviction."""
+"""AfterImage against its definition, and its laws: cuts, restored state, hash seed and eviction."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROW = st.tuples(
 
 @st.composite
 def packets(draw: st.DrawFn, most: int = 40) -> Packets:
-    """A few hosts that talk about everything, sometimes to themselves, with time going back now and then."""
+    """Packets of a few hosts with all protocols, sometimes from a host to itself, and sometimes late."""
     rows = draw(st.lists(ROW, min_size=1, max_size=most))
     p = empty_packets(len(rows))
     now = 1_700_000_000_000_000_000
@@ -54,11 +54,11 @@ def test_features_follow_the_definition(p: Packets) -> None:
     config = AfterImageConfig()
     ours, theirs = AfterImage(config).update(p), naive(p, config.lambdas)
     pcc = np.array(["pcc" in name for name in FEATURES])
-    # Sizes are exact to 1e-16 of 65,550; a residual times another's is then good to 1e-6.
+    # Sizes are exact to 1e-16 of 65,550; so a product of two residuals is exact to 1e-6.
     assert np.allclose(ours[:, ~pcc], theirs[:, ~pcc], rtol=1e-9, atol=1e-5, equal_nan=True)
     weights = np.array(["weight" in name for name in FEATURES])
     assert np.allclose(ours[:, weights], theirs[:, weights], rtol=1e-12, equal_nan=True)
-    # Correlation divides by both variances: only where none of them is close to rounding.
+    # Correlation divides by both variances, so compare it only where neither is close to rounding error.
     at = np.flatnonzero(pcc)
     product = np.square(theirs[:, at - 1] / np.where(theirs[:, at] == 0, np.inf, theirs[:, at]))
     firm = (product > 1.0) & (np.abs(theirs[:, at - 1]) > 1.0)

@@ -16,7 +16,7 @@ T0 = 1_700_000_000_000_000_000
 YEAR = 365 * 24 * HOUR
 GREATEST = (1 << 63) - 1
 
-Said = tuple[int, int, int, bool]  # event time, time that waits to be confirmed, leaps, whether one was wrong
+Said = tuple[int, int, int, bool]  # event time, time waiting for confirmation, leaps, whether one was wrong
 
 leaps = st.sampled_from(
     [
@@ -53,9 +53,9 @@ extremes = st.lists(
 
 
 def naive(times: list[int]) -> list[Said]:
-    """Event time is the greatest time believed. A packet within an hour of it, or before it, is believed; one beyond
-    waits for another within an hour of it, and then both are, or for one beyond even that. The second packet of all
-    makes a first one more than an hour ahead of it wait likewise."""
+    """Event time is the greatest time believed. A packet at most an hour ahead of it, or late, is believed. One further
+    ahead waits: it is believed with a second one within an hour of it, or replaced by one further ahead still. If the
+    very first packet is more than an hour ahead of the second, it waits likewise."""
     believed: list[int] = []
     waiting: int | None = None
     said, unsure = [], 0
@@ -101,7 +101,7 @@ def test_event_time_is_that_of_the_naive_twin(times: list[int]) -> None:
 
 @given(times=extremes)
 def test_time_stamps_at_the_limits_of_int64_do_not_overflow(times: list[int]) -> None:
-    assume(max(times, default=0) - min(times, default=0) < 1 << 63)  # else the next test
+    assume(max(times, default=0) - min(times, default=0) < 1 << 63)  # otherwise see the next test
     assert kernel(times) == naive(times)
 
 

@@ -1,4 +1,4 @@
-"""Law 4: a block coded and decoded is equal; and what is no message of ours is refused, whatever it is."""
+"""Law 4: a block encoded and decoded is equal; any bytes that are not such a message are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ counts = st.integers(0, (1 << 63) - 1)
 
 @st.composite
 def blocks(draw: st.DrawFn) -> PacketBlock:
-    """Any block: every column takes every value of its type."""
+    """Any block: a column may have any value of its type."""
     n = draw(st.integers(0, 20))
     columns = (draw(hnp.arrays(dtype, n)) for dtype in PACKET_DTYPES.values())
     numbers = draw(st.tuples(counts, counts, int64s, counts))
@@ -81,7 +81,7 @@ def test_decoded_columns_lie_in_the_message_and_are_read_only(n: int) -> None:
 
 
 @given(data=st.binary(max_size=300))
-def test_bytes_that_are_no_message_are_refused(data: bytes) -> None:
+def test_bytes_that_are_not_a_message_are_refused(data: bytes) -> None:
     with pytest.raises(CodecError):
         wire.decode(data)
 
@@ -100,7 +100,9 @@ def test_a_message_that_is_cut_is_refused_or_lacks_only_its_end_mark(cut: int) -
     changes=st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=8)
 )
 @settings(max_examples=500)
-def test_a_message_with_changed_bytes_is_refused_or_a_whole_block(changes: list[tuple[int, int]]) -> None:
+def test_a_message_with_changed_bytes_is_refused_or_gives_a_complete_block(
+    changes: list[tuple[int, int]],
+) -> None:
     data = bytearray(GOOD)
     for at, value in changes:
         data[at] = value
@@ -114,7 +116,7 @@ def test_a_message_with_changed_bytes_is_refused_or_a_whole_block(changes: list[
 
 @contextlib.contextmanager
 def little_arrow_memory() -> Iterator[None]:
-    """Fails when Arrow takes more than 1 MiB inside; in a pool of its own, since a pool tells only its peak."""
+    """Fail if Arrow takes more than 1 MiB in the block. Uses its own pool, since a pool reports only its peak."""
     default, mine = pa.default_memory_pool(), pa.system_memory_pool()
     pa.set_memory_pool(mine)
     try:
@@ -137,7 +139,7 @@ def test_every_byte_of_the_metadata_may_be_wrong_without_harm() -> None:
 def message(
     header: object, columns: dict[str, Any], compression: str | None = None, batches: int = 1
 ) -> bytes:
-    """An Arrow stream as somebody else might write it."""
+    """An Arrow stream as another program might write it."""
     metadata = None if header is None else {b"wiresonde": json.dumps(header).encode()}
     arrays = [pa.array(column) for column in columns.values()]
     schema = pa.schema([(k, a.type) for k, a in zip(columns, arrays)], metadata=metadata)
@@ -193,7 +195,7 @@ def test_a_header_nested_deeper_than_python_can_go_is_refused() -> None:
 
 
 @pytest.mark.parametrize("number", [2, 3, 1000])
-def test_a_newer_format_is_told_apart_from_damage(number: int) -> None:
+def test_a_newer_format_is_distinguished_from_damage(number: int) -> None:
     with pytest.raises(NewerFormatError, match=f"message format {number}; this version reads up to 1"):
         wire.decode(message(HEADER | {"format": number}, {"something": [1, 2]}))
 

@@ -81,7 +81,7 @@ def assert_equal(a: Packets, b: Packets) -> None:
 
 @given(blocks(), st.sampled_from(CONFIGS))
 @settings(deadline=None, max_examples=500)
-def test_any_frames_give_one_row_each_that_agrees_with_itself(b: FrameBlock, config: DecodeConfig) -> None:
+def test_any_frames_give_one_consistent_row_each(b: FrameBlock, config: DecodeConfig) -> None:
     p = decode(b, config)
     assert {column.size for column in p} == {len(b)}
     assert p.ts.tolist() == b.ts.tolist()
@@ -123,7 +123,7 @@ def test_bytes_between_frames_are_never_read(b: FrameBlock, gap: bytes) -> None:
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join), st.sampled_from(LINK_TYPES), st.data())
 @settings(deadline=None, max_examples=200)
-def test_a_shorter_snaplen_never_changes_what_it_still_shows(
+def test_a_shorter_snaplen_never_changes_the_fields_still_visible(
     frame: bytes, link_type: int, data: st.DataObject
 ) -> None:
     cut = data.draw(st.integers(0, len(frame)))

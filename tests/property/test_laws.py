@@ -37,7 +37,7 @@ def detector(config: TrackerConfig, partition: int = 0) -> Detector:
 
 
 def blocks(p: Packets, at: list[int]) -> list[PacketBlock]:
-    """p cut at the given rows."""
+    """Parts of p, cut at the given rows."""
     edges = [0, *sorted(min(c, p.ts.size) for c in at), p.ts.size]
     out, clock = [], new_clock()
     for a, b in pairwise(edges):
@@ -48,18 +48,18 @@ def blocks(p: Packets, at: list[int]) -> list[PacketBlock]:
 
 
 def outcome(d: Detector, stream_blocks: list[PacketBlock]) -> list[ScoreBatch]:
-    """Everything a detector says of a stream."""
+    """All batches that a detector gives for a stream."""
     said = [batch for block in stream_blocks for batch in d.process(block)]
     return said + d.flush()
 
 
 def bits(rows: Rows) -> bytes:
-    """Every field of some rows; the bytes between fields mean nothing."""
+    """All fields of rows, without the padding between them."""
     return b"".join(rows[name].tobytes() for name in rows.dtype.names or ())
 
 
 def flat(said: list[ScoreBatch]) -> bytes:
-    """Ended connections whole and beginnings of alarms with their scores, bit for bit, in order."""
+    """Ended connections and beginnings of alarms with their scores, bit for bit, in order."""
     final = [b for b in said if b.scores["final"].all()]
     begun = [b for b in said if not b.scores["final"].any()]
     assert len(final) + len(begun) == len(said)
@@ -83,7 +83,7 @@ def test_cutting_a_stream_elsewhere_changes_no_connection_and_no_score(
 
 
 def connection_rows(said: list[ScoreBatch]) -> list[bytes]:
-    """Final connection rows without what depends on where they were kept, sorted."""
+    """Final connection rows, sorted, without the fields that depend on the partition."""
     final = [b for b in said if b.scores["final"].all()]
     return sorted(bits(b.rows[k : k + 1]) + bits(b.sides[k]) for b in final for k in range(len(b)))
 
@@ -170,7 +170,9 @@ def test_rows_of_blocks_cannot_be_changed_in_place() -> None:
 @pytest.mark.compiled
 @given(seed=seeds, leaps=st.booleans())
 @settings(max_examples=20, deadline=None)
-def test_a_tracker_that_hands_over_few_at_a_time_says_the_same(seed: int, leaps: bool) -> None:
+def test_a_tracker_that_hands_over_few_connections_at_a_time_gives_the_same_rows(
+    seed: int, leaps: bool
+) -> None:
     p = stream(seed, 400, leaps=leaps)
 
     def ended(spare: int) -> list[bytes]:
@@ -182,8 +184,8 @@ def test_a_tracker_that_hands_over_few_at_a_time_says_the_same(seed: int, leaps:
 
 
 def published(p: Packets, config: TrackerConfig, count: int, block: int, read: int) -> list[list[ScoreBatch]]:
-    """What the detectors of all partitions say of a stream that came through publisher and bus, ``read`` packets at
-    a time, in blocks of at least ``block``."""
+    """Rows of the detectors of all partitions for a stream through publisher and bus, read ``read`` packets at a time,
+    in blocks of at least ``block``."""
     bus = MemoryBus(count, 2 * p.ts.size + 10)
     publisher = Publisher(Sensor("s", 0, block, DecodeConfig()), bus)
     for begin in range(0, p.ts.size, read):
@@ -209,7 +211,7 @@ cutting = st.tuples(
 @given(seed=seeds, leaps=st.booleans(), count=st.integers(1, 4), one=cutting, other=cutting)
 @example(
     seed=22, leaps=False, count=3, one=(1, 7), other=(64, 20)
-)  # differs where a block's time is the sensor's
+)  # differed when a block's time was the sensor's
 @settings(max_examples=25, deadline=None)
 def test_blocks_of_any_size_through_publisher_and_bus_give_equal_rows_on_as_many_partitions(
     seed: int, leaps: bool, count: int, one: tuple[int, int], other: tuple[int, int]
@@ -222,7 +224,7 @@ def test_blocks_of_any_size_through_publisher_and_bus_give_equal_rows_on_as_many
 
 @pytest.mark.compiled
 @given(seed=seeds, leaps=st.booleans(), count=st.integers(2, 4), one=cutting, other=cutting)
-@example(seed=1, leaps=False, count=4, one=(64, 20), other=(64, 20))  # differs without a last heartbeat
+@example(seed=1, leaps=False, count=4, one=(64, 20), other=(64, 20))  # differed without a last heartbeat
 @settings(max_examples=25, deadline=None)
 def test_one_partition_or_several_behind_a_publisher_give_the_same_connections(
     seed: int, leaps: bool, count: int, one: tuple[int, int], other: tuple[int, int]

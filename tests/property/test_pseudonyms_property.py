@@ -1,4 +1,4 @@
-"""Pseudonyms against a twin that goes bit by bit, and the laws of prefixes."""
+"""Pseudonyms against a twin that works bit by bit, and the laws of prefixes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bit(aes: Cipher[modes.ECB], pad: int, first: int, i: int) -> int:
 
 
 def crypto_pan(key: bytes, address: Address, back: bool = False) -> Address:
-    """Crypto-PAn of an address, or which address has this pseudonym."""
+    """Crypto-PAn of an address, or the address of a pseudonym."""
     aes = Cipher(algorithms.AES(key[:16]), modes.ECB())
     pad = int.from_bytes(aes.encryptor().update(key[16:]), "big")
     bits = address.max_prefixlen
@@ -59,7 +59,7 @@ def is_taken(a: Address) -> bool:
 
 
 def naive(key: bytes, address: Address) -> Address:
-    """What is not kept goes through Crypto-PAn until it is not what another address keeps."""
+    """The pseudonym: an address that is not kept is encrypted until the result is not a kept address."""
     if is_kept(address):
         return address
     address = crypto_pan(key, address)
@@ -69,7 +69,7 @@ def naive(key: bytes, address: Address) -> Address:
 
 
 def packets(given: list[Address]) -> Packets:
-    """A packet for each address: from it to the next."""
+    """A packet from each address to the next."""
     p = empty_packets(len(given))
     values = [int(a) | (0xFFFF << 32 if isinstance(a, IPv4Address) else 0) for a in given]
     p.src_hi[:], p.src_lo[:] = [v >> 64 for v in values], [v & LOW for v in values]
@@ -90,7 +90,7 @@ def pseudonyms(key: bytes, given: list[Address], remembered: int = 64) -> list[A
 
 
 def shared(a: Address, b: Address) -> int:
-    """How many leading bits two addresses share."""
+    """Number of leading bits that two addresses share."""
     return a.max_prefixlen - (int(a) ^ int(b)).bit_length()
 
 
@@ -99,7 +99,7 @@ def equal(p: Packets, q: Packets) -> bool:
 
 
 def mixed(seed: int, n: int) -> Packets:
-    """A stream of a few hosts, some of which are of IPv6."""
+    """A stream of a few hosts, some with IPv6."""
     p = stream(seed, n)
     six = np.random.default_rng(seed).random(n) < 0.3
     p.src_hi[six] = p.dst_hi[six] = 0x20010DB8 << 32
@@ -113,7 +113,7 @@ def test_pseudonyms_are_those_of_the_naive_twin(key: bytes, given_addresses: lis
 
 
 @given(key=keys)
-def test_what_would_become_a_kept_address_becomes_another_that_nobody_has(key: bytes) -> None:
+def test_an_address_whose_pseudonym_would_be_a_kept_address_gets_an_unused_one(key: bytes) -> None:
     reached = [crypto_pan(key, a, back=True) for a in KEPT]
     assert [crypto_pan(key, a) for a in reached] == KEPT
     reached = list(dict.fromkeys(a for a in reached if not is_taken(a)))
@@ -160,7 +160,7 @@ def test_cutting_the_stream_elsewhere_changes_no_pseudonym(key: bytes, seed: int
 
 
 @given(key=keys, seed=st.integers(0, 2**32 - 1), remembered=st.integers(1, 20))
-def test_what_is_remembered_changes_no_pseudonym(key: bytes, seed: int, remembered: int) -> None:
+def test_the_memory_changes_no_pseudonym(key: bytes, seed: int, remembered: int) -> None:
     p = mixed(seed, 60)
     small, large = Pseudonymiser(key, remembered), Pseudonymiser(key)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Law 7: a detector restored from a snapshot goes on to the last bit, wherever it was taken."""
+"""Law 7: a detector restored from a snapshot continues bit for bit, wherever the snapshot was taken."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAMP = Stamp("topic", 4, "digest")
     seed=st.integers(0, 2**32 - 1), at=st.lists(st.integers(0, 400), min_size=1, max_size=6), data=st.data()
 )
 @settings(max_examples=25, deadline=None)
-def test_a_restored_detector_says_what_the_first_would_have_said(
+def test_a_restored_detector_gives_the_rows_that_the_first_would_have_given(
     config: TrackerConfig, seed: int, at: list[int], data: st.DataObject
 ) -> None:
     parts = blocks(stream(seed, 400), at)

@@ -1,4 +1,4 @@
-"""The connection table against a twin made of a dict: who belongs to which connection, and when it ends."""
+"""The connection table against a twin made of a dict: the connection of each packet, and its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def datagrams(seed: int, n: int) -> Packets:
 
 def naive(p: Packets, timeout: int) -> list[tuple[frozenset[tuple[int, int]], int, int, int]]:
     """(endpoints, first time, last time, packets) of every connection: a packet joins the last connection of its
-    endpoints unless that had been silent for the timeout."""
+    endpoints unless it was silent for the timeout."""
     found: dict[frozenset[tuple[int, int]], list[list[int]]] = {}
     for ts, a, sport, b, dport in zip(*(c.tolist() for c in (p.ts, p.src_lo, p.sport, p.dst_lo, p.dport))):
         ends = frozenset(((a, sport), (b, dport)))

@@ -15,13 +15,13 @@ GIVEN = st.lists(
     min_size=1,
     max_size=40,
 )
-TRIP = 10.0  # ms
+TRIP = 10.0  # ms of a round trip
 
 
 def naive(segments: list[tuple[int, int, float]]) -> list[Segment]:
     """The class of each segment (start, length, ms after the one before) from sets of single bytes.
 
-    A byte is seen, or it is missing since the time when something above it was first seen.
+    A byte is either seen, or missing since a byte above it was first seen.
     """
     seen: set[int] = set()
     missing: dict[int, float] = {}

@@ -189,7 +189,7 @@ def test_tls_and_scram_work_and_no_secret_is_shown(
 def test_a_password_from_a_file_works_too(secured: tuple[str, Path], tmp_path: Path) -> None:
     (tmp_path / "password").write_text(SECRET + "\n")
     site = secured_site(secured, tmp_path, {"file": str(tmp_path / "password")})
-    assert "packets: made" in site.run("topics", "create").stdout
+    assert "packets: created" in site.run("topics", "create").stdout
 
 
 def test_a_wrong_password_is_a_clear_error_before_the_client_gives_up(

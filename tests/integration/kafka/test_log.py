@@ -47,7 +47,9 @@ def test_a_snapshot_older_than_retention_stops_with_the_way_to_repair_it(empty_s
     admin.delete_records(gone)
     admin.close()
     refused(
-        empty_site, "second", f"the snapshot goes on at offset {held[2]}, but the log begins at {ends[2] - 5}"
+        empty_site,
+        "second",
+        f"the snapshot continues at offset {held[2]}, but the log begins at {ends[2] - 5}",
     )
     text = (empty_site.folder / "second.log").read_text()
     assert f"move {empty_site.state}/{empty_site.prefix}packets/2 away" in text
@@ -85,7 +87,9 @@ def test_a_topic_made_anew_is_noticed(empty_site: Site) -> None:
     empty_site.make_topics()
     new = empty_site.topic_id()
     assert new != old
-    refused(empty_site, "second", f"a snapshot of topic id {old}, but the topic was made anew and has {new}")
+    refused(
+        empty_site, "second", f"a snapshot of topic id {old}, but the topic was created again and has {new}"
+    )
 
 
 def test_another_number_of_partitions_is_noticed_at_the_start(empty_site: Site) -> None:

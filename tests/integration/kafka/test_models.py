@@ -75,7 +75,7 @@ def test_a_model_that_alarms_and_has_changed_stops_the_detector_with_its_name(si
     site.configure(models={"kitsune": {"kind": "kitsune", "kitnet": {"seed": 5}}})
     detector = site.detect("second", "--stop-at-end", group="changed", state=state)
     text = detector.ended(1)
-    assert "model kitsune: the snapshot has another configuration or bundle of it" in text
+    assert "model kitsune: the snapshot was made with another configuration or bundle" in text
     assert "to start without it, move" in text
 
 

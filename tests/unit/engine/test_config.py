@@ -105,8 +105,8 @@ def test_an_unknown_key_is_named_at_every_level(tmp_path: Path, section: tuple[s
         ({"client": {"bootstrap_servers": "x"}}, "client.bootstrap_servers: cannot be set here"),
         ({"client": {"ssl_password": "x"}}, "client.ssl_password: secrets do not belong here"),
         ({"secrets": {"password": {"env": "X"}}}, "secrets.password: not one of sasl_plain_password"),
-        ({"secrets": {"token": {}}}, "bus.kafka.secrets.token: give one of env and file"),
-        ({"secrets": {"token": {"env": "X", "file": "y"}}}, "bus.kafka.secrets.token: give one of env and file"),
+        ({"secrets": {"token": {}}}, "bus.kafka.secrets.token: give either env or file"),
+        ({"secrets": {"token": {"env": "X", "file": "y"}}}, "bus.kafka.secrets.token: give either env or file"),
     ],
 )  # fmt: skip
 def test_settings_of_kafka_that_cannot_be_are_named(
@@ -159,8 +159,8 @@ def test_a_section_that_is_no_mapping_is_named(tmp_path: Path, section: tuple[st
         ("bus: {partitions: 4.0}", "bus.partitions 4.0: Input should be a valid integer"),
         ("sensor: {name: a b}", "sensor.name 'a b': String should match pattern '^[A-Za-z0-9._-]+$'"),
         ("metrics: {port: 65536}", "metrics.port 65536: Input should be less than or equal to 65535"),
-        ("labels: {slice: [task, task]}", "labels.slice: task is named twice"),
-        ("labels: {slice: [model]}", "labels.slice: model is a label of the metrics themselves"),
+        ("labels: {slice: [task, task]}", "labels.slice: task is listed twice"),
+        ("labels: {slice: [model]}", "labels.slice: model is already a label of the metrics: rename"),
         ("labels: {slice: [a-b]}", "labels.slice.0 'a-b': String should match pattern '^[A-Za-z][A-Za-z0-9_]*$'"),
         ("labels: {slice: task}", "labels.slice 'task': Input should be a valid array"),
         ("kitsune: {scorer: {aggregate: median}}", "kitsune.scorer.aggregate 'median': Input should be"),
@@ -189,8 +189,8 @@ def test_all_wrong_values_are_named_at_once(tmp_path: Path) -> None:
         ("bus:\n\tpartitions: 1\n", "line 2, column 1: found character '\\t'"),
         ("bus:\n  partitions: 1\n  partitions: 2\n", "line 3, column 3: the key partitions is given twice"),
         ("bus: {}\nsensor: {}\nbus: {}\n", "line 3, column 1: the key bus is given twice"),
-        ("1: 2", "line 1, column 1: a key that is no text"),
-        ("? [a]\n: 2", "line 1, column 3: a key that is no text"),
+        ("1: 2", "line 1, column 1: a key that is not text"),
+        ("? [a]\n: 2", "line 1, column 3: a key that is not text"),
         ("a: !!python/object/apply:os.system [ls]", "line 1, column 4: could not determine a constructor"),
         ("a: *b", "line 1, column 4: aliases are not allowed"),
         ("\x00", "unacceptable character #x0000"),
@@ -214,9 +214,9 @@ def test_what_is_not_utf_8_is_named_with_its_byte(tmp_path: Path) -> None:
 def test_a_huge_file_is_refused_without_reading_it(tmp_path: Path) -> None:
     with (tmp_path / "w.yaml").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(ConfigError, match=f"more than the {MAX_FILE} bytes"):
+    with pytest.raises(ConfigError, match=f"larger than the {MAX_FILE} bytes"):
         load(tmp_path / "w.yaml")
-    with pytest.raises(ConfigError, match=f"more than the {MAX_FILE} bytes"):
+    with pytest.raises(ConfigError, match=f"larger than the {MAX_FILE} bytes"):
         load(Path("/dev/zero"))
 
 

@@ -244,7 +244,7 @@ def test_misuse_is_told_apart() -> None:
     misused(called("nonsense"), "No such command 'nonsense'")
     misused(called("score", "x", "--nonsense"), "No such option")
     misused(called("score", "x", "--linger", "-1"), "-1.0 is not in the range")
-    misused(called("watch", "-i", "lo", "--duration", "nan"), "'nan' is no number of seconds")
+    misused(called("watch", "-i", "lo", "--duration", "nan"), "'nan' is not a number of seconds")
 
 
 def test_a_wrong_configuration_stops_every_command(capture: Path, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_a_slice_that_the_label_file_does_not_have_is_named(capture: Path, tmp_p
     (tmp_path / "w.yaml").write_text("labels: {slice: [taks]}")
     (tmp_path / "labels.csv").write_text("src,sport,dst,dport,proto,start,end,task\n,,,,,,,a\n")
     line = ("score", capture, "-c", tmp_path / "w.yaml", "--out", tmp_path / "out")
-    refused(called(*line, "--labels", tmp_path / "labels.csv"), 2, "labels.csv has task")
+    refused(called(*line, "--labels", tmp_path / "labels.csv"), 2, "labels.csv, which has task")
     assert listing(tmp_path) == ["labels.csv", "w.yaml"]
 
 

@@ -43,13 +43,13 @@ def test_a_capture_is_not_replaced_by_what_is_made_of_it(line: tuple[str, ...], 
     (tmp_path / "link").symlink_to(capture)
     (tmp_path / "hard").hardlink_to(capture)
     for place in ("c.pcap", "link", "hard"):
-        refused(called(*line, capture, "-o", tmp_path / place), 2, f"{place}: is one of the captures")
+        refused(called(*line, capture, "-o", tmp_path / place), 2, f"{place}: this is one of the captures")
     assert capture.read_bytes() == before
     (tmp_path / "w.yaml").write_text("{}")
     refused(
         called(*line, capture, "-c", tmp_path / "w.yaml", "-o", tmp_path / "w.yaml"),
         2,
-        "is the configuration",
+        "this is the configuration",
     )
 
 
@@ -65,7 +65,7 @@ def test_dash_is_stdout_for_text_only(tmp_path: Path, monkeypatch: pytest.Monkey
     capture = written(tmp_path / "c.pcap", [T0, T0 + 1], [1, 2])
     assert called("packets", capture, "-o", "-").stdout == called("packets", capture).stdout != ""
     refused(called("packets", capture, "--format", "parquet", "-o", "-"), 2, "--format parquet needs a file")
-    refused(called("train", "kitsune", capture, "-o", "-"), 2, "-o -: a bundle needs a file")
+    refused(called("train", "kitsune", capture, "-o", "-"), 2, "-o -: a bundle cannot go to stdout")
     assert listing(tmp_path) == ["c.pcap"]
 
 
@@ -157,7 +157,7 @@ def test_packets_not_read_whole_are_counted_by_reason(what: str, tmp_path: Path)
     (tmp_path / "c.pcap").write_bytes(
         pcap([(0, short, 60), (1, short, 60), (2, b"12345", 5), (3, foreign, 54)])
     )
-    said = ["3 packets not read whole: ip_truncated 2, link_truncated 1"]
+    said = ["3 packets whose headers could not all be read: ip_truncated 2, link_truncated 1"]
     assert notes(what, tmp_path / "c.pcap") == said
     losses = summary(tmp_path / "c.pcap")["losses"]
     assert losses == {"not read whole: ip_truncated": 2, "not read whole: link_truncated": 1}
@@ -175,7 +175,7 @@ def test_what_was_said_of_a_damaged_capture_comes_before_the_damage(tmp_path: Pa
 def test_evicted_connections_are_counted(tmp_path: Path) -> None:
     capture = written(tmp_path / "c.pcap", [T0 + k for k in range(60)], list(range(1, 61)))
     (tmp_path / "w.yaml").write_text("connections: {capacity: 50}")
-    said = ["10 connections ended early: more than connections.capacity at once"]
+    said = ["10 connections ended early, the table was full: raise connections.capacity"]
     assert notes("connections", capture, "-c", tmp_path / "w.yaml") == said
 
 
@@ -183,17 +183,14 @@ def test_captures_the_wrong_way_round_are_suspected(tmp_path: Path) -> None:
     old = written(tmp_path / "old.pcap", [T0 + k for k in range(1000, 9000, 1000)], [1] * 8)
     new = written(tmp_path / "new.pcap", [T0 + HOUR // 2 + k for k in range(1000, 9000, 1000)], [1] * 8)
     assert notes("connections", old, new) == []
-    said = ["8 packets are older than ones before them: are the captures in order of time?"]
+    said = ["8 packets are older than earlier ones: are the captures in order of time?"]
     assert notes("connections", new, old) == said
 
 
 def test_packets_that_cannot_be_learned_from_are_not_counted_as_such(tmp_path: Path) -> None:
     (tmp_path / "w.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 30, link_type=105))
     note = str(summary(tmp_path / "w.pcap", "--learn", 10)["notes"])
-    assert (
-        "it learns from 10 packets a partition, and the fullest had 0. To score this capture, train a bundle"
-        in note
-    )
+    assert "it needs 10 packets in a partition, and the largest had 0. To score this capture, train" in note
 
 
 # ------------------------------------------------------------------------------------------------- odd values
@@ -201,7 +198,9 @@ def test_packets_that_cannot_be_learned_from_are_not_counted_as_such(tmp_path: P
 
 def test_a_map_of_no_packets_is_refused_where_the_configuration_is_checked(tmp_path: Path) -> None:
     (tmp_path / "w.yaml").write_text("kitsune: {kitnet: {map_samples: 0}}")
-    refused(called("config", "check", tmp_path / "w.yaml"), 2, "kitsune.kitnet.map_samples 0: the map")
+    refused(
+        called("config", "check", tmp_path / "w.yaml"), 2, "kitsune.kitnet.map_samples 0: the feature map"
+    )
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "0.001", "+1e-3"])

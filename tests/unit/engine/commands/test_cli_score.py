@@ -139,9 +139,7 @@ def test_training_writes_nothing_but_the_bundle_whatever_is_configured(capture: 
 
 def test_training_from_too_little_or_from_damage_is_refused(damaged: Path, tmp_path: Path) -> None:
     few = piece(tmp_path / "few.pcap", 9)
-    refused(
-        called("train", "kitsune", few, "-o", tmp_path / "b"), 1, "few.pcap: 9 packets in all; at least 10"
-    )
+    refused(called("train", "kitsune", few, "-o", tmp_path / "b"), 1, "few.pcap: only 9 packets; at least 10")
     refused(called("train", "kitsune", few, "-o", tmp_path / "b", "--learn", 100), 1, "no bundle was written")
     refused(called("train", "kitsune", few, "-o", tmp_path / "b", "--learn", 0), 2, "--learn 0: at least 10")
     refused(

@@ -120,12 +120,12 @@ def test_bundles_are_given_to_models_by_name_and_a_bare_one_to_that_of_its_kind(
     [
         (("{k}", "kitsune={k}"), "model kitsune is given twice"),
         (("x={k}", "x={b}"), "model x is given twice"),
-        (("X={k}",), "'X' is not a name: 1 to 32 of a-z, 0-9 and -"),
-        ((f"{'x' * 33}={{k}}",), "is not a name"),
-        (("={k}",), "'' is not a name"),
+        (("X={k}",), "'X' is not a valid name (1 to 32 of a-z, 0-9 and -)"),
+        ((f"{'x' * 33}={{k}}",), "is not a valid name"),
+        (("={k}",), "'' is not a valid name"),
         (("x=",), "the path is empty"),
-        (("dir/a=b",), "'dir/a' is not a name: 1 to 32 of a-z, 0-9 and -; for a path with = in it give NAME=PATH"),
-        (("watcher={k}",), "a bundle of kind kitsune, but models.watcher says baseline"),
+        (("dir/a=b",), "'dir/a' is not a valid name (1 to 32 of a-z, 0-9 and -); for a path that contains ="),
+        (("watcher={k}",), "the bundle is of kind kitsune, but models.watcher.kind is baseline"),
     ],
 )  # fmt: skip
 def test_models_that_cannot_be_are_refused_in_a_line(
@@ -204,7 +204,7 @@ def test_a_trace_is_written_beside_the_scores_and_says_when_nothing_matches(
     summary(capture, "--learn", 1000, "--out", tmp_path / "d", "-c", config, "--trace", community)
     assert uid in pq.read_table(tmp_path / "d/trace.parquet")["uid"].to_pylist()
     got = summary(capture, "--learn", 1000, "--out", tmp_path / "c", "--trace", "probe=7")
-    assert "--trace: no connection matches" in got["notes"]
+    assert "--trace: no connection matches the selectors" in got["notes"]
     assert pq.read_table(tmp_path / "c/trace.parquet").num_rows == 0
 
 
@@ -213,7 +213,7 @@ def test_a_trace_is_written_beside_the_scores_and_says_when_nothing_matches(
 )
 def test_a_selector_that_is_none_is_refused(wrong: str, capture: Path, tmp_path: Path) -> None:
     result = called("score", capture, "--trace", wrong, "--out", tmp_path / "out")
-    refused(result, 2, f"--trace {wrong}: not a uid")
+    refused(result, 2, f"--trace {wrong}: give a uid")
     assert listing(tmp_path) == []
 
 
@@ -247,4 +247,4 @@ def test_a_bundle_is_not_given_the_name_of_another_kind(capture: Path, trained: 
 
 
 def test_a_trace_needs_a_place(capture: Path) -> None:
-    refused(called("score", capture, "--trace", "probe=1"), 2, "--trace: needs --out DIR")
+    refused(called("score", capture, "--trace", "probe=1"), 2, "--trace writes trace.parquet: give --out DIR")

@@ -136,7 +136,7 @@ def test_a_threshold_from_too_few_connections_is_called_a_guess_also_when_a_bund
     n, rest = said.split(" ", 1)
     assert int(n) > 10
     assert rest == (
-        "connections are too few for a false-positive rate of 0.001, which takes 10,000: "
+        "connections are too few for a false-positive rate of 0.001, which needs 10,000: "
         "learn from more, or set kitsune.threshold"
     )
     trained = train(given, path, tmp_path / "m.bundle")
@@ -159,7 +159,7 @@ def test_a_threshold_from_enough_connections_is_not_called_a_guess(tmp_path: Pat
 def test_more_than_one_late_packet_in_a_hundred_is_said(late: int, said: bool, tmp_path: Path) -> None:
     summary = score([capture(tmp_path / "c.pcap", flows(200), flows(late, T0 - SECOND))])
     notes = [note for note in summary.notes if "older" in note]
-    expected = f"{late} packets are older than ones before them: are the captures in order of time?"
+    expected = f"{late} packets are older than earlier ones: are the captures in order of time?"
     assert notes == ([expected] if said else [])
 
 
@@ -170,7 +170,7 @@ def test_captures_in_the_wrong_order_are_said(tmp_path: Path) -> None:
     )
     assert not any("older" in note for note in score([first, second]).notes)
     (note,) = (note for note in score([second, first], config(bus__partitions=2)).notes if "older" in note)
-    assert note.startswith("60 packets are older than ones before them")
+    assert note.startswith("60 packets are older than earlier ones")
 
 
 @pytest.mark.parametrize("partitions", [1, 3])
@@ -185,7 +185,7 @@ def test_labels_that_match_nothing_are_said_and_how_many_packets_match(
     matching = score([path], given, labels=read_labels(tmp_path / "l.csv")).notes
     assert "2 of 30 packets match a label" in matching
     nothing = score([path], given, labels=read_labels(LABELS)).notes
-    assert "0 of 30 packets match a label: are its addresses and times those of the captures?" in nothing
+    assert "0 of 30 packets match a label: do its addresses and times fit the captures?" in nothing
     assert not any("label" in note for note in score([path], given).notes)
 
 

@@ -221,7 +221,10 @@ def test_a_process_that_cannot_write_its_last_snapshots_says_so_and_its_rows_are
     process = site.process().rounds(1)
     folder = Path(site.store.place)
     folder.write_text("where the folder should be")
-    with pytest.raises(OutputError, match=r"packets: no snapshot of partitions \[0, 1, 2\]; see the log"):
+    with pytest.raises(
+        OutputError,
+        match=r"packets: no snapshot of partitions \[0, 1, 2\] was written; see the warnings above",
+    ):
         process.finish()
     process.kill()
     assert_equal(site)

@@ -48,7 +48,7 @@ def test_a_snapshot_older_than_the_log_stops_with_the_way_to_repair_it(tmp_path:
     stopped(site, 5)
     at = site.snapshots()[2]
     site.topic.trim(2, at + 3)
-    where = f"partition 2: the snapshot goes on at offset {at}, but the log begins at {at + 3}: 3 messages are gone"
+    where = f"partition 2: the snapshot continues at offset {at}, but the log begins at {at + 3}: 3 messages are gone"
     refused(site, where)
     refused(site, away(site, 2))
     shutil.move(f"{site.store.place}/2", tmp_path / "away")
@@ -112,7 +112,7 @@ def test_a_snapshot_past_the_end_of_the_log_stops_with_the_way_to_repair_it(tmp_
     at = site.snapshots()[1]
     site.topic.truncate(1, at - 1)
     refused(
-        site, f"partition 1: the snapshot goes on at offset {at}, but the log ends at {at - 1}: it has lost"
+        site, f"partition 1: the snapshot continues at offset {at}, but the log ends at {at - 1}: it has lost"
     )
     refused(site, away(site, 1))
 
@@ -146,7 +146,7 @@ def test_a_topic_recreated_before_the_start_is_noticed(tmp_path: Path) -> None:
     old = site.topic.id
     site.topic.recreate()
     refused(
-        site, f"a snapshot of topic id {old}, but the topic was made anew and has {site.topic.id}; "
+        site, f"a snapshot of topic id {old}, but the topic was created again and has {site.topic.id}; "
         f"to start without it, move {site.store.place} away",
     )  # fmt: skip
 
@@ -175,7 +175,7 @@ def test_another_number_of_partitions_while_a_process_runs_is_noticed(tmp_path: 
     site = Site(tmp_path)
     process: Process = site.process().rounds(3)
     site.topic.grow(5)
-    with pytest.raises(StateError, match=r"the topic has 5 partitions now and had 3: .*start anew"):
+    with pytest.raises(StateError, match=r"the topic has 5 partitions now and had 3: .*start again"):
         process.round()
     process.kill()
     assert site.snapshots().keys() <= {0, 1, 2}

@@ -1,4 +1,4 @@
-"""Snapshots on disk: whole or passed over, two kept, refused when they are of something else."""
+"""Snapshots on disk: intact or skipped, two kept, refused when they belong to something else."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_file_under_another_name_is_not_taken_for_that_offset(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"topic_id": "id-2"}, "a snapshot of topic id id-1, but the topic was made anew and has id-2"),
+        ({"topic_id": "id-2"}, "a snapshot of topic id id-1, but the topic was created again and has id-2"),
         ({"partitions": 6}, "a snapshot of a topic with 4 partitions, which now has 6"),
         ({"config": "digest-2"}, "a snapshot of another configuration"),
         ({"schema": 99}, "a snapshot of schema 2, this version reads 99"),

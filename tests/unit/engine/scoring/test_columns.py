@@ -60,7 +60,7 @@ def test_a_column_that_is_missing_or_of_another_type_is_named_with_its_file(
         read_scores([tmp_path / "lacks"])
     at = whole.column_names.index(name)
     pq.write_table(whole.set_column(at, name, pa.array([True] * 3)), tmp_path / "other")
-    with pytest.raises(InputError, match=f"other: column {name} is bool, must be "):
+    with pytest.raises(InputError, match=f"other: column {name} has type bool, must be "):
         read_scores([tmp_path / "other"])
 
 
@@ -97,9 +97,9 @@ def test_messages_that_hold_no_scores_are_refused_whatever_byte_is_wrong() -> No
         (other.replace_schema_metadata({b"wiresonde": b'{"format": 9, "kind": "scores"}'}), "format 9"),
         (
             other.replace_schema_metadata({b"wiresonde": b'{"kind": "x"}'}),
-            "does not say that it holds scores",
+            "its header is not that of scores",
         ),
-        (other.replace_schema_metadata(None), "does not say that it holds scores"),
+        (other.replace_schema_metadata(None), "its header is not that of scores"),
     ):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
