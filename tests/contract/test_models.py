@@ -373,3 +373,24 @@ def test_a_trace_by_probe_begins_with_the_first_packet_of_that_probe_wherever_th
     for uid, probe in zip(traces[0]["uid"].to_pylist(), traces[0]["probe"].to_pylist()):
         first.setdefault(uid, probe)
     assert set(first.values()) == {7}
+
+
+@every_kind
+def test_packets_that_cannot_be_read_are_scored_by_nobody(kind: Kind) -> None:
+    p = stream(18, 600)
+    unread = p._replace(kind=np.zeros_like(p.kind))
+    detector = build_detector(0, ROOMY, [small(kind)])
+    assert [b for block in blocks(unread, [100, 300]) for b in detector.process(block)] == []
+    assert detector.flush() == []
+    assert detector.packets == 600
+    assert detector.scorers[0].model.counters().get("samples", 0) == 0
+
+
+@every_kind
+def test_connections_that_end_before_a_model_scores_have_no_score_and_no_alarm(kind: Kind) -> None:
+    slow = replace(kind.learning(small(kind).section, 10_000), threshold=small(kind).section.threshold)
+    rows = final(said([replace(small(kind), section=slow)], blocks(stream(19, 600), [300]), ROOMY), kind.name)
+    assert rows.num_rows > 0
+    assert not any(rows["alarm"].to_pylist())
+    assert rows["threshold"].null_count == rows.num_rows
+    assert set(rows["phase"].to_pylist()) <= {"learn", "calibrate"}
