@@ -106,8 +106,11 @@ def pack_model(kind: Kind, scorer: Scorer, provenance: Mapping[str, Any]) -> byt
 
 
 def small_spec(spec: ModelSpec) -> ModelSpec:
-    """A spec for the same kernels with small tables and short phases."""
-    return replace(spec, section=spec.kind.small(spec.section), bundle=None)
+    """A model that runs the same kernels, soon through all its phases and with small tables; its bundle stays.
+
+    A bundle decides which kernels run, for instance with which precision.
+    """
+    return replace(spec, section=spec.kind.small(spec.section))
 
 
 def bundle_digest(path: Path | None) -> str | None:
