@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from connectors.files.alerts import JsonLines
@@ -16,6 +17,15 @@ from engine.scoring.columns import score_schema, score_table
 from engine.scoring.trace import Tracer, trace_schema
 
 
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Raise the errors of a file as OutputError with its path."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from error
+
+
 class ScoreFile:
     """Sink: all rows as one Parquet file."""
 
@@ -23,17 +33,13 @@ class ScoreFile:
         """Raises OutputError when the file cannot be created."""
         self.path = path
         self._probes = probes
-        try:
+        with errors_of(path):
             self._file = ParquetFile(path, score_schema(label_names(probes)))
-        except OSError as error:
-            raise _failed(path, error) from error
 
     def write(self, batch: ScoreBatch) -> None:
         """Append a batch."""
-        try:
+        with errors_of(self.path):
             self._file.write(score_table(batch, self._probes))
-        except OSError as error:
-            raise _failed(self.path, error) from error
 
     def flush(self, spans: Spans) -> None:
         """Do nothing: the file appears at ``close``, complete."""
@@ -43,10 +49,8 @@ class ScoreFile:
 
     def close(self) -> None:
         """Make the file appear."""
-        try:
+        with errors_of(self.path):
             self._file.close()
-        except OSError as error:
-            raise _failed(self.path, error) from error
 
     def abort(self) -> None:
         """Leave nothing behind."""
@@ -62,20 +66,16 @@ class AlertFile:
         self._probes = probes
         self._observer = observer
         self.alerts = 0
-        try:
+        with errors_of(path):
             self._file = JsonLines(path, append)
-        except OSError as error:
-            raise _failed(path, error) from error
 
     def write(self, batch: ScoreBatch) -> None:
         """Write a line for each alarm that begins in a batch."""
         documents = alert_documents(batch, self._probes, self._observer)
         if not documents:
             return
-        try:
+        with errors_of(self.path):
             self._file.write(documents)
-        except OSError as error:
-            raise _failed(self.path, error) from error
         self.alerts += len(documents)
 
     def flush(self, spans: Spans) -> None:
@@ -83,17 +83,13 @@ class AlertFile:
 
     def sync(self, partition: int) -> None:  # noqa: ARG002 -- lines of all partitions are in one file
         """Make the lines of all partitions durable."""
-        try:
+        with errors_of(self.path):
             self._file.sync()
-        except OSError as error:
-            raise _failed(self.path, error) from error
 
     def close(self) -> None:
         """Make all lines durable."""
-        try:
+        with errors_of(self.path):
             self._file.close()
-        except OSError as error:
-            raise _failed(self.path, error) from error
 
     def abort(self) -> None:
         """Keep the complete lines written so far."""
@@ -107,37 +103,27 @@ class TraceFile:
         """``tracers``: one for each partition, all for the same models. OutputError if the file cannot be created."""
         self.path = path
         self._tracers = tracers
-        try:
+        with errors_of(path):
             self._file = ParquetFile(path, trace_schema(tracers[0].models))
-        except OSError as error:
-            raise _failed(path, error) from error
 
     def write(self, batch: ScoreBatch) -> None:
         """Do nothing: ``flush`` takes the packets."""
 
     def flush(self, spans: Spans) -> None:  # noqa: ARG002 -- takes all ended connections
         """Append the packets of connections that have ended."""
-        try:
+        with errors_of(self.path):
             for tracer in self._tracers:
                 if (table := tracer.drain()).num_rows:
                     self._file.write(table)
-        except OSError as error:
-            raise _failed(self.path, error) from error
 
     def sync(self, partition: int) -> None:
         """Do nothing: the file appears at ``close``, complete."""
 
     def close(self) -> None:
         """Make the file appear."""
-        try:
+        with errors_of(self.path):
             self._file.close()
-        except OSError as error:
-            raise _failed(self.path, error) from error
 
     def abort(self) -> None:
         """Leave nothing behind."""
         self._file.abort()
-
-
-def _failed(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"{path}: {error.strerror or error}")
