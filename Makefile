@@ -1,4 +1,4 @@
-# make setup demo test check bench bench-capture bench-lab soak broker chaos
+# make setup demo test check verify bench bench-capture bench-lab soak broker chaos
 PYTHON ?= python3
 BIN := .venv/bin
 TRACE ?=
@@ -9,7 +9,7 @@ JOBS ?= 2
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test check bench bench-capture bench-lab soak broker chaos
+.PHONY: setup demo test check verify bench bench-capture bench-lab soak broker chaos
 .SILENT:
 .DEFAULT_GOAL := demo
 
@@ -44,6 +44,10 @@ check: .venv/.installed-test
 	$(BIN)/ruff format --quiet --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+verify: check test
+	echo "+ what takes longer than a change should: $(N) groups broken at random"
+	$(BIN)/python -m tests.support.chaos --seeds $(N) --jobs $(JOBS)
 
 .PHONY: have-trace
 have-trace:

@@ -255,6 +255,7 @@ def train(
     from engine.commands.summary import print_summary
     from engine.commands.train import train as learn_model
     from engine.scoring.building import check_bundle_place
+    from engine.types import count_readable
 
     spec_to_train(config, kind)
     if str(output) == "-":
@@ -264,7 +265,7 @@ def train(
     if learn is None:
         if Path("-") in captures:
             raise ConfigError("stdin can be read only once: give --learn N, the number of packets to use")
-        learn = sum(p.ts.size for p in read_packets(captures, config))
+        learn = sum(count_readable(p) for p in read_packets(captures, config))
         if learn < LEAST_LEARN:
             raise InputError(f"{captures[0]}: only {learn} packets; at least {LEAST_LEARN} are needed")
     spec = spec_to_train(config, kind, learning(learn))

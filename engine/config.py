@@ -262,7 +262,7 @@ class LabelsSection(Section):
     @classmethod
     def _are_free(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for k, name in enumerate(names):
-            if name in ("model", "le"):
+            if name in ("model", "version", "le"):
                 raise ValueError(f"{name} is already a label of the metrics: rename the probe label")
             if name in names[:k]:
                 raise ValueError(f"{name} is listed twice")
@@ -308,6 +308,16 @@ class Config(Section):
     detect: DetectSection = DetectSection()
     metrics: MetricsSection = MetricsSection()
     output: OutputSection = OutputSection()
+
+    @field_validator("models")
+    @classmethod
+    def _are_named_apart(cls, models: dict[str, ModelEntry]) -> dict[str, ModelEntry]:
+        for name, entry in models.items():
+            if name in KINDS and name != entry.kind:
+                raise ValueError(
+                    f"a model of kind {entry.kind} cannot be named {name}, which is another kind"
+                )
+        return models
 
 
 def _inherited(data: dict[str, Any]) -> dict[str, Any]:

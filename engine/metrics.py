@@ -56,6 +56,8 @@ class Metrics:
             self.unread.add((reason,), 0)
         for name in slices:
             self.folded.add((name,), 0)
+        for name in self._bounds:
+            self.cold_models.add((name,), 0)
 
     def _of_stream(self) -> None:
         """Packets, messages and connections."""
@@ -97,13 +99,16 @@ class Metrics:
             "counter", "wiresonde_out_of_range_inputs", "Model inputs outside the learned range.", ("model",)
         )
         self.phase = Series(
-            "gauge", "wiresonde_phase", "Partitions in which a model is in this phase.", ("model", "phase")
+            "gauge",
+            "wiresonde_phase",
+            "Partitions in which a model is in this phase.",
+            ("model", "version", "phase"),
         )
         self.threshold = Series(
             "gauge",
             "wiresonde_threshold",
             "Score above which a connection raises an alarm; the highest of all partitions.",
-            ("model",),
+            ("model", "version"),
         )
         model = ("model", "version", *slices)
         self.connections = Series(

@@ -141,6 +141,11 @@ def count_unread(p: Packets) -> dict[str, int]:
     return {reason.name.lower(): int(counts[reason]) for reason in Reason if reason and counts[reason]}
 
 
+def count_readable(p: Packets) -> int:
+    """Packets of which more is known than time and size: those that models are given."""
+    return int(np.count_nonzero((p.kind & KIND_MASK) != Kind.UNREAD))
+
+
 def empty_packets(n: int = 0) -> Packets:
     """n rows of zeros."""
     return Packets._make(np.zeros(n, kind) for kind in PACKET_DTYPES.values())

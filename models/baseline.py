@@ -34,7 +34,7 @@ class BaselineConfig:
     def __post_init__(self) -> None:
         for name in ("features", "learn_samples", "kept"):
             if not 1 <= getattr(self, name) < 2**40:
-                raise ValueError(f"{name} {getattr(self, name)} must be at least 1")
+                raise ValueError(f"{name} {getattr(self, name)} must be from 1 to 2**40 - 1")
         if not 0.0 < self.tail < 0.5:
             raise ValueError(f"tail {self.tail} must lie in (0, 0.5)")
 
@@ -81,6 +81,8 @@ class Baseline:
 
     def score(self, x: Floats) -> Floats:
         """(n,) scores of the rows of x; the model does not change. NaN values are ignored."""
+        if x.shape[1:] != (self.config.features,):
+            raise ValueError(f"samples of shape {x.shape}, must be (n, {self.config.features})")
         out = np.empty(len(x))
         with np.errstate(invalid="ignore"):  # uncompiled: infinity times zero is NaN, as intended
             _score(x, self.middle, self.above, self.below, out)

@@ -90,6 +90,15 @@ def _header(schema: pa.Schema) -> dict[str, Any]:
     return header
 
 
+def has_compression(data: bytes) -> bool:
+    """Whether a message of an Arrow IPC stream is compressed, so that reading it may allocate any amount.
+
+    Raises pyarrow.ArrowInvalid when it is not such a stream.
+    """
+    messages = pa.ipc.MessageReader.open_stream(pa.py_buffer(data))
+    return any(_is_compressed(m.metadata.to_pybytes()) for m in messages if m.type != "schema")
+
+
 def _is_compressed(metadata: bytes) -> bool:
     """Whether a record batch's metadata has a `compression` field (Arrow's Message.fbs and Schema.fbs).
 

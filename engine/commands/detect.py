@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import socket
@@ -38,7 +39,7 @@ from engine.labels.slices import Slices
 from engine.metrics import Metrics, serve
 from engine.scoring.building import ModelSpec, build_detector, digest_of
 from engine.scoring.detector import Detector
-from engine.scoring.trace import Selection, Tracer, trace_notes
+from engine.scoring.trace import MOST_CONNECTIONS, Selection, Tracer, trace_notes
 
 LINGER = 0.02  # seconds to gather messages: a request for each of a scan's thousands of alerts costs a second of CPU
 logger = logging.getLogger(__name__)
@@ -78,6 +79,7 @@ class Detect:
             with Admin(settings) as admin:
                 topic = admin.packets()
             store = SnapshotStore(job.state, topic.name)
+            self._partitions = topic.partitions
             stamp = Stamp(topic.id, topic.partitions, _state_digest(config))
             warm_up(config, self.specs)  # before joining: it takes longer than max_poll_interval_ms
             table = KafkaTable(settings, PROBES)
@@ -96,8 +98,8 @@ class Detect:
                 *self._files(book.probes, stack),
             ]
             slices = Slices(config.labels.slice, config.labels.max_values)
-            self.probes = book.probes
-            outlet = Outlet(sinks, self.metrics, book.probes, slices, lambda ids: _look_up(book, ids))
+            self.probes, self._look_up = book.probes, functools.partial(_look_up, book)
+            outlet = Outlet(sinks, self.metrics, book.probes, slices, self._look_up)
             intake = self._intake = Intake(self.metrics, DeadLetter(self._topics[DEAD_LETTER]))
             self._bus = KafkaSubscriber(
                 settings, PACKETS, job.group, instance=job.instance, stop_at_end=job.stop_at_end
@@ -122,7 +124,14 @@ class Detect:
     def _build(self, partition: int) -> Detector:
         tracer = None
         if self._traces is not None and self._job.trace is not None:
-            tracer = Tracer(self._job.trace, [spec.name for spec in self.specs], self.probes, partition)
+            tracer = Tracer(
+                self._job.trace,
+                [spec.name for spec in self.specs],
+                self.probes,
+                partition,
+                MOST_CONNECTIONS // self._partitions,
+                self._look_up,
+            )
             self._traces.adopt(tracer)
         return build_detector(partition, self._job.config.connections, self.specs, tracer)
 

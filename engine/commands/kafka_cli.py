@@ -26,7 +26,7 @@ from engine.commands.options import (
     load_config,
     selection,
 )
-from engine.errors import InputError, OutputError
+from engine.errors import ConfigError, InputError, OutputError
 
 
 @click.command()
@@ -223,7 +223,9 @@ def scores(paths: tuple[Path, ...], output: Path | None, by: str | None, as_json
 
     merged = gather(paths)
     if by is not None:
-        names = [name for name in by.split(",") if name]
+        names = by.split(",")
+        if "" in names or len(set(names)) < len(names):
+            raise ConfigError(f"--by {by}: give each label once, separated by commas")
         print_by_label(by_label(merged.table, names, str(paths[0])), as_json)
     if output is None and by is None:
         for line in json_lines(merged.table):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.config import Config
 from engine.errors import ConfigError
-from engine.scoring.building import ModelSpec, read_bundle
+from engine.scoring.building import BundleFile, ModelSpec
 from engine.scoring.kinds import KINDS
 
 NAME = re.compile(r"[a-z0-9-]{1,32}")
@@ -24,15 +24,15 @@ def chosen_models(config: Config, given: Sequence[str] = ()) -> list[ModelSpec]:
     bundles = _bundles(given)
     specs = []
     for name, entry in config.models.items():
-        path, kind = bundles.pop(name, (None, entry.kind))
+        bundle, kind = bundles.pop(name, (None, entry.kind))
         if kind != entry.kind:
             raise ConfigError(
-                f"--model {name}={path}: the bundle is of kind {kind}, but models.{name}.kind is {entry.kind}"
+                f"--model {name}: the bundle is of kind {kind}, but models.{name}.kind is {entry.kind}"
             )
-        specs.append(ModelSpec(name, KINDS[kind], entry.section(), entry.shadow, path, f"models.{name}"))
-    for name, (path, kind) in bundles.items():
+        specs.append(ModelSpec(name, KINDS[kind], entry.section(), entry.shadow, bundle, f"models.{name}"))
+    for name, (bundle, kind) in bundles.items():
         section = config.kitsune if kind == "kitsune" else KINDS[kind].section()
-        specs.append(ModelSpec(name, KINDS[kind], section, bundle=path))
+        specs.append(ModelSpec(name, KINDS[kind], section, bundle=bundle))
     if not specs:
         specs.append(ModelSpec("kitsune", KINDS["kitsune"], config.kitsune, key="kitsune"))
     if all(spec.shadow for spec in specs):
@@ -42,9 +42,9 @@ def chosen_models(config: Config, given: Sequence[str] = ()) -> list[ModelSpec]:
     return specs
 
 
-def _bundles(given: Sequence[str]) -> dict[str, tuple[Path | None, str]]:
+def _bundles(given: Sequence[str]) -> dict[str, tuple[BundleFile | None, str]]:
     """Path and kind of each bundle, by name."""
-    found: dict[str, tuple[Path | None, str]] = {}
+    found: dict[str, tuple[BundleFile | None, str]] = {}
     for text in given:
         name, equals, rest = text.partition("=")
         if equals and not NAME.fullmatch(name):
@@ -53,9 +53,10 @@ def _bundles(given: Sequence[str]) -> dict[str, tuple[Path | None, str]]:
                 "for a path that contains =, give NAME=PATH"
             )
         path = Path(rest if equals else text)
-        if str(path) == "." or (equals and not rest):
+        if not (rest if equals else text):
             raise ConfigError(f"--model {text}: the path is empty")
-        kind = read_bundle(path).kind
+        bundle = BundleFile(path)
+        kind = bundle.bundle.kind
         name = name if equals else kind
         if name in KINDS and name != kind:
             raise ConfigError(
@@ -65,7 +66,7 @@ def _bundles(given: Sequence[str]) -> dict[str, tuple[Path | None, str]]:
             raise ConfigError(
                 f"--model {text}: model {name} is given twice; name one of them: --model NAME=FILE"
             )
-        found[name] = path, kind
+        found[name] = bundle, kind
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.commands.models import first_of
 from engine.commands.reading import late_note
-from engine.consumer.top import Top
+from engine.consumer.top import MOST_PROBES, Top
 from engine.labels.rules import Probes
 from engine.scoring.batch import PHASES
 from engine.scoring.building import ModelSpec
@@ -85,6 +85,11 @@ def fill(summary: RunSummary, specs: Sequence[ModelSpec], detectors: Sequence[De
     summary.scored, summary.alarms, summary.phase = first.scored, first.alarms, first.phase
     summary.threshold, summary.least_threshold = first.threshold, first.least_threshold
     summary.alarm_pairs = top.alarm_pairs()
+    if top.other_probes:
+        summary.notes.append(
+            f"{top.other_probes:,} connections have label combinations beyond the first {MOST_PROBES:,}: the counts "
+            "by label leave them out"
+        )
     for spec in specs:
         summary.notes += [_named(note, spec, specs) for note in _notes(spec, detectors)]
 

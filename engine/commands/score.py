@@ -33,7 +33,7 @@ from engine.metrics import Metrics, serve
 from engine.scoring.batch import label_names
 from engine.scoring.building import ModelSpec, build_detector
 from engine.scoring.detector import Detector
-from engine.scoring.trace import Selection, Tracer, check_labels, trace_notes
+from engine.scoring.trace import MOST_CONNECTIONS, Selection, Tracer, check_labels, trace_notes
 
 METRICS_FILE = "metrics.prom"
 
@@ -70,7 +70,14 @@ class Scoring:
         self.metrics = Metrics(tuple(config.labels.slice), {s.name: s.kind.bounds for s in self.specs})
         names = [spec.name for spec in self.specs]
         partitions = range(config.bus.partitions)
-        self.tracers = [Tracer(job.trace, names, self.probes, k) for k in partitions] if job.trace else []
+        self.tracers = (
+            [
+                Tracer(job.trace, names, self.probes, k, MOST_CONNECTIONS // len(partitions))
+                for k in partitions
+            ]
+            if job.trace
+            else []
+        )
         self.detectors = [self._detector(k) for k in partitions]
         self.top = Top(first_of(self.specs).name)
         self.files: list[ScoreFile | AlertFile | TraceFile] = []

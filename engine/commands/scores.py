@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -66,5 +66,5 @@ def json_lines(table: pa.Table) -> Iterator[str]:
     for row in as_dicts(table):
         stamps = {name: row.pop(name) for name in times}
         shown = [f'"{name}": {seconds(ns)}' for name, ns in stamps.items() if ns is not None]
-        rest = json.dumps({name: value for name, value in row.items() if value is not None})
+        rest = orjson.dumps({name: value for name, value in row.items() if value is not None}).decode()
         yield "{" + ", ".join([*shown, rest[1:]])

@@ -115,6 +115,8 @@ def _model(model: ModelSummary) -> str:
     what = (
         f"{model.scored:,} scored, {model.alarms:,} alarms ({_bound(model.threshold, model.least_threshold)})"
     )
+    if model.phase != "score":
+        what = f"phase {model.phase}; {what}"
     return f"shadow: {what}" if model.shadow else what
 
 

@@ -29,7 +29,11 @@ def train(
         raise InputError(f"{summary.problem}; no bundle was written")
     (scorer,) = scoring.detectors[0].scorers
     if scorer.threshold is None:
-        raise InputError(f"{summary.notes[0]}; no bundle was written")
+        need = spec.kind.learns(spec.section) + spec.section.scorer.calibrate_packets
+        raise InputError(
+            f"{captures[0]}: fewer than the {need:,} packets that --learn or the configuration asks for, or no "
+            "connection among the last of them; no bundle was written"
+        )
     learned = spec.kind.learns(spec.section) + spec.section.scorer.calibrate_packets
     provenance = {
         "wiresonde": engine.__version__,

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rich.console import Console, Group
 from rich.live import Live as Screen
 from rich.table import Table
@@ -132,11 +133,7 @@ class _Frame:
             "connections": f"{sum(t['live'] for t in tables):,} live, {scoring.top.connections:,} ended",
         }
         for spec in scoring.specs:
-            phases = sorted({s.phase for d in scoring.detectors for s in d.scorers if s.name == spec.name})
-            alarms = scoring.top.models[spec.name].alarms if spec.name in scoring.top.models else 0
-            facts[spec.name] = f"{', '.join(phases)}; {alarms:,} alarms" + (
-                " (shadow)" if spec.shadow else ""
-            )
+            facts[f"model {spec.name}"] = _model(scoring, spec)
         lines = Table.grid(padding=(0, 2))
         for name, value in facts.items():
             lines.add_row(Text(name, style="bold"), value)
@@ -153,3 +150,13 @@ class _Frame:
         for row in rows:
             table.add_row(*connection_cells(row))
         return table
+
+
+def _model(scoring: Scoring, spec: ModelSpec) -> str:
+    """Phase, threshold and alarms of a model."""
+    scorers = [s for d in scoring.detectors for s in d.scorers if s.name == spec.name]
+    thresholds = [s.threshold_value for s in scorers if not np.isnan(s.threshold_value)]
+    alarms = scoring.top.models[spec.name].alarms if spec.name in scoring.top.models else 0
+    bound = f" above {max(thresholds):.4f}" if thresholds else ""
+    phases = ", ".join(sorted({s.phase for s in scorers}))
+    return f"{phases}; {alarms:,} alarms{bound}" + (" (shadow)" if spec.shadow else "")

@@ -9,5 +9,6 @@ tcp.py          effect of a TCP packet on its connection
 track_kernels.py  find each packet's connection and update it
 tracker.py      packets in, slots and classes out
 saved.py         a table as plain arrays, and back
+columns.py      the columns of a record, with units and meanings
 record.py       rows -> columns with Zeek's names
 """

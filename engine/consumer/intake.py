@@ -14,7 +14,7 @@ from connectors.prometheus import Series
 from engine import wire
 from engine.errors import StateError
 from engine.metrics import Metrics
-from engine.scoring.batch import PHASES, ScoreBatch
+from engine.scoring.batch import PHASES, ScoreBatch, shown_version
 from engine.scoring.detector import Detector
 
 logger = logging.getLogger(__name__)
@@ -94,13 +94,14 @@ class Intake:
             for (name, model), n in totals.items():
                 series: Series = getattr(m, name)
                 series.set((model,) if model else (), n)
-            scorers = [s for d in detectors for s in d.scorers]
-            for name in {s.name for s in scorers}:
-                mine = [s for s in scorers if s.name == name]
+            m.phase.values.clear()  # versions come and go
+            m.threshold.values.clear()
+            for scorer in (s for d in detectors for s in d.scorers):
+                label = (scorer.name, shown_version(scorer.version, scorer.threshold_value))
                 for phase in PHASES:
-                    m.phase.set((name, phase), sum(s.phase == phase for s in mine))
-                values = [s.threshold_value for s in mine]
-                m.threshold.set((name,), float(np.nanmax(values)) if not np.isnan(values).all() else np.nan)
+                    m.phase.add((*label, phase), int(scorer.phase == phase))
+                greatest = m.threshold.values.get(label, np.nan)
+                m.threshold.set(label, float(np.fmax(greatest, scorer.threshold_value)))
 
 
 def _counts(detector: Detector) -> Counter[tuple[str, str]]:

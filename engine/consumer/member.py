@@ -1,9 +1,9 @@
 """A member of a consumer group: takes over partitions, restores their state, processes, snapshots, commits.
 
 The order of output is: flush the sinks, make them durable, snapshot, commit the snapshot's offset. After a crash, work
-is repeated from the snapshot, and repeated rows carry the same (partition, offset, row). restore.py decides where a
-partition continues. Waiting for the cluster and the disk happens only here and on the snapshot thread, never in a
-callback.
+is repeated from the snapshot, and repeated rows carry the same (partition, offset, model, row). restore.py decides
+where a partition continues. Waiting for the cluster and the disk happens only here and on the snapshot thread, never
+in a callback.
 """
 
 from __future__ import annotations

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from engine.labels.rules import Probes
 from engine.labels.slices import Slices
 from engine.metrics import Metrics
-from engine.scoring.batch import Records, ScoreBatch, join
+from engine.scoring.batch import Records, ScoreBatch, join, shown_version
 
-LEARNING = "learning"  # version in metrics of a model without a threshold yet
 FLUSHED_ROW = 1 << 31  # first row number of connections ended by the end of the log
 
 Spans = Mapping[int, tuple[int, int]]  # partition -> first offset, and the offset after the last
@@ -128,7 +127,7 @@ class Outlet:
     def _count_scores(self, batch: ScoreBatch) -> None:
         ended = batch.scores["final"]
         score, alarm = batch.scores["score"][ended], batch.scores["alarm"][ended]
-        version = LEARNING if np.isnan(batch.scores["threshold"]).all() else batch.version
+        version = shown_version(batch.version, np.fmax.reduce(batch.scores["threshold"]))
         with self._metrics.collector.lock:
             for values, of in self._divided(batch.rows["probe"][ended]):
                 labels = (batch.model, version, *values)

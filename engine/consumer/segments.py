@@ -2,7 +2,7 @@
 
 ``scores-PARTITION-FIRST-NEXT.parquet`` has the rows of the messages FIRST..NEXT-1 of a partition. It is written even
 without rows, so that a gap shows. After a crash ranges overlap; their rows are equal and carry the same
-(partition, offset, row).
+(partition, offset, model, row).
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class Merged:
 
 
 def merge(directories: Sequence[Path]) -> Merged:
-    """All segments of directories as one table, in the order of partition, offset and row.
+    """All segments of directories as one table, in the order of partition, offset, model and row.
 
     Raises InputError for a damaged file, and for different rows with the same identity.
     """
@@ -167,6 +167,8 @@ def merge(directories: Sequence[Path]) -> Merged:
     table = table.sort_by([(name, "ascending") for name in IDENTITY])
     whole, repeated = _without_repeats(table)
     last = {partition: some[-1][1] - 1 for partition, some in spans.items()}
+    if unknown := set(whole["partition"].unique().to_pylist()) - last.keys():
+        raise InputError(f"{directories[0]}: a row of partition {unknown.pop()}, which no file's name has")
     ends = np.array([last[p] for p in whole["partition"].to_pylist()], np.int64)
     stale = (whole["row"].to_numpy() >= FLUSHED_ROW) & (whole["offset"].to_numpy() < ends)
     return Merged(whole.filter(pa.array(~stale)), repeated, int(stale.sum()), spans)
@@ -194,7 +196,7 @@ def _without_repeats(table: pa.Table) -> tuple[pa.Table, int]:
     if not table.num_rows:
         return table, 0
     same = np.ones(table.num_rows - 1, bool)
-    for name in IDENTITY:
+    for name in (*IDENTITY, "version"):  # a shadow that was changed may give a row again, as another version
         column = table[name].combine_chunks()
         same &= np.asarray(pc.equal(column.slice(0, len(column) - 1), column.slice(1)))
     at = np.flatnonzero(same)

@@ -17,7 +17,7 @@ from engine.notation import address_text
 from engine.scoring.batch import ScoreBatch, choose
 from engine.scoring.columns import as_dicts, score_table
 
-MINUTE = 60 * 10**9  # ns that a connection counts as recent
+SECOND = 10**9  # ns
 MOST_PAIRS = 1 << 16  # most pairs of hosts with their own count of alarms
 MOST_PROBES = 1 << 16  # most probe ids with their own count of alarms
 
@@ -61,13 +61,13 @@ class Top:
         """``first``: name of the first model that is not a shadow. ``most``: number of connections to keep."""
         self._first, self._most = first, most
         self._best: list[ScoreBatch] = []  # batches of one connection each
-        self._recent: list[ScoreBatch] = []  # greatest of the last minute, batches of one connection each
-        self._now = np.iinfo(np.int64).min  # ns, time of the newest packet of a connection that ended
+        self._recent: dict[int, list[ScoreBatch]] = {}  # the greatest of each second of the last minute
         self.connections = 0
         self.models: dict[str, Tally] = {}
         self.pairs: dict[PairKey, Pair] = {}
         self.other_pairs = 0  # alarms of pairs beyond MOST_PAIRS
         self.probes: dict[int, ByProbe] = {}
+        self.other_probes = 0  # connections of probes beyond MOST_PROBES
 
     @property
     def scored(self) -> int:
@@ -102,22 +102,32 @@ class Top:
         order = np.lexsort((rows["start"][ended], -batch.scores["score"][ended]))
         most = [choose(batch, ended[k : k + 1]) for k in order[: self._most].tolist()]
         self._best = self._greatest(self._best + most)
-        self._now = max(self._now, int(rows["last"][ended].max()))
-        recent = [b for b in self._recent + most if b.rows["last"][0] > self._now - MINUTE]
-        self._recent = sorted(recent, key=_place)[: 8 * self._most]
+        now = int(np.median(rows["last"][ended]))  # of most of them: one wrong time stamp moves it little
+        second = now // SECOND
+        self._recent[second] = self._greatest(self._recent.get(second, []) + most)
+        for old in [k for k in self._recent if not second - 60 < k <= second]:
+            del self._recent[old]
 
     def _greatest(self, batches: list[ScoreBatch]) -> list[ScoreBatch]:
         return sorted(batches, key=_place)[: self._most]
 
     def _count_probes(self, batch: ScoreBatch, probe: NDArray[np.uint32], final: NDArray[np.bool_]) -> None:
-        for k in np.unique(probe[final]).tolist():
-            if k not in self.probes and len(self.probes) >= MOST_PROBES:
-                continue
-            mine = final & (probe == k)
-            own = self.probes.setdefault(k, ByProbe())
-            own.connections += int(mine.sum())
-            own.scored += int((mine & ~np.isnan(batch.scores["score"])).sum())
-            own.alarms += int((mine & batch.scores["alarm"]).sum())
+        """Count ended connections by probe id."""
+        met, which = np.unique(probe[final], return_inverse=True)
+        has, alarm = ~np.isnan(batch.scores["score"][final]), batch.scores["alarm"][final]
+        counts = [
+            np.bincount(which[mask], minlength=met.size) for mask in (np.ones(which.size, bool), has, alarm)
+        ]
+        for k, connections, scored, alarms in zip(met.tolist(), *(column.tolist() for column in counts)):
+            own = self.probes.get(k)
+            if own is None:
+                if len(self.probes) >= MOST_PROBES:
+                    self.other_probes += connections
+                    continue
+                own = self.probes[k] = ByProbe()
+            own.connections += connections
+            own.scored += scored
+            own.alarms += alarms
 
     def _count_pairs(self, rows: Any) -> None:
         flipped = (rows["flags"] & FLAG_FLIPPED) != 0
@@ -156,7 +166,7 @@ class Top:
 
     def recent(self, probes: Probes) -> list[dict[str, Any]]:
         """The connections with the greatest scores in the last minute of event time."""
-        return _dicts(self._greatest(self._recent), probes)
+        return _dicts(self._greatest([b for batches in self._recent.values() for b in batches]), probes)
 
     def alarm_pairs(self, most: int = 10) -> list[dict[str, Any]]:
         """Pairs of hosts with the most alarms: originator, responder, alarms, uncertain, ports."""

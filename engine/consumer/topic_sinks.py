@@ -1,7 +1,8 @@
 """Sinks on the bus: scores as Arrow tables, alerts as ECS JSON; and the topic for unreadable messages.
 
 All rows of a connection go in order to one partition of ``scores`` and ``alerts``: the packets' partition modulo the
-topic's number of partitions. Rows carry (partition, offset, row) of the packets topic, so a repeat is recognised.
+topic's number of partitions. Rows carry (partition, offset, model, row), the first two of the packets topic, so that a
+repeat is recognised.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from engine.connections.tracker import Tracked
 from engine.features.afterimage import AfterImageConfig, feature_names
 from engine.features.streams import FLOW, KEY
 from engine.scoring.kind import Kind, Moved, moved
-from engine.scoring.passes import afterimage
+from engine.scoring.passes import afterimage, check_columns, check_lambdas
 from engine.scoring.scorer import NO_EVENTS, Ended, Events, ScorerConfig, State, prompt
 from engine.types import KIND_MASK, Floats, Packets
 from engine.types import Kind as Layer
@@ -30,6 +30,9 @@ class BaselineSection:
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
+
+    def __post_init__(self) -> None:
+        check_columns("baseline.features", self.baseline.features, self.features)
 
 
 class BaselineModel:
@@ -78,12 +81,9 @@ class BaselineModel:
 
 
 def _load(bundle: Bundle, section: BaselineSection, slots: int) -> BaselineModel:  # noqa: ARG001
-    if list(section.features.lambdas) != bundle.config["features"]["lambdas"]:
-        raise BundleError(
-            f"{bundle.path}: learned with lambdas {bundle.config['features']['lambdas']}, "
-            f"the configuration has {list(section.features.lambdas)}"
-        )
+    check_lambdas(bundle, section.features)
     baseline = Baseline.from_state(BaselineConfig(**bundle.config["baseline"]), bundle.arrays)
+    check_columns("baseline.features", baseline.config.features, section.features)
     if baseline.learning:
         raise BundleError(f"{bundle.path}: its model has not finished learning: train it again")
     require(bundle, {name: (array.shape, array.dtype.name) for name, array in baseline.state().items()})

@@ -34,6 +34,14 @@ SCORE = np.dtype(
 PHASES = ("map", "learn", "calibrate", "score")
 
 
+LEARNING = "learning"  # version of a model without a threshold, in metrics
+
+
+def shown_version(version: str, threshold: float) -> str:
+    """A model's version in metrics. threshold: NaN while there is none."""
+    return LEARNING if np.isnan(threshold) else version
+
+
 class Records:
     """Rows of connections at their end or at the beginning of an alarm, shared by the scores of all models.
 

@@ -23,6 +23,16 @@ from models.bundle import Bundle, BundleError, load, pack
 from models.threshold import Threshold
 
 
+class BundleFile:
+    """A bundle on disk, read once: a file that is replaced meanwhile changes no running detector."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises InputError when it is damaged, missing or of a kind that there is not."""
+        self.path = path
+        self.bundle = read_bundle(path)
+        self.digest = bundle_digest(path)
+
+
 @dataclass(frozen=True)
 class ModelSpec:
     """A model to score with."""
@@ -31,7 +41,7 @@ class ModelSpec:
     kind: Kind
     section: Any  # section of the kind
     shadow: bool = False
-    bundle: Path | None = None  # bundle with what the model learned; None: it learns from the stream
+    bundle: BundleFile | None = None  # what the model learned; None: it learns from the stream
     key: str = ""  # key of its section in the configuration
 
     @property
@@ -40,7 +50,10 @@ class ModelSpec:
 
         Raises InputError when the bundle cannot be read.
         """
-        parts: dict[str, Any] = {"kind": self.kind.name, "bundle": bundle_digest(self.bundle)}
+        parts: dict[str, Any] = {
+            "kind": self.kind.name,
+            "bundle": None if self.bundle is None else self.bundle.digest,
+        }
         given = self.kind.features(self.section)
         parts["features"] = None if given is None else given.digest
         if self.bundle is None:
@@ -60,10 +73,9 @@ def build_detector(
 def _scorer(spec: ModelSpec, slots: int) -> Scorer:
     kind, section = spec.kind, spec.section
     if spec.bundle is None:
-        rules = Rules(section.scorer, section.threshold)
+        rules = Rules(section.scorer, section.threshold, kind.learns(section))
         return Scorer(spec.name, kind.fresh(section, slots), rules, slots, shadow=spec.shadow)
-    path = spec.bundle
-    bundle = read_bundle(path)
+    path, bundle = spec.bundle.path, spec.bundle.bundle
     if bundle.kind != kind.name:
         raise InputError(f"{path}: a bundle of kind {bundle.kind}, but model {spec.name} is a {kind.name}")
     try:
@@ -71,7 +83,7 @@ def _scorer(spec: ModelSpec, slots: int) -> Scorer:
         rules = Rules(
             ScorerConfig(**bundle.config["scorer"]),
             section.threshold,
-            Threshold(**bundle.config["threshold"]),
+            fitted=Threshold(**bundle.config["threshold"]),
         )
     except BundleError as error:
         raise InputError(str(error)) from error
@@ -79,7 +91,7 @@ def _scorer(spec: ModelSpec, slots: int) -> Scorer:
         raise InputError(
             f"{path}: not an intact {kind.name} bundle: its config lacks {error.args[0]}"
         ) from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise InputError(f"{path}: not an intact {kind.name} bundle: {error}") from error
     return Scorer(spec.name, model, rules, slots, shadow=spec.shadow)
 
@@ -113,10 +125,8 @@ def small_spec(spec: ModelSpec) -> ModelSpec:
     return replace(spec, section=spec.kind.small(spec.section))
 
 
-def bundle_digest(path: Path | None) -> str | None:
-    """Digest that identifies a bundle, None without one. Raises InputError when it cannot be read."""
-    if path is None:
-        return None
+def bundle_digest(path: Path) -> str:
+    """Digest that identifies a bundle. Raises InputError when it cannot be read."""
     try:
         return digest_of_file(path)
     except OSError as error:

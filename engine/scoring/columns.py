@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from connectors.bus.codec import has_compression
 from engine.connections.columns import CONNECTION_COLUMNS, Column, schema_of
 from engine.errors import InputError
 from engine.labels.rules import NO_PROBES, Probes
@@ -101,6 +103,8 @@ def read_scores(paths: Sequence[Path]) -> pa.Table:
     """
     tables = []
     for path in paths:
+        if not path.exists():
+            raise InputError(f"{path}: No such file or directory")
         try:
             table = pq.read_table(path)
         except OSError as error:
@@ -144,6 +148,8 @@ def decode_scores(message: bytes) -> pa.Table:
     if len(message) > LARGEST_MESSAGE:
         raise InputError(f"{where}: {len(message)} bytes, more than the limit of {LARGEST_MESSAGE}")
     try:
+        if has_compression(message):  # its size says nothing of what it would allocate
+            raise InputError(f"{where}: compressed within; scores are not")
         with pa.ipc.open_stream(message) as reader:
             header = json.loads((reader.schema.metadata or {}).get(b"wiresonde", b"{}"))
             if not isinstance(header, dict) or header.get("kind") != "scores":
@@ -152,7 +158,7 @@ def decode_scores(message: bytes) -> pa.Table:
                 raise InputError(f"{where}: format {header.get('format')!r}, this version reads {FORMAT}")
             table = reader.read_all()
         table.validate(full=True)
-    except (pa.ArrowException, OSError, ValueError, RecursionError) as error:
+    except (pa.ArrowException, OSError, ValueError, RecursionError, struct.error) as error:
         raise InputError(f"{where}: not an Arrow stream: {error}") from error
     return checked(table, where).replace_schema_metadata(None)
 

@@ -49,6 +49,8 @@ class Detector:
         self.tracker = Tracker(tracker, SPARE)
         self.scorers = [entry.scorer for entry in entries]
         self.tracer = tracer
+        if tracer is not None:
+            tracer.allocate(slots_needed(tracker))
         self._entries = list(entries)
         self._passes: dict[str, FeaturePass] = {}
         for entry in entries:

@@ -14,7 +14,7 @@ from engine.features.afterimage import AfterImageConfig, feature_names
 from engine.features.streams import FLOW, KEY
 from engine.metrics import DEFAULT_BOUNDS
 from engine.scoring.kind import Kind, Moved, moved
-from engine.scoring.passes import afterimage
+from engine.scoring.passes import afterimage, check_columns, check_lambdas
 from engine.scoring.scorer import NO_EVENTS, Ended, Events, ScorerConfig, State, prompt
 from engine.types import KIND_MASK, Floats, Packets
 from engine.types import Kind as Layer
@@ -35,11 +35,7 @@ class KitsuneSection:
     def __post_init__(self) -> None:
         if self.kitnet.map_samples < 1:
             raise ValueError("kitnet.map_samples 0: the feature map needs at least 1 packet")
-        if self.kitnet.features != 20 * len(self.features.lambdas):
-            raise ValueError(
-                f"kitnet.features {self.kitnet.features} must be 20 for each of the "
-                f"{len(self.features.lambdas)} values of features.lambdas"
-            )
+        check_columns("kitnet.features", self.kitnet.features, self.features)
 
 
 class Kitsune:
@@ -107,11 +103,7 @@ def _fresh(section: KitsuneSection, slots: int) -> Kitsune:  # noqa: ARG001 -- k
 
 
 def _load(bundle: Bundle, section: KitsuneSection, slots: int) -> Kitsune:  # noqa: ARG001
-    lambdas = bundle.config["features"]["lambdas"]
-    if list(section.features.lambdas) != lambdas:
-        raise BundleError(
-            f"{bundle.path}: learned with lambdas {lambdas}, the configuration has {list(section.features.lambdas)}"
-        )
+    check_lambdas(bundle, section.features)
     kitnet = kitnet_of(bundle)
     if kitnet.phase is not Phase.SCORE:
         raise BundleError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engine.connections.tracker import Tracked
 from engine.features.afterimage import AfterImage, AfterImageConfig
 from engine.types import Floats, Packets
+from models.bundle import Bundle, BundleError
 
 
 class FeaturePass(Protocol):
@@ -76,3 +77,20 @@ class AfterImagePass:
 def afterimage(config: AfterImageConfig) -> Features:
     """The features of AfterImage."""
     return Features("afterimage", config, AfterImagePass)
+
+
+def check_columns(name: str, columns: int, config: AfterImageConfig) -> None:
+    """Raise ValueError unless a model's inputs are as many as the features; name: of the model's own value."""
+    if columns != 20 * len(config.lambdas):
+        raise ValueError(
+            f"{name} {columns} must be 20 for each of the {len(config.lambdas)} values of features.lambdas"
+        )
+
+
+def check_lambdas(bundle: Bundle, config: AfterImageConfig) -> None:
+    """Raise BundleError unless a bundle was learned with the features of a configuration."""
+    learned = bundle.config["features"]["lambdas"]
+    if list(config.lambdas) != learned:
+        raise BundleError(
+            f"{bundle.path}: learned with lambdas {learned}, the configuration has {list(config.lambdas)}"
+        )

@@ -168,6 +168,7 @@ class Rules:
 
     config: ScorerConfig
     threshold: ThresholdConfig
+    learns: int = 0  # packets that the model learns from before it calibrates
     fitted: Threshold | None = None  # threshold from a bundle; None: calibrate one
 
 
@@ -180,7 +181,7 @@ class Scorer:
         self.config = rules.config
         self.threshold = rules.fitted
         self.loaded = rules.fitted is not None
-        self._threshold_config = rules.threshold
+        self._threshold_config, self._learns = rules.threshold, rules.learns
         self._aggregate = AGGREGATES.index(rules.config.aggregate)
         self._sums = np.zeros(slots, SUM)
         self._begun, self._at = np.empty(0, np.int32), np.zeros(0, SUM)
@@ -225,7 +226,9 @@ class Scorer:
             given, late = self._apart(given, t)
         counted = np.empty(0, np.int64)  # rows of the packets that count for the calibration
         if self.threshold is None:
-            counted = given.at[~np.isnan(given.score)] if self.model.scores_packets else np.arange(p.ts.size)
+            counted = given.at[~np.isnan(given.score)]
+            if not self.model.scores_packets:
+                counted = np.arange(max(0, min(p.ts.size, self._learns - t.number)), p.ts.size)
         done = closed = 0
         while self.threshold is None and counted.size >= (left := self._left):
             row = int(counted[left - 1])
@@ -246,7 +249,7 @@ class Scorer:
         """Events of live connections, and events released after their connection's end: these count at the end."""
         ends = np.full(self._sums.size, np.iinfo(np.int64).max)
         ends[t.closed] = t.closed_at
-        late = (given.slot >= 0) & (given.at > ends[given.slot])
+        late = (given.slot >= 0) & (given.at >= ends[given.slot])
         return _chosen(given, ~late), _chosen(given, late)
 
     def tick(self, now: int, events: Callable[[Events], None]) -> list[Found]:

@@ -79,7 +79,7 @@ def parse_selectors(texts: Sequence[str]) -> Selection:
             uids_.add(text)
         elif _COMMUNITY.fullmatch(text):
             communities.add(text)
-        elif name == "probe" and value.isascii() and value.isdigit() and 0 < int(value) < 1 << 32:
+        elif name == "probe" and re.fullmatch("[0-9]{1,10}", value) and 0 < int(value) < 1 << 32:
             probes.add(int(value))
         elif name.startswith("label.") and len(name) > len("label.") and value:
             labels.add((name.removeprefix("label."), value))
@@ -118,23 +118,27 @@ class Tracer:
     models: Sequence[str]
     probes: Probes = field(default_factory=lambda: NO_PROBES)
     partition: int = 0
+    most: int = MOST_CONNECTIONS  # most connections traced in the partition
+    resolve: Callable[[set[int]], None] = lambda _: (
+        None
+    )  # looks up the labels of probe ids that ``probes`` lacks
     connections: int = 0  # connections chosen so far
-    refused: int = 0  # connections not traced because of MOST_CONNECTIONS
+    refused: int = 0  # connections not traced because of ``most``
     skipped: int = 0  # packets not traced because of MOST_ROWS
 
     def __post_init__(self) -> None:
-        self._chosen: NDArray[np.bool_] = np.zeros(0, bool)  # by slot
+        self.allocate(0)
         self._rows, self._scores = np.zeros(0, TRACED), np.zeros((0, len(self.models)))
         self._ready: list[pa.Table] = []
         self._known = -1  # number of probes when the wanted ids were last looked up
         self._wanted = np.zeros(0, np.uint32)
 
+    def allocate(self, slots: int) -> None:
+        """Make room for the slots of a connection table; before the first packet."""
+        self._chosen, self._refused = np.zeros(slots, bool), np.zeros(slots, bool)
+
     def packets(self, p: Packets, t: Tracked, connections: Rows) -> None:
         """Take packets. connections: (slots,) CONNECTION rows of the complete table."""
-        if self._chosen.size < connections.size:
-            self._chosen = np.concatenate(
-                [self._chosen, np.zeros(connections.size - self._chosen.size, bool)]
-            )
         first = self._choose(p, t, connections)
         rows = np.flatnonzero((t.slot >= 0) & self._chosen[t.slot])
         if first:
@@ -156,6 +160,8 @@ class Tracer:
 
     def _choose(self, p: Packets, t: Tracked, connections: Rows) -> dict[int, int]:
         """Newly chosen slots, each with the row of the packet that chose it."""
+        if self.selection.labels and (unknown := set(np.unique(p.probe).tolist()) - self.probes.keys()):
+            self.resolve(unknown)
         if len(self.probes) != self._known:
             self._known, self._wanted = len(self.probes), self.selection.wanted(self.probes)
         rows = np.flatnonzero(np.isin(p.probe, self._wanted) & (t.slot >= 0))
@@ -164,11 +170,12 @@ class Tracer:
                 opened = np.flatnonzero(t.flags & PACKET_OPENED)
                 known = [name in wanted for name in names(connections[t.slot[opened]])]
                 rows = np.union1d(rows, opened[np.array(known, bool)])
-        rows = rows[~self._chosen[t.slot[rows]]]
+        rows = rows[~(self._chosen | self._refused)[t.slot[rows]]]
         slots, at = np.unique(t.slot[rows], return_index=True)
         order = np.argsort(at, kind="stable")
-        room = max(0, MOST_CONNECTIONS - self.connections)
+        room = max(0, self.most - self.connections)
         self.refused += max(0, slots.size - room)
+        self._refused[slots[order][room:]] = True
         slots, at = slots[order][:room], rows[at[order]][:room]
         self._chosen[slots] = True
         self.connections += int(slots.size)
@@ -190,6 +197,7 @@ class Tracer:
     def end(self, ended: Ended) -> None:
         """Make the packets of connections that have ended ready for ``drain``."""
         mine = self._chosen[ended.slot]
+        self._refused[ended.slot] = False
         if not mine.any():
             return
         slots, names = ended.slot[mine], uids(ended.rows[mine])
@@ -233,7 +241,6 @@ class Tracer:
         if values["selection"] != self._identity():
             return
         chosen = arrays["chosen"]
-        self._chosen = np.zeros(int(chosen.max()) + 1 if chosen.size else 0, bool)
         self._chosen[chosen] = True
         self._rows, self._scores = from_bytes(arrays["rows"], TRACED).copy(), arrays["scores"].copy()
         self.connections, self.refused, self.skipped = (int(n) for n in values["counts"])

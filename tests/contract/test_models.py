@@ -20,7 +20,7 @@ from engine.consumer.alerts import alert_documents
 from engine.errors import InputError, StateError
 from engine.features.afterimage import AfterImage, AfterImageConfig, feature_names
 from engine.labels.rules import NO_PROBES
-from engine.scoring.building import ModelSpec, build_detector, pack_model
+from engine.scoring.building import BundleFile, ModelSpec, build_detector, pack_model
 from engine.scoring.columns import as_dicts
 from engine.scoring.kind import Kind
 from engine.scoring.kinds import KINDS
@@ -150,7 +150,7 @@ def test_a_bundle_that_lacks_a_part_is_refused(kind: Kind, lacks: str, tmp_path:
     config = {name: value for name, value in good.config.items() if name != lacks}
     path.write_bytes(bundle.pack(good.arrays, config, {}, kind=kind.name))
     with pytest.raises(InputError, match=f"m: not an intact {kind.name} bundle: its config lacks {lacks}"):
-        build_detector(0, ROOMY, [learned])
+        build_detector(0, ROOMY, [replace(learned, bundle=BundleFile(path))])
 
 
 @every_kind
@@ -158,7 +158,7 @@ def test_a_bundle_of_another_kind_is_refused(kind: Kind, tmp_path: Path) -> None
     other = next(k for k in ALL if k is not kind)
     bundled(small(other), blocks(stream(10, 900), []), tmp_path / "m")
     with pytest.raises(InputError, match=f"m: a bundle of kind {other.name}, but model x is a {kind.name}"):
-        build_detector(0, ROOMY, [replace(small(kind, "x"), bundle=tmp_path / "m")])
+        build_detector(0, ROOMY, [replace(small(kind, "x"), bundle=BundleFile(tmp_path / "m"))])
 
 
 def beside(kind: Kind) -> list[list[ModelSpec]]:
@@ -394,3 +394,77 @@ def test_connections_that_end_before_a_model_scores_have_no_score_and_no_alarm(k
     assert not any(rows["alarm"].to_pylist())
     assert rows["threshold"].null_count == rows.num_rows
     assert set(rows["phase"].to_pylist()) <= {"learn", "calibrate"}
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["the same trace", "another trace"])
+@pytest.mark.parametrize("flush", [True, False], ids=["the end of the log", "a heartbeat"])
+def test_a_traced_detector_goes_on_after_a_restore_also_where_no_packet_comes(
+    same: bool, flush: bool
+) -> None:
+    p = stream(20, 400, ordered=True)
+    first = said([small(ENDS)], blocks(p, []), ROOMY).rows("ends")["uid"].to_pylist()
+    one, other = frozenset(first), frozenset(first if same else first[:3])
+    tracers = [Tracer(Selection(chosen), ["ends"]) for chosen in (one, other)]
+    detectors = [build_detector(0, ROOMY, [small(ENDS)], tracer) for tracer in tracers]
+    detectors[0].process(*blocks(p, []))
+    detectors[1].restore(detectors[0].state())
+    if flush:
+        detectors[1].flush()
+    else:
+        detectors[1].process(PacketBlock("s", 0, 400, empty_packets(), int(p.ts.max()) + 10**13))
+    assert (tracers[1].drain().num_rows > 0) == same
+
+
+def test_a_trace_asks_for_the_labels_of_probes_that_it_does_not_know() -> None:
+    p = stream(21, 400)
+    p = p._replace(probe=np.full(400, 7, np.uint32))
+    probes: dict[int, dict[str, str]] = {0: {}}
+
+    def resolve(unknown: set[int]) -> None:
+        probes.update({k: {"task": "http"} for k in unknown})
+
+    tracer = Tracer(Selection(labels=frozenset([("task", "http")])), ["ends"], probes, resolve=resolve)
+    rows = said(build_detector(0, ROOMY, [small(ENDS)], tracer), blocks(p, [50]), ROOMY).rows("ends")
+    assert set(tracer.drain()["uid"].to_pylist()) == set(rows["uid"].to_pylist())
+
+
+def test_a_trace_has_no_more_connections_than_it_may() -> None:
+    p = stream(22, 400)
+    p = p._replace(probe=np.full(400, 7, np.uint32))
+    tracer = Tracer(Selection(probes=frozenset([7])), ["ends"], most=5)
+    rows = said(build_detector(0, ROOMY, [small(ENDS)], tracer), blocks(p, [50]), ROOMY).rows("ends")
+    assert len(set(tracer.drain()["uid"].to_pylist())) == 5
+    assert tracer.refused == len(set(rows["uid"].to_pylist())) - 5
+
+
+@pytest.mark.parametrize("columns", [2, 50])
+def test_a_baseline_of_other_columns_than_its_features_is_refused(columns: int, tmp_path: Path) -> None:
+    spec = small(KINDS["baseline"])
+    learned = bundled(spec, blocks(stream(23, 900), []), tmp_path / "m")
+    good = bundle.load(tmp_path / "m")
+    arrays = {k: a if k == "counts" else a[..., :columns] for k, a in good.arrays.items()}
+    config = {**good.config, "baseline": {**good.config["baseline"], "features": columns}}
+    (tmp_path / "m").write_bytes(bundle.pack(arrays, config, {}, kind="baseline"))
+    with pytest.raises(InputError, match=f"baseline.features {columns} must be 20 for each"):
+        build_detector(0, ROOMY, [replace(learned, bundle=BundleFile(tmp_path / "m"))])
+    with pytest.raises(ValueError, match=r"baseline\.features"):
+        replace(spec.section, baseline=replace(spec.section.baseline, features=columns))
+
+
+@pytest.mark.parametrize("counts", [np.zeros(0, np.int64), np.array([1e300])], ids=["none", "huge"])
+def test_a_baseline_with_odd_counts_is_refused_in_a_line(counts: Any, tmp_path: Path) -> None:
+    learned = bundled(small(KINDS["baseline"]), blocks(stream(24, 900), []), tmp_path / "m")
+    good = bundle.load(tmp_path / "m")
+    data = bundle.pack({**good.arrays, "counts": counts}, good.config, {}, kind="baseline")
+    (tmp_path / "m").write_bytes(data)
+    with pytest.raises(InputError, match="m: not an intact baseline bundle"):
+        build_detector(0, ROOMY, [replace(learned, bundle=BundleFile(tmp_path / "m"))])
+
+
+def test_a_bundle_that_is_replaced_changes_no_model_that_was_loaded(tmp_path: Path) -> None:
+    learned = bundled(small(KITSUNE), blocks(stream(25, 900), []), tmp_path / "m")
+    before = build_detector(0, ROOMY, [learned])
+    bundled(small(KITSUNE), blocks(stream(26, 900), []), tmp_path / "m")
+    again = build_detector(1, ROOMY, [learned])
+    assert again.scorers[0].version == before.scorers[0].version
+    again.restore(before.state())

@@ -252,3 +252,28 @@ def test_a_sink_has_the_columns_of_the_labels_known_when_it_began(tmp_path: Path
         written(ScoreFile(tmp_path / "out", probes), batch(5))
         names = [name for name in pq.read_schema(tmp_path / "out").names if name.startswith("label.")]
         assert names == [f"label.label{n}" for n in range(1, k + 1)]
+
+
+def test_the_recent_top_is_that_of_the_last_minute_whatever_came_before_or_has_a_wrong_time() -> None:
+    top, start = Top(most=3), 1_700_000_000 * 10**9
+    for second, score in [*((k, 5.0 if k else 9.0) for k in range(61)), (61, 1.0)]:
+        one = batch(5, second)
+        one.records.rows["last"] = start + second * 10**9
+        one.records.rows["last"][0] += 10**15 * (second == 30)  # one far ahead
+        one.scores["score"] = score
+        top.write(one)
+    assert [row["score"] for row in top.recent(PROBES)] == [5.0, 5.0, 5.0]
+    assert [row["score"] for row in top.rows(PROBES)] == [9.0, 9.0, 9.0]
+
+
+def test_connections_are_counted_by_probe_and_those_beyond_the_bound_in_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("engine.consumer.top.MOST_PROBES", 10)
+    top, one = Top(), batch(500, 1, probes=40)
+    top.write(one)
+    for k, own in top.probes.items():
+        mine = one.rows["probe"] == k
+        assert (own.connections, own.alarms) == (int(mine.sum()), int(one.scores["alarm"][mine].sum()))
+    assert len(top.probes) == 10
+    assert top.other_probes == 500 - sum(own.connections for own in top.probes.values()) > 0

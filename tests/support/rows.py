@@ -15,7 +15,7 @@ from engine.labels.rules import NO_PROBES
 from engine.labels.slices import Slices
 from engine.metrics import Metrics
 from engine.scoring.batch import ScoreBatch
-from engine.scoring.building import ModelSpec, build_detector, pack_model
+from engine.scoring.building import BundleFile, ModelSpec, build_detector, pack_model
 from engine.scoring.columns import score_table
 from engine.scoring.detector import Detector
 from engine.scoring.kind import Kind
@@ -83,7 +83,7 @@ def bundled(spec: ModelSpec, blocks: Sequence[PacketBlock], path: Path) -> Model
         detector.process(block)
     scorer: Scorer = detector.scorers[0]
     path.write_bytes(pack_model(spec.kind, scorer, {}))
-    return replace(spec, bundle=path)
+    return replace(spec, bundle=BundleFile(path))
 
 
 def scores_of(table: pa.Table) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

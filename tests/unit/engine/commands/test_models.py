@@ -179,6 +179,9 @@ def test_scores_of_a_file_are_shown_by_label_as_in_the_summary(capture: Path, tm
     rows = called("scores", tmp_path).stdout.splitlines()
     assert len(rows) == pq.read_table(tmp_path / "scores.parquet").num_rows
     assert json.loads(rows[0])["model"] == "kitsune"
+    for by in ("attack,attack", "", "attack,"):
+        refused(called("scores", tmp_path, "--by", by), 2, "give each label once, separated by commas")
+    refused(called("scores", tmp_path / "none", "--by", "attack"), 1, "none: No such file or directory")
     refused(called("scores", tmp_path / "scores.parquet", "--by", "nope"), 2, "--by nope: ")
     refused(
         called("scores", tmp_path / "w.yaml", "--by", "attack"), 1, "w.yaml: not a Parquet file of scores"
@@ -236,6 +239,12 @@ def test_a_configuration_with_only_shadows_or_an_unknown_kind_does_not_pass_its_
     for text, said in (
         ("models: {a: {kind: kitsune, shadow: true}}", "only shadows"),
         ("models: {a: {shadow: true}}", "models.a.kind: no kind is given; there are baseline, kitsune"),
+        ("models: {kitsune: {kind: baseline}}", "a model of kind baseline cannot be named kitsune"),
+        ("labels: {slice: [version]}", "version is already a label of the metrics"),
+        (
+            "models: {b: {kind: baseline, baseline: {features: 50}}}",
+            "models.b.baseline.features 50 must be 20",
+        ),
         ("models: {a: {kind: basline}}", "models.a.kind: no kind 'basline'; there are baseline, kitsune"),
     ):
         refused(called("config", "check", configured(tmp_path, text)), 2, said)

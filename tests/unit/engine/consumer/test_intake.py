@@ -211,32 +211,24 @@ def test_each_phase_counts_the_partitions_in_which_the_model_is_in_it() -> None:
     p = udp([T0 + k for k in range(12)], range(12))
     detectors = [detector(0), detector(1), detector(2, mapping=10)]
     got = measured([(k, message(p)) for k in range(3)], detectors)
-    assert [got["phase", "kitsune", phase] for phase in ("map", "learn", "calibrate", "score")] == [
-        2,
-        1,
-        0,
-        0,
-    ]
-    assert np.isnan(got["threshold", "kitsune"])
+    phases = ("map", "learn", "calibrate", "score")
+    assert [got["phase", "kitsune", phase, "learning"] for phase in phases] == [2, 1, 0, 0]
+    assert np.isnan(got["threshold", "kitsune", "learning"])
 
 
 @pytest.mark.compiled
-def test_inputs_out_of_range_are_added_up_and_the_threshold_is_the_greatest_of_all_partitions() -> None:
+def test_inputs_out_of_range_are_added_up_and_phases_and_thresholds_are_by_version() -> None:
     p = stream(1, 400, ordered=True)
     p.size[200:] *= 40  # larger than anything learned from
     other = p._replace(size=p.size[::-1].copy())
     detectors = [detector(0, mapping=50), detector(1, mapping=50), detector(2)]
     got = measured([(0, message(p)), (1, message(other)), (2, message(p))], detectors)
-    assert [got["phase", "kitsune", phase] for phase in ("map", "learn", "calibrate", "score")] == [
-        1,
-        0,
-        0,
-        2,
-    ]
     scorers = [d.scorers[0] for d in detectors]
-    thresholds = [s.threshold_value for s in scorers[:2]]
-    assert thresholds[0] != thresholds[1]
-    assert got["threshold", "kitsune"] == max(thresholds)
+    assert got["phase", "kitsune", "map", "learning"] == 1
+    assert scorers[0].threshold_value != scorers[1].threshold_value
+    for scorer in scorers[:2]:  # each has learned something else, and is a version of its own
+        assert got["phase", "kitsune", "score", scorer.version] == 1
+        assert got["threshold", "kitsune", scorer.version] == scorer.threshold_value
     outside = [s.model.counters()["out_of_range"] for s in scorers]
     assert outside[0] > 0
     assert outside[0] != outside[1]

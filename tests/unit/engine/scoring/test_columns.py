@@ -108,6 +108,17 @@ def test_messages_that_hold_no_scores_are_refused_whatever_byte_is_wrong() -> No
             decode_scores(sink.getvalue().to_pybytes())
 
 
+def test_a_message_that_is_compressed_within_is_refused_before_it_takes_room() -> None:
+    table = score_table(batch(50))
+    sink = pa.BufferOutputStream()
+    schema = table.schema.with_metadata({b"wiresonde": b'{"format": 1, "kind": "scores"}'})
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    with pa.ipc.new_stream(sink, schema, options=options) as writer:
+        writer.write_table(table.cast(schema))
+    with pytest.raises(InputError, match="compressed within"):
+        decode_scores(sink.getvalue().to_pybytes())
+
+
 def test_batches_joined_over_shared_records_give_the_tables_they_gave_apart() -> None:
     one = batch(40, 1, probes=3)
     ends = one.records
