@@ -14,7 +14,7 @@ from engine.features.afterimage import AfterImageConfig, feature_names
 from engine.features.streams import FLOW, KEY
 from engine.scoring.kind import Kind, Moved, moved
 from engine.scoring.passes import afterimage, check_columns, check_lambdas
-from engine.scoring.scorer import NO_EVENTS, Ended, Events, ScorerConfig, State, prompt
+from engine.scoring.scorer import Events, PromptModel, ScorerConfig, State, prompt
 from engine.types import KIND_MASK, Floats, Packets
 from engine.types import Kind as Layer
 from models.baseline import Baseline, BaselineConfig
@@ -35,10 +35,8 @@ class BaselineSection:
         check_columns("baseline.features", self.baseline.features, self.features)
 
 
-class BaselineModel:
+class BaselineModel(PromptModel):
     """The baseline over the packets of one partition."""
-
-    delays, scores_packets = False, True
 
     def __init__(self, features: AfterImageConfig, baseline: Baseline) -> None:
         self.features, self.baseline = features, baseline
@@ -58,14 +56,6 @@ class BaselineModel:
         out, read = np.full(p.ts.size, np.nan), (p.kind & KIND_MASK) != Layer.UNREAD
         out[read] = self.baseline.process(x if read.all() else np.ascontiguousarray(x[read]))
         return prompt(p, t, out)
-
-    def tick(self, now: int) -> Events:  # noqa: ARG002 -- nothing is held back
-        """No events."""
-        return NO_EVENTS
-
-    def close(self, ended: Ended) -> tuple[Events, None]:  # noqa: ARG002
-        """No events: a connection's score follows from its packets."""
-        return NO_EVENTS, None
 
     def state(self) -> State:
         """A copy of the model."""

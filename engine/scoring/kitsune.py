@@ -15,7 +15,7 @@ from engine.features.streams import FLOW, KEY
 from engine.metrics import DEFAULT_BOUNDS
 from engine.scoring.kind import Kind, Moved, moved
 from engine.scoring.passes import afterimage, check_columns, check_lambdas
-from engine.scoring.scorer import NO_EVENTS, Ended, Events, ScorerConfig, State, prompt
+from engine.scoring.scorer import Events, PromptModel, ScorerConfig, State, prompt
 from engine.types import KIND_MASK, Floats, Packets
 from engine.types import Kind as Layer
 from models.bundle import Bundle, BundleError, require
@@ -38,10 +38,8 @@ class KitsuneSection:
         check_columns("kitnet.features", self.kitnet.features, self.features)
 
 
-class Kitsune:
+class Kitsune(PromptModel):
     """KitNET over the packets of one partition."""
-
-    delays, scores_packets = False, True
 
     def __init__(self, features: AfterImageConfig, kitnet: KitNET) -> None:
         self.features, self.kitnet = features, kitnet
@@ -71,14 +69,6 @@ class Kitsune:
         scores = self.kitnet.process(x)
         scores[:first] = np.nan  # rows of the learning phase: their scores are still falling
         return scores
-
-    def tick(self, now: int) -> Events:  # noqa: ARG002 -- nothing is held back
-        """No events."""
-        return NO_EVENTS
-
-    def close(self, ended: Ended) -> tuple[Events, None]:  # noqa: ARG002
-        """No events: a connection's score follows from its packets."""
-        return NO_EVENTS, None
 
     def state(self) -> State:
         """A copy of the model."""

@@ -121,6 +121,20 @@ class Model(Protocol):
         """Counts since the beginning, for metrics."""
 
 
+class PromptModel:
+    """The part of Model that is the same wherever every packet is scored at once and connections by their packets."""
+
+    delays, scores_packets = False, True
+
+    def tick(self, now: int) -> Events:  # noqa: ARG002
+        """No events: nothing is held back."""
+        return NO_EVENTS
+
+    def close(self, ended: Ended) -> tuple[Events, Floats | None]:  # noqa: ARG002
+        """No events: a connection's score follows from its packets."""
+        return NO_EVENTS, None
+
+
 class Found(NamedTuple):
     """Scores of some connections."""
 
