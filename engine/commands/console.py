@@ -123,6 +123,11 @@ def _terminated() -> Iterator[None]:
         sys.unraisablehook = forgotten
         try:
             yield
+        except RuntimeError as error:
+            # Python 3.11 wraps what a descriptor's __set_name__ raises, as in an import
+            if isinstance(error.__cause__, SystemExit):
+                raise error.__cause__ from None
+            raise
         finally:
             sys.unraisablehook = before
             _calm()

@@ -266,6 +266,23 @@ def test_it_is_raised_again_until_it_comes_through(capsys: pytest.CaptureFixture
     os.close(writer)
 
 
+def test_it_ends_the_making_of_a_class_as_in_an_import(capsys: pytest.CaptureFixture[str]) -> None:
+    class Named:
+        def __set_name__(self, owner: type, name: str) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def work() -> None:
+        type("Imported", (), {"attribute": Named()})
+
+    told_to_end(work, capsys)
+
+
+def test_another_error_is_not_taken_for_the_end() -> None:
+    with pytest.raises(RuntimeError, match="another"), console._terminated():
+        raise RuntimeError("another") from ValueError()
+
+
 @pytest.mark.parametrize("way", ["finally", "except", "with"])
 def test_no_clean_up_is_disturbed_by_it(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
