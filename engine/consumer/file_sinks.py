@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
+
 from connectors.files.alerts import JsonLines
 from connectors.files.parquet import ParquetFile
 from engine.consumer.alerts import alert_documents
@@ -26,23 +28,14 @@ def errors_of(path: Path) -> Iterator[None]:
         raise OutputError(f"{path}: {error.strerror or error}") from error
 
 
-class ScoreFile:
-    """Sink: all rows as one Parquet file."""
+class _ParquetSink:
+    """A Parquet file that appears at ``close``, complete."""
 
-    def __init__(self, path: Path, probes: Probes) -> None:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
         """Raises OutputError when the file cannot be created."""
         self.path = path
-        self._probes = probes
         with errors_of(path):
-            self._file = ParquetFile(path, score_schema(label_names(probes)))
-
-    def write(self, batch: ScoreBatch) -> None:
-        """Append a batch."""
-        with errors_of(self.path):
-            self._file.write(score_table(batch, self._probes))
-
-    def flush(self, spans: Spans) -> None:
-        """Do nothing: the file appears at ``close``, complete."""
+            self._file = ParquetFile(path, schema)
 
     def sync(self, partition: int) -> None:
         """Do nothing: the file appears at ``close``, complete."""
@@ -55,6 +48,23 @@ class ScoreFile:
     def abort(self) -> None:
         """Leave nothing behind."""
         self._file.abort()
+
+
+class ScoreFile(_ParquetSink):
+    """Sink: all rows as one Parquet file."""
+
+    def __init__(self, path: Path, probes: Probes) -> None:
+        """Raises OutputError when the file cannot be created."""
+        super().__init__(path, score_schema(label_names(probes)))
+        self._probes = probes
+
+    def write(self, batch: ScoreBatch) -> None:
+        """Append a batch."""
+        with errors_of(self.path):
+            self._file.write(score_table(batch, self._probes))
+
+    def flush(self, spans: Spans) -> None:
+        """Do nothing: the file appears at ``close``, complete."""
 
 
 class AlertFile:
@@ -96,15 +106,13 @@ class AlertFile:
         self._file.abort()
 
 
-class TraceFile:
+class TraceFile(_ParquetSink):
     """Sink: the packets of traced connections that have ended, as Parquet."""
 
     def __init__(self, path: Path, tracers: Sequence[Tracer]) -> None:
         """``tracers``: one for each partition, all for the same models. OutputError if the file cannot be created."""
-        self.path = path
+        super().__init__(path, trace_schema(tracers[0].models))
         self._tracers = tracers
-        with errors_of(path):
-            self._file = ParquetFile(path, trace_schema(tracers[0].models))
 
     def write(self, batch: ScoreBatch) -> None:
         """Do nothing: ``flush`` takes the packets."""
@@ -115,15 +123,3 @@ class TraceFile:
             for tracer in self._tracers:
                 if (table := tracer.drain()).num_rows:
                     self._file.write(table)
-
-    def sync(self, partition: int) -> None:
-        """Do nothing: the file appears at ``close``, complete."""
-
-    def close(self) -> None:
-        """Make the file appear."""
-        with errors_of(self.path):
-            self._file.close()
-
-    def abort(self) -> None:
-        """Leave nothing behind."""
-        self._file.abort()

@@ -30,7 +30,7 @@ class BundleFile:
         """Raises InputError when it is damaged, missing or of a kind that there is not."""
         self.path = path
         self.bundle = read_bundle(path)
-        self.digest = bundle_digest(path)
+        self.digest = bundle_digest(self.bundle)
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,13 @@ def small_spec(spec: ModelSpec) -> ModelSpec:
     return replace(spec, section=spec.kind.small(spec.section))
 
 
-def bundle_digest(path: Path) -> str:
-    """Digest that identifies a bundle. Raises InputError when it cannot be read."""
-    try:
-        return digest_of_file(path)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+def bundle_digest(bundle: Bundle) -> str:
+    """Digest of what a bundle has learned and its configuration, from memory: its file may be another by now."""
+    digest = hashlib.sha256(json.dumps([bundle.kind, bundle.config], sort_keys=True).encode())
+    for name, array in sorted(bundle.arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def check_bundle_place(path: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,7 +42,7 @@ class Features:
     config: Any  # a frozen dataclass
     start: Callable[[Any], FeaturePass]  # starts a new pass with a configuration
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Digest that is equal for equal features, whose state can be shared."""
         text = json.dumps([self.name, asdict(self.config)], sort_keys=True, default=str)
