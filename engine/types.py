@@ -83,7 +83,7 @@ class Packets(NamedTuple):
     dst_lo: NDArray[np.uint64]
     src_mac: NDArray[np.uint64]  # 48 bits, right-aligned
     dst_mac: NDArray[np.uint64]
-    sport: NDArray[np.uint16]  # ICMP: the type
+    sport: NDArray[np.uint16]  # ICMP: the type; ARP: the operation
     dport: NDArray[np.uint16]  # ICMP: the code
     proto: NDArray[np.uint8]  # IP protocol number (IPv6: after the extension headers); 0 when not IP
     ttl: NDArray[np.uint8]  # or hop limit
@@ -98,6 +98,12 @@ class Packets(NamedTuple):
     window: NDArray[np.uint16]  # unscaled
     ip_id: NDArray[np.uint16]  # IPv4 identification; IPv6: low half of the fragment's, else 0
     probe: NDArray[np.uint32]  # probe id, 0 = none
+    vlan: NDArray[
+        np.uint32
+    ]  # VLAN id (12 bits) of the outer tag, from bit 16 that of the tag in it; 0 = none
+    ethertype: NDArray[
+        np.uint16
+    ]  # EtherType of what follows the link header; up to 255: DSAP of an LLC header
 
 
 PACKET_DTYPES: dict[str, np.dtype[Any]] = {
@@ -107,7 +113,7 @@ PACKET_DTYPES: dict[str, np.dtype[Any]] = {
         ("src_mac", "u8"), ("dst_mac", "u8"), ("sport", "u2"), ("dport", "u2"), ("proto", "u1"),
         ("ttl", "u1"), ("tcp_flags", "u1"), ("kind", "u1"), ("reason", "u1"), ("size", "u4"),
         ("ip_size", "u4"), ("payload", "u4"), ("seq", "u4"), ("ack", "u4"), ("window", "u2"),
-        ("ip_id", "u2"), ("probe", "u4"),
+        ("ip_id", "u2"), ("probe", "u4"), ("vlan", "u4"), ("ethertype", "u2"),
     )
 }  # fmt: skip
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from connectors.bus import codec
 from connectors.bus.codec import CodecError
 from engine.types import PACKET_DTYPES, PacketBlock, Packets, freeze
+
+ADDED = {"vlan": 2, "ethertype": 2}  # columns that older messages lack, and the format that brought them
 
 
 def encode(block: PacketBlock) -> bytes:
@@ -20,8 +24,14 @@ def encode(block: PacketBlock) -> bytes:
 
 
 def decode(data: bytes) -> PacketBlock:
-    """The block of a message; its columns point into ``data``. Raises CodecError."""
+    """The block of a message; its columns point into ``data``. Raises CodecError.
+
+    Columns that a message of an older format lacks are 0.
+    """
     columns, header = codec.decode(data)
+    for name, since in ADDED.items():
+        if header["format"] < since and name not in columns:
+            columns[name] = np.zeros(len(next(iter(columns.values()), ())), PACKET_DTYPES[name])
     found = {name: column.dtype for name, column in columns.items()}
     if found != PACKET_DTYPES:
         wrong = sorted(set(found.items()) ^ set(PACKET_DTYPES.items()), key=str)

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2  # 1 had fewer columns; every format from 1 on is read
 _KEY = b"wiresonde"
 _UNREADABLE = (pa.ArrowException, StopIteration, EOFError, ValueError, OSError, RecursionError, struct.error)
 
@@ -80,8 +80,8 @@ def _header(schema: pa.Schema) -> dict[str, Any]:
     found = header.get("format")
     if isinstance(found, int) and found > FORMAT:
         raise NewerFormatError(f"message format {found}; this version reads up to {FORMAT}")
-    if type(found) is not int or found != FORMAT:
-        raise CodecError(f"message format {found!r}; this version reads {FORMAT}")
+    if type(found) is not int or found < 1:
+        raise CodecError(f"message format {found!r}; this version reads 1 to {FORMAT}")
     for field in schema:
         if not (pa.types.is_integer(field.type) or pa.types.is_floating(field.type)):
             raise CodecError(f"column {field.name} is not numeric: {field.type}")

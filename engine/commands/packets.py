@@ -14,7 +14,10 @@ ADDRESS_WORDS = ("src_hi", "src_lo", "dst_hi", "dst_lo", "src_mac", "dst_mac")
 
 
 def packet_table(p: Packets) -> pa.Table:
-    """A table with one row for each packet. Addresses are text; every other column keeps its name and type."""
+    """A table with one row for each packet.
+
+    Addresses are text and the two VLANs columns of their own; every other column keeps its name and type.
+    """
     network = p.kind & KIND_MASK
     has_address = network >= Kind.ARP
     columns = {
@@ -25,8 +28,9 @@ def packet_table(p: Packets) -> pa.Table:
         "dst_mac": pa.array([_mac(m) for m in p.dst_mac.tolist()], pa.string()),
     }
     for name, column in p._asdict().items():
-        if name not in (*ADDRESS_WORDS, "ts", "kind", "reason"):
+        if name not in (*ADDRESS_WORDS, "ts", "kind", "reason", "vlan"):
             columns[name] = column
+    columns["vlan"], columns["inner_vlan"] = p.vlan & 0xFFFF, p.vlan >> 16
     columns["kind"] = p.kind
     columns["network"] = pa.array([Kind(k).name.lower() for k in network.tolist()], pa.string())
     columns["reason"] = pa.array([Reason(r).name.lower() for r in p.reason.tolist()], pa.string())

@@ -112,6 +112,8 @@ def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[An
         clear(row)
         row["src_mac"] = 0
         row["dst_mac"] = 0
+        row["vlan"] = 0
+        row["ethertype"] = 0
         row["reason"] = R_OK
         row["size"] = wire
         layer = first_layer(int(frames.link_type[i]))
@@ -183,3 +185,5 @@ def _store(row: Any, p: Packets, i: int) -> None:
     p.ack[i] = row["ack"]
     p.window[i] = row["window"]
     p.ip_id[i] = row["ip_id"]
+    p.vlan[i] = row["vlan"]
+    p.ethertype[i] = row["ethertype"]

@@ -72,6 +72,7 @@ def ethernet(data: Bytes, c: Any, row: Any) -> int:
     row["kind"] = K_LINK | c["inner"]
     row["dst_mac"] = u48(data, at)
     row["src_mac"] = u48(data, at + 6)
+    row["vlan"] = 0
     c["what"] = u16(data, at + 12)
     c["at"] = at + 14
     return TO_ETHERTYPE
@@ -81,6 +82,7 @@ def ethernet(data: Bytes, c: Any, row: Any) -> int:
 def ethertype(data: Bytes, c: Any, row: Any) -> int:
     """The header that the EtherType names."""
     what = c["what"]
+    row["ethertype"] = what
     if what == 0x0800:
         return TO_IPV4
     if what == 0x86DD:
@@ -124,9 +126,20 @@ def tag(data: Bytes, c: Any, row: Any) -> int:
         return fail(row, R_LINK_PROTOCOL)
     if have < size + 2:
         return fail(row, R_ENCAPSULATION)
+    if size == 2:
+        note_vlan(row, u16(data, at) & 0x0FFF)
     c["what"] = u16(data, at + size)
     c["at"] = at + size + 2
     return TO_ETHERTYPE
+
+
+@kernel
+def note_vlan(row: Any, number: int) -> None:
+    """Keep the ids of the two outer tags. Id 0 (and none in the outer tag) is no VLAN, only a priority: 802.1Q 9.6."""
+    if row["vlan"] == 0:
+        row["vlan"] = number
+    elif row["vlan"] <= 0x0FFF:
+        row["vlan"] = row["vlan"] | number << 16
 
 
 @kernel
@@ -153,9 +166,11 @@ def nsh(data: Bytes, c: Any, row: Any) -> int:
 def llc(data: Bytes, c: Any, row: Any) -> int:
     """802.2 LLC, and SNAP with an EtherType (OUI 0, or 0000F8 of 802.1H)."""
     at = c["at"]
+    row["ethertype"] = 0  # the length of an 802.3 frame
     if c["end"] - at < 3:
         return fail(row, R_LINK_TRUNCATED)
     sap = u16(data, at)
+    row["ethertype"] = sap >> 8
     if sap == 0x0606:
         c["at"] = at + 3
         return TO_IPV4

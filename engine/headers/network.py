@@ -49,7 +49,7 @@ def ip(data: Bytes, c: Any, row: Any) -> int:
 
 @kernel
 def arp(data: Bytes, c: Any, row: Any) -> int:
-    """RFC 826 (and 903): sender's and target's protocol addresses, if those are IPv4."""
+    """RFC 826 (and 903): the operation, and sender's and target's protocol addresses if those are IPv4."""
     at = c["at"]
     have = c["end"] - at
     if have < 8:
@@ -58,6 +58,7 @@ def arp(data: Bytes, c: Any, row: Any) -> int:
     protocol = u8(data, at + 5)
     clear(row)
     row["kind"] = K_ARP | c["inner"]
+    row["sport"] = u16(data, at + 6)
     if have < 8 + 2 * (hardware + protocol):
         return fail(row, R_ARP_TRUNCATED)
     if u16(data, at + 2) == 0x0800 and protocol == 4:

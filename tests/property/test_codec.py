@@ -152,7 +152,7 @@ def message(
     return data
 
 
-HEADER = {"format": 1, "sensor": "s", "epoch": 0, "seq": 0, "now": 0, "dropped": 0}
+HEADER = {"format": 2, "sensor": "s", "epoch": 0, "seq": 0, "now": 0, "dropped": 0}
 PACKETS = stream(3, 4)._asdict()
 
 
@@ -194,9 +194,21 @@ def test_a_header_nested_deeper_than_python_can_go_is_refused() -> None:
         wire.decode(sink.getvalue().to_pybytes())
 
 
-@pytest.mark.parametrize("number", [2, 3, 1000])
+def test_a_message_of_the_first_format_has_neither_vlan_nor_ethertype() -> None:
+    old = {name: column for name, column in PACKETS.items() if name not in ("vlan", "ethertype")}
+    got = wire.decode(message(HEADER | {"format": 1}, old)).packets
+    for name, column in PACKETS.items():
+        want = column if name in old else np.zeros(4, column.dtype)
+        np.testing.assert_array_equal(getattr(got, name), want, strict=True)
+        assert not getattr(got, name).flags.writeable
+    for lacking in (old, old | {"vlan": PACKETS["vlan"]}):
+        with pytest.raises(CodecError, match="columns differ"):
+            wire.decode(message(HEADER, lacking))
+
+
+@pytest.mark.parametrize("number", [3, 4, 1000])
 def test_a_newer_format_is_distinguished_from_damage(number: int) -> None:
-    with pytest.raises(NewerFormatError, match=f"message format {number}; this version reads up to 1"):
+    with pytest.raises(NewerFormatError, match=f"message format {number}; this version reads up to 2"):
         wire.decode(message(HEADER | {"format": number}, {"something": [1, 2]}))
 
 

@@ -215,7 +215,7 @@ def test_a_message_of_a_newer_schema_stops_and_is_not_skipped(
     empty_site.replay()
     at = empty_site.offsets()[0]
     send(empty_site, 0, newer)
-    refused(empty_site, "older", f"partition=0 offset={at}: message format 2; this version reads up to 1")
+    refused(empty_site, "older", f"partition=0 offset={at}: message format 3; this version reads up to 2")
     assert read_all(empty_site, "dead-letter") == []
 
 

@@ -135,7 +135,7 @@ def test_a_message_of_a_newer_format_stops_the_worker_and_names_its_place(
     dead: list[str] = []
     messages = [(1, message(udp([T0], [1]))), (1, newer)]
     with pytest.raises(
-        StateError, match=r"^partition=1 offset=1: message format 99; this version reads up to 1; "
+        StateError, match=r"^partition=1 offset=1: message format 99; this version reads up to 2; "
     ):
         worked(messages, [detector(0), detector(1)], lambda _, why: dead.append(why))
     assert dead == []

@@ -51,7 +51,7 @@ from tests.support.decoding import (
 def test_a_tcp_segment_over_ipv4_fills_every_column() -> None:
     frame = bytes(ether() / ip4() / tcp())
     link = {"ts": 1_700_000_000_000_000_000, "src_mac": SRC_MAC, "dst_mac": DST_MAC, "size": len(frame)}
-    assert row(frame) == TCP4 | link | {"probe": 0}
+    assert row(frame) == TCP4 | link | {"probe": 0, "vlan": 0, "ethertype": 0x0800}
 
 
 def test_a_tcp_segment_over_ipv6_fills_every_column() -> None:
