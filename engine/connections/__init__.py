@@ -4,6 +4,7 @@ bounds.py       capacity, timeouts, server ports
 layout.py       the rows and arrays of state, and the codes in them
 table.py        open addressing, timer lists, eviction
 ranges.py       byte ranges of a side: new, seen, holes
+window.py       what lies outside a side's window
 history.py      the letters of a connection's history
 tcp.py          effect of a TCP packet on its connection
 track_kernels.py  find each packet's connection and update it

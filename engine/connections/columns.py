@@ -74,6 +74,11 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
     *_sides("zero_window", "segments", "zero windows, as Wireshark defines them"),
     *_sides("zero_window_probe", "segments", "zero window probes, as Wireshark defines them"),
     *_sides("capture_duplicate", "packets", "copies of a packet made by the capture; not retransmissions"),
+    *_sides(
+        "out_of_window",
+        "segments",
+        "segments outside the window, or acknowledging what is; unless the peer confirms them, they change nothing",
+    ),
     *_sides("duplicate_ack", "segments", "duplicate ACKs, as Wireshark defines them"),
     *_sides(
         "recovery_episodes",

@@ -44,6 +44,7 @@ class Segment(IntEnum):
     CAPTURE_DUPLICATE = 10  # the same packet captured twice: not an event of the connection
     BEFORE = 11  # before the first byte of a connection picked up midstream
     UNTRUSTED = 12  # a RST, or anything after this side's RST
+    OUT_OF_WINDOW = 13  # outside the window, and not acknowledged by the peer: it changes nothing
 
 
 class Timer(IntEnum):
@@ -125,11 +126,16 @@ SIDE = np.dtype(
         ("data", "u4"),  # segments with payload
         ("duplicates", "u4"), ("spurious", "u4"), ("reordered", "u4"), ("late_fills", "u4"), ("partial", "u4"),
         ("keep_alive", "u4"), ("zero_window_probe", "u4"), ("zero_window", "u4"),
-        ("capture_duplicate", "u4"), ("duplicate_ack", "u4"), ("episodes", "u4"),
+        ("capture_duplicate", "u4"), ("duplicate_ack", "u4"), ("episodes", "u4"), ("out_of_window", "u4"),
         ("rexmit", "u4"), ("gaps", "u4"),  # counts behind the history's t and g
         ("last_window", "u2"), ("hist", "u2"),  # hist: letters already written
         ("last_flags", "u1"), ("state", "u1"), ("prev_state", "u1"), ("did_close", "u1"),
         ("have_base", "u1"), ("fins", "u1"), ("holes", "u1"), ("probed", "u1"),
+        # a run of segments outside the window, believed once the peer acknowledges it (window.py)
+        ("run_begin", "i8"), ("run_end", "i8"), ("t_run", "i8"),  # relative numbers; ns of the first
+        ("run_seq", "u4"), ("run_segments", "u4"), ("run_bytes", "u4"), ("run_heard", "u4"), ("run_flags", "u1"),
+        ("far_flags", "u1"),  # 1: far_ack waits for data of this side at that place
+        ("far_count", "u4"), ("far_ack", "i8"),  # the peer's acknowledgement far beyond `high`, and how many
     ],
     align=True,
 )  # fmt: skip
@@ -142,7 +148,7 @@ class Table(NamedTuple):
     rows: Rows  # (slots,) CONNECTION
     sides: Rows  # (2 * slots,) SIDE
     links: Rows  # (slots,) LINK; apart from the rows, so that a move within a list touches 16 bytes of a neighbour
-    holes: NDArray[np.int64]  # (2 * slots, K, 3) begin, end (relative), ns when it opened
+    holes: NDArray[np.int64]  # (2 * slots, K, 4) begin, end (relative), ns when it opened, HOLE_ bits
     free: NDArray[np.int32]  # (slots,) stack of free slots
     heads: NDArray[np.int32]  # (len(Timer),) least recent slot of each list, -1 = empty
     tails: NDArray[np.int32]
@@ -184,7 +190,7 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
         rows=np.zeros(slots, CONNECTION),
         sides=np.zeros(2 * slots, SIDE),
         links=np.zeros(slots, LINK),
-        holes=np.zeros((2 * slots, holes, 3), np.int64),
+        holes=np.zeros((2 * slots, holes, 4), np.int64),
         free=np.arange(slots - 1, -1, -1, dtype=np.int32),
         heads=np.full(len(Timer), -1, np.int32),
         tails=np.full(len(Timer), -1, np.int32),

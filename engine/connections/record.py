@@ -46,6 +46,7 @@ SIDE_COUNTERS = {  # our name -> SIDE fields whose sum it is
     "zero_window_probe": ("zero_window_probe",),
     "capture_duplicate": ("capture_duplicate",),
     "duplicate_ack": ("duplicate_ack",),
+    "out_of_window": ("out_of_window",),
     "recovery_episodes": ("episodes",),
     "repeated_bytes": ("again_bytes",),
     "missed_bytes": ("missed",),

@@ -16,11 +16,19 @@ from typing import Any
 import numpy as np
 
 from engine.connections.history import (
+    H_DATA,
+    H_FIN,
+    L_DATA,
+    L_FIN,
     L_FLIPPED,
+    L_SYN,
+    L_SYN_ACK,
     L_ZERO_WINDOW,
+    first_time,
     flip,
     is_originator,
     scaled_letter,
+    side_letter,
     write_again,
     write_history,
     write_letter,
@@ -30,6 +38,7 @@ from engine.connections.ranges import (
     ACK_GUARD,
     CLOSED,
     DUPLICATE,
+    HOLE_SHOWN,
     NEW,
     PARTIAL,
     REORDERED,
@@ -40,44 +49,41 @@ from engine.connections.ranges import (
     open_hole,
     place,
 )
+from engine.connections.window import (
+    AHEAD,
+    INACTIVE,
+    RESET,
+    RUN_SYN,
+    SYN_ACK_SENT,
+    SYN_SENT,
+    begin_of,
+    believe_run,
+    confirms_run,
+    is_believed,
+    is_far,
+    is_outside,
+    move_to,
+    note_far,
+    note_outside,
+    set_base,
+    unwrap,
+)
 from engine.hashing import GOLDEN, LOW32, S32, SPLIT_1, fold
 from engine.kernels import Int, kernel
 from engine.types import ACK, FIN, RST, SYN
 
-INACTIVE, SYN_SENT, SYN_ACK_SENT = int(State.INACTIVE), int(State.SYN_SENT), int(State.SYN_ACK_SENT)
-PARTIAL_STATE, ESTABLISHED, RESET = int(State.PARTIAL), int(State.ESTABLISHED), int(State.RESET)
+PARTIAL_STATE, ESTABLISHED = int(State.PARTIAL), int(State.ESTABLISHED)
 
 PURE_ACK, KEEP_ALIVE = int(Segment.ACK), int(Segment.KEEP_ALIVE)
 ZERO_WINDOW_PROBE, CAPTURE_DUPLICATE = int(Segment.ZERO_WINDOW_PROBE), int(Segment.CAPTURE_DUPLICATE)
 BEGINNING = -(1 << 62)  # ns; before all packets
 BEFORE, UNTRUSTED = int(Segment.BEFORE), int(Segment.UNTRUSTED)
+OUT_OF_WINDOW = int(Segment.OUT_OF_WINDOW)
 
-TRUSTED_JUMP = 1 << 20  # farthest jump at which a SYN or RST still moves the sequence space (Zeek)
 TICK = 10  # low bits of ns that `recent` drops, so that its 32 bits of time cover more than an hour
 DUPLICATE_WINDOW = 1_000_000 >> TICK  # longest time from a packet to the capture's copy of it (same IP id)
 TWIN_WINDOW = 100_000 >> TICK  # the same for equal segments in a row without an IP id (IPv6)
 SILENCE = 1_000_000_000  # ns; longest recovery after a hole where no ACK is captured (least RTO, RFC 6298)
-
-
-@kernel
-def unwrap(seq: Int, base: Int, near: Int) -> Int:
-    """The relative number of seq that lies within 2^31 of ``near``."""
-    expected = (np.int64(base) + near) & 0xFFFFFFFF
-    delta = (np.int64(seq) - expected) & 0xFFFFFFFF
-    if delta >= 0x80000000:
-        delta -= 0x100000000
-    return near + delta
-
-
-@kernel
-def set_base(me: Any, base: Int, high: Int) -> None:
-    """Start a side's sequence space from scratch."""
-    me["base"] = np.uint32(base & 0xFFFFFFFF)
-    me["high"] = high
-    me["acked"] = 0
-    me["holes"] = 0
-    me["recovery_point"] = 0
-    me["have_base"] = 1
 
 
 @kernel
@@ -126,8 +132,7 @@ def send(
     if me["state"] == RESET:
         return UNTRUSTED
     if flags & RST:  # its payload is not part of the stream
-        if 0 < begin - me["high"] <= TRUSTED_JUMP:
-            me["high"] = begin
+        me["high"] = max(me["high"], begin)
         return UNTRUSTED
     length = payload + int(flags & SYN != 0) + int(flags & FIN != 0)
     end = begin + length
@@ -142,19 +147,20 @@ def send(
             me["zero_window_probe"] += 1
             me["probed"] = 1
             return ZERO_WINDOW_PROBE
-    if length == 0:
-        return PURE_ACK
-    if flags & SYN and abs(end - me["high"]) > TRUSTED_JUMP:
-        return UNTRUSTED
-    if flags & FIN:
-        if me["high"] == 1 and end < 1:  # more than 2 GiB of which only SYN and FIN were captured
-            begin += 1 << 32
-            end += 1 << 32
-        me["fin"] = end
-        me["fins"] = min(me["fins"] + 1, 255)
     if me["probed"] and begin == me["high"] + 1:  # the probe's byte was accepted after all
         me["high"] += 1
         me["probed"] = 0
+    if length == 0:
+        if begin > me["high"]:  # all before it was sent, and not captured so far
+            open_hole(row, me, holes, s, me["high"], begin, ts)
+            holes[s, me["holes"] - 1, 3] = HOLE_SHOWN
+            me["high"] = begin
+        return PURE_ACK
+    if flags & SYN and abs(end - me["high"]) > AHEAD:
+        return UNTRUSTED
+    if flags & FIN:
+        me["fin"] = end
+        me["fins"] = min(me["fins"] + 1, 255)
     if begin < 1 and not flags & SYN:  # before the guessed base
         if end <= 1:
             if payload:
@@ -238,12 +244,12 @@ def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> N
             me["acked"] = 0
             return
         relative = unwrap(ack, me["base"], me["acked"])
-        if relative > me["acked"] and not (ack == 0 and relative - me["acked"] > TRUSTED_JUMP):
+        if relative > me["acked"] and not (ack == 0 and relative - me["acked"] > AHEAD):
             me["acked"] = relative
             me["t_acked"] = ts
         return
     relative = unwrap(ack, me["base"], me["acked"])
-    if relative <= me["acked"] or (ack == 0 and relative - me["acked"] > TRUSTED_JUMP):
+    if relative <= me["acked"] or (ack == 0 and relative - me["acked"] > AHEAD):
         return
     if me["probed"] and relative == me["high"] + 1:
         me["high"] += 1
@@ -259,6 +265,24 @@ def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> N
     me["acked"] = relative
     me["t_acked"] = ts
     leave_recovery(me, ts)
+
+
+@kernel
+def confirm(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ack: Int, ts: Int) -> None:
+    """Believe the run of side d outside the window, which the peer has acknowledged."""
+    seq, flags, size = me["run_seq"], np.int64(me["run_flags"]), me["run_end"] - me["run_begin"]
+    believe_run(row, me, holes, s)
+    me["acked"], me["t_acked"] = unwrap(ack, me["base"], me["high"]), ts
+    leave_recovery(me, ts)
+    if flags & RUN_SYN:
+        side_letter(row, d, L_SYN if is_originator(row, d) else L_SYN_ACK)
+        me["syn_seq"] = seq
+    elif size > int(flags & FIN != 0):
+        first_time(row, me, d, H_DATA, L_DATA)
+    if flags & FIN:
+        first_time(row, me, d, H_FIN, L_FIN)
+        if advance(row, me, you, d, FIN, seq, 0):
+            me["did_close"] = 1
 
 
 @kernel
@@ -327,15 +351,22 @@ def advance(row: Any, me: Any, you: Any, d: Int, flags: Int, seq: Int, payload: 
 @kernel
 def segment(
     row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ts: Int,
-    flags: Int, seq: Int, ack: Int, payload: Int, window: Int, ip_id: Int,
+    flags: Int, seq: Int, ack: Int, payload: Int, window: Int, ip_id: Int, size: Int,
 ) -> Int:  # fmt: skip
-    """Process one packet of side d, whose SIDE row is number s; gives its Segment class."""
+    """Process one packet of side d, whose SIDE row is number s; gives its Segment class. size: bytes of IP."""
     if is_copy(me, ts, flags, seq, ack, payload, ip_id):
         me["capture_duplicate"] += 1
         if payload:
             write_again(row, me, d)
         return CAPTURE_DUPLICATE
+    if is_outside(me, you, flags, seq, ack, payload):
+        if not is_believed(me, you, flags, seq, payload, ts):
+            note_outside(me, you, flags, seq, payload, size, ts)
+            return OUT_OF_WINDOW
+        move_to(row, me, you, holes, s, begin_of(me, flags, seq, payload), ts)
     begin_side(me, flags, seq)
+    if flags & ACK and not flags & RST and confirms_run(you, ack):
+        confirm(row, you, me, holes, s ^ 1, 1 - d, ack, ts)
     write_history(row, me, d, flags, seq, payload)
     if window == 0 and not flags & RST and you["state"] != CLOSED and me["state"] != RESET:
         me["zero_window"] += 1
@@ -351,7 +382,8 @@ def segment(
     if flags & SYN:
         me["t_syn"] = ts
     if flags & ACK and not flags & RST:
-        acknowledge(row, you, holes, s ^ 1, ack, ts)
+        if not is_far(you, ack) or note_far(you, me, ack, ts):
+            acknowledge(row, you, holes, s ^ 1, ack, ts)
     elif flags & ACK and you["state"] == INACTIVE and not you["have_base"]:
         set_base(you, np.int64(ack) - 1, 0)
     kind = send(row, me, you, holes, s, d, flags, seq, payload, ts)

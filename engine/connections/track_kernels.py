@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from engine.clock import step
 from engine.connections.bounds import TCP_SERVER, UDP_SERVER
-from engine.connections.history import H_DATA, L_DATA, L_FLIPPED, first_time, write_letter
+from engine.connections.history import H_DATA, H_SYN, L_DATA, L_FLIPPED, L_SYN, first_time, write_letter
 from engine.connections.layout import (
     FLAG_FLIPPED,
     FLAG_LATE,
@@ -44,7 +44,8 @@ from engine.connections.table import (
     touch,
     unlink,
 )
-from engine.connections.tcp import SYN_ACK_SENT, SYN_SENT, end_recovery, segment
+from engine.connections.tcp import end_recovery, segment
+from engine.connections.window import RUN_SYN, SYN_ACK_SENT, SYN_SENT, set_base
 from engine.hashing import endpoint_hash
 from engine.kernels import Int, kernel
 from engine.types import (
@@ -55,6 +56,7 @@ from engine.types import (
     KIND_FRAGMENT,
     KIND_MASK,
     KIND_TRANSPORT,
+    RST,
     SYN,
     TCP,
     UDP,
@@ -110,8 +112,20 @@ def begins_flipped(p: Packets, i: Int, sport: Int, dport: Int, server_ports: NDA
 
 
 @kernel
+def answers_syn(waiting: Any, flags: Int, ack: Int) -> bool:
+    """Whether a segment answers a SYN of the other side that lay outside the window."""
+    if not flags & ACK or not flags & (SYN | RST):
+        return False
+    held = waiting["run_segments"] > 0 and waiting["run_flags"] & RUN_SYN
+    return bool(held and ack == (np.int64(waiting["run_seq"]) + 1) & 0xFFFFFFFF)
+
+
+@kernel
 def is_reuse(rows: Rows, sides: Rows, slot: Int, flags: Int, seq: Int) -> bool:
-    """Whether a SYN begins a new connection on the addresses and ports of a known one."""
+    """Whether a SYN begins a new connection on the addresses and ports of a known one.
+
+    While both ends of the known one are there, it does so only once it is answered (RFC 5961, section 4).
+    """
     if not flags & SYN:
         return False
     o = 1 if rows[slot]["flags"] & FLAG_FLIPPED else 0
@@ -124,6 +138,8 @@ def is_reuse(rows: Rows, sides: Rows, slot: Int, flags: Int, seq: Int) -> bool:
     if orig["did_close"] or resp["did_close"]:
         return True
     if side["have_base"] and seq == side["base"]:
+        return False
+    if orig["packets"] > 0 and resp["packets"] > 0:
         return False
     swapped = orig["state"] == SYN_ACK_SENT and resp["state"] == INACTIVE and seq == resp["base"]
     return not (flags & ACK == 0 and swapped)
@@ -183,6 +199,25 @@ def open_connection(t: Table, p: Packets, i: Int, tag: Int, sport: Int, dport: I
     t.registers[LIVE] += 1
     t.registers[OPENED] += 1
     return slot
+
+
+@kernel
+def take_over(t: Table, slot: Int, waited: Any) -> None:
+    """Make a SYN that waited outside the window of another connection the first packet of this one.
+
+    waited: the side that sent it. The answer, by side 0, is still to be entered.
+    """
+    row, me = t.rows[slot], t.sides[2 * slot + 1]
+    row["flags"] |= FLAG_FLIPPED
+    row["start"] = waited["t_run"]
+    set_base(me, np.int64(waited["run_seq"]), 1)
+    me["state"], me["t_syn"], me["syn_seq"] = SYN_SENT, waited["t_run"], waited["run_seq"]
+    me["packets"], me["ip_bytes"] = waited["run_segments"], waited["run_bytes"]
+    first_time(row, me, 1, H_SYN, L_SYN)
+    waited["packets"] -= np.uint64(waited["run_segments"])
+    waited["ip_bytes"] -= np.uint64(waited["run_bytes"])
+    waited["out_of_window"] -= min(waited["out_of_window"], waited["run_segments"])
+    waited["run_segments"] = 0
 
 
 @kernel
@@ -289,22 +324,28 @@ def track(
                 n_closed = close_lapsed(t, slot, closed, n_closed)
                 slot, d = -1, 0
         transport = proto == TCP and p.kind[i] & KIND_TRANSPORT and not p.kind[i] & KIND_FRAGMENT
-        if slot >= 0 and transport and flags & SYN and is_reuse(t.rows, t.sides, slot, flags, p.seq[i]):
-            n_closed = close(t, slot, END_REUSED, closed, n_closed)
-            slot, d = -1, 0
+        waited = -1  # side of the connection just ended whose SYN this packet answers
+        if slot >= 0 and transport and flags & (SYN | RST):
+            if answers_syn(t.sides[2 * slot + 1 - d], flags, p.ack[i]):
+                waited = 2 * slot + 1 - d
+            if waited >= 0 or is_reuse(t.rows, t.sides, slot, flags, p.seq[i]):
+                n_closed = close(t, slot, END_REUSED, closed, n_closed)
+                slot, d = -1, 0
         if slot < 0:
             if t.registers[LIVE] == t.registers[CAPACITY]:
                 n_closed = evict_oldest(t, closed, n_closed)
             slot = open_connection(t, p, i, tag, sport, dport)
             row = t.rows[slot]
             flags_out[i] |= PACKET_OPENED
-            if begins_flipped(p, i, sport, dport, server_ports):
+            if waited >= 0:
+                take_over(t, slot, t.sides[waited])
+            elif begins_flipped(p, i, sport, dport, server_ports):
                 row["flags"] |= FLAG_FLIPPED
                 write_letter(row, L_FLIPPED)
             timer = T_OTHER
             if transport:
                 timer = T_ATTEMPT if flags & SYN else T_TCP
-                if flags & (SYN | ACK) != SYN:
+                if waited < 0 and flags & (SYN | ACK) != SYN:
                     row["flags"] |= FLAG_MIDSTREAM
             elif proto == TCP:
                 timer = T_TCP
@@ -326,6 +367,7 @@ def track(
             segment_out[i] = segment(
                 row, me, you, t.holes, s, d, ts,
                 flags, p.seq[i], p.ack[i], np.int64(p.payload[i]), np.int64(p.window[i]), np.int64(p.ip_id[i]),
+                np.int64(p.ip_size[i]),
             )  # fmt: skip
             timer = next_timer(row, me if d == 0 else you, you if d == 0 else me)
             if me["recovery_point"] or you["recovery_point"]:

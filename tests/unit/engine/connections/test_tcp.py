@@ -321,11 +321,15 @@ def test_a_history_that_is_full_ends_in_a_plus(resets: int, history: str) -> Non
 
 
 @pytest.mark.parametrize("size", [1_000_000_000, 2**31 - 2, 2**31, 3_000_000_000, 2**32 - 3])
-def test_the_size_of_a_connection_of_which_only_syn_and_fin_were_captured_is_told_by_its_fin(
+def test_the_size_of_a_connection_of_which_only_syn_and_fin_were_captured_is_told_by_its_fin_once_acknowledged(
     size: int,
 ) -> None:
-    record = only(Conversation().open().send("a", "FA", 1 + size, 1, after=60_000))
-    assert record["orig_bytes"] == size
+    c = Conversation().open().send("a", "FA", 1 + size, 1, after=60_000)
+    alone = only(c)
+    assert (alone["orig_bytes"], alone["conn_state"], alone["orig_out_of_window"]) == (0, "S1", 1)
+    record = only(c.send("b", "FA", 1, 2 + size).send("a", "A", 2 + size, 2))
+    assert (record["orig_bytes"], record["conn_state"], record["history"]) == (size, "SF", "ShAFfG")
+    assert record["orig_out_of_window"] == 0
 
 
 @pytest.mark.parametrize(
