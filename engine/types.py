@@ -45,7 +45,7 @@ KIND_MASK = 0x0F
 KIND_FRAGMENT = 0x10  # any fragment but the first: no ports, no transport header
 KIND_FIRST_FRAGMENT = 0x20  # the first of several fragments: ports known, payload of this fragment only
 KIND_INNER = 0x40  # the packet inside a tunnel, without the outer headers
-KIND_TRANSPORT = 0x80  # the whole transport header was read: ports (and TCP fields) are valid
+KIND_TRANSPORT = 0x80  # enough of the transport header was read: ports (and TCP fields) are valid
 
 
 class Reason(IntEnum):
@@ -63,10 +63,25 @@ class Reason(IntEnum):
     TRANSPORT_TRUNCATED = 9  # the packet ends inside the TCP, UDP or ICMP header
     TRANSPORT_LENGTH = 10  # a TCP data offset or UDP length that contradicts the IP length
     TUNNEL_DEPTH = 11  # more nested headers than the limit
-    ENCAPSULATION = 12  # a broken VLAN, MPLS, PPPoE, GRE or VXLAN header
+    ENCAPSULATION = 12  # a broken header before IP (VLAN, MPLS, PPPoE, 802.11, NFLOG …) or of a tunnel
+    ENCRYPTED = 13  # an 802.11 frame whose payload is encrypted
+    CORRUPT = 14  # a frame that was received damaged, as the capture itself says
+    LINK_PARTIAL = 15  # a later fragment of an 802.11 frame, or the first of several packets in one frame
+    TUNNEL_GRE = 16  # from here on: read up to a tunnel that decode.tunnels does not name
+    TUNNEL_IPIP = 17
+    TUNNEL_6IN4 = 18
+    TUNNEL_VXLAN = 19
+    TUNNEL_GTP = 20
+    TUNNEL_GENEVE = 21
+    TUNNEL_TEREDO = 22
+    TUNNEL_AYIYA = 23
+    TUNNEL_TZSP = 24
+    TUNNEL_VXLAN_GPE = 25
 
 
-NO_LOSS = Reason.LINK_PROTOCOL.name.lower()  # counted, but no loss to the user
+# tunnels, as decode.tunnels names them, by the reason for which their inner packet was not read
+UNOPENED = {r.name.lower(): r.name.lower().removeprefix("tunnel_") for r in Reason if r >= Reason.TUNNEL_GRE}
+NO_LOSS = frozenset({Reason.LINK_PROTOCOL.name.lower(), *UNOPENED})  # counted, but no loss to the user
 
 
 class Packets(NamedTuple):
@@ -145,6 +160,11 @@ def count_unread(p: Packets) -> dict[str, int]:
         return {}
     counts = np.bincount(p.reason, minlength=len(Reason))
     return {reason.name.lower(): int(counts[reason]) for reason in Reason if reason and counts[reason]}
+
+
+def unopened_tunnels(unread: Mapping[str, int]) -> dict[str, int]:
+    """Packets by the tunnel that they carry and ``decode.tunnels`` does not name, from counts by reason."""
+    return {tunnel: unread[reason] for reason, tunnel in UNOPENED.items() if unread.get(reason)}
 
 
 def count_readable(p: Packets) -> int:

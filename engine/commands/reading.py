@@ -21,19 +21,14 @@ from engine.connections.record import connection_table
 from engine.connections.tracker import Tracker
 from engine.errors import ConfigError, InputError
 from engine.headers.decode import decode
-from engine.types import NO_LOSS, Packets, Reason, Rows, count_unread, join_rows
+from engine.headers.link_types import link_type_name
+from engine.types import NO_LOSS, Packets, Reason, Rows, count_unread, join_rows, unopened_tunnels
 
 logger = logging.getLogger(__name__)
 
 LATE_SHARE = 0.01  # share of late packets above which a note is made
 
 Progress = Callable[[int, int | None], None]  # bytes read, total bytes if known
-
-
-LINK_NAMES = {  # names of some link types without a decoder; tcpdump.org/linktypes.html
-    105: "IEEE 802.11", 119: "IEEE 802.11", 127: "IEEE 802.11", 163: "IEEE 802.11", 187: "Bluetooth", 189: "USB",
-    195: "IEEE 802.15.4", 201: "Bluetooth", 220: "USB", 227: "CAN", 230: "IEEE 802.15.4", 249: "USB",
-}  # fmt: skip
 
 
 @dataclass
@@ -57,11 +52,14 @@ class Read:
         """Notes for the user, one line each."""
         notes = []
         if n := self.unread["link_type"]:
-            names = ", ".join(_link_name(number) for number in sorted(self.link_types))
+            names = ", ".join(link_type_name(number) for number in sorted(self.link_types))
             notes.append(f"{n:,} packets not read: no decoder for link type {names}")
-        if reasons := {k: n for k, n in self.unread.items() if k not in ("link_type", NO_LOSS)}:
+        if reasons := {k: n for k, n in self.unread.items() if k != "link_type" and k not in NO_LOSS}:
             shown = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
             notes.append(f"{sum(reasons.values()):,} packets whose headers could not all be read: {shown}")
+        if tunnels := unopened_tunnels(self.unread):
+            names, n = ", ".join(sorted(tunnels)), sum(tunnels.values())
+            notes.append(f"{n:,} packets carry tunnels ({names}) that decode.tunnels does not name")
         if self.evicted:
             notes.append(
                 f"{self.evicted:,} connections ended early, the table was full: raise connections.capacity"
@@ -69,10 +67,6 @@ class Read:
         if late := late_note(self.late, self.packets):
             notes.append(late)
         return notes
-
-
-def _link_name(number: int) -> str:
-    return f"{number} ({LINK_NAMES[number]})" if number in LINK_NAMES else str(number)
 
 
 def late_note(late: int, packets: int) -> str | None:

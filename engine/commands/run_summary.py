@@ -165,7 +165,7 @@ def losses_of(detectors: Sequence[Detector]) -> dict[str, int]:
     losses["lost packets"] = sum(d.lost_packets for d in detectors)
     losses["evicted connections"] = sum(d.tracker.counters["evicted"] for d in detectors)
     for d in detectors:
-        losses.update({f"not read whole: {why}": n for why, n in d.unread.items() if why != NO_LOSS})
+        losses.update({f"not read whole: {why}": n for why, n in d.unread.items() if why not in NO_LOSS})
     return {name: n for name, n in losses.items() if n}
 
 

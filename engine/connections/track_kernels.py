@@ -62,10 +62,12 @@ from engine.types import (
     UDP,
     Kind,
     Packets,
+    Reason,
     Rows,
 )
 
 IPV4, IPV6 = int(Kind.IPV4), int(Kind.IPV6)
+TRUNCATED = int(Reason.TRANSPORT_TRUNCATED)
 CAPACITY, LATE, LOST_AT = int(Registers.CAPACITY), int(Registers.LATE), int(Registers.LOST_AT)
 LEAPT = int(Registers.LEAPT)
 COLD_UNTIL = int(Registers.COLD_UNTIL)
@@ -364,9 +366,12 @@ def track(
         lasting = not (me["did_close"] and you["did_close"])
         timer = row["timer"]
         if transport:
+            window = np.int64(p.window[i])
+            if p.reason[i] == TRUNCATED and window == 0:
+                window = 0xFFFF  # cut off by the snaplen, not closed
             segment_out[i] = segment(
                 row, me, you, t.holes, s, d, ts,
-                flags, p.seq[i], p.ack[i], np.int64(p.payload[i]), np.int64(p.window[i]), np.int64(p.ip_id[i]),
+                flags, p.seq[i], p.ack[i], np.int64(p.payload[i]), window, np.int64(p.ip_id[i]),
                 np.int64(p.ip_size[i]),
             )  # fmt: skip
             timer = next_timer(row, me if d == 0 else you, you if d == 0 else me)

@@ -2,7 +2,11 @@
 
 decode.py      FrameBlock -> Packets in one kernel call
 cursor.py      the row being built, the place reached, numbers in network byte order
-link.py        Ethernet, VLAN, MPLS, PPP, PPPoE, LLC, Linux' and the loopback devices' headers
+link.py        Ethernet, VLAN, MPLS, PPP, PPPoE, LLC
+link_types.py  the names of link types
+cooked.py      headers that a capture adds: Linux's, the loopback devices', NFLOG, PFLOG, PKTAP
+wireless.py    802.11, radiotap, PPI, Prism, AVS
 network.py     ARP, IPv4, IPv6 and its extension headers
-transport.py   TCP, UDP, ICMP, SCTP, DCCP, and the ways into tunnels
+transport.py   TCP, UDP, ICMP, SCTP, DCCP
+tunnels.py     the ways into tunnels
 """

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import kernel
-from engine.types import PACKET_DTYPES, Kind, Reason
+from engine.types import PACKET_DTYPES, UNOPENED, Kind, Reason
 
 Bytes = NDArray[np.uint8]
 
@@ -24,7 +24,10 @@ CURSOR = np.dtype(
         ("at", "i8"),  # index of the next header
         ("end", "i8"),  # index after the last byte that may be read
         ("wire_end", "i8"),  # the same, if the frame had been captured in full
-        ("what", "i8"),  # type of the next header, by the last one: an EtherType or an IP protocol
+        (
+            "what",
+            "i8",
+        ),  # type of the next header, by the last one; before 802.11: whether its header is padded
         ("depth", "i8"),  # encapsulations so far
         ("inner", "i8"),  # KIND_INNER inside a tunnel
         ("max_depth", "i8"),
@@ -34,24 +37,26 @@ CURSOR = np.dtype(
     align=True,
 )
 
-IN_GRE, IN_IPV4, IN_6IN4, IN_VXLAN, IN_GTP, IN_GENEVE = 1, 2, 4, 8, 16, 32  # bits of CURSOR.tunnels
-TUNNELS = {
-    "gre": IN_GRE, "ipip": IN_IPV4, "6in4": IN_6IN4, "vxlan": IN_VXLAN, "gtp": IN_GTP, "geneve": IN_GENEVE,
-}  # fmt: skip
+# The tunnels, each by the reason for which it is not opened; CURSOR.tunnels has a bit for each that is.
+(
+    R_GRE, R_IPIP, R_6IN4, R_VXLAN, R_GTP, R_GENEVE, R_TEREDO, R_AYIYA, R_TZSP, R_VXLAN_GPE,
+) = (int(Reason[reason.upper()]) for reason in UNOPENED)  # fmt: skip
+TUNNELS = {tunnel: 1 << Reason[reason.upper()] for reason, tunnel in UNOPENED.items()}
 
 # The headers that can follow. Plain numbers: numba freezes them into the code.
 (
     DONE, TO_ETHERNET, TO_ETHERTYPE, TO_LLC, TO_MPLS, TO_PPPOE, TO_PPP, TO_IP, TO_IPV4, TO_IPV6, TO_ARP,
-    TO_EXTENSIONS, TO_PROTOCOL, TO_TCP, TO_PORTS, TO_GRE, TO_VXLAN, TO_GTP, TO_GENEVE, TO_NULL, TO_SLL,
-    TO_SLL2, TO_CHDLC, TO_UNKNOWN,
-) = range(24)  # fmt: skip
+    TO_EXTENSIONS, TO_PROTOCOL, TO_TCP, TO_PORTS, TO_GRE, TO_VXLAN, TO_GTP, TO_GENEVE, TO_GRE_IN_UDP,
+    TO_VXLAN_GPE, TO_TEREDO, TO_AYIYA, TO_TZSP, TO_NULL, TO_SLL, TO_SLL2, TO_CHDLC, TO_NFLOG, TO_PFLOG,
+    TO_PKTAP, TO_USER2, TO_PPI, TO_RADIOTAP, TO_PRISM, TO_WIFI, TO_UNKNOWN,
+) = range(37)  # fmt: skip
 
 K_LINK, K_ARP, K_IPV4, K_IPV6 = int(Kind.LINK), int(Kind.ARP), int(Kind.IPV4), int(Kind.IPV6)
 (
     R_OK, R_LINK_TYPE, R_LINK_TRUNCATED, R_LINK_PROTOCOL, R_IP_TRUNCATED, R_IP_VERSION, R_IP_LENGTH,
     R_IP_EXTENSION, R_ARP_TRUNCATED, R_TRANSPORT_TRUNCATED, R_TRANSPORT_LENGTH, R_TUNNEL_DEPTH,
-    R_ENCAPSULATION,
-) = (int(reason) for reason in Reason)  # fmt: skip
+    R_ENCAPSULATION, R_ENCRYPTED, R_CORRUPT, R_LINK_PARTIAL,
+) = (int(reason) for reason in Reason if reason < Reason.TUNNEL_GRE)  # fmt: skip
 
 
 @kernel
@@ -78,6 +83,16 @@ def u48(data: Bytes, at: int) -> int:
 @kernel
 def u64(data: Bytes, at: int) -> np.uint64:
     return np.uint64(u32(data, at)) << np.uint64(32) | np.uint64(u32(data, at + 4))
+
+
+@kernel
+def le16(data: Bytes, at: int) -> int:
+    return u8(data, at + 1) << 8 | u8(data, at)
+
+
+@kernel
+def le32(data: Bytes, at: int) -> int:
+    return le16(data, at + 2) << 16 | le16(data, at)
 
 
 @kernel

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.files.frames import FrameBlock
+from engine.headers.cooked import rare_link
 from engine.headers.cursor import (
     CURSOR,
     DONE,
@@ -16,11 +17,13 @@ from engine.headers.cursor import (
     R_TUNNEL_DEPTH,
     ROW,
     TO_ARP,
+    TO_AYIYA,
     TO_ETHERNET,
     TO_ETHERTYPE,
     TO_EXTENSIONS,
     TO_GENEVE,
     TO_GRE,
+    TO_GRE_IN_UDP,
     TO_GTP,
     TO_IP,
     TO_IPV4,
@@ -32,23 +35,29 @@ from engine.headers.cursor import (
     TO_PPPOE,
     TO_PROTOCOL,
     TO_TCP,
+    TO_TEREDO,
+    TO_TZSP,
     TO_VXLAN,
+    TO_VXLAN_GPE,
     TUNNELS,
     Bytes,
     clear,
 )
-from engine.headers.link import ethernet, ethertype, first_layer, llc, mpls, ppp, pppoe, rare_link
+from engine.headers.link import ethernet, ethertype, first_layer, llc, mpls, ppp, pppoe
 from engine.headers.network import arp, extensions, ip, ipv4, ipv6
-from engine.headers.transport import geneve, gre, gtp, ports, protocol, tcp, vxlan
+from engine.headers.transport import ports, protocol, tcp
+from engine.headers.tunnels import ayiya, geneve, gre, gre_in_udp, gtp, teredo, tzsp, vxlan, vxlan_gpe
 from engine.kernels import kernel
 from engine.types import Packets, empty_packets, freeze
 
 
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
-    """Tunnels to decode. A packet in any other tunnel is reported by its outer headers."""
+    """Tunnels to open. A packet in any other one is reported by its outer headers, and counted."""
 
-    tunnels: tuple[str, ...] = ()  # tunnels to decode: gre (and ERSPAN), ipip, 6in4, vxlan, gtp, geneve
+    tunnels: tuple[
+        str, ...
+    ] = ()  # tunnels to decode: gre (and ERSPAN, PPTP), ipip, 6in4, vxlan, vxlan_gpe, gtp, geneve, teredo, ayiya, tzsp
     vxlan_port: int = 4789  # UDP port of VXLAN
     max_depth: int = 8  # most VLAN tags, label stacks and tunnels in one frame
 
@@ -109,6 +118,7 @@ def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[An
         c["wire_end"] = at + wire
         c["depth"] = 0
         c["inner"] = 0
+        c["what"] = 0
         clear(row)
         row["src_mac"] = 0
         row["dst_mac"] = 0
@@ -130,7 +140,7 @@ def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[An
             elif layer == TO_EXTENSIONS:
                 layer = extensions(data, c, row)
             elif layer == TO_PROTOCOL:
-                layer = protocol(c, row)
+                layer = protocol(data, c, row)
             elif layer == TO_TCP:
                 layer = tcp(data, c, row)
             elif layer == TO_PORTS:
@@ -157,6 +167,16 @@ def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[An
                 layer = gtp(data, c, row)
             elif layer == TO_GENEVE:
                 layer = geneve(data, c, row)
+            elif layer == TO_TEREDO:
+                layer = teredo(data, c, row)
+            elif layer == TO_GRE_IN_UDP:
+                layer = gre_in_udp(data, c)
+            elif layer == TO_VXLAN_GPE:
+                layer = vxlan_gpe(data, c, row)
+            elif layer == TO_AYIYA:
+                layer = ayiya(data, c, row)
+            elif layer == TO_TZSP:
+                layer = tzsp(data, c, row)
             else:
                 layer = rare_link(data, layer, c, row)
         _store(row, p, i)

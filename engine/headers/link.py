@@ -19,12 +19,20 @@ from engine.headers.cursor import (
     TO_IPV6,
     TO_LLC,
     TO_MPLS,
+    TO_NFLOG,
     TO_NULL,
+    TO_PFLOG,
+    TO_PKTAP,
+    TO_PPI,
     TO_PPP,
     TO_PPPOE,
+    TO_PRISM,
+    TO_RADIOTAP,
     TO_SLL,
     TO_SLL2,
     TO_UNKNOWN,
+    TO_USER2,
+    TO_WIFI,
     Bytes,
     clear,
     fail,
@@ -38,7 +46,7 @@ from engine.kernels import kernel
 
 @kernel
 def first_layer(link_type: int) -> int:
-    """The first header of a frame with this LINKTYPE_ value."""
+    """The first header of a frame with this LINKTYPE_ value (https://www.tcpdump.org/linktypes.html)."""
     if link_type == 1:
         return TO_ETHERNET
     if link_type in (12, 14, 101):  # raw IP, by version
@@ -59,7 +67,33 @@ def first_layer(link_type: int) -> int:
         return TO_PPPOE
     if link_type == 104:
         return TO_CHDLC
+    if link_type == 105:
+        return TO_WIFI
+    if link_type == 127:
+        return TO_RADIOTAP
+    if link_type == 192:
+        return TO_PPI
+    if link_type in (119, 163):  # one may come under the number of the other
+        return TO_PRISM
+    if link_type == 239:
+        return TO_NFLOG
+    if link_type == 117:
+        return TO_PFLOG
+    if link_type == 258:
+        return TO_PKTAP
+    if link_type == 149:
+        return TO_USER2
     return TO_UNKNOWN
+
+
+@kernel
+def wrapped(c: Any, row: Any, link_type: int) -> int:
+    """The frame within, of this link type."""
+    c["depth"] += 1
+    c["what"] = 0
+    if link_type > 0xFFFF or first_layer(link_type) == TO_UNKNOWN:
+        return fail(row, R_LINK_TYPE)
+    return first_layer(link_type)
 
 
 @kernel
@@ -249,58 +283,4 @@ def ppp(data: Bytes, c: Any, row: Any) -> int:
         return TO_IPV6
     if what in (0x0281, 0x0283):
         return TO_MPLS
-    return fail(row, R_LINK_PROTOCOL)
-
-
-@kernel
-def rare_link(data: Bytes, layer: int, c: Any, row: Any) -> int:
-    """The link headers of Linux's "any" device, of loopback devices and of Cisco's HDLC."""
-    at = c["at"]
-    have = c["end"] - at
-    if layer == TO_SLL:
-        if have < 16:
-            return fail(row, R_LINK_TRUNCATED)
-        device, mac, size = u16(data, at + 2), at + 6, u16(data, at + 4)
-        what, header = u16(data, at + 14), 16
-    elif layer == TO_SLL2:
-        if have < 20:
-            return fail(row, R_LINK_TRUNCATED)
-        device, mac, size = u16(data, at + 8), at + 12, u8(data, at + 11)
-        what, header = u16(data, at), 20
-    elif layer == TO_UNKNOWN:
-        return fail(row, R_LINK_TYPE)
-    elif have < 4:
-        return fail(row, R_LINK_TRUNCATED)
-    elif layer == TO_CHDLC:
-        c["what"] = u16(data, at + 2)
-        c["at"] = at + 4
-        if c["what"] <= 1500:
-            return fail(row, R_LINK_PROTOCOL)
-        return TO_ETHERTYPE
-    else:
-        return null(data, c, row)
-    if size == 6:
-        row["kind"] = K_LINK
-        row["src_mac"] = u48(data, mac)
-    c["what"] = what
-    c["at"] = at + header
-    if what == 4:
-        return TO_LLC
-    if device in (802, 803, 824) or what <= 1500:  # Wi-Fi monitors, netlink: not an EtherType
-        return fail(row, R_LINK_PROTOCOL)
-    return TO_ETHERTYPE
-
-
-@kernel
-def null(data: Bytes, c: Any, row: Any) -> int:
-    """The address family in the capturing machine's byte order: of the two readings the small one is right."""
-    family = u32(data, c["at"])
-    if family > 0xFFFF:
-        at = c["at"]
-        family = u8(data, at) | u8(data, at + 1) << 8 | u8(data, at + 2) << 16 | u8(data, at + 3) << 24
-    c["at"] += 4
-    if family == 2:
-        return TO_IPV4
-    if family in (10, 24, 28, 30):
-        return TO_IPV6
     return fail(row, R_LINK_PROTOCOL)

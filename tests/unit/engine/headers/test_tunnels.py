@@ -18,7 +18,7 @@ from engine.headers.decode import DecodeConfig
 from engine.types import KIND_INNER, KIND_TRANSPORT, Kind, Reason
 from tests.support.decoding import MPLS4, SRC_MAC, TCP4, TCP6, V4_SRC, ether, ip4, ip6, row, tcp
 
-EVERY_TUNNEL = ("gre", "ipip", "6in4", "vxlan", "gtp", "geneve")
+EVERY_TUNNEL = ("gre", "ipip", "6in4", "vxlan", "vxlan_gpe", "gtp", "geneve", "teredo", "ayiya", "tzsp")
 ALL = DecodeConfig(tunnels=EVERY_TUNNEL)
 
 
@@ -81,11 +81,12 @@ def test_a_tunnel_shows_the_inner_packet_only_where_configured(name: str) -> Non
     inner = row(frame, config=DecodeConfig(tunnels=(tunnel,)))
     assert inner.items() >= (TCP4 | INNER | also | {"size": len(frame)}).items()
     others = tuple(set(EVERY_TUNNEL) - {tunnel})
+    closed = Reason[f"TUNNEL_{tunnel.upper()}"]
     for config in (DecodeConfig(), DecodeConfig(tunnels=others)):
         outer = row(frame, config=config)
         assert outer["proto"] == {"gre": 47, "ipip": 4, "6in4": 41}.get(tunnel, 17)
         assert not outer["kind"] & KIND_INNER
-        assert (outer["src_mac"], outer["reason"]) == (0x060000000009, Reason.OK)
+        assert (outer["src_mac"], outer["reason"]) == (0x060000000009, closed)
 
 
 @pytest.mark.parametrize("header", ["30fe000000000007", "20ff000000000007", "70ff000000000007"])
