@@ -119,6 +119,9 @@ class Packets(NamedTuple):
     ethertype: NDArray[
         np.uint16
     ]  # EtherType of what follows the link header; up to 255: DSAP of an LLC header
+    checksum: NDArray[
+        np.uint16
+    ]  # of TCP, UDP or ICMP, as captured; a later fragment: its offset in units of 8 bytes
 
 
 PACKET_DTYPES: dict[str, np.dtype[Any]] = {
@@ -129,6 +132,7 @@ PACKET_DTYPES: dict[str, np.dtype[Any]] = {
         ("ttl", "u1"), ("tcp_flags", "u1"), ("kind", "u1"), ("reason", "u1"), ("size", "u4"),
         ("ip_size", "u4"), ("payload", "u4"), ("seq", "u4"), ("ack", "u4"), ("window", "u2"),
         ("ip_id", "u2"), ("probe", "u4"), ("vlan", "u4"), ("ethertype", "u2"),
+        ("checksum", "u2"),
     )
 }  # fmt: skip
 

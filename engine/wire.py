@@ -11,7 +11,11 @@ from connectors.bus import codec
 from connectors.bus.codec import CodecError
 from engine.types import PACKET_DTYPES, PacketBlock, Packets, freeze
 
-ADDED = {"vlan": 2, "ethertype": 2}  # columns that older messages lack, and the format that brought them
+ADDED = {
+    "vlan": 2,
+    "ethertype": 2,
+    "checksum": 2,
+}  # columns that older messages lack, and the format that brought them
 
 
 def encode(block: PacketBlock) -> bytes:

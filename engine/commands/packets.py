@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
-from engine.notation import address_text
+from engine.notation import address_text, mac_text
 from engine.types import KIND_MASK, Kind, Packets, Reason
 
 ADDRESS_WORDS = ("src_hi", "src_lo", "dst_hi", "dst_lo", "src_mac", "dst_mac")
@@ -24,8 +24,8 @@ def packet_table(p: Packets) -> pa.Table:
         "ts": p.ts,
         "src": pa.array(address_text(p.src_hi, p.src_lo), pa.string(), mask=~has_address),
         "dst": pa.array(address_text(p.dst_hi, p.dst_lo), pa.string(), mask=~has_address),
-        "src_mac": pa.array([_mac(m) for m in p.src_mac.tolist()], pa.string()),
-        "dst_mac": pa.array([_mac(m) for m in p.dst_mac.tolist()], pa.string()),
+        "src_mac": pa.array([mac_text(m) if m else None for m in p.src_mac.tolist()], pa.string()),
+        "dst_mac": pa.array([mac_text(m) if m else None for m in p.dst_mac.tolist()], pa.string()),
     }
     for name, column in p._asdict().items():
         if name not in (*ADDRESS_WORDS, "ts", "kind", "reason", "vlan"):
@@ -35,10 +35,6 @@ def packet_table(p: Packets) -> pa.Table:
     columns["network"] = pa.array([Kind(k).name.lower() for k in network.tolist()], pa.string())
     columns["reason"] = pa.array([Reason(r).name.lower() for r in p.reason.tolist()], pa.string())
     return pa.table(columns)
-
-
-def _mac(value: int) -> str | None:
-    return value.to_bytes(6, "big").hex(":") if value else None
 
 
 def packet_lines(table: pa.Table) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,11 @@ class TrackerConfig:
     udp_timeout: float = 60.0  # seconds from the last packet to the end of a UDP connection
     icmp_timeout: float = 60.0  # seconds from the last packet to the end of an ICMP connection
     other_timeout: float = 60.0  # seconds from the last packet to the end of any other connection
+    copies: Literal["drop", "keep"] = (
+        "drop"  # whether copies that the capture made count in features and in packets
+    )
+    vlans: bool = False  # whether equal addresses and ports in different VLANs are different connections
+    interim_seconds: float = 0.0  # seconds between interim rows of a connection that lasts; 0: none
     tcp_server_ports: tuple[int, ...] = TCP_SERVER_PORTS  # TCP server ports, to tell the responder midstream
     udp_server_ports: tuple[int, ...] = UDP_SERVER_PORTS  # UDP server ports, to tell the responder midstream
 
@@ -56,6 +62,10 @@ class TrackerConfig:
                 raise ConfigError(
                     f"{name} {getattr(self, name)} must be greater than 0 and at most 1e7 seconds"
                 )
+        if self.copies not in ("drop", "keep"):
+            raise ConfigError(f"copies {self.copies!r} must be drop or keep")
+        if not 0 <= self.interim_seconds <= 1e7:
+            raise ConfigError(f"interim_seconds {self.interim_seconds} must be from 0 to 1e7 seconds")
         for name in ("tcp_server_ports", "udp_server_ports"):
             if wrong := [port for port in getattr(self, name) if not 0 <= port <= 65535]:
                 raise ConfigError(f"{name} {wrong[0]} must be from 0 to 65535")

@@ -39,11 +39,18 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
         "",
         "id of the connection: C and 16 characters, the same in every run over the same packets",
     ),
-    Column("id.orig_h", pa.string(), "", "address of the originator"),
-    Column("id.orig_p", pa.uint16(), "", "port of the originator; ICMP: type"),
-    Column("id.resp_h", pa.string(), "", "address of the responder"),
-    Column("id.resp_p", pa.uint16(), "", "port of the responder; ICMP: code, or type of the answer"),
-    Column("proto", pa.string(), "", "tcp, udp, icmp or unknown_transport"),
+    Column("id.orig_h", pa.string(), "", "address of the originator; not IP: its MAC"),
+    Column("id.orig_p", pa.uint16(), "", "port of the originator; ICMP: type; not IP: null"),
+    Column("id.resp_h", pa.string(), "", "address of the responder; not IP: its MAC"),
+    Column(
+        "id.resp_p", pa.uint16(), "", "port of the responder; ICMP: code, or type of the answer; not IP: null"
+    ),
+    Column(
+        "proto",
+        pa.string(),
+        "",
+        "tcp, udp, icmp or unknown_transport; not IP: arp, lldp, …, or 0x and the EtherType",
+    ),
     Column(
         "duration", _SECONDS, "seconds", "time from the first to the last packet; null for a single packet"
     ),
@@ -56,8 +63,10 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
     Column("orig_ip_bytes", _COUNT, "bytes", "IP bytes of the originator, headers included"),
     Column("resp_pkts", _COUNT, "packets", "packets of the responder"),
     Column("resp_ip_bytes", _COUNT, "bytes", "IP bytes of the responder, headers included"),
-    Column("ip_proto", pa.uint8(), "", "IP protocol number"),
-    Column("community_id", pa.string(), "", "Community ID, version 1"),
+    Column("ip_proto", pa.uint8(), "", "IP protocol number; not IP: null"),
+    Column("community_id", pa.string(), "", "Community ID, version 1; null for frames that are not IP"),
+    Column("vlan", pa.uint16(), "", "VLAN id of the first packet's outer tag; null without one"),
+    Column("inner_vlan", pa.uint16(), "", "VLAN id of the tag inside that; null without one"),
     *_sides(
         "retransmitted",
         "segments",
@@ -73,7 +82,7 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
     *_sides("keep_alive", "segments", "keep-alives, as Wireshark defines them"),
     *_sides("zero_window", "segments", "zero windows, as Wireshark defines them"),
     *_sides("zero_window_probe", "segments", "zero window probes, as Wireshark defines them"),
-    *_sides("capture_duplicate", "packets", "copies of a packet made by the capture; not retransmissions"),
+    *_sides("capture_duplicate", "packets", "copies that the capture made of packets; not retransmissions"),
     *_sides(
         "out_of_window",
         "segments",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.connections.copies import new_copies
 from engine.types import Rows
 
 
@@ -79,11 +80,14 @@ FLAG_LATE = 32  # packets older than the connection's last were seen
 PACKET_FROM_ORIGINATOR = 1  # bits of the tracker's per-packet flags
 PACKET_IN_RECOVERY = 2
 PACKET_OPENED = 4  # the packet opened its connection
+PACKET_COPY = 8  # the capture made the packet: a copy of another
 
 HISTORY_LETTERS = 24
-RECENT = 4  # latest packets of a side that are searched for a copy made by the capture; a power of two
 FRAGMENTS = 1 << 14  # fragmented datagrams with a known connection, for their later fragments
 FRAGMENT_WAYS = 4  # datagrams kept for each hash
+ORIGINS = 1 << 16  # TCP connections that ended whose originator is remembered
+OPENINGS = 1 << 14  # latest connections among which none may have the same id
+LINK_HOST = np.uint64(1) << np.uint64(63)  # high word of an address that is a MAC; none of IP begins so
 
 CONNECTION = np.dtype(
     [
@@ -91,8 +95,13 @@ CONNECTION = np.dtype(
         ("start", "i8"), ("last", "i8"),  # ns, first packet and last one before both sides had closed
         ("handshake", "i8"),  # ns between the SYN and the ACK of the SYN-ACK: the round trip; 0 = not seen
         ("a_mac", "u8"), ("b_mac", "u8"),
+        ("reported", "i8"),  # ns, start or latest interim row
+        ("copy_delay", "u4"),  # ns, longest from a packet to a certain copy of it
+        ("again", "u4"),  # times that event time had gone back, and connections before with this key and start
+        ("vlan", "u4"),  # of the first packet
         ("probe", "u4"), ("tag", "u4"),  # tag: high half of the key's hash
         ("a_port", "u2"), ("b_port", "u2"),
+        ("ethertype", "u2"),  # of frames that are not IP, whose addresses are MACs; 0 = IP
         ("proto", "u1"), ("timer", "u1"), ("flags", "u1"), ("ending", "u1"), ("letters", "u1"),
         ("history", "u1", (HISTORY_LETTERS,)),  # ASCII
     ],
@@ -120,7 +129,6 @@ SIDE = np.dtype(
         ("packets", "u8"), ("ip_bytes", "u8"), ("payload", "u8"),
         ("missed", "u8"), ("again_bytes", "u8"),  # bytes acknowledged but never captured; bytes seen twice
         ("base", "u4"),  # sequence number that counts as 0 in relative numbers
-        ("recent", "u8", (RECENT,)),  # hash (high half) and time (low half) of the latest packets
         ("last_ack", "u4"),  # acknowledgement number of the latest packet
         ("syn_seq", "u4"), ("fin_seq", "u4"), ("rst_seq", "u4"),  # latest seen, for the history
         ("data", "u4"),  # segments with payload
@@ -154,25 +162,34 @@ class Table(NamedTuple):
     tails: NDArray[np.int32]
     registers: NDArray[np.int64]  # (len(Registers),) a clock, then counters: see Registers
     fragments: NDArray[np.int64]  # (m, 4) hash, slot, start, side: the connection of each fragmented datagram
+    copies: NDArray[np.int64]  # latest packets, to know copies of them: see copies.py
+    origins: NDArray[np.uint64]  # (ORIGINS,) hash of a key; lowest bit: which of its ends was the originator
+    openings: NDArray[
+        np.uint64
+    ]  # (OPENINGS,) hash of a key and a start; low 16 bits: how often it came again
 
 
 class Registers(IntEnum):
     """Fields of Table.registers."""
 
-    NOW = 0  # the first four are the clock of engine/clock.py
+    NOW = 0  # the first seven are the clock of engine/clock.py
     LEAPT = 1
     SEEN = 2
     LEAPS = 3
-    FREE = 4  # slots on the free stack
-    LIVE = 5  # connections in the index
-    CAPACITY = 6
-    OPENED = 7
-    EVICTED = 8
-    EXPIRED = 9
-    LATE = 10  # packets older than event time
-    LOST_AT = 11  # event time of the latest loss of packets
-    NEXT_EXPIRY = 12  # no connection times out before this event time
-    COLD_UNTIL = 13  # connections first seen before this event time may have begun before the first packet
+    BEHIND = 4
+    IN_A_ROW = 5
+    BACKS = 6
+    FREE = 7  # slots on the free stack
+    LIVE = 8  # connections in the index
+    CAPACITY = 9
+    OPENED = 10
+    EVICTED = 11
+    EXPIRED = 12
+    LATE = 13  # packets older than event time
+    LOST_AT = 14  # event time of the latest loss of packets
+    NEXT_EXPIRY = 15  # no connection times out before this event time
+    COLD_UNTIL = 16  # connections first seen before this event time may have begun before the first packet
+    COPIES = 17  # copies that the capture made
 
 
 def allocate(capacity: int, spare: int, holes: int) -> Table:
@@ -180,7 +197,7 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
     slots = capacity + spare
     size = 1 << max(4, int(2 * capacity - 1).bit_length())
     registers = np.zeros(len(Registers), np.int64)
-    for never in (Registers.NOW, Registers.LEAPT, Registers.LOST_AT, Registers.COLD_UNTIL):
+    for never in (Registers.NOW, Registers.LEAPT, Registers.BEHIND, Registers.LOST_AT, Registers.COLD_UNTIL):
         registers[never] = np.iinfo(np.int64).min
     registers[Registers.NEXT_EXPIRY] = np.iinfo(np.int64).max
     registers[Registers.FREE] = slots
@@ -196,4 +213,7 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
         tails=np.full(len(Timer), -1, np.int32),
         registers=registers,
         fragments=np.zeros((FRAGMENTS, 4), np.int64),
+        copies=new_copies(),
+        origins=np.zeros(ORIGINS, np.uint64),
+        openings=np.zeros(OPENINGS, np.uint64),
     )

@@ -29,7 +29,7 @@ from engine.connections.layout import (
     State,
 )
 from engine.hashing import GOLDEN, splitmix
-from engine.notation import V4_PREFIX, address_text, seconds
+from engine.notation import V4_PREFIX, address_text, ethertype_name, mac_text, seconds
 from engine.types import ICMP, ICMP6, SCTP, TCP, UDP, Rows
 
 CONNECTION_SCHEMA = schema_of(CONNECTION_COLUMNS)
@@ -56,7 +56,10 @@ _DIGITS = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqr
 
 
 def uids(rows: Rows) -> list[str]:
-    """Zeek-like ids: C and 16 characters, from the key and the start alone, so that a repeat gets the same id."""
+    """Zeek-like ids: C and 16 characters, from the key and the start, so that a repeat of the run gives the same ids.
+
+    Where a key and a start come again, or event time had gone back, that is mixed in, so that no id comes twice.
+    """
     if not rows.size:
         return []
     words = [rows[f] for f in ("a_hi", "a_lo", "b_hi", "b_lo")]
@@ -67,13 +70,16 @@ def uids(rows: Rows) -> list[str]:
         rows["a_port"].astype("u8") << np.uint64(24)
         | rows["b_port"].astype("u8") << np.uint64(8)
         | rows["proto"].astype("u8")
+        | rows["ethertype"].astype("u8") << np.uint64(40)
     )
+    again = rows["again"].astype(np.uint64)
     letters = np.empty((rows.size, 17), np.uint8)
     letters[:, 0] = ord("C")
     for half in range(2):
         h = np.full(rows.size, GOLDEN + np.uint64(half), np.uint64)
         for word in words:
             h = splitmix(h ^ word.astype(np.uint64)) + GOLDEN
+        h = np.where(again == 0, h, splitmix(h ^ again) + GOLDEN)
         for k in range(8):
             letters[:, 1 + 8 * half + k] = _DIGITS[h % np.uint64(62)]
             h //= np.uint64(62)
@@ -194,6 +200,22 @@ def _oriented(rows: Rows, sides: Rows) -> tuple[Rows, Rows, dict[str, NDArray[An
     return orig, resp, ends
 
 
+def _hosts(hi: NDArray[np.uint64], lo: NDArray[np.uint64], link: NDArray[np.bool_]) -> list[str]:
+    """Addresses as text; MACs where the frame was not IP."""
+    texts = address_text(hi, lo)
+    for k in np.flatnonzero(link).tolist():
+        texts[k] = mac_text(int(lo[k]))
+    return texts
+
+
+def _protocols(rows: Rows) -> list[str]:
+    """Zeek's words for transport protocols; for frames that are not IP, the name of their EtherType."""
+    names = [PROTO_NAMES.get(p, "unknown_transport") for p in rows["proto"].tolist()]
+    for k in np.flatnonzero(rows["ethertype"]).tolist():
+        names[k] = ethertype_name(int(rows["ethertype"][k]))
+    return names
+
+
 def connection_table(rows: Rows, sides: Rows) -> pa.Table:
     """The columns of some connections, one row each. rows: (n,) CONNECTION. sides: (n, 2) SIDE."""
     orig, resp, ends = _oriented(rows, sides)
@@ -203,17 +225,17 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
     icmp = (rows["proto"] == ICMP) | (rows["proto"] == ICMP6)
     states = conn_states(tcp, orig, resp, sizes, history)
     instant = rows["last"] == rows["start"]
-    proto = [PROTO_NAMES.get(p, "unknown_transport") for p in rows["proto"].tolist()]
+    link = rows["ethertype"] != 0
     finished = (orig["fin"] > 0) & (resp["fin"] > 0)
     finished &= (orig["acked"] >= orig["fin"]) & (resp["acked"] >= resp["fin"])
     columns: dict[str, Any] = {
         "ts": pa.array(rows["start"]).cast(pa.timestamp("ns", tz="UTC")),
         "uid": pa.array(uids(rows), pa.string()),
-        "id.orig_h": pa.array(address_text(ends["orig_hi"], ends["orig_lo"]), pa.string()),
-        "id.orig_p": ends["orig_port"],
-        "id.resp_h": pa.array(address_text(ends["resp_hi"], ends["resp_lo"]), pa.string()),
-        "id.resp_p": ends["resp_port"],
-        "proto": pa.array(proto, pa.string()),
+        "id.orig_h": pa.array(_hosts(ends["orig_hi"], ends["orig_lo"], link), pa.string()),
+        "id.orig_p": pa.array(ends["orig_port"], mask=link),
+        "id.resp_h": pa.array(_hosts(ends["resp_hi"], ends["resp_lo"], link), pa.string()),
+        "id.resp_p": pa.array(ends["resp_port"], mask=link),
+        "proto": pa.array(_protocols(rows), pa.string()),
         "duration": pa.array(np.round((rows["last"] - rows["start"]) * 1e-9, 9), mask=instant),
         "orig_bytes": pa.array(np.where(tcp, sizes[0], orig["payload"].astype("i8")), mask=instant),
         "resp_bytes": pa.array(np.where(tcp, sizes[1], resp["payload"].astype("i8")), mask=instant),
@@ -226,8 +248,10 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
         "orig_ip_bytes": orig["ip_bytes"].astype("i8"),
         "resp_pkts": resp["packets"].astype("i8"),
         "resp_ip_bytes": resp["ip_bytes"].astype("i8"),
-        "ip_proto": rows["proto"],
-        "community_id": pa.array(community_ids(rows), pa.string()),
+        "ip_proto": pa.array(rows["proto"], mask=link),
+        "community_id": pa.array(community_ids(rows), pa.string(), mask=link),
+        "vlan": pa.array(rows["vlan"] & 0xFFFF, pa.uint16(), mask=rows["vlan"] == 0),
+        "inner_vlan": pa.array(rows["vlan"] >> 16, pa.uint16(), mask=rows["vlan"] >> 16 == 0),
     }
     for name, fields in SIDE_COUNTERS.items():
         for prefix, side in (("orig", orig), ("resp", resp)):

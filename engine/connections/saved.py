@@ -31,6 +31,8 @@ def state(t: Table) -> dict[str, NDArray[Any]]:
     untouched = np.flatnonzero(free != np.arange(t.free.size - 1, t.free.size - 1 - free.size, -1))
     stack = free[untouched[0] :] if untouched.size else free[:0]
     noted = np.flatnonzero(t.fragments[:, 0])
+    copied = np.flatnonzero(t.copies.any(axis=1))
+    origins, openings = np.flatnonzero(t.origins), np.flatnonzero(t.openings)
     return {
         "slots": slots,
         "rows": as_bytes(t.rows[slots]),
@@ -44,6 +46,12 @@ def state(t: Table) -> dict[str, NDArray[Any]]:
         "registers": t.registers.copy(),
         "noted": noted,
         "fragments": t.fragments[noted],
+        "copied": copied,
+        "copies": t.copies[copied],
+        "origin_places": origins,
+        "origins": t.origins[origins],
+        "opening_places": openings,
+        "openings": t.openings[openings],
     }
 
 
@@ -71,6 +79,9 @@ def restore(t: Table, saved: Mapping[str, NDArray[Any]]) -> None:
     t.free[registers[FREE] - stack.size : registers[FREE]] = stack
     t.heads[:], t.tails[:], t.registers[:] = saved["heads"], saved["tails"], registers
     t.fragments[saved["noted"]] = saved["fragments"]
+    t.copies[saved["copied"]] = saved["copies"]
+    t.origins[saved["origin_places"]] = saved["origins"]
+    t.openings[saved["opening_places"]] = saved["openings"]
     reindex(t.places, np.ascontiguousarray(t.rows["tag"][slots]), slots)
 
 

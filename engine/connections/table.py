@@ -10,14 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.connections.layout import Ending, Registers, Table, Timer
-from engine.hashing import GOLDEN, S32, S33, SPLIT_1, SPLIT_2, fold
+from engine.connections.layout import FLAG_FLIPPED, Ending, Registers, Table, Timer
+from engine.hashing import GOLDEN, S32, S33, SPLIT_1, SPLIT_2, endpoint_hash, fold, stir
 from engine.kernels import Int, kernel
-from engine.types import Rows
+from engine.types import TCP, Rows
 
 Links = NDArray[np.int32]
 Longs = NDArray[np.int64]
 
+ONE, S48 = np.uint64(1), np.uint64(48)
 SLOT_MASK = 0xFFFFFFFF  # mask of the slot + 1 in an entry of the index
 
 NOW, FREE, LIVE, CAPACITY = (
@@ -40,6 +41,33 @@ def key_tag(a: Int, b: Int, proto: Int) -> Int:
     x = fold(((a + b) ^ ((a ^ b) * GOLDEN) ^ proto) * SPLIT_1, S32)
     tag = np.int64((x * SPLIT_2) >> S33)
     return tag if tag != 0 else np.int64(1)
+
+
+@kernel
+def origin_key(a: Int, b: Int) -> Int:
+    """64 bits from an unordered pair of endpoint hashes."""
+    return stir(a + b, a ^ b)
+
+
+@kernel
+def remember_origin(t: Table, slot: Int) -> None:
+    """Keep which end of a TCP connection was its originator."""
+    row = t.rows[slot]
+    a = endpoint_hash(row["a_hi"], row["a_lo"], np.uint64(row["a_port"]))
+    b = endpoint_hash(row["b_hi"], row["b_lo"], np.uint64(row["b_port"]))
+    key = origin_key(a, b)
+    first = (a > b) != ((row["flags"] & FLAG_FLIPPED) != 0)
+    t.origins[key >> S48] = (key & ~ONE) | np.uint64(first)
+
+
+@kernel
+def is_known_origin(t: Table, a: Int, b: Int) -> Int:
+    """1 if the endpoint with hash a was the originator of an earlier connection with b, -1 if b was, 0 if unknown."""
+    key = origin_key(a, b)
+    found = t.origins[key >> S48]
+    if found == 0 or (found | ONE) != (key | ONE):
+        return 0
+    return 1 if (found & ONE != 0) == (a > b) else -1
 
 
 @kernel
@@ -129,6 +157,8 @@ def remove(index: NDArray[np.int64], tag: Int, slot: Int) -> None:
 def close(t: Table, slot: Int, ending: Int, closed: NDArray[np.int32], n_closed: Int) -> Int:
     """Take a connection out of index and list; its slot stays readable until it is released."""
     row = t.rows[slot]
+    if row["proto"] == TCP:
+        remember_origin(t, slot)
     remove(t.places, np.int64(row["tag"]), slot)
     unlink(t.links, t.heads, t.tails, slot, row["timer"])
     row["ending"] = ending

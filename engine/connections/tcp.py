@@ -33,7 +33,7 @@ from engine.connections.history import (
     write_history,
     write_letter,
 )
-from engine.connections.layout import RECENT, Segment, State
+from engine.connections.layout import Segment, State
 from engine.connections.ranges import (
     ACK_GUARD,
     CLOSED,
@@ -68,21 +68,17 @@ from engine.connections.window import (
     set_base,
     unwrap,
 )
-from engine.hashing import GOLDEN, LOW32, S32, SPLIT_1, fold
 from engine.kernels import Int, kernel
 from engine.types import ACK, FIN, RST, SYN
 
 PARTIAL_STATE, ESTABLISHED = int(State.PARTIAL), int(State.ESTABLISHED)
 
 PURE_ACK, KEEP_ALIVE = int(Segment.ACK), int(Segment.KEEP_ALIVE)
-ZERO_WINDOW_PROBE, CAPTURE_DUPLICATE = int(Segment.ZERO_WINDOW_PROBE), int(Segment.CAPTURE_DUPLICATE)
+ZERO_WINDOW_PROBE = int(Segment.ZERO_WINDOW_PROBE)
 BEGINNING = -(1 << 62)  # ns; before all packets
 BEFORE, UNTRUSTED = int(Segment.BEFORE), int(Segment.UNTRUSTED)
 OUT_OF_WINDOW = int(Segment.OUT_OF_WINDOW)
 
-TICK = 10  # low bits of ns that `recent` drops, so that its 32 bits of time cover more than an hour
-DUPLICATE_WINDOW = 1_000_000 >> TICK  # longest time from a packet to the capture's copy of it (same IP id)
-TWIN_WINDOW = 100_000 >> TICK  # the same for equal segments in a row without an IP id (IPv6)
 SILENCE = 1_000_000_000  # ns; longest recovery after a hole where no ACK is captured (least RTO, RFC 6298)
 
 
@@ -213,27 +209,6 @@ def end_recovery(me: Any, ts: Int) -> None:
 
 
 @kernel
-def is_copy(me: Any, ts: Int, flags: Int, seq: Int, ack: Int, payload: Int, ip_id: Int) -> bool:
-    """Whether the capture already has this packet, from a moment ago; the packet is remembered."""
-    x = fold((np.uint64(seq) << S32 | np.uint64(ack)) * GOLDEN, S32)
-    x = (x ^ (np.uint64(payload) << S32 | np.uint64(ip_id) << np.uint64(8) | np.uint64(flags))) * SPLIT_1
-    mine, clock, latest = x >> S32, np.uint64(ts >> TICK) & LOW32, np.int64(me["packets"])
-    found = False
-    for k in range(1, RECENT + 1):
-        one = me["recent"][(latest - k) & (RECENT - 1)]
-        if k > latest or one >> S32 != mine:
-            continue
-        age = np.int64((clock - one) & LOW32)
-        age = min(age, (1 << 32) - age)  # copies from two queues may come in either order
-        if ip_id != 0:
-            found |= bool(age <= DUPLICATE_WINDOW)
-        elif k == 1 and (payload > 0 or flags & (SYN | FIN)):  # equal ACKs without an id may well be two
-            found |= bool(age <= TWIN_WINDOW)
-    me["recent"][latest & (RECENT - 1)] = mine << S32 | clock
-    return found
-
-
-@kernel
 def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> None:
     """Apply the other side's acknowledgement of this side's bytes."""
     if me["state"] == INACTIVE:
@@ -351,14 +326,9 @@ def advance(row: Any, me: Any, you: Any, d: Int, flags: Int, seq: Int, payload: 
 @kernel
 def segment(
     row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ts: Int,
-    flags: Int, seq: Int, ack: Int, payload: Int, window: Int, ip_id: Int, size: Int,
+    flags: Int, seq: Int, ack: Int, payload: Int, window: Int, size: Int,
 ) -> Int:  # fmt: skip
     """Process one packet of side d, whose SIDE row is number s; gives its Segment class. size: bytes of IP."""
-    if is_copy(me, ts, flags, seq, ack, payload, ip_id):
-        me["capture_duplicate"] += 1
-        if payload:
-            write_again(row, me, d)
-        return CAPTURE_DUPLICATE
     if is_outside(me, you, flags, seq, ack, payload):
         if not is_believed(me, you, flags, seq, payload, ts):
             note_outside(me, you, flags, seq, payload, size, ts)

@@ -7,19 +7,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import step
+from engine.clock import BACK, BACKS, step
 from engine.connections.bounds import TCP_SERVER, UDP_SERVER
-from engine.connections.history import H_DATA, H_SYN, L_DATA, L_FLIPPED, L_SYN, first_time, write_letter
+from engine.connections.copies import age_of, is_certain, is_copy, may_be_copied, print_of
+from engine.connections.history import (
+    H_DATA,
+    H_SYN,
+    L_DATA,
+    L_FLIPPED,
+    L_SYN,
+    first_time,
+    write_again,
+    write_letter,
+)
 from engine.connections.layout import (
     FLAG_FLIPPED,
     FLAG_LATE,
     FLAG_MIDSTREAM,
     FRAGMENT_WAYS,
+    LINK_HOST,
+    OPENINGS,
+    PACKET_COPY,
     PACKET_FROM_ORIGINATOR,
     PACKET_IN_RECOVERY,
     PACKET_OPENED,
     Ending,
     Registers,
+    Segment,
     State,
     Table,
     Timer,
@@ -33,10 +47,12 @@ from engine.connections.table import (
     SLOT_MASK,
     close,
     close_lapsed,
+    due,
     evict_oldest,
     expire,
     has_lapsed,
     insert,
+    is_known_origin,
     key_tag,
     link,
     rewind,
@@ -46,8 +62,9 @@ from engine.connections.table import (
 )
 from engine.connections.tcp import end_recovery, segment
 from engine.connections.window import RUN_SYN, SYN_ACK_SENT, SYN_SENT, set_base
-from engine.hashing import endpoint_hash
+from engine.hashing import S32, endpoint_hash, stir
 from engine.kernels import Int, kernel
+from engine.notation import V4_PREFIX
 from engine.types import (
     ACK,
     ICMP,
@@ -66,16 +83,20 @@ from engine.types import (
     Rows,
 )
 
-IPV4, IPV6 = int(Kind.IPV4), int(Kind.IPV6)
+UNREAD, IPV4 = int(Kind.UNREAD), int(Kind.IPV4)
+CAPTURE_DUPLICATE = int(Segment.CAPTURE_DUPLICATE)
 TRUNCATED = int(Reason.TRANSPORT_TRUNCATED)
 CAPACITY, LATE, LOST_AT = int(Registers.CAPACITY), int(Registers.LATE), int(Registers.LOST_AT)
 LEAPT = int(Registers.LEAPT)
-COLD_UNTIL = int(Registers.COLD_UNTIL)
+COLD_UNTIL, COPIES = int(Registers.COLD_UNTIL), int(Registers.COPIES)
 T_ATTEMPT, T_CLOSING, T_TCP = int(Timer.ATTEMPT), int(Timer.CLOSING), int(Timer.TCP)
 T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
 INACTIVE, ESTABLISHED, RESET = int(State.INACTIVE), int(State.ESTABLISHED), int(State.RESET)
 END_LIVE, END_REUSED = int(Ending.LIVE), int(Ending.REUSED)
-BROADCAST = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255, which never answers
+BROADCAST_V4 = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255
+NIBBLE, V6_GROUP, ONE = np.uint64(0xF), np.uint64(0xFF), np.uint64(1)
+LOW16 = np.uint64(0xFFFF)
+S16, S28, S40, S56 = np.uint64(16), np.uint64(28), np.uint64(40), np.uint64(56)
 
 
 @kernel
@@ -98,15 +119,25 @@ def icmp_counterpart(proto: Int, kind: Int) -> Int:
 
 
 @kernel
+def is_group(hi: Int, lo: Int, mac: Int) -> bool:
+    """Whether an address, or its MAC, is that of a group or of everyone: it receives and never sends."""
+    if hi == 0 and lo >> S32 == V4_PREFIX:
+        return bool((lo >> S28) & NIBBLE == NIBBLE - ONE or lo == BROADCAST_V4 or (mac >> S40) & ONE)
+    return bool(hi >> S56 == V6_GROUP or (mac >> S40) & ONE)
+
+
+@kernel
 def begins_flipped(p: Packets, i: Int, sport: Int, dport: Int, server_ports: NDArray[np.uint8]) -> bool:
     """Whether the first packet seems to come from the responder, judging by server ports."""
+    if is_group(p.dst_hi[i], p.dst_lo[i], p.dst_mac[i]):
+        return False
     bit = TCP_SERVER if p.proto[i] == TCP else UDP_SERVER
     if bit == TCP_SERVER:
         if p.tcp_flags[i] & (SYN | ACK) == SYN:
             return False
     elif p.proto[i] != UDP:
         return False
-    if not server_ports[sport] & bit or (p.dst_lo[i] == BROADCAST and p.dst_hi[i] == 0):
+    if not server_ports[sport] & bit:
         return False
     if not server_ports[dport] & bit:
         return True
@@ -165,17 +196,21 @@ def next_timer(row: Any, a: Any, b: Any) -> Int:
 
 @kernel
 def find(
-    index: NDArray[np.int64], rows: Rows, tag: Int, proto: Int,
+    index: NDArray[np.int64], rows: Rows, tag: Int, apart: tuple[Int, Int, Int, Int],
     src: tuple[Int, Int, Int], dst: tuple[Int, Int, Int],
 ) -> tuple[Int, Int]:  # fmt: skip
-    """Slot and side of the connection between two endpoints (hi, lo, port), or (-1, 0)."""
+    """Slot and side of the connection between two endpoints (hi, lo, port), or (-1, 0).
+
+    apart: IP protocol, EtherType, and the VLAN with the mask of its bits that tell connections apart.
+    """
+    proto, ethertype, vlan, bits = apart
     mask = index.size - 1
     k = tag & mask
     while index[k] != 0:
         if index[k] >> 32 == tag:
             slot = (index[k] & SLOT_MASK) - 1
             row = rows[slot]
-            if row["proto"] == proto:
+            if row["proto"] == proto and row["ethertype"] == ethertype and row["vlan"] & bits == vlan:
                 a = (row["a_hi"], row["a_lo"], np.int64(row["a_port"]))
                 b = (row["b_hi"], row["b_lo"], np.int64(row["b_port"]))
                 if a == src and b == dst:
@@ -187,11 +222,36 @@ def find(
 
 
 @kernel
-def open_connection(t: Table, p: Packets, i: Int, tag: Int, sport: Int, dport: Int) -> Int:
+def times_before(t: Table, row: Any, sport: Int, dport: Int, proto: Int, start: Int) -> Int:
+    """A number that tells this connection's id from those of earlier ones with the same key and start."""
+    h = stir(endpoint_hash(row["a_hi"], row["a_lo"], np.uint64(sport)), np.uint64(start))
+    h = stir(endpoint_hash(row["b_hi"], row["b_lo"], np.uint64(dport)) ^ np.uint64(proto), h)
+    place = h & np.uint64(OPENINGS - 1)
+    entry = t.openings[place]
+    count = np.uint64(0)
+    if entry >> S16 == h >> S16:
+        count = min(entry & LOW16, LOW16 - ONE) + ONE
+    t.openings[place] = (h & ~LOW16) | count
+    return np.uint32(np.uint64(t.registers[BACKS]) << S16 | count)
+
+
+@kernel
+def open_connection(
+    t: Table,
+    p: Packets,
+    i: Int,
+    tag: Int,
+    src: tuple[Int, Int, Int],
+    dst: tuple[Int, Int, Int],
+    ethertype: Int,
+) -> Int:
     """A cleared row for packet i, in the index but not yet in a list."""
     slot = take_slot(t)
     row = t.rows[slot]
-    row["a_hi"], row["a_lo"], row["b_hi"], row["b_lo"] = p.src_hi[i], p.src_lo[i], p.dst_hi[i], p.dst_lo[i]
+    row["a_hi"], row["a_lo"], sport = src
+    row["b_hi"], row["b_lo"], dport = dst
+    row["ethertype"], row["vlan"], row["reported"] = ethertype, p.vlan[i], p.ts[i]
+    row["again"] = times_before(t, row, sport, dport, p.proto[i], p.ts[i])
     row["a_mac"], row["b_mac"] = p.src_mac[i], p.dst_mac[i]
     row["a_port"], row["b_port"], row["proto"] = sport, dport, p.proto[i]
     row["start"], row["last"] = p.ts[i], p.ts[i]
@@ -242,11 +302,65 @@ def fragment_entry(t: Table, p: Packets, i: Int) -> tuple[Int, Int]:
 
 
 @kernel
-def mark(closed_at: NDArray[np.int64], noted: Int, n_closed: Int, i: Int) -> Int:
-    """Write packet i to places noted..n_closed; gives n_closed."""
-    for k in range(noted, n_closed):
-        closed_at[k] = i
-    return n_closed
+def mark(at: NDArray[np.int64], noted: Int, n: Int, i: Int) -> Int:
+    """Write packet i to places noted..n; gives n."""
+    for k in range(noted, n):
+        at[k] = i
+    return n
+
+
+@kernel
+def first_timer(proto: Int, transport: bool, flags: Int) -> Int:
+    """The list in which a connection with such a first packet waits."""
+    if proto == TCP:
+        return T_ATTEMPT if transport and flags & SYN else T_TCP
+    if proto == UDP:
+        return T_UDP
+    return T_ICMP if proto in (ICMP, ICMP6) else T_OTHER
+
+
+@kernel
+def seems_flipped(
+    t: Table, p: Packets, i: Int, one: Int, two: Int, sport: Int, dport: Int, server_ports: NDArray[np.uint8]
+) -> bool:
+    """Whether the first packet comes from the responder: it was one before a pause, or seems to be by its port.
+
+    one, two: hashes of source and destination.
+    """
+    if is_group(p.src_hi[i], p.src_lo[i], np.uint64(0)):
+        return True
+    if p.proto[i] == TCP and not p.tcp_flags[i] & SYN:
+        known = is_known_origin(t, one, two)
+        if known != 0:
+            return bool(known < 0)
+    return begins_flipped(p, i, sport, dport, server_ports)
+
+
+@kernel
+def round_trip_of(row: Any, a: Any, b: Any) -> Int:
+    """Round trip of a connection in ns, 0 if none was measured."""
+    if row["handshake"] > 0:
+        return row["handshake"]
+    one, other = a["round_trip"], b["round_trip"]
+    return one + other if one > 0 and other > 0 else np.int64(0)
+
+
+@kernel
+def is_copied(t: Table, p: Packets, i: Int, age: Int, slot: Int, d: Int) -> bool:
+    """Whether a packet that equals one ``age`` ns ago is the capture's copy; it is then counted."""
+    if slot < 0:
+        if not is_copy(p, i, age, 0, 0):
+            return False
+        t.registers[COPIES] += 1
+        return True
+    row, me = t.rows[slot], t.sides[2 * slot + d]
+    if not is_copy(p, i, age, round_trip_of(row, me, t.sides[2 * slot + 1 - d]), np.int64(row["copy_delay"])):
+        return False
+    t.registers[COPIES] += 1
+    me["capture_duplicate"] += 1
+    if is_certain(p, i):
+        row["copy_delay"] = max(np.int64(row["copy_delay"]), age)
+    return True
 
 
 @kernel
@@ -257,20 +371,24 @@ def track(
     again: bool,
     timeouts: NDArray[np.int64],
     server_ports: NDArray[np.uint8],
+    options: NDArray[np.int64],
     slot_out: NDArray[np.int32],
     flags_out: NDArray[np.uint8],
     segment_out: NDArray[np.uint8],
     closed: NDArray[np.int32],
     closed_at: NDArray[np.int64],
-) -> tuple[Int, Int]:
+    interim: NDArray[np.int32],
+) -> tuple[Int, Int, Int]:
     """Process packets from ``begin`` on; stops early when ``closed`` is full: call it from there with ``again``.
 
-    t: changed in place. slot_out, flags_out, segment_out: (n,) receive each packet's connection (-1 = none),
-    PACKET_ bits and Segment. closed: receives the slots of connections that ended, in order; their rows stay
-    until they are released. closed_at: receives the packet at which each ended.
-    Returns the first packet not processed, and the number of closed connections.
+    t: changed in place. options: see Tracker. slot_out, flags_out, segment_out: (n,) receive each packet's connection
+    (-1 = none), PACKET_ bits and Segment. closed: receives the slots of connections that ended, in order; their rows
+    stay until they are released. closed_at: receives the packet at which each ended. interim: (n,) receives the slots
+    of connections for which an interim row is due, where these are asked for.
+    Returns the first packet not processed, the number of closed connections, and that of interim rows.
     """
-    n_closed = noted = 0
+    n_closed = noted = n_interim = 0
+    drop, mask, every = options[0] != 0, np.uint32(options[1]), options[2]
     for i in range(begin, p.ts.size):
         ts = p.ts[i]
         noted = mark(closed_at, noted, n_closed, i - 1)
@@ -283,10 +401,12 @@ def track(
             n_closed = expire(t, timeouts, closed, n_closed)
             if n_closed < 0:
                 mark(closed_at, noted, -1 - n_closed, i)
-                return i, -1 - n_closed
-        if closed.size - n_closed < 3:  # room for an eviction, and for one or two lapsed connections
+                return i, -1 - n_closed, n_interim
+        if (
+            closed.size - n_closed < 4
+        ):  # room for an eviction, a lapsed connection or two, and one of a single packet
             mark(closed_at, noted, n_closed, i)
-            return i, n_closed
+            return i, n_closed, n_interim
         now = max(
             t.registers[NOW], t.registers[LEAPT]
         )  # connections touched by a leap wait from that time, if it comes true
@@ -295,14 +415,27 @@ def track(
         flags_out[i] = 0
         segment_out[i] = 0
         network = p.kind[i] & KIND_MASK
-        if network != IPV4 and network != IPV6:
+        if network == UNREAD or (network < IPV4 and p.src_mac[i] == 0 and p.dst_mac[i] == 0):
             continue
         proto, flags = p.proto[i], np.int64(p.tcp_flags[i])
-        sport, dport = np.int64(p.sport[i]), np.int64(p.dport[i])
-        if proto in (ICMP, ICMP6):
+        sport: Int = np.int64(p.sport[i])
+        dport: Int = np.int64(p.dport[i])
+        ethertype: Int = 0
+        src_hi, src_lo, dst_hi, dst_lo = p.src_hi[i], p.src_lo[i], p.dst_hi[i], p.dst_lo[i]
+        if network < IPV4:
+            ethertype = max(np.int64(p.ethertype[i]), 1)
+            sport = dport = 0
+            src_hi, src_lo, dst_hi, dst_lo = LINK_HOST, p.src_mac[i], LINK_HOST, p.dst_mac[i]
+        elif proto in (ICMP, ICMP6):
             other = icmp_counterpart(proto, sport)
             if other >= 0:
                 dport = other
+        one = endpoint_hash(src_hi, src_lo, np.uint64(sport))
+        two = endpoint_hash(dst_hi, dst_lo, np.uint64(dport))
+        vlan = p.vlan[i] & mask
+        age = np.int64(-1)
+        if may_be_copied(p, i):
+            age = age_of(t.copies, print_of(p, i, one, two, vlan), ts)
         slot, d, tag = -1, 0, 0
         if p.kind[i] & KIND_FRAGMENT:
             place, check = fragment_entry(t, p, i)
@@ -316,18 +449,34 @@ def track(
                 if leaps and has_lapsed(t, slot, ts, timeouts):
                     n_closed = close_lapsed(t, slot, closed, n_closed)
                     slot, d = -1, 0
+        src, dst = (src_hi, src_lo, sport), (dst_hi, dst_lo, dport)
         if slot < 0:
-            one = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(sport))
-            two = endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(dport))
-            tag = key_tag(one, two, np.uint64(proto))
-            src, dst = (p.src_hi[i], p.src_lo[i], sport), (p.dst_hi[i], p.dst_lo[i], dport)
-            slot, d = find(t.places, t.rows, tag, proto, src, dst)
+            tag = key_tag(
+                one, two, np.uint64(proto) | np.uint64(vlan) << np.uint64(8) | np.uint64(ethertype) << S40
+            )
+            apart = (np.int64(proto), np.int64(ethertype), vlan, mask)
+            slot, d = find(t.places, t.rows, tag, apart, src, dst)
             if leaps and slot >= 0 and has_lapsed(t, slot, ts, timeouts):
                 n_closed = close_lapsed(t, slot, closed, n_closed)
                 slot, d = -1, 0
         transport = proto == TCP and p.kind[i] & KIND_TRANSPORT and not p.kind[i] & KIND_FRAGMENT
+        copied = age >= 0 and is_copied(t, p, i, age, slot, d)
+        if copied:
+            flags_out[i] |= PACKET_COPY
+            segment_out[i] = CAPTURE_DUPLICATE
+            if drop:
+                slot_out[i] = slot
+                if slot >= 0 and (d == 0) != ((t.rows[slot]["flags"] & FLAG_FLIPPED) != 0):
+                    flags_out[i] |= PACKET_FROM_ORIGINATOR
+                continue
+        alone = False  # a packet far behind its connection, before others have shown that time went back
+        if slot >= 0 and proto != TCP and due(ts, timeouts[t.rows[slot]["timer"]]) < t.rows[slot]["last"]:
+            alone = ts < t.registers[NOW] - BACK
+            if not alone:
+                n_closed = close_lapsed(t, slot, closed, n_closed)
+            slot, d = -1, 0
         waited = -1  # side of the connection just ended whose SYN this packet answers
-        if slot >= 0 and transport and flags & (SYN | RST):
+        if slot >= 0 and transport and flags & (SYN | RST) and not copied:
             if answers_syn(t.sides[2 * slot + 1 - d], flags, p.ack[i]):
                 waited = 2 * slot + 1 - d
             if waited >= 0 or is_reuse(t.rows, t.sides, slot, flags, p.seq[i]):
@@ -336,25 +485,17 @@ def track(
         if slot < 0:
             if t.registers[LIVE] == t.registers[CAPACITY]:
                 n_closed = evict_oldest(t, closed, n_closed)
-            slot = open_connection(t, p, i, tag, sport, dport)
+            slot = open_connection(t, p, i, tag, src, dst, ethertype)
             row = t.rows[slot]
             flags_out[i] |= PACKET_OPENED
             if waited >= 0:
                 take_over(t, slot, t.sides[waited])
-            elif begins_flipped(p, i, sport, dport, server_ports):
+            elif ethertype == 0 and seems_flipped(t, p, i, one, two, sport, dport, server_ports):
                 row["flags"] |= FLAG_FLIPPED
                 write_letter(row, L_FLIPPED)
-            timer = T_OTHER
-            if transport:
-                timer = T_ATTEMPT if flags & SYN else T_TCP
-                if waited < 0 and flags & (SYN | ACK) != SYN:
-                    row["flags"] |= FLAG_MIDSTREAM
-            elif proto == TCP:
-                timer = T_TCP
-            elif proto == UDP:
-                timer = T_UDP
-            elif proto in (ICMP, ICMP6):
-                timer = T_ICMP
+            timer = first_timer(proto, transport, flags)
+            if transport and waited < 0 and flags & (SYN | ACK) != SYN:
+                row["flags"] |= FLAG_MIDSTREAM
             row["timer"] = timer
             link(t.links, t.heads, t.tails, t.registers, slot, timer, now, timeouts[timer])
         if p.kind[i] & KIND_FIRST_FRAGMENT:
@@ -365,18 +506,20 @@ def track(
         row, me, you = t.rows[slot], t.sides[s], t.sides[s ^ 1]
         lasting = not (me["did_close"] and you["did_close"])
         timer = row["timer"]
-        if transport:
-            window = np.int64(p.window[i])
+        if transport and not copied:
+            window: Int = np.int64(p.window[i])
             if p.reason[i] == TRUNCATED and window == 0:
                 window = 0xFFFF  # cut off by the snaplen, not closed
             segment_out[i] = segment(
                 row, me, you, t.holes, s, d, ts,
-                flags, p.seq[i], p.ack[i], np.int64(p.payload[i]), window, np.int64(p.ip_id[i]),
-                np.int64(p.ip_size[i]),
+                flags, p.seq[i], p.ack[i], np.int64(p.payload[i]), window, np.int64(p.ip_size[i]),
             )  # fmt: skip
             timer = next_timer(row, me if d == 0 else you, you if d == 0 else me)
             if me["recovery_point"] or you["recovery_point"]:
                 flags_out[i] |= PACKET_IN_RECOVERY
+        elif transport:  # a copy that counts
+            if p.payload[i]:
+                write_again(row, me, d)
         else:
             if proto == UDP and not p.kind[i] & KIND_FRAGMENT:
                 first_time(row, me, d, H_DATA, L_DATA)
@@ -394,15 +537,21 @@ def track(
         if ts > row["last"]:
             if lasting:  # packets after both sides ended are counted, but prolong nothing (Zeek)
                 row["last"] = ts
-        elif ts < row["last"]:
+        elif ts < row["last"] or alone:
             row["flags"] |= FLAG_LATE
         if (d == 0) != ((row["flags"] & FLAG_FLIPPED) != 0):
             flags_out[i] |= PACKET_FROM_ORIGINATOR
         if p.probe[i]:
             row["probe"] = p.probe[i]
         slot_out[i] = slot
+        if alone:
+            n_closed = close_lapsed(t, slot, closed, n_closed)
+        elif every > 0 and ts - row["reported"] >= every:
+            row["reported"] = ts
+            interim[n_interim] = slot
+            n_interim += 1
     mark(closed_at, noted, n_closed, p.ts.size - 1)
-    return p.ts.size, n_closed
+    return p.ts.size, n_closed, n_interim
 
 
 @kernel

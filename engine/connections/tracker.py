@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import believe
+from engine.clock import BACKS, believe
 from engine.connections.bounds import SPARE, TrackerConfig
 from engine.connections.layout import FLAG_DROPPED, FLAG_MIDSTREAM, Ending, allocate
 from engine.connections.saved import restore, state
@@ -24,8 +24,10 @@ from engine.connections.table import (
     live_slots,
     release,
 )
-from engine.connections.track_kernels import COLD_UNTIL, LATE, LOST_AT, settle, track
+from engine.connections.track_kernels import COLD_UNTIL, COPIES, LATE, LOST_AT, settle, track
 from engine.types import Packets, Rows
+
+NO_SLOTS = np.empty(0, np.int32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ class Tracked:
     closed: NDArray[np.int32]  # slots of the connections that ended, in order
     closed_at: NDArray[np.int64]  # row, counted from begin, of the packet at which each connection ended
     number: int = 0  # number of the first of these packets in the stream
+    interim: NDArray[np.int32] = field(
+        default_factory=lambda: NO_SLOTS
+    )  # connections whose interim row is due
 
 
 class Tracker:
@@ -52,6 +57,9 @@ class Tracker:
         self._closed, self._closed_at = np.zeros(spare, np.int32), np.zeros(spare, np.int64)
         self._timeouts = self.config.timeouts()
         self._ports = self.config.server_ports()
+        drop, vlans = self.config.copies == "drop", 0xFFFFFFFF if self.config.vlans else 0
+        # whether copies are dropped, bits of the VLAN that tell connections apart, ns between interim rows
+        self._options = np.array([drop, vlans, round(self.config.interim_seconds * 1e9)], np.int64)
 
     def track(self, p: Packets, number: int = 0) -> Iterator[Tracked]:
         """Process all packets of p. Slots in ``closed`` may be read until the next step.
@@ -60,17 +68,19 @@ class Tracker:
         """
         n, begin, again = p.ts.size, 0, False
         slot, flags, kind = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8)
+        due = np.empty(n if self._options[2] else 0, np.int32)
         while begin < n:
             with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when kernels run uncompiled
-                end, n_closed = track(
-                    self.table, p, begin, again, self._timeouts, self._ports, slot, flags, kind,
-                    self._closed, self._closed_at,
+                end, n_closed, n_due = track(
+                    self.table, p, begin, again, self._timeouts, self._ports, self._options, slot, flags, kind,
+                    self._closed, self._closed_at, due,
                 )  # fmt: skip
             closed, at = self._closed[:n_closed], self._closed_at[:n_closed] - begin
             settle(self.table, closed)
             yield Tracked(
-                begin, end, slot[begin:end], flags[begin:end], kind[begin:end], closed, at, number + begin
-            )
+                begin, end, slot[begin:end], flags[begin:end], kind[begin:end], closed, at, number + begin,
+                due[:n_due].copy(),
+            )  # fmt: skip
             release(self.table, closed)
             begin, again = end, True
 
@@ -83,7 +93,8 @@ class Tracker:
         """Yield the slots of connections that event time has ended."""
         more = True
         while more:
-            n_closed = expire(self.table, self._timeouts, self._closed, 0)
+            with np.errstate(over="ignore"):
+                n_closed = expire(self.table, self._timeouts, self._closed, 0)
             more = n_closed < 0
             closed = self._closed[: -1 - n_closed if more else n_closed]
             if closed.size:
@@ -110,19 +121,21 @@ class Tracker:
         slots = slots[np.lexsort((rows["tag"], rows["a_port"], rows["start"]))]
         for begin in range(0, slots.size, self._closed.size):
             batch = slots[begin : begin + self._closed.size]
-            for slot in batch:
-                close(self.table, int(slot), int(Ending.FLUSHED), self._closed, 0)
+            with np.errstate(over="ignore"):
+                for slot in batch:
+                    close(self.table, int(slot), int(Ending.FLUSHED), self._closed, 0)
             settle(self.table, batch)
             yield batch
             release(self.table, batch)
 
     @property
     def counters(self) -> dict[str, int]:
-        """Numbers of live, opened, evicted and expired connections, and of late packets."""
+        """Numbers of live, opened, evicted and expired connections, of late packets and copies, and of steps back."""
         c = self.table.registers
         return {
             "live": int(c[LIVE]), "opened": int(c[OPENED]), "evicted": int(c[EVICTED]),
-            "expired": int(c[EXPIRED]), "late_packets": int(c[LATE]),
+            "expired": int(c[EXPIRED]), "late_packets": int(c[LATE]), "copies": int(c[COPIES]),
+            "steps_back": int(c[BACKS]),
         }  # fmt: skip
 
     def rows(self, slots: NDArray[np.int32]) -> tuple[Rows, Rows]:

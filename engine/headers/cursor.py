@@ -122,3 +122,4 @@ def clear(row: Any) -> None:
     row["ack"] = 0
     row["window"] = 0
     row["ip_id"] = 0
+    row["checksum"] = 0

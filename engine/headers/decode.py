@@ -207,3 +207,4 @@ def _store(row: Any, p: Packets, i: int) -> None:
     p.ip_id[i] = row["ip_id"]
     p.vlan[i] = row["vlan"]
     p.ethertype[i] = row["ethertype"]
+    p.checksum[i] = row["checksum"]

@@ -96,6 +96,7 @@ def ipv4(data: Bytes, c: Any, row: Any) -> int:
     fragment = u16(data, at + 6)
     if fragment & 0x1FFF:
         kind |= KIND_FRAGMENT
+        row["checksum"] = fragment & 0x1FFF
     elif fragment & 0x2000:
         kind |= KIND_FIRST_FRAGMENT
     row["kind"] = kind
@@ -173,6 +174,7 @@ def extensions(data: Bytes, c: Any, row: Any) -> int:
             fragment = u16(data, at + 2)
             if fragment & 0xFFF8:
                 row["kind"] = row["kind"] | KIND_FRAGMENT
+                row["checksum"] = fragment >> 3
             elif fragment & 1:
                 row["kind"] = row["kind"] | KIND_FIRST_FRAGMENT
         if c["wire_end"] - at < size:

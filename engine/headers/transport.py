@@ -85,6 +85,8 @@ def tcp(data: Bytes, c: Any, row: Any) -> int:
     if have < TCP_WINDOW:
         return fail(row, R_TRANSPORT_TRUNCATED)
     row["window"] = u16(data, at + 14)
+    if have >= 18:
+        row["checksum"] = u16(data, at + 16)
     return DONE
 
 
@@ -114,6 +116,9 @@ def ports(data: Bytes, c: Any, row: Any) -> int:
         return fail(row, R_TRANSPORT_TRUNCATED)
     row["kind"] = row["kind"] | KIND_TRANSPORT
     row["payload"] = rest - header
+    place = at + (2 if what in (ICMP, ICMP6) else 6)
+    if have >= place - at + 2 and what not in (DCCP, SCTP):
+        row["checksum"] = u16(data, place)
     if what == UDP:
         return udp(data, c, row)
     return DONE

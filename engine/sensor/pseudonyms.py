@@ -91,12 +91,13 @@ class Pseudonymiser:
         seed = np.uint64(int.from_bytes(derived[16:24], "little"))
         self._addresses = Memory(_addresses_under(key), remembered, seed)
         self._macs = Memory(_macs_under(derived[:16]), remembered, seed)
+        self._checksums = _checksums_under(hmac.digest(key, b"wiresonde checksums", "sha256"))
 
     def apply(self, p: Packets) -> Packets:
         """p with pseudonyms for addresses and MACs, read-only; values that a packet lacks stay 0.
 
-        All else is kept: ports (for ICMP, type and code), sizes, times, IP ids and sequence numbers. Unchanged columns
-        are shared with p.
+        Checksums, which depend on the addresses, are replaced one to one. All else is kept: ports (for ICMP, type and
+        code), sizes, times, IP ids and sequence numbers. Unchanged columns are shared with p.
         """
         n = p.ts.size
         mac = np.concatenate((p.src_mac, p.dst_mac))
@@ -107,7 +108,13 @@ class Pseudonymiser:
         shared = Packets._make(column.view() for column in p)  # freezing these leaves the flags of p alone
         return freeze(
             shared._replace(
-                src_hi=hi[:n], dst_hi=hi[n:], src_lo=lo[:n], dst_lo=lo[n:], src_mac=mac[:n], dst_mac=mac[n:]
+                src_hi=hi[:n],
+                dst_hi=hi[n:],
+                src_lo=lo[:n],
+                dst_lo=lo[n:],
+                src_mac=mac[:n],
+                dst_mac=mac[n:],
+                checksum=self._checksums[p.checksum],
             )
         )
 
@@ -258,6 +265,12 @@ def _is_kept(hi: Words, lo: Words) -> Mask:
     kept_v6 = ((hi == 0) & (lo == 0)) | (hi >> TO_FIRST == MULTICAST_V6)
     kept: Mask = np.where(_is_v4(hi, lo), kept_v4, kept_v6)
     return kept
+
+
+def _checksums_under(secret: bytes) -> NDArray[np.uint16]:
+    """(65536,) a secret permutation of checksums that keeps 0."""
+    order = np.random.Generator(np.random.PCG64(int.from_bytes(secret, "little"))).permutation(65535)
+    return np.concatenate(([0], order + 1)).astype(np.uint16)
 
 
 def _macs_under(key: bytes) -> Code:

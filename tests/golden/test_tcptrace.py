@@ -86,7 +86,7 @@ class Comparison:
 def _analysed(capture: Path) -> tuple[Packets, NDArray[np.uint8]]:
     """The packets of a capture, row i for frame i + 1, and what each segment was to its connection."""
     connections = TrackerConfig(
-        capacity=8192, attempt_timeout=FOREVER, closing_delay=FOREVER, tcp_timeout=FOREVER
+        capacity=8192, attempt_timeout=FOREVER, closing_delay=FOREVER, tcp_timeout=FOREVER, copies="keep"
     )
     decoding = DecodeConfig(tunnels=("gre", "ipip", "6in4", "vxlan"))
     config = Config(decode=decoding, connections=connections)

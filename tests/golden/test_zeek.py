@@ -99,10 +99,10 @@ def _label(baseline: ZeekBaseline) -> str:
 
 def _config(baseline: ZeekBaseline, *, tunnels: bool) -> Config:
     """Our settings for the options Zeek was run with."""
-    connections: dict[str, Any] = {}
+    connections: dict[str, Any] = {"copies": "keep"}  # Zeek cannot tell them
     if baseline.bare:
         loaded = next((ports for name, ports in LOADED_PORTS.items() if f".{name}." in baseline.name), ())
-        connections = {"tcp_server_ports": loaded, "udp_server_ports": TUNNEL_PORTS + loaded}
+        connections |= {"tcp_server_ports": loaded, "udp_server_ports": TUNNEL_PORTS + loaded}
     if timeout := TIMEOUTS.get(_label(baseline)):
         connections["tcp_timeout"] = timeout
     decoding = DecodeConfig(tunnels=tuple(TUNNELS) if tunnels else ())

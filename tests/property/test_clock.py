@@ -9,14 +9,31 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from engine.clock import LEAP, LEAPS, LEAPT, NEVER, NOW, SEEN, believe, new_clock, run, step
+from engine.clock import (
+    BACK,
+    BACKS,
+    CONFIRM,
+    LEAP,
+    LEAPS,
+    LEAPT,
+    NEVER,
+    NOW,
+    SEEN,
+    believe,
+    new_clock,
+    run,
+    step,
+)
 
 HOUR = 3_600_000_000_000
 T0 = 1_700_000_000_000_000_000
 YEAR = 365 * 24 * HOUR
+TEN_SECONDS = 10**10
 GREATEST = (1 << 63) - 1
 
-Said = tuple[int, int, int, bool]  # event time, time waiting for confirmation, leaps, whether one was wrong
+Said = tuple[
+    int, int, int, int, bool
+]  # event time, time waiting for confirmation, leaps, steps back, one was wrong
 
 leaps = st.sampled_from(
     [
@@ -55,48 +72,88 @@ extremes = st.lists(
 def naive(times: list[int]) -> list[Said]:
     """Event time is the greatest time believed. A packet at most an hour ahead of it, or late, is believed. One further
     ahead waits: it is believed with a second one within an hour of it, or replaced by one further ahead still. If the
-    very first packet is more than an hour ahead of the second, it waits likewise."""
+    very first packet is more than an hour ahead of the second, it waits likewise. Eight packets in a row, each more
+    than ten seconds behind event time and within an hour of the latest of them, take it back."""
     believed: list[int] = []
+    row: list[int] = []
     waiting: int | None = None
-    said, unsure = [], 0
+    said, unsure, backs = [], 0, 0
     for n, t in enumerate(times):
         wrong = False
         if n == 1 and t < believed[0] - HOUR:
             waiting, believed = believed[0], [t]
             unsure += 1
+        elif believed and t < max(believed) - TEN_SECONDS:
+            wrong, waiting = waiting is not None, None
+            row = [*row, t] if row and abs(t - max(row)) <= HOUR else [t]
+            if len(row) == 8:
+                believed, row, backs, wrong = row, [], backs + 1, True
         elif not believed or t <= max(believed) + HOUR:
             believed.append(t)
-            wrong, waiting = waiting is not None, None
+            wrong, waiting, row = waiting is not None, None, []
         elif waiting is not None and abs(t - waiting) <= HOUR:
             believed += [waiting, t]
-            waiting = None
+            waiting, row = None, []
         elif waiting is not None and t > waiting:
             believed.append(waiting)
-            waiting = t
+            waiting, row = t, []
         else:
-            wrong, waiting = waiting is not None, t
+            wrong, waiting, row = waiting is not None, t, []
             unsure += 1
-        said.append((max(believed), NEVER if waiting is None else waiting, unsure, wrong))
+        said.append((max(believed), NEVER if waiting is None else waiting, unsure, backs, wrong))
     return said
 
 
 def kernel(times: list[int]) -> list[Said]:
     clock = new_clock()
-    said = []
+    said: list[Said] = []
     for n, t in enumerate(np.array(times, np.int64)):
-        wrong = bool(step(clock, t))
+        found = step(clock, t)
+        wrong = bool(found)
+        assert (found == 2) is (int(clock[BACKS]) > (said[-1][3] if said else 0))
         assert clock[SEEN] == n + 1
-        said.append((int(clock[NOW]), int(clock[LEAPT]), int(clock[LEAPS]), wrong))
+        said.append((int(clock[NOW]), int(clock[LEAPT]), int(clock[LEAPS]), int(clock[BACKS]), wrong))
     return said
 
 
-def test_a_leap_is_more_than_an_hour() -> None:
+def test_a_leap_is_more_than_an_hour_and_a_step_back_more_than_ten_seconds() -> None:
     assert LEAP == HOUR
+    assert (BACK, CONFIRM) == (TEN_SECONDS, 8)
 
 
 @given(times=stamps | anywhere)
 def test_event_time_is_that_of_the_naive_twin(times: list[int]) -> None:
     assert kernel(times) == naive(times)
+
+
+steps_back = st.lists(
+    st.sampled_from(
+        [1, 10**6, 10**9, 5 * 10**9, 2 * HOUR, -(10**9), -(10**10), -(10**10) - 1, -HOUR, -2 * HOUR]
+    ),
+    min_size=8,
+    max_size=60,
+).map(lambda steps: list(accumulate(steps, initial=T0)))
+
+
+@given(times=steps_back, again=st.integers(0, 12), first=st.integers(-3 * HOUR, 3 * HOUR))
+def test_event_time_that_goes_back_for_good_is_that_of_the_naive_twin(
+    times: list[int], again: int, first: int
+) -> None:
+    times = times + [times[-1] + first + k * 10**9 for k in range(again)] + times[:4]
+    assert kernel(times) == naive(times)
+
+
+@pytest.mark.parametrize("back", [11 * 10**9, HOUR, 30 * YEAR])
+@pytest.mark.parametrize(("packets", "believed"), [(1, False), (7, False), (8, True), (20, True)])
+def test_several_packets_in_a_row_take_event_time_back(back: int, packets: int, believed: bool) -> None:
+    times = [T0 + k for k in range(20)] + [T0 - back + k * 10**8 for k in range(packets)]
+    assert (kernel(times)[-1][0] == times[-1]) is believed
+    assert (kernel(times)[-1][3] == 1) is believed
+
+
+def test_two_clocks_that_take_turns_do_not_take_event_time_back() -> None:
+    times = [T0 + k * 10**6 - (HOUR if k % 8 else 0) for k in range(400)]
+    assert kernel(times)[-1][3] == 0
 
 
 @given(times=extremes)

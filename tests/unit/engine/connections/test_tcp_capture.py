@@ -1,4 +1,4 @@
-"""What captures do to TCP: copies, one direction only, ACKs before their data, and what cannot be measured."""
+"""What captures do to TCP: one direction only, ACKs before their data, and what cannot be measured."""
 
 from __future__ import annotations
 
@@ -8,89 +8,7 @@ from engine.connections.layout import Segment
 from tests.support.conversation import Conversation
 from tests.support.tracking import kinds, only, tracked
 
-NEW, COPY, DUPLICATE = Segment.NEW, Segment.CAPTURE_DUPLICATE, Segment.DUPLICATE
-
-
-@pytest.mark.parametrize(("apart", "kind"), [(0.2, COPY), (0.4, DUPLICATE)])
-def test_copies_between_other_packets_are_found_within_a_millisecond(apart: float, kind: Segment) -> None:
-    c = Conversation().open()
-    for _ in range(2):
-        for k in range(3):
-            c.send("a", "A", 1 + 100 * k, 1, 100, after=apart, ip_id=50 + k)
-    assert kinds(c)[3:] == [NEW] * 3 + [kind] * 3
-    assert (only(c)["orig_retransmitted"] > 0) is (kind is DUPLICATE)
-
-
-def test_four_packets_are_remembered_and_not_five() -> None:
-    c = Conversation().open()
-    for k in (0, 1, 2, 3, 0, 1, 2, 3):
-        c.send("a", "A", 1 + 100 * k, 1, 100, after=0.01, ip_id=50 + k)
-    assert kinds(c)[7:] == [COPY] * 4
-    c = Conversation().open()
-    for k in (0, 1, 2, 3, 4, 0):
-        c.send("a", "A", 1 + 100 * k, 1, 100, after=0.01, ip_id=50 + k)
-    assert kinds(c)[8] is DUPLICATE
-
-
-@pytest.mark.parametrize(("after", "kind"), [(0.01, COPY), (0.09, COPY), (0.11, DUPLICATE)])
-def test_without_an_ip_id_the_very_next_packet_within_100_us_is_a_copy(after: float, kind: Segment) -> None:
-    c = Conversation().open().send("a", "A", 1, 1, 100, ip_id=0)
-    assert kinds(c.send("a", "A", 1, 1, 100, after=after, ip_id=0))[-1] is kind
-
-
-def test_copies_of_two_queues_may_come_in_either_order() -> None:
-    c = Conversation().open().send("a", "A", 1, 1, 100, ip_id=7)
-    assert kinds(c.send("a", "A", 1, 1, 100, after=-0.01, ip_id=7))[-1] is COPY
-
-
-def test_a_copy_of_a_copy_is_one() -> None:
-    c = Conversation().open()
-    for after in (1, 0.9, 0.9):
-        c.send("a", "A", 1, 1, 100, after=after, ip_id=7)
-    assert kinds(c)[-2:] == [COPY, COPY]
-
-
-@pytest.mark.parametrize("later", [4294.967296, 4294.967296 * 1.024])
-def test_the_same_packet_much_later_is_none(later: float) -> None:
-    c = Conversation().open().send("a", "A", 1, 1, 100, ip_id=7)
-    assert kinds(c.send("a", "A", 1, 1, 100, after=later, ip_id=7))[-1] is DUPLICATE
-
-
-@pytest.mark.parametrize("flags", ["S", "FA"])
-def test_without_an_ip_id_syns_and_fins_have_copies(flags: str) -> None:
-    c = (
-        Conversation().send("a", "S", 0, ip_id=0)
-        if flags == "S"
-        else Conversation().open().send("a", "FA", 1, 1, ip_id=0)
-    )
-    c.send("a", flags, 0 if flags == "S" else 1, 0 if flags == "S" else 1, after=0.01, ip_id=0)
-    assert kinds(c)[-1] is COPY
-
-
-def test_without_an_ip_id_another_packet_in_between_makes_it_a_duplicate() -> None:
-    c = (
-        Conversation()
-        .open()
-        .send("a", "A", 1, 1, 100, ip_id=0)
-        .send("a", "A", 101, 1, 100, after=0.01, ip_id=0)
-    )
-    assert kinds(c.send("a", "A", 1, 1, 100, after=0.01, ip_id=0))[-1] is DUPLICATE
-
-
-def test_equal_acks_without_an_ip_id_are_two() -> None:
-    c = Conversation().open().send("a", "A", 1, 1, 100).send("a", "A", 101, 1, 100)
-    for _ in range(3):
-        c.send("b", "A", 1, 101, after=0.01, ip_id=0)
-    assert kinds(c)[-3:] == [Segment.ACK] * 3
-    assert only(c)["resp_duplicate_ack"] == 2
-
-
-@pytest.mark.parametrize("other", [{"seq": 2}, {"ack": 2}, {"payload": 99}, {"flags": "A"}, {"ip_id": 8}])
-def test_a_packet_that_differs_in_anything_is_no_copy(other: dict[str, object]) -> None:
-    same: dict[str, object] = {"flags": "PA", "seq": 1, "ack": 1, "payload": 100, "ip_id": 7}
-    c = Conversation().open().send("b", "A", 1, 1)
-    c.send("a", after=1, **same).send("a", after=0.01, **{**same, **other})  # type: ignore[arg-type]
-    assert kinds(c)[-1] is not COPY
+NEW = Segment.NEW
 
 
 @pytest.mark.parametrize("size", [0, 1])
