@@ -173,9 +173,13 @@ def _pairs(baseline: ZeekBaseline) -> Iterator[tuple[dict[str, Any] | None, Zeek
     for opened in (every, *(every - {closed} for closed in TUNNELS)) if rest else ():
         within = [row for row in _records(baseline, opened) if _key(row) not in seen]
         seen |= {_key(row) for row in within}
-        found = list(pair(within, rest, _key, _their_key))
-        yield from ((mine, one) for mine, one in found if mine)
-        rest = [one for mine, one in found if one and not mine]
+        left = []
+        for mine, one in pair(within, rest, _key, _their_key):
+            if mine:
+                yield mine, one
+            elif one:
+                left.append(one)
+        rest = left
     yield from ((None, one) for one in rest)
 
 

@@ -108,7 +108,7 @@ def conversation(outer: Packet, back: Packet) -> list[bytes]:
 def swapped(packet: Packet) -> Packet:
     """The same headers the other way."""
     back = packet.copy()
-    layer = back.getlayer("IP") or back.getlayer("IPv6")
+    layer: Any = back.getlayer("IP") or back.getlayer("IPv6")
     layer.src, layer.dst = layer.dst, layer.src
     return back
 
