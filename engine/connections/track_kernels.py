@@ -509,7 +509,7 @@ def track(
         if transport and not copied:
             window: Int = np.int64(p.window[i])
             if p.reason[i] == TRUNCATED and window == 0:
-                window = 0xFFFF  # cut off by the snaplen, not closed
+                window = np.int64(0xFFFF)  # cut off by the snaplen, not closed
             segment_out[i] = segment(
                 row, me, you, t.holes, s, d, ts,
                 flags, p.seq[i], p.ack[i], np.int64(p.payload[i]), window, np.int64(p.ip_size[i]),

@@ -137,4 +137,4 @@ def udp(data: Bytes, c: Any, row: Any) -> int:
     if first:
         return DONE
     c["at"] = at + 8
-    return over_udp(c, row)
+    return over_udp(data, c, row)

@@ -53,8 +53,8 @@ IN_NSH, MPLS_UNICAST = 0x894F, 0x8847  # EtherTypes
 
 
 @kernel
-def over_udp(c: Any, row: Any) -> int:
-    """The tunnel whose port a UDP packet goes to, or comes from."""
+def over_udp(data: Bytes, c: Any, row: Any) -> int:
+    """The tunnel whose port a UDP packet goes to or comes from. Teredo's peers use any port among themselves."""
     sport, dport = row["sport"], row["dport"]
     if dport == c["vxlan_port"]:
         return TO_VXLAN
@@ -72,7 +72,16 @@ def over_udp(c: Any, row: Any) -> int:
         return TO_TEREDO
     if dport == AYIYA_PORT or sport == AYIYA_PORT:
         return TO_AYIYA
+    at = c["at"]
+    if c["end"] - at >= 40 and u8(data, at) >> 4 == 6 and has_teredo_address(data, at):
+        return TO_TEREDO
     return DONE
+
+
+@kernel
+def has_teredo_address(data: Bytes, at: int) -> bool:
+    """Whether either end of an IPv6 packet is in Teredo's prefix, 2001::/32."""
+    return u32(data, at + 8) == 0x20010000 or u32(data, at + 24) == 0x20010000
 
 
 @kernel
@@ -128,8 +137,8 @@ def follows(data: Bytes, c: Any, layer: int) -> bool:
     if layer == TO_ETHERNET:
         return is_frame(data, at, have, c["wire_end"])
     if layer == TO_WIFI:
-        return have >= 10 and u8(data, at) & 3 == 0 and u8(data, at) >> 2 & 3 != 3
-    return have >= 4
+        return bool(have >= 10 and u8(data, at) & 3 == 0 and u8(data, at) >> 2 & 3 != 3)
+    return bool(have >= 4)
 
 
 @kernel
@@ -336,7 +345,7 @@ def teredo(data: Bytes, c: Any, row: Any) -> int:
     if not is_ipv6(data, at, end - at, c["wire_end"]):
         return DONE
     exact = 40 + u16(data, at + 4) == c["wire_end"] - at
-    if not (exact or u32(data, at + 8) == 0x20010000 or u32(data, at + 24) == 0x20010000):
+    if not (exact or has_teredo_address(data, at)):
         return DONE
     c["at"] = at
     return inside(data, c, row, R_TEREDO, TO_IPV6)

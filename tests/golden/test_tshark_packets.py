@@ -23,7 +23,9 @@ from tests.support.captures import CAPTURES, capture_files, needs_captures, tsha
 
 pytestmark = [needs_captures, pytest.mark.captures, pytest.mark.compiled]
 
-OUR_LINK_TYPES = {0, 1, 9, 12, 14, 50, 51, 101, 104, 108, 113, 228, 229, 276}
+OUR_LINK_TYPES = {
+    0, 1, 9, 12, 14, 50, 51, 101, 104, 105, 108, 113, 117, 119, 127, 163, 192, 228, 229, 239, 258, 276,
+}  # fmt: skip
 
 # Packets where tshark has another number or none.
 COUNTS = {

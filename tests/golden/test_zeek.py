@@ -97,7 +97,7 @@ def _label(baseline: ZeekBaseline) -> str:
     return baseline.name.removesuffix(".cut").removesuffix(".log").removesuffix(".conn")
 
 
-def _config(baseline: ZeekBaseline, *, tunnels: bool) -> Config:
+def _config(baseline: ZeekBaseline, tunnels: frozenset[str]) -> Config:
     """Our settings for the options Zeek was run with."""
     connections: dict[str, Any] = {"copies": "keep"}  # Zeek cannot tell them
     if baseline.bare:
@@ -105,8 +105,9 @@ def _config(baseline: ZeekBaseline, *, tunnels: bool) -> Config:
         connections |= {"tcp_server_ports": loaded, "udp_server_ports": TUNNEL_PORTS + loaded}
     if timeout := TIMEOUTS.get(_label(baseline)):
         connections["tcp_timeout"] = timeout
-    decoding = DecodeConfig(tunnels=tuple(TUNNELS) if tunnels else ())
-    return Config(decode=decoding, connections=TrackerConfig(**connections))
+    return Config(
+        decode=DecodeConfig(tunnels=tuple(sorted(tunnels))), connections=TrackerConfig(**connections)
+    )
 
 
 def _table(baseline: ZeekBaseline, config: Config) -> pa.Table:
@@ -137,9 +138,9 @@ def _their_key(theirs: ZeekConnection) -> Conversation:
     return conversation(theirs.proto, theirs.orig, theirs.resp)
 
 
-def _records(baseline: ZeekBaseline, *, tunnels: bool) -> list[dict[str, Any]]:
+def _records(baseline: ZeekBaseline, tunnels: frozenset[str] = frozenset()) -> list[dict[str, Any]]:
     """Our TCP and UDP connections in order of begin, those that passed Zeek's capture filter."""
-    table = _table(baseline, _config(baseline, tunnels=tunnels))
+    table = _table(baseline, _config(baseline, tunnels))
     begin = table.column("ts").cast("int64").to_numpy()
     rows = table.drop_columns("ts").take(np.argsort(begin, kind="stable")).to_pylist()
     rows = [row for row in rows if row["proto"] in ("tcp", "udp")]
@@ -149,9 +150,12 @@ def _records(baseline: ZeekBaseline, *, tunnels: bool) -> list[dict[str, Any]]:
 
 
 def _pairs(baseline: ZeekBaseline) -> Iterator[tuple[dict[str, Any] | None, ZeekConnection | None]]:
-    """Ours beside Zeek's. Zeek logs a tunnel and what is in it, we the one or the other: look both ways."""
+    """Ours beside Zeek's. Zeek logs a tunnel and what is in it, we the one or the other: look both ways.
+
+    Of tunnels in tunnels we log the innermost packets, or where one kind stays closed, those it carries.
+    """
     theirs = [one for one in baseline.connections if one.proto in ("tcp", "udp", "")]
-    outer = _records(baseline, tunnels=False)
+    outer = _records(baseline)
     if any(one.orig is None for one in theirs):  # the log was cut down to columns without addresses
         names = [(row, uid) for row, uid in zip(outer, ZEEK_UIDS)]
         for named, one in pair(names, theirs, lambda named: named[1], lambda one: one.uid):
@@ -163,10 +167,20 @@ def _pairs(baseline: ZeekBaseline) -> Iterator[tuple[dict[str, Any] | None, Zeek
             rest.append(one)
         else:
             yield mine, one
-    if rest := rest + [one for one in theirs if one.inner]:
-        seen = {_key(row) for row in outer}
-        within = [row for row in _records(baseline, tunnels=True) if _key(row) not in seen]
-        yield from pair(within, rest, _key, _their_key)
+    rest += [one for one in theirs if one.inner]
+    seen = {_key(row) for row in outer}
+    every = frozenset(TUNNELS)
+    for opened in (every, *(every - {closed} for closed in TUNNELS)) if rest else ():
+        within = [row for row in _records(baseline, opened) if _key(row) not in seen]
+        seen |= {_key(row) for row in within}
+        left = []
+        for mine, one in pair(within, rest, _key, _their_key):
+            if mine:
+                yield mine, one
+            elif one:
+                left.append(one)
+        rest = left
+    yield from ((None, one) for one in rest)
 
 
 def _text(value: object) -> str:

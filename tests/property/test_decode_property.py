@@ -5,14 +5,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.files.frames import FrameBlock
+from engine.headers.cursor import TUNNELS
 from engine.headers.decode import DecodeConfig, decode
 from engine.types import KIND_INNER, KIND_MASK, KIND_TRANSPORT, Kind, Packets, Reason, concatenate, take
 
-LINK_TYPES = [0, 1, 9, 12, 14, 50, 51, 101, 104, 108, 113, 147, 228, 229, 276]
+LINK_TYPES = [
+    0, 1, 9, 12, 14, 50, 51, 101, 104, 105, 108, 113, 117, 119, 127, 147, 149, 163, 192, 228, 229, 239, 258, 276,
+]  # fmt: skip
 CONFIGS = [
     DecodeConfig(),
     DecodeConfig(("gre", "ipip", "6in4", "vxlan")),
     DecodeConfig(("gre",), max_depth=1),
+    DecodeConfig(tuple(TUNNELS)),
 ]
 
 IP4 = bytes.fromhex("4500003c00010000401100000a0000010a000002")
@@ -42,7 +46,28 @@ PIECES = [
     bytes.fromhex("c00012b500280000"),
     bytes.fromhex("0800000000000100"),
     bytes.fromhex("04d20050000000010000000250180200000000000000"),
+    bytes.fromhex("020000000001020000000002080600010800060400010200000000010a0000010200000000020a000002"),
+    bytes.fromhex("aaaa030000000800"),
+    bytes.fromhex("08010000020000000003020000000001020000000002 1000"),
+    bytes.fromhex("88030000020000000003020000000003020000000002 1000020000000001 8000"),
+    bytes.fromhex("020000000002020000000001 0040"),
+    bytes.fromhex("0000090002000000 10"),
+    bytes.fromhex("0000180021000080000000000000000055555555555555 30"),
+    bytes.fromhex("0000080069000000"),
+    bytes.fromhex("02000005 080001000800 0100"),
+    bytes.fromhex("0a000005 00080001 86dd0100"),
+    bytes.fromhex("18000900"),
+    bytes.fromhex("3d02") + bytes(62),
+    bytes.fromhex("6c0000000100000001000000") + bytes(96),
+    *(bytes.fromhex(f"c000{port:04x}00280000") for port in (2152, 3544, 4754, 4789, 4790, 5072, 6081, 37008)),
+    bytes.fromhex("0c00000100000100"),
+    bytes.fromhex("30ff002000000007"),
+    bytes.fromhex("0000655800000300"),
+    bytes.fromhex("0001020200000000000000000000000000"),
+    bytes.fromhex("41521129") + bytes(40),
+    bytes.fromhex("0100000101"),
 ]
+CLOSED = [reason for reason in Reason if reason >= Reason.TUNNEL_GRE]
 FRAMES = st.lists(
     st.lists(st.sampled_from(PIECES) | st.binary(max_size=12), max_size=8).map(b"".join), max_size=6
 )
@@ -91,13 +116,16 @@ def test_any_frames_give_one_consistent_row_each(b: FrameBlock, config: DecodeCo
     ip = (network == Kind.IPV4) | (network == Kind.IPV6)
     assert (network <= max(Kind)).all()
     assert (p.ip_size[~ip] == 0).all()
-    assert (p.sport[~ip] == 0).all()
+    assert (p.sport[~ip & (network != Kind.ARP)] == 0).all()
+    assert (p.vlan >> 16 <= 4095).all()
+    assert (p.vlan & 0xFFFF <= 4095).all()
     assert (p.payload <= p.ip_size).all()
     tcp = (p.proto == 6) & ip & (p.kind & KIND_TRANSPORT != 0)
     for column in (p.seq, p.ack, p.window, p.tcp_flags):
         assert (column[~tcp] == 0).all()
     if not config.tunnels:
         assert (p.kind & KIND_INNER == 0).all()
+    assert not {Reason[f"TUNNEL_{name.upper()}"] for name in config.tunnels} & set(p.reason.tolist())
 
 
 @given(blocks(), st.sampled_from(CONFIGS), st.integers(0, 6))
@@ -132,4 +160,5 @@ def test_a_shorter_snaplen_never_changes_the_fields_still_visible(
     for name in ("src_lo", "dst_lo", "sport", "dport", "seq", "ack", "window", "tcp_flags", "ttl"):
         seen = int(getattr(short, name)[0])
         assert seen in (0, int(getattr(whole, name)[0])), name
-    assert short.reason[0] != Reason.OK or whole.reason[0] == Reason.OK
+    # without an inner header, a tunnel cannot be told from other traffic on its port
+    assert short.reason[0] != Reason.OK or whole.reason[0] in (Reason.OK, *CLOSED)

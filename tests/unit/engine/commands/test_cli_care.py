@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import IP, UDP
+from scapy.layers.l2 import GRE, Ether
+from scapy.layers.vxlan import VXLAN
 
 from tests.support.calls import called, misused, refused, summary
 from tests.support.capture_bytes import pcap
@@ -143,12 +146,29 @@ def notes(*line: object) -> list[str]:
 
 @pytest.mark.parametrize("what", ["packets", "connections"])
 def test_link_types_without_a_decoder_are_named(what: str, tmp_path: Path) -> None:
-    (tmp_path / "w.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 3, link_type=105))
-    said = ["3 packets not read: no decoder for link type 105 (IEEE 802.11)"]
+    (tmp_path / "w.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 3, link_type=220))
+    said = ["3 packets not read: no decoder for link type 220 (USB_LINUX_MMAPPED)"]
     assert notes(what, tmp_path / "w.pcap") == said
     (tmp_path / "o.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 2, link_type=147))
     both = notes(what, tmp_path / "w.pcap", tmp_path / "o.pcap")
-    assert both == ["5 packets not read: no decoder for link type 105 (IEEE 802.11), 147"]
+    assert both == ["5 packets not read: no decoder for link type 147 (USER0), 220 (USB_LINUX_MMAPPED)"]
+
+
+@pytest.mark.parametrize("what", ["packets", "connections"])
+def test_tunnels_that_the_configuration_does_not_name_are_counted(what: str, tmp_path: Path) -> None:
+    inner = Ether(src="02:00:00:00:00:01") / IP() / UDP(sport=5, dport=6)
+    outer = Ether(src="02:00:00:00:00:01") / IP(src="10.0.0.1", dst="10.0.0.2")
+    packets = [outer / UDP(dport=4789) / VXLAN(vni=1) / inner, outer / GRE() / inner[IP], inner]
+    frames = [bytes(packet) for packet in packets * 2]
+    (tmp_path / "t.pcap").write_bytes(pcap([(k, frame, len(frame)) for k, frame in enumerate(frames)]))
+    said = ["4 packets carry tunnels (gre, vxlan) that decode.tunnels does not name"]
+    assert notes(what, tmp_path / "t.pcap") == said
+    (tmp_path / "w.yaml").write_text("decode: {tunnels: [vxlan]}")
+    said = ["2 packets carry tunnels (gre) that decode.tunnels does not name"]
+    assert notes(what, tmp_path / "t.pcap", "-c", tmp_path / "w.yaml") == said
+    (tmp_path / "w.yaml").write_text("decode: {tunnels: [vxlan, gre]}")
+    assert notes(what, tmp_path / "t.pcap", "-c", tmp_path / "w.yaml") == []
+    assert summary(tmp_path / "t.pcap")["losses"] == {}
 
 
 @pytest.mark.parametrize("what", ["packets", "connections"])
@@ -164,7 +184,7 @@ def test_packets_not_read_whole_are_counted_by_reason(what: str, tmp_path: Path)
 
 
 def test_what_was_said_of_a_damaged_capture_comes_before_the_damage(tmp_path: Path) -> None:
-    (tmp_path / "w.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 3, link_type=105)[:-1])
+    (tmp_path / "w.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 3, link_type=220)[:-1])
     result = called("packets", tmp_path / "w.pcap")
     first, last = result.stderr.splitlines()
     assert first.startswith("2 packets not read")
@@ -188,7 +208,7 @@ def test_captures_the_wrong_way_round_are_suspected(tmp_path: Path) -> None:
 
 
 def test_packets_that_cannot_be_learned_from_are_not_counted_as_such(tmp_path: Path) -> None:
-    (tmp_path / "w.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 30, link_type=105))
+    (tmp_path / "w.pcap").write_bytes(pcap([(0, b"x" * 60, 60)] * 30, link_type=220))
     note = str(summary(tmp_path / "w.pcap", "--learn", 10)["notes"])
     assert "it needs 10 packets in a partition, and the largest had 0. To score this capture, train" in note
 
