@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 V4_PREFIX = np.uint64(0xFFFF)  # upper half of the low word of an IPv4 address, which is mapped into IPv6
 
 
+# high word of an address whose low word is a MAC; as an address of IPv6 it would be none that anyone has (8000::/16)
+LINK_HOST = np.uint64(1) << np.uint64(63)
+
+
 def address_text(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[str]:
-    """Addresses in their usual notation."""
+    """Addresses in their usual notation, and MACs behind LINK_HOST."""
     pairs = np.stack((hi, lo), axis=1)
     unique, inverse = np.unique(pairs, axis=0, return_inverse=True)
     packed = unique.astype(">u8").tobytes()
@@ -20,6 +24,8 @@ def address_text(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[str]:
         raw = packed[16 * k : 16 * k + 16]
         if high == 0 and low >> np.uint64(32) == V4_PREFIX:
             texts.append(socket.inet_ntop(socket.AF_INET, raw[12:]))
+        elif high == LINK_HOST and low >> np.uint64(48) == 0:
+            texts.append(mac_text(int(low)))
         else:
             texts.append(socket.inet_ntop(socket.AF_INET6, raw))
     return [texts[k] for k in inverse.reshape(-1)]

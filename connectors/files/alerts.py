@@ -30,6 +30,7 @@ COLUMNS = (
     "ts",
     "duration",
     "peak_at",
+    "proto",
     "ip_proto",
     "community_id",
     "id.orig_h",
@@ -66,27 +67,41 @@ def to_ecs(row: Mapping[str, Any], observer: str) -> dict[str, Any]:
         "observer": {"name": observer, "type": "ids", "vendor": "Wiresonde"},
         "source": _endpoint(row, "orig"),
         "destination": _endpoint(row, "resp"),
-        "related": {"ip": [row["id.orig_h"], row["id.resp_h"]]},
         "network": {
-            "transport": TRANSPORTS.get(row["ip_proto"]),
-            "iana_number": str(row["ip_proto"]),
-            "type": "ipv6" if ":" in row["id.orig_h"] else "ipv4",
-            "community_id": row["community_id"],
+            **_network(row),
             "packets": row["orig_pkts"] + row["resp_pkts"],
             "bytes": row["orig_ip_bytes"] + row["resp_ip_bytes"],
         },
         "rule": {"name": f"{row['model']} score above threshold", "category": "anomaly"},
         "wiresonde": {name: row[name] for name in OURS},
     }  # fmt: skip
-    if document["network"]["transport"] is None:
-        del document["network"]["transport"]
+    if row["ip_proto"] is not None:
+        document["related"] = {"ip": [row["id.orig_h"], row["id.resp_h"]]}
     if labels:
         document["labels"] = labels
     return document
 
 
+def _network(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Protocols; those of frames that are not IP are the names of their EtherTypes."""
+    number = row["ip_proto"]
+    if number is None:
+        return {"type": row["proto"]}
+    shown = {
+        "iana_number": str(number),
+        "type": "ipv6" if ":" in row["id.orig_h"] else "ipv4",
+        "community_id": row["community_id"],
+    }
+    if number in TRANSPORTS:
+        shown["transport"] = TRANSPORTS[number]
+    return shown
+
+
 def _endpoint(row: Mapping[str, Any], side: str) -> dict[str, Any]:
-    shown = {"ip": row[f"id.{side}_h"], "packets": row[f"{side}_pkts"], "bytes": row[f"{side}_ip_bytes"]}
+    shown = {"packets": row[f"{side}_pkts"], "bytes": row[f"{side}_ip_bytes"]}
+    if row["ip_proto"] is None:
+        return {"mac": row[f"id.{side}_h"].upper().replace(":", "-"), **shown}
+    shown["ip"] = row[f"id.{side}_h"]
     if row["ip_proto"] in WITH_PORTS:
         shown["port"] = row[f"id.{side}_p"]
     return shown

@@ -213,5 +213,7 @@ def printable(text: str) -> str:
     return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
 
 
-def _endpoint(host: str, port: int) -> str:
+def _endpoint(host: str, port: int | None) -> str:
+    if port is None:
+        return host  # a MAC
     return escape(f"[{host}]:{port}") if ":" in host else f"{host}:{port}"

@@ -87,7 +87,6 @@ FRAGMENTS = 1 << 14  # fragmented datagrams with a known connection, for their l
 FRAGMENT_WAYS = 4  # datagrams kept for each hash
 ORIGINS = 1 << 16  # TCP connections that ended whose originator is remembered
 OPENINGS = 1 << 14  # latest connections among which none may have the same id
-LINK_HOST = np.uint64(1) << np.uint64(63)  # high word of an address that is a MAC; none of IP begins so
 
 CONNECTION = np.dtype(
     [

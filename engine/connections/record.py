@@ -29,7 +29,7 @@ from engine.connections.layout import (
     State,
 )
 from engine.hashing import GOLDEN, splitmix
-from engine.notation import V4_PREFIX, address_text, ethertype_name, mac_text, seconds
+from engine.notation import V4_PREFIX, address_text, ethertype_name, seconds
 from engine.types import ICMP, ICMP6, SCTP, TCP, UDP, Rows
 
 CONNECTION_SCHEMA = schema_of(CONNECTION_COLUMNS)
@@ -200,14 +200,6 @@ def _oriented(rows: Rows, sides: Rows) -> tuple[Rows, Rows, dict[str, NDArray[An
     return orig, resp, ends
 
 
-def _hosts(hi: NDArray[np.uint64], lo: NDArray[np.uint64], link: NDArray[np.bool_]) -> list[str]:
-    """Addresses as text; MACs where the frame was not IP."""
-    texts = address_text(hi, lo)
-    for k in np.flatnonzero(link).tolist():
-        texts[k] = mac_text(int(lo[k]))
-    return texts
-
-
 def _protocols(rows: Rows) -> list[str]:
     """Zeek's words for transport protocols; for frames that are not IP, the name of their EtherType."""
     names = [PROTO_NAMES.get(p, "unknown_transport") for p in rows["proto"].tolist()]
@@ -231,9 +223,9 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
     columns: dict[str, Any] = {
         "ts": pa.array(rows["start"]).cast(pa.timestamp("ns", tz="UTC")),
         "uid": pa.array(uids(rows), pa.string()),
-        "id.orig_h": pa.array(_hosts(ends["orig_hi"], ends["orig_lo"], link), pa.string()),
+        "id.orig_h": pa.array(address_text(ends["orig_hi"], ends["orig_lo"]), pa.string()),
         "id.orig_p": pa.array(ends["orig_port"], mask=link),
-        "id.resp_h": pa.array(_hosts(ends["resp_hi"], ends["resp_lo"], link), pa.string()),
+        "id.resp_h": pa.array(address_text(ends["resp_hi"], ends["resp_lo"]), pa.string()),
         "id.resp_p": pa.array(ends["resp_port"], mask=link),
         "proto": pa.array(_protocols(rows), pa.string()),
         "duration": pa.array(np.round((rows["last"] - rows["start"]) * 1e-9, 9), mask=instant),

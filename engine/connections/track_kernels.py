@@ -25,7 +25,6 @@ from engine.connections.layout import (
     FLAG_LATE,
     FLAG_MIDSTREAM,
     FRAGMENT_WAYS,
-    LINK_HOST,
     OPENINGS,
     PACKET_COPY,
     PACKET_FROM_ORIGINATOR,
@@ -64,7 +63,7 @@ from engine.connections.tcp import end_recovery, segment
 from engine.connections.window import RUN_SYN, SYN_ACK_SENT, SYN_SENT, set_base
 from engine.hashing import S32, endpoint_hash, stir
 from engine.kernels import Int, kernel
-from engine.notation import V4_PREFIX
+from engine.notation import LINK_HOST, V4_PREFIX
 from engine.types import (
     ACK,
     ICMP,

@@ -34,7 +34,12 @@ OWN_COLUMNS = (
     Column("threshold", pa.float64(), "", "score above which a connection alarms; null while there is none"),
     Column("alarm", pa.bool_(), "", "whether the score is above the threshold"),
     Column("scored_pkts", pa.uint32(), "packets", "packets that have a score"),
-    Column("final", pa.bool_(), "", "whether the connection has ended; if not, its alarm has just begun"),
+    Column(
+        "final",
+        pa.bool_(),
+        "",
+        "whether the connection has ended; if not, its alarm began, or it is an interim row",
+    ),
     Column("phase", pa.string(), "", "learn: no scores yet; calibrate: no threshold yet; score: both"),
     Column("partition", pa.int32(), "", "partition of the packets topic"),
     Column("offset", pa.int64(), "", "offset of the message that gave the row"),

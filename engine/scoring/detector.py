@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.connections.bounds import SPARE, TrackerConfig
-from engine.connections.layout import CONNECTION, SIDE
-from engine.connections.tracker import Tracker
+from engine.connections.layout import CONNECTION, PACKET_COPY, SIDE
+from engine.connections.tracker import Tracked, Tracker
 from engine.errors import StateError
 from engine.scoring.batch import Records, ScoreBatch
 from engine.scoring.passes import FeaturePass, Features
@@ -57,6 +57,7 @@ class Detector:
             if entry.features is not None and entry.features.digest not in self._passes:
                 self._passes[entry.features.digest] = entry.features.start(entry.features.config)
         self.packets = 0
+        self._given = 0  # packets given to models: all but copies, where these are dropped
         self.lost_packets = 0  # packets missing from the sequence numbers of a sensor
         self.repeated_packets = 0  # packets published again, skipped
         self.dropped = 0  # packets that sensors reported as lost
@@ -83,9 +84,8 @@ class Detector:
         if self._cold:
             self.tracker.mark_cold(int(rest.ts[0]))
             self._cold = False
-        number = self.packets
         self.packets += rest.ts.size
-        return list(self._step(rest, number))
+        return list(self._step(rest))
 
     def start_cold(self) -> None:
         """Note that earlier packets were never seen: connections may have begun before the first one."""
@@ -105,11 +105,11 @@ class Detector:
             del self._next[next(iter(self._next))]
         return take(block.packets, slice(repeated, None)) if repeated else block.packets
 
-    def _step(self, p: Packets, number: int) -> Iterator[ScoreBatch]:
-        for tracked in self.tracker.track(p, number):
-            part = (
-                p if tracked.end - tracked.begin == p.ts.size else take(p, slice(tracked.begin, tracked.end))
-            )
+    def _step(self, p: Packets) -> Iterator[ScoreBatch]:
+        for step in self.tracker.track(p):
+            part = p if step.end - step.begin == p.ts.size else take(p, slice(step.begin, step.end))
+            part, tracked = self._without_copies(part, replace(step, number=self._given))
+            self._given += part.ts.size
             given = {digest: one.update(part, tracked) for digest, one in self._passes.items()}
             records, ended = self._ended(tracked.closed)
             if self.tracer is not None:
@@ -118,8 +118,27 @@ class Detector:
                 x = None if entry.features is None else given[entry.features.digest]
                 found = entry.scorer.step(part, tracked, x, ended, self._events(k))
                 yield from self._batches(entry.scorer, found, records)
+            if tracked.interim.size:
+                yield from self._interim(tracked)
             if self.tracer is not None:
                 self.tracer.end(ended)
+
+    def _without_copies(self, p: Packets, t: Tracked) -> tuple[Packets, Tracked]:
+        """Packets and the tracker's results without the copies that the capture made, where these are dropped."""
+        keep = (t.flags & PACKET_COPY) == 0
+        if keep.all() or self.tracker.config.copies == "keep":
+            return p, t
+        closed_at = np.cumsum(keep)[t.closed_at] - 1  # the last packet before that is kept
+        return take(p, keep), replace(
+            t, slot=t.slot[keep], flags=t.flags[keep], segment=t.segment[keep], closed_at=closed_at
+        )
+
+    def _interim(self, t: Tracked) -> Iterator[ScoreBatch]:
+        """Interim rows of connections that last; those that ended meanwhile have a final one."""
+        slots = np.unique(t.interim[~np.isin(t.interim, t.closed)])
+        if slots.size:
+            for entry in self._entries:
+                yield from self._batches(entry.scorer, [entry.scorer.interim(slots)], NO_RECORDS)
 
     def _advance(self, now: int) -> Iterator[ScoreBatch]:
         """Advance event time without packets: connections that have timed out end."""
@@ -153,7 +172,7 @@ class Detector:
     def _batches(self, scorer: Scorer, found: Sequence[Found], records: Records) -> Iterator[ScoreBatch]:
         for one in found:
             at = None
-            if one.first < 0:  # alarms that began
+            if one.first < 0:  # alarms that began, and interim rows
                 rows, sides = self.tracker.rows(one.slots)
                 rows["ending"] = 0  # provisional, even if the connection ends in the same block
                 its = Records(rows, sides)
@@ -175,7 +194,7 @@ class Detector:
         """A copy of everything that later rows depend on; after ``restore``, they are equal to the last bit."""
         arrays = {f"tracker.{name}": array for name, array in self.tracker.state().items()}
         values: dict[str, Any] = {
-            "packets": self.packets, "lost_packets": self.lost_packets, "dropped": self.dropped,
+            "packets": self.packets, "given": self._given, "lost_packets": self.lost_packets, "dropped": self.dropped,
             "repeated_packets": self.repeated_packets, "unread": dict(self.unread), "cold": self._cold,
             "next": [[sensor, epoch, seq] for (sensor, epoch), seq in self._next.items()],
             "features": sorted(self._passes), "models": {},
@@ -203,7 +222,7 @@ class Detector:
             self._restore_models(arrays, values)
             if self.tracer is not None and "trace" in values:
                 self.tracer.restore(under(arrays, "trace."), values["trace"])
-            self.packets, self.dropped = values["packets"], values["dropped"]
+            self.packets, self._given, self.dropped = values["packets"], values["given"], values["dropped"]
             self.lost_packets, self.repeated_packets = values["lost_packets"], values["repeated_packets"]
             self.unread, self._cold = Counter(values["unread"]), values["cold"]
             self._next = {(sensor, epoch): seq for sensor, epoch, seq in values["next"]}

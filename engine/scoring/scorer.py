@@ -56,7 +56,7 @@ class Events(NamedTuple):
 
     slot: Slots  # (m,) connection of the packet scored, -1 = none
     ts: NDArray[np.int64]  # (m,) ns, time of the packet scored
-    number: NDArray[np.int64]  # (m,) index of the packet scored in its partition, from 0
+    number: NDArray[np.int64]  # (m,) index of the packet scored among those given to models, from 0
     score: Floats  # (m,) NaN: the packet has no score and will never have one
     at: NDArray[np.int64]  # (m,) row of the block whose packet released the score, ascending
 
@@ -138,8 +138,8 @@ class PromptModel:
 class Found(NamedTuple):
     """Scores of some connections."""
 
-    slots: Slots  # (n,) connections whose alarm began; empty for ended ones
-    first: int  # index of the first ended one among those that ended in this step; -1 for begun alarms
+    slots: Slots  # (n,) connections whose alarm began, or that have an interim row; empty for ended ones
+    first: int  # index of the first ended one among those that ended in this step; -1 for those that go on
     scores: Rows  # (n,) SCORE
     version: str  # version of the model that gave the scores
 
@@ -279,6 +279,12 @@ class Scorer:
         found: list[Found] = []
         self._finish(ended, 0, found, events)
         return found
+
+    def interim(self, slots: Slots) -> Found:
+        """Rows of connections that go on."""
+        rows = self._rows(self._sums[slots], final=False)
+        rows["begins"] = False
+        return Found(slots, -1, rows, self.version)
 
     @property
     def _left(self) -> int:
