@@ -16,7 +16,7 @@ import click
 
 from engine import __version__
 from engine.commands.compiling import progress_lines
-from engine.commands.console import Group, interrupts, progress_bar, write_tables
+from engine.commands.console import Formatter, Group, interrupts, is_unicode, progress_bar, say, write_tables
 from engine.commands.kafka_cli import capture, detect, replay, scores, topics
 from engine.commands.options import (
     CAPTURES,
@@ -64,9 +64,9 @@ class Main(Group):
 def main(verbose: int) -> None:
     """Streaming network intrusion detection that can be examined while it runs."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=level, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     # kafka-python warns of every retry, and logs passwords at level DEBUG
     logging.getLogger("kafka").setLevel((logging.CRITICAL, logging.WARNING, logging.INFO)[min(verbose, 2)])
 
@@ -138,7 +138,7 @@ def told(read: Read) -> Iterator[None]:
     except InputError as error:
         problem = error
     for note in read.notes():
-        click.echo(note, err=True)
+        say(note)
     if problem is not None:
         raise problem
 
@@ -287,7 +287,7 @@ def config_check(file: Path) -> None:
     from engine.commands.models import chosen_models
 
     chosen_models(config)
-    click.echo(f"{file}: ok", err=True)
+    say(f"{file}: ok")
 
 
 @config.command("show")
@@ -296,7 +296,7 @@ def config_show(config_file: Path | None) -> None:
     """Print the complete configuration as YAML, defaults included."""
     from engine.config import show
 
-    click.echo(show(load_config(config_file)), nl=False)
+    click.echo(show(load_config(config_file), unicode=is_unicode(sys.stdout)), nl=False)
 
 
 for command in (replay, capture, detect, topics, scores):

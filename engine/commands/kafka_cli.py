@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from engine.commands.compiling import progress_lines
-from engine.commands.console import interrupts, progress_bar, whole
+from engine.commands.console import interrupts, json_for_stdout, progress_bar, whole
 from engine.commands.options import (
     BUS,
     CAPTURES,
@@ -229,7 +229,7 @@ def scores(paths: tuple[Path, ...], output: Path | None, by: str | None, as_json
         print_by_label(by_label(merged.table, names, str(paths[0])), as_json)
     if output is None and by is None:
         for line in json_lines(merged.table):
-            click.echo(line)
+            click.echo(json_for_stdout(line))
     if output is not None:
         with whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
             file.write(merged.table)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from engine.commands.console import say
 from engine.commands.options import FILE
 from engine.errors import InputError
 
@@ -62,4 +63,4 @@ def import_cicids2017(output: Path, windows: Windows, benign: bool) -> None:
 
     rows = label_rows(windows, benign)
     write_labels(label_table(rows), output)
-    click.echo(f"{output}: {len(rows)} rows", err=True)
+    say(f"{output}: {len(rows)} rows")
