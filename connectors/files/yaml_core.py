@@ -42,7 +42,7 @@ def read_yaml(data: bytes, aliases: bool = False) -> Any:
 
 
 def yaml_text(data: Any, unicode: bool = True) -> str:
-    """Plain data as YAML that ``read_yaml`` reads back, a list on a line; without ``unicode``, in ASCII with escapes."""
+    """Plain data as YAML that ``read_yaml`` reads back, a list on a line; without ``unicode``, in ASCII."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=unicode, width=100)
     return text
 
