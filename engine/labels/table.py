@@ -109,15 +109,10 @@ def _csv(path: Path, data: bytes) -> LabelTable:
         raise InputError(
             f"{path}: not a readable CSV file: byte {data.index(0)}: a zero byte: not text in UTF-8"
         )
-    best = ",", _header(path, data, ",")
-    for delimiter in DELIMITERS:
-        names = _header(path, data, delimiter)
-        if set(KEYS) <= set(names):
-            best = delimiter, names
-            break
-        if len(names) > len(best[1]):
-            best = delimiter, names
-    delimiter, names = best
+    headers = {delimiter: _header(data, delimiter) for delimiter in DELIMITERS}
+    best = next((d for d, names in headers.items() if set(KEYS) <= set(names)), None)
+    delimiter = best or max(headers, key=lambda d: len(headers[d]))
+    names = headers[delimiter]
     if missing := [key for key in KEYS if key not in names]:
         raise InputError(f"{path}: {missing_columns(missing, names)}, divided by {DELIMITERS[delimiter]}")
     return LabelTable(names, _csv_rows(path, data, delimiter, len(names)))
@@ -132,12 +127,12 @@ def missing_columns(missing: Sequence[str], names: Sequence[str]) -> str:
     )
 
 
-def _header(path: Path, data: bytes, delimiter: str) -> list[str]:
-    """The names of the first line that is not blank."""
+def _header(data: bytes, delimiter: str) -> list[str]:
+    """The names of the first line that is not blank; none if it cannot be divided so."""
     try:
         return next(_lines(data, delimiter), [])
-    except csv.Error as error:
-        raise InputError(f"{path}: not a readable CSV file: CSV parse error: {error}") from None
+    except csv.Error:
+        return []
 
 
 def _lines(data: bytes, delimiter: str) -> Iterator[list[str]]:
