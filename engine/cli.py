@@ -16,7 +16,7 @@ import click
 
 from engine import __version__
 from engine.commands.compiling import progress_lines
-from engine.commands.console import Group, interrupts, progress_bar, write_tables
+from engine.commands.console import Formatter, Group, interrupts, is_unicode, progress_bar, say, write_tables
 from engine.commands.kafka_cli import capture, detect, replay, scores, topics
 from engine.commands.options import (
     CAPTURES,
@@ -31,6 +31,7 @@ from engine.commands.options import (
     TRACE,
     Seconds,
     Speed,
+    check_pipes,
     learning,
     load_config,
     selection,
@@ -64,9 +65,9 @@ class Main(Group):
 def main(verbose: int) -> None:
     """Streaming network intrusion detection that can be examined while it runs."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=level, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     # kafka-python warns of every retry, and logs passwords at level DEBUG
     logging.getLogger("kafka").setLevel((logging.CRITICAL, logging.WARNING, logging.INFO)[min(verbose, 2)])
 
@@ -99,6 +100,7 @@ def score(
     models: tuple[str, ...], trace: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Score the connections of captures (- is stdin) with an online Kitsune, or the models of the configuration."""
+    check_pipes(*captures, config_file, labels)
     config = load_config(
         config_file, learning(learn, models), bus__partitions=partitions, metrics__port=metrics_port,
         output__directory=out,
@@ -138,7 +140,7 @@ def told(read: Read) -> Iterator[None]:
     except InputError as error:
         problem = error
     for note in read.notes():
-        click.echo(note, err=True)
+        say(note)
     if problem is not None:
         raise problem
 
@@ -150,6 +152,7 @@ def told(read: Read) -> Iterator[None]:
 @click.option("-o", "--output", type=FILE, help="File instead of stdout.")
 def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
     """Write the connections of captures, with the field names of Zeek's conn.log."""
+    check_pipes(*captures, config_file)
     config = load_config(config_file)
     from engine.commands.reading import Read, check_captures, read_connection_tables
     from engine.connections.record import json_lines
@@ -167,6 +170,7 @@ def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str,
 @click.option("-o", "--output", type=FILE, help="File instead of stdout.")
 def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
     """Write the decoded packets of captures, one row for each frame, ts in ns."""
+    check_pipes(*captures, config_file)
     config = load_config(config_file)
     from engine.commands.packets import packet_lines, packet_table
     from engine.commands.reading import Read, check_captures, read_packets
@@ -205,6 +209,7 @@ def watch(
     from connectors.live.privileges import stay_single
 
     stay_single()  # before libraries start threads, which would keep privileges
+    check_pipes(config_file, labels)
     config = load_config(
         config_file, learning(learn, models), capture__filter=expression, metrics__port=metrics_port,
         output__directory=out,
@@ -249,6 +254,7 @@ def train(
 
     KIND: kitsune, or another kind of model (see the documentation of each).
     """
+    check_pipes(*captures, config_file)
     config = load_config(config_file)
     from engine.commands.models import spec_to_train
     from engine.commands.reading import check_captures, read_packets
@@ -263,8 +269,12 @@ def train(
     check_captures(captures, output, config_file)
     check_bundle_place(output)
     if learn is None:
-        if Path("-") in captures:
-            raise ConfigError("stdin can be read only once: give --learn N, the number of packets to use")
+        for path in captures:
+            if str(path) == "-" or not path.is_file():
+                name = "stdin" if str(path) == "-" else f"{path} is not a regular file and"
+                raise ConfigError(
+                    f"{name} can be read only once: give --learn N, the number of packets to use"
+                )
         learn = sum(count_readable(p) for p in read_packets(captures, config))
         if learn < LEAST_LEARN:
             raise InputError(f"{captures[0]}: only {learn} packets; at least {LEAST_LEARN} are needed")
@@ -287,7 +297,7 @@ def config_check(file: Path) -> None:
     from engine.commands.models import chosen_models
 
     chosen_models(config)
-    click.echo(f"{file}: ok", err=True)
+    say(f"{file}: ok")
 
 
 @config.command("show")
@@ -296,7 +306,7 @@ def config_show(config_file: Path | None) -> None:
     """Print the complete configuration as YAML, defaults included."""
     from engine.config import show
 
-    click.echo(show(load_config(config_file)), nl=False)
+    click.echo(show(load_config(config_file), unicode=is_unicode(sys.stdout)), nl=False)
 
 
 for command in (replay, capture, detect, topics, scores):

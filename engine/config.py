@@ -10,13 +10,11 @@ from __future__ import annotations
 import json
 import operator
 import re
-from collections.abc import Hashable
 from dataclasses import MISSING, fields, is_dataclass
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -29,6 +27,7 @@ from pydantic import (
     model_validator,
 )
 
+from connectors.files.yaml_core import YamlError, read_yaml, yaml_text
 from connectors.live.settings import CaptureSettings
 from engine.connections.bounds import TrackerConfig
 from engine.errors import ConfigError, InputError
@@ -320,6 +319,29 @@ class Config(Section):
         return models
 
 
+def _filled(hint: Any, data: Any) -> Any:
+    """Plain data in which a section that is null, since all in it is commented out, is one of defaults.
+
+    hint: type of the value.
+    """
+    if get_origin(hint) is dict:
+        inner = dict.fromkeys(data, get_args(hint)[1]) if isinstance(data, dict) else {}
+    elif hint == AnyEntry:
+        kind = data.get("kind") if isinstance(data, dict) else None
+        inner = get_type_hints(KINDS[kind].section) if isinstance(kind, str) and kind in KINDS else {}
+    elif is_dataclass(hint):
+        inner = get_type_hints(hint)
+    elif isinstance(hint, type) and issubclass(hint, Section):
+        inner = {name: info.annotation for name, info in hint.model_fields.items()}
+    else:
+        return data
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        return data
+    return {key: _filled(inner.get(key), value) for key, value in data.items()}
+
+
 def _inherited(data: dict[str, Any]) -> dict[str, Any]:
     """Plain data in which models of kind kitsune inherit the section kitsune where they set nothing."""
     if not isinstance(data.get("models"), dict):
@@ -351,8 +373,7 @@ def with_learning(config: Config, n: int) -> Config:
 
 def parse(data: Any, where: str) -> Config:
     """The Config that plain data describe. Raises ConfigError naming ``where``, key, value and what is allowed."""
-    if data is None:
-        data = {}
+    data = _filled(Config, data)
     if not isinstance(data, dict):
         raise ConfigError(f"{where}: a mapping of sections is expected, found {type(data).__name__}")
     try:
@@ -384,6 +405,8 @@ def _problem(error: Any, where: str) -> str:
         given = "no kind is given" if shown is None else f"no kind {shown!r}"
         return f"{where}: {key}.kind: {given}; there are {', '.join(sorted(KINDS))}"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"].startswith("bool"):
+        message += ": true or false"
     if _PATH.match(message):  # a dataclass names a value of a nested one
         return f"{where}: {key}.{message}"
     shown = error.get("input") if error["type"] != "json_invalid" else None
@@ -392,65 +415,21 @@ def _problem(error: Any, where: str) -> str:
 
 
 def load(path: Path | None) -> Config:
-    """The Config of a YAML file, or all defaults without one."""
+    """The Config of a YAML file, or all defaults without one. The file, or pipe, is read once."""
     if path is None:
         return Config()
     try:
         with path.open("rb") as file:
             text = file.read(MAX_FILE + 1)
-        if len(text) > MAX_FILE:
-            raise ConfigError(f"{path}: larger than the {MAX_FILE} bytes that a configuration may have")
-        data = yaml.load(text.decode(), Loader=_Loader)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: byte {error.start}: not UTF-8") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{path}: {at}{problem}") from None
-    except RecursionError:
-        raise ConfigError(f"{path}: nested too deeply") from None
+    if len(text) > MAX_FILE:
+        raise ConfigError(f"{path}: larger than the {MAX_FILE} bytes that a configuration may have")
+    try:
+        data = read_yaml(text)
+    except YamlError as error:
+        raise ConfigError(f"{path}: {error}") from None
     return parse(data, str(path))
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without surprises: a key given twice is an error, a date stays text, and aliases are not allowed."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """The next node; an alias is an error, since a few lines of aliases can expand to billions of values."""
-        if self.check_event(yaml.AliasEvent):
-            event: Any = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed", event.start_mark)
-        node: yaml.Node | None = super().compose_node(parent, index)
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """The mapping of a node; keys that are not text or appear twice are errors."""
-        seen = set()
-        for key, _ in node.value:
-            problem = None
-            if key.tag != "tag:yaml.org,2002:str":
-                problem = "a key that is not text: put it in quotes"
-            elif key.value in seen:
-                problem = f"the key {key.value} is given twice"
-            if problem:
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":merge"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
-# 1e-3 is a number in YAML 1.2, as everywhere else
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
 
 
 def replace(config: Config, where: str, changes: dict[str, Any]) -> Config:
@@ -467,18 +446,6 @@ def replace(config: Config, where: str, changes: dict[str, Any]) -> Config:
     return parse(data, where)
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes lists on one line."""
-
-
-_Dumper.add_representer(
-    list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, True)
-)
-
-
-def show(config: Config) -> str:
-    """The complete configuration as YAML, defaults included."""
-    text: str = yaml.dump(
-        config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
-    )
-    return text
+def show(config: Config, unicode: bool = True) -> str:
+    """The complete configuration as YAML, defaults included; without ``unicode``, in ASCII with escapes."""
+    return yaml_text(config.model_dump(mode="json"), unicode)

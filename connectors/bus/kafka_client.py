@@ -6,6 +6,7 @@ appear in a settings object, a log line or ``config show``.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,6 +23,7 @@ from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 NO_TOPIC = "no such topic; create it with: wiresonde topics create"
 CONNECT_SECONDS = 6.0  # seconds within which a broker must answer for the first time
 SECRET_SETTINGS = ("sasl_plain_password", "ssl_password", "token")
+MOST_SECRET = 1 << 16  # most bytes taken of a file with a secret
 OURS = ("bootstrap_servers", "bootstrap_timeout_ms", "sasl_oauth_token_provider", *SECRET_SETTINGS)
 
 KINDS = {
@@ -58,6 +60,17 @@ class KafkaBusError(Exception):
     """Kafka cannot be reached or refuses; the message names the broker and the reason."""
 
 
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MOST_SECRET)
+
+
+@functools.cache
+def _piped(path: Path) -> bytes:
+    """The contents of a pipe, which is empty when it is read for the next connection."""
+    return _read(path)
+
+
 @dataclass(frozen=True)
 class Secret:
     """The place of a secret: an environment variable or a file, whose last line break is left off."""
@@ -72,7 +85,9 @@ class Secret:
                 raise KafkaBusError(f"{name}: the environment variable {self.env} is not set")
             return os.environ[self.env]
         try:
-            return Path(self.file or "").read_text().rstrip("\r\n")
+            path = Path(self.file or "")
+            text = _piped(path) if path.exists() and not path.is_file() else _read(path)
+            return text.decode().rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise KafkaBusError(f"{name}: {self.file}: {getattr(error, 'strerror', None) or error}") from None
 

@@ -9,6 +9,8 @@ pcap.py         pcap files, and opening any capture file
 pcapng.py       pcapng files
 whole.py        files that appear complete or not at all
 parquet.py      columns as Parquet
+parquet_in.py   columns from Parquet, checked
 text.py         lines of text
+yaml_core.py    YAML of the core schema as plain data
 alerts.py       alerts as ECS JSON lines
 """

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import functools
+import io
+import json
+import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -13,12 +18,13 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, NoReturn
+from typing import IO, TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
 from engine.commands.compiling import watched
 from engine.errors import ConfigError, InputError, OutputError, WiresondeError
+from engine.notation import shown
 
 if TYPE_CHECKING:
     from engine.commands.reading import Progress
@@ -80,12 +86,55 @@ def find_cache() -> None:
             os.environ["NUMBA_CACHE_DIR"] = str(own)
 
 
+PLAIN_ASCII = "plain_ascii"  # ASCII by another name: on a stream of "ascii", click writes UTF-8
+
+
+def _plain_ascii(name: str) -> codecs.CodecInfo | None:
+    """The codec of PLAIN_ASCII, for ``codecs.register``."""
+    if name != PLAIN_ASCII:
+        return None
+    of = codecs.lookup("ascii")
+    return codecs.CodecInfo(
+        of.encode,
+        of.decode,
+        of.streamreader,
+        of.streamwriter,
+        of.incrementalencoder,
+        of.incrementaldecoder,
+        name,
+    )
+
+
 def _open_streams() -> None:
-    """Handle streams that the caller closed: stderr is discarded, a closed stdout is an error."""
+    """Handle streams that the caller closed: stderr is discarded, a closed stdout is an error.
+
+    What the encoding of a stream lacks becomes a question mark.
+    """
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 -- for the life of the process
     if sys.stdout is None:
         _end("stdout is closed", 1)
+    codecs.register(_plain_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                encoding=PLAIN_ASCII if codecs.lookup(stream.encoding).name == "ascii" else None,
+                errors="replace",
+            )
+
+
+def is_unicode(stream: TextIO) -> bool:
+    """Whether a stream is UTF-8, and so loses no character."""
+    return codecs.lookup(stream.encoding).name == "utf-8"
+
+
+_NOT_ASCII, _CONTROL = re.compile(r"[^\x20-\x7e]"), re.compile(r"[\x7f-\x9f]")
+
+
+def json_for_stdout(line: str) -> str:
+    """A line of JSON with escapes instead of control characters, and of whatever stdout would lose."""
+    odd = _CONTROL if is_unicode(sys.stdout) else _NOT_ASCII
+    return odd.sub(lambda found: "\\u007f" if found[0] == "\x7f" else json.dumps(found[0])[1:-1], line)
 
 
 _signals: list[int] = []  # the signal that asked this command to end, if any
@@ -163,8 +212,21 @@ def _output_failed(error: OSError) -> NoReturn:
 
 
 def _end(error: object, code: int) -> NoReturn:
-    click.echo("wiresonde: " + " ".join(str(error).split()), err=True)
+    say("wiresonde: " + " ".join(str(error).split()))
     sys.exit(code)
+
+
+def say(line: str) -> None:
+    """Print a line on stderr; names from outside reach no terminal as escape sequences."""
+    click.echo(shown(line), err=True)
+
+
+class Formatter(logging.Formatter):
+    """Log lines that a terminal shows as they are: a message may hold names from outside."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, or several with a traceback."""
+        return "\n".join(shown(line) for line in super().format(record).split("\n"))
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ class CaptureFeed:
     endless = False
 
     def __init__(self, captures: Sequence[Path], config: Config, labels: Labels | None, how: Replay) -> None:
-        """Raises InputError or ConfigError for captures that are missing or given twice."""
+        """Raises InputError for a capture that is missing."""
         check_captures(captures)
         self._captures, self._config, self._labels, self._how = captures, config, labels, how
         self._stopped = threading.Event()

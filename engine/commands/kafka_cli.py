@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from engine.commands.compiling import progress_lines
-from engine.commands.console import interrupts, progress_bar, whole
+from engine.commands.console import interrupts, json_for_stdout, progress_bar, whole
 from engine.commands.options import (
     BUS,
     CAPTURES,
@@ -22,11 +24,15 @@ from engine.commands.options import (
     MODELS,
     TRACE,
     Speed,
+    check_pipes,
     learning,
     load_config,
     selection,
 )
 from engine.errors import ConfigError, InputError, OutputError
+
+if TYPE_CHECKING:
+    from engine.config import Config
 
 
 @click.command()
@@ -48,6 +54,7 @@ def replay(
     Detectors recognise a capture that is published again and skip packets they have seen, so an interrupted replay can
     be repeated. To have it treated as new traffic, give another --epoch.
     """
+    check_pipes(*captures, config_file, labels)
     config = load_config(config_file, bus__url=bus, sensor__epoch=epoch)
     from engine.commands.replay import Replay, ReplayJob
     from engine.labels.file import read_labels
@@ -68,6 +75,13 @@ def replay(
         )
     if report.interrupted:
         click.echo("interrupted: the captures were not published to their end", err=True)
+
+
+def again(file: Path | None, read: Callable[[], Config]) -> Config:
+    """The configuration, read again. ConfigError for a pipe: it is empty by now, or would be waited for."""
+    if file is not None and file.exists() and not file.is_file():
+        raise ConfigError(f"{file}: not a regular file, so it can be read only once")
+    return read()
 
 
 @click.command()
@@ -100,7 +114,7 @@ def capture(
     )
     from engine.commands.capture import Capture, CaptureJob
 
-    sensor = Capture(CaptureJob(interface, read(), duration, read))
+    sensor = Capture(CaptureJob(interface, read(), duration, lambda: again(config_file, read)))
     if sensor.server is not None:
         click.echo(f"metrics at {sensor.server.url}", err=True)
     with interrupts(sensor.stop, sensor.reload if config_file else None):
@@ -229,7 +243,7 @@ def scores(paths: tuple[Path, ...], output: Path | None, by: str | None, as_json
         print_by_label(by_label(merged.table, names, str(paths[0])), as_json)
     if output is None and by is None:
         for line in json_lines(merged.table):
-            click.echo(line)
+            click.echo(json_for_stdout(line))
     if output is not None:
         with whole(output, lambda: ParquetFile(output, merged.table.schema)) as file:
             file.write(merged.table)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,6 +114,25 @@ def selection(trace: Sequence[str]) -> Selection | None:
     from engine.scoring.trace import parse_selectors
 
     return parse_selectors(trace) if trace else None
+
+
+def check_pipes(*inputs: Path | None) -> None:
+    """Raise ConfigError when a pipe is given for two inputs: the second would get nothing, or wait for ever."""
+    seen: set[tuple[int, int] | str] = set()
+    for path in inputs:
+        if path is None:
+            continue
+        stdin = str(path) == "-"
+        try:
+            state = os.fstat(0) if stdin else path.stat()
+        except OSError:  # whoever opens it says so
+            continue
+        is_pipe = stat.S_ISFIFO(state.st_mode) or stat.S_ISSOCK(state.st_mode)
+        identity = (state.st_dev, state.st_ino) if is_pipe else str(path) if stdin else None
+        if identity in seen:
+            raise ConfigError(f"{'stdin (-)' if stdin else path} can be read only once, but is given twice")
+        if identity is not None:
+            seen.add(identity)
 
 
 def load_config(path: Path | None, learn: int | None = None, **changes: Any) -> Config:

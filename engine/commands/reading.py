@@ -77,20 +77,18 @@ def late_note(late: int, packets: int) -> str | None:
 
 
 def check_captures(paths: Sequence[Path], output: Path | None = None, config: Path | None = None) -> None:
-    """Raise InputError for a missing capture, ConfigError for stdin given twice or for an output that is an input.
+    """Raise InputError for a missing capture, ConfigError for an output that is an input.
 
     Called before anything is read or written.
     """
     for path in paths:
         if str(path) != "-" and not path.exists():
             raise InputError(f"{path}: No such file or directory")
-    if output is not None and output.is_file():
+    if output is not None and (output.is_file() or output.is_fifo()):
         for path in (*paths, *([config] if config else [])):
             if str(path) != "-" and path.samefile(output):
                 what = "the configuration" if path is config else "one of the captures"
                 raise ConfigError(f"{output}: this is {what} and would be overwritten: give another file")
-    if [str(path) for path in paths].count("-") > 1:
-        raise ConfigError("stdin (-) can be read only once")
 
 
 def frames(paths: Sequence[Path], block: int, progress: Progress | None = None) -> Iterator[FrameBlock]:

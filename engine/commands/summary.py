@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
+from engine import notation
 from engine.commands.run_summary import ATTACK, ModelSummary, RunSummary, hits, is_attack
 from engine.labels.rules import NO_PROBES, Probes
 from engine.scoring.batch import label_names
@@ -38,7 +39,7 @@ def print_summary(summary: RunSummary, labels: Sequence[str] = (), console: Cons
 def render_summary(summary: RunSummary, labels: Sequence[str], console: Console) -> None:
     """Print a summary on a console."""
     for name, value in _facts(summary):
-        console.print(f"[bold]{name:<12}[/] {escape(value)}", soft_wrap=True)
+        console.print(f"[bold]{name:<12}[/] {printable(value)}", soft_wrap=True)
     tables: list[Table] = []
     first = next((name for name, model in summary.models.items() if not model.shadow), "")
     of = f" of {first}" if len(summary.models) > 1 else ""  # the tables are of that model alone
@@ -78,11 +79,11 @@ def print_by_label(found: dict[str, list[dict[str, Any]]], as_json: bool) -> Non
     with console.capture() as captured:
         for model, rows in found.items():
             if rows:
-                print_whole(labels_table(rows, model, most=len(rows)), console)
+                print_whole(labels_table(rows, printable(model), most=len(rows)), console)
                 if (said := hits(rows)) is not None:
-                    console.print(f"{model}: {said}\n")
+                    console.print(f"{printable(model)}: {said}\n")
             else:
-                console.print(f"{model}: no connection has these labels")
+                console.print(f"{printable(model)}: no connection has these labels")
     click.echo(captured.get(), nl=False)
 
 
@@ -133,7 +134,7 @@ def labels_table(rows: Sequence[dict[str, Any]], title: str, most: int = MOST_RO
     table = Table(title=title, title_justify="left", title_style="bold", box=None)
     names = [name for name in rows[0] if name.startswith("label.")]
     for name in names:
-        table.add_column(name.removeprefix("label."), no_wrap=True)
+        table.add_column(printable(name.removeprefix("label.")), no_wrap=True)
     for name in ("connections", "scored", "alarms", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     known = f"label.{ATTACK}" in names
@@ -175,7 +176,7 @@ def _top(summary: RunSummary, shown: Sequence[str]) -> Table:
     table = Table(title="Most anomalous connections", title_justify="left", title_style="bold", box=None)
     add_connection_columns(table)
     for name in shown:
-        table.add_column(name, no_wrap=True)
+        table.add_column(printable(name), no_wrap=True)
     table.add_column("uid", no_wrap=True)
     table.add_column("community id", no_wrap=True)
     for row in summary.top:
@@ -210,7 +211,7 @@ def connection_cells(row: dict[str, Any]) -> list[str]:
 
 def printable(text: str) -> str:
     """Text without control characters, in rich's markup."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return escape(notation.shown(text))
 
 
 def _endpoint(host: str, port: int | None) -> str:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from connectors.bus.codec import has_compression
+from connectors.files.parquet_in import ParquetError, read_table
 from engine.connections.columns import CONNECTION_COLUMNS, Column, schema_of
 from engine.errors import InputError
 from engine.labels.rules import NO_PROBES, Probes
@@ -108,13 +108,11 @@ def read_scores(paths: Sequence[Path]) -> pa.Table:
     """
     tables = []
     for path in paths:
-        if not path.exists():
-            raise InputError(f"{path}: No such file or directory")
         try:
-            table = pq.read_table(path)
+            table = read_table(path)
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
-        except pa.ArrowException as error:
+        except ParquetError as error:
             raise InputError(f"{path}: not a Parquet file of scores: {error}") from error
         tables.append(checked(table, str(path)))
     return pa.concat_tables(tables, promote_options="default") if tables else score_schema().empty_table()

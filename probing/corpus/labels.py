@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet
 
+from connectors.files.parquet_in import ParquetError, read_table
 from engine.errors import InputError
 from probing.corpus.columns import ns
 from probing.corpus.conversations import conversations, label_ends
@@ -21,11 +21,10 @@ NEVER_EMPTY = ("src", "dst", "proto", "start", "end", "run", *(c.name for c in C
 def read_label_rows(path: Path) -> pa.Table:
     """The rows of a label file of the lab. Raises InputError that names the first wrong row and value."""
     try:
-        with pa.parquet.ParquetFile(path) as file:
-            table = file.read()
+        table = read_table(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
-    except pa.ArrowException as error:
+    except ParquetError as error:
         raise InputError(f"{path}: not Parquet: {error}") from None
     try:
         return _checked(table)

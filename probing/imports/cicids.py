@@ -9,7 +9,8 @@ The last minute of a window counts in full: some begin and end in the same one.
 
 *corrected*: what Liu, Engelen, Lynar, Essam and Joosen found in the captures (Error Prevalence in NIDS Datasets, IEEE
 CNS 2022; github.com/GintsEngelen/CNS2022_Code, Labelling/CICIDS2017_labelling_fixed_CICFlowMeter.ipynb), in ns of UTC.
-Their labels also depend on packets and bytes of a flow, which windows cannot say.
+Their labels also depend on packets and bytes of a flow, which windows cannot say. A window has the times at which flows
+began; its row lasts longer, by the time that CICFlowMeter gives a flow: the last packets of the last one are in it.
 
 Server ports, except Heartbleed's, are not on the page: they are those of the services by general knowledge, and those
 of the corrected account where it has any. So are ``task``, ``attack_kind`` and programs, which the page only hints at.
@@ -35,6 +36,7 @@ OTHERS = (
     "192.168.10.17", "192.168.10.19", MAC, WEB, UBUNTU12,
 )  # fmt: skip
 OUTSIDE = (NAT, KALI)
+FLOW = 120_000_000_000  # ns after which CICFlowMeter ends a flow
 TUESDAY, WEDNESDAY, THURSDAY, FRIDAY = 4, 5, 6, 7  # of July 2017
 DAYS = {3: "monday", TUESDAY: "tuesday", WEDNESDAY: "wednesday", THURSDAY: "thursday", FRIDAY: "friday"}
 WORKING_HOURS = (
@@ -114,12 +116,20 @@ def label_rows(windows: Windows = "published", benign: bool = False) -> list[dic
     rows = [row for attack in ATTACKS for row in _rows(attack, windows)]
     if benign:
         rows.extend(_rest(day) for day in DAYS)
-    return sorted(rows, key=lambda row: row["start"])
+    rows.sort(key=lambda row: row["start"])
+    following: dict[tuple[Any, Any], int] = {}  # start of the next attack of a pair
+    for row in reversed(rows):
+        pair = row.get("src"), row.get("dst")
+        row["end"] = min(row["end"], following.get(pair, row["end"] + 1) - 1)
+        following[pair] = row["start"]
+    return rows
 
 
 def _rows(attack: Attack, windows: Windows) -> Iterator[dict[str, Any]]:
     """The rows of an attack: every pair of addresses in every window."""
-    times = attack.corrected if windows == "corrected" else local_windows(attack.day, attack.published)
+    times = local_windows(attack.day, attack.published)
+    if windows == "corrected":
+        times = tuple((first, last + FLOW) for first, last in attack.corrected)
     for start, end in times:
         for src in attack.originators:
             for dst in attack.responders:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from engine.commands.console import say
 from engine.commands.options import FILE
 from engine.errors import InputError
 
@@ -29,23 +30,26 @@ def import_labels() -> None:
 @OUTPUT
 @click.option(
     "--per", type=click.Choice(["capture", "connection"]), default="capture", show_default=True,
-    help="One row for each capture, which labels all packets of its time, or one for each connection.",
+    help="One row for each capture, which labels all packets of its time (and for each connection of an attack), or "
+    "one for each connection.",
 )  # fmt: skip
 def import_detgen(folder: Path, output: Path, per: Per) -> None:
     """Label the captures of DetGen below FOLDER, from their names and the label files there.
 
-    Files that cannot be used are reported on stderr, one a line.
+    What cannot be used is reported on stderr, one line for all files with the same problem.
     """
-    from probing.imports.detgen import MEASURED, import_folder
+    from probing.imports.detgen import MEASURED, import_folder, problem_lines
     from probing.imports.label_files import label_table, write_labels
 
     found = import_folder(folder, per)
-    for file, reason in found.problems:
-        click.echo(f"{file}: {reason}", err=True)
+    for line in problem_lines(found.problems):
+        say(line)
     if not found.rows:
         raise InputError(f"{folder}: no capture could be labelled; the lines above say why")
     write_labels(label_table(found.rows, MEASURED), output)
-    click.echo(f"{output}: {len(found.rows):,} rows for {found.captures:,} captures", err=True)
+    attacks = sum(row["attack"] == 1 for row in found.rows)
+    of = f", {attacks:,} of them for connections of attacks" if attacks else ""
+    say(f"{output}: {len(found.rows):,} rows for {found.captures:,} captures{of}")
 
 
 @import_labels.command("cicids2017")
@@ -62,4 +66,4 @@ def import_cicids2017(output: Path, windows: Windows, benign: bool) -> None:
 
     rows = label_rows(windows, benign)
     write_labels(label_table(rows), output)
-    click.echo(f"{output}: {len(rows)} rows", err=True)
+    say(f"{output}: {len(rows)} rows")

@@ -20,9 +20,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from engine.commands.reading import frames, read_connection_tables
-from engine.config import Config
+from engine.commands.reading import frames
 from engine.errors import InputError
+from probing.imports.connections import connection_rows
+from probing.imports.detgen_attacks import BENIGN, AttackRun, labelled
 from probing.imports.detgen_scenarios import Scenario, scenario_of
 from probing.lab.labels import COLUMNS
 
@@ -80,6 +81,26 @@ class Problem(NamedTuple):
     reason: str
 
 
+_PART = re.compile(r"'[^']*'|\S*\d\S*")  # a part of a reason that differs from file to file
+
+
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
+    """A line for each kind of problem: the first file that has it, and the number of others."""
+    files: dict[str, list[Path]] = {}
+    first: dict[str, Problem] = {}
+    for problem in problems:
+        kind = _PART.sub("#", problem.reason)
+        first.setdefault(kind, problem)
+        if problem.file not in files.setdefault(kind, []):
+            files[kind].append(problem.file)
+    lines = []
+    for kind, problem in first.items():
+        others = len(files[kind]) - 1
+        more = f" (and {others:,} more {'files' if others > 1 else 'file'} likewise)" if others else ""
+        lines.append(f"{problem.file}: {problem.reason}{more}")
+    return lines
+
+
 @dataclass(frozen=True)
 class Run:
     """A row of a label file. ``values``: by our names, without empty ones."""
@@ -103,8 +124,9 @@ class Imported:
 def import_folder(folder: Path, per: Per = "capture") -> Imported:
     """The label rows of all captures below a folder, in order of their first packets.
 
-    per: one row for each capture, which labels all packets of its time, or one for each connection. Raises InputError
-    when there is no capture; anything else that is wrong becomes a Problem.
+    per: one row for each capture, which labels all packets of its time, and for captures of an attack one for each of
+    its connections; or one row for each connection. Raises InputError when there is no capture; anything else that is
+    wrong becomes a Problem.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -117,21 +139,44 @@ def import_folder(folder: Path, per: Per = "capture") -> Imported:
     for path in files:
         if path.name.lower().endswith("-labels.csv"):
             runs.extend(read_label_file(path, result.problems))
+    attacks: dict[str, AttackRun] = {}
+    made: list[
+        tuple[dict[str, Any], list[dict[str, Any]]]
+    ] = []  # labels of a capture, rows of its connections
     for path in captures:
-        before = len(result.rows)
-        labels = _labels(path, runs, result.problems)
-        if labels is not None:
-            rows = (
-                _connections(path, result.problems) if per == "connection" else _times(path, result.problems)
-            )
-            result.rows.extend(row | labels for row in rows)
-        result.captures += len(result.rows) > before
-    result.rows.sort(key=lambda row: (row["start"], row["end"]))
-    if per == "connection":
-        result.rows = _seen_once(result.rows)
-    else:
-        result.problems.extend(_clashes(result.rows, folder))
+        labelling = _labels(path, runs, result.problems)
+        if labelling is None:
+            continue
+        known, labels = labelling
+        connections = _connections(path, result.problems) if per == "connection" or known.targets else []
+        if known.targets:
+            run = attacks.setdefault(labels["run"], AttackRun(known))
+            run.captures.append((_host(path), connections))
+        times = _times(path, result.problems) if per == "capture" else []
+        result.rows.extend(row | labels | (BENIGN if known.targets else {}) for row in times)
+        result.captures += bool(times or connections)
+        made.append((labels, connections))
+    wide = sorted(result.rows, key=_time_of)
+    result.problems.extend(_clashes(wide, folder))
+    found = [row for labels, rows in made for row in _labelled(attacks.get(labels["run"]), rows, labels)]
+    kept = (row for row in found if per == "connection" or row["attack"])
+    result.rows = sorted([*wide, *_seen_once(sorted(kept, key=_time_of))], key=_time_of)
     return result
+
+
+def _host(path: Path) -> str:
+    name = parse_name(path.name)
+    return name.host.lower() if name else ""
+
+
+def _time_of(row: Mapping[str, Any]) -> tuple[int, int]:
+    return row["start"], row["end"]
+
+
+def _labelled(
+    run: AttackRun | None, rows: Sequence[dict[str, Any]], labels: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    return [{**row, **labels} for row in rows] if run is None else labelled(run, rows, labels)
 
 
 # names
@@ -230,8 +275,10 @@ def _values(row: Mapping[str, str], odd: Counter[str]) -> dict[str, Any]:
 # which label row is which capture's
 
 
-def _labels(path: Path, runs: Sequence[Run], problems: list[Problem]) -> dict[str, Any] | None:
-    """The labels of a capture, from its name and a label file; None when it is not DetGen's."""
+def _labels(
+    path: Path, runs: Sequence[Run], problems: list[Problem]
+) -> tuple[Scenario, dict[str, Any]] | None:
+    """The scenario and labels of a capture, from its name and a label file; None when it is not DetGen's."""
     name = parse_name(path.name)
     if name is None:
         problems.append(Problem(path, "no capture time in its name: not made by DetGen"))
@@ -245,7 +292,7 @@ def _labels(path: Path, runs: Sequence[Run], problems: list[Problem]) -> dict[st
     values = dict(run.values) if run else {}
     activity = values.pop("activity_number", name.scenario)
     repetition = run.repetition if run else name.repetition
-    return {
+    return known, {
         "scenario": known.name, "task": known.task, "client_impl": known.client, "server_impl": known.server,
         "attack": None if known.attack_kind is None else int(known.attack_kind != "none"),
         "attack_kind": known.attack_kind,
@@ -283,7 +330,7 @@ def _run_of(path: Path, name: Name, runs: Sequence[Run], problems: list[Problem]
 # what is in a capture
 
 
-def _times(path: Path, problems: list[Problem]) -> Iterator[dict[str, Any]]:
+def _times(path: Path, problems: list[Problem]) -> list[dict[str, Any]]:
     """One row for all packets between a capture's first and last; none without packets."""
     first, last = None, None
     try:
@@ -294,33 +341,22 @@ def _times(path: Path, problems: list[Problem]) -> Iterator[dict[str, Any]]:
                 last = most if last is None else max(last, most)
     except InputError as error:
         problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
-    if first is not None:
-        yield {"start": first, "end": last}
-    else:
+    if first is None:
         problems.append(Problem(path, "no packets, so no row"))
+        return []
+    return [{"start": first, "end": last}]
 
 
-def _connections(path: Path, problems: list[Problem]) -> Iterator[dict[str, Any]]:
+def _connections(path: Path, problems: list[Problem]) -> list[dict[str, Any]]:
     """One row for each connection of a capture."""
-    none = True
+    rows: list[dict[str, Any]] = []
     try:
-        for table in read_connection_tables([path], Config()):
-            starts = table.column("ts").cast(pa.int64()).to_pylist()
-            names = ("id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p", "proto", "ip_proto", "duration")
-            for start, src, sport, dst, dport, proto, number, length in zip(
-                starts, *(table.column(name).to_pylist() for name in names)
-            ):
-                ports = proto in ("tcp", "udp")
-                none = False
-                yield {
-                    "src": src, "dst": dst, "sport": sport if ports else None, "dport": dport if ports else None,
-                    "proto": proto if ports or proto == "icmp" else str(number),
-                    "start": start, "end": start + round((length or 0.0) * 1e9),
-                }  # fmt: skip
+        rows.extend(connection_rows(path))
     except InputError as error:
         problems.append(Problem(path, str(error).removeprefix(f"{path}: ")))
-    if none:
+    if not rows:
         problems.append(Problem(path, "no connections, so no row"))
+    return rows
 
 
 def _seen_once(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

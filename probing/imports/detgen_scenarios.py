@@ -9,6 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Target(NamedTuple):
+    """A service that an attack goes to. None: any."""
+
+    proto: str | None
+    port: int | None
+    host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,8 @@ class Scenario:
     client: str | None = None
     attack_kind: str | None = "none"  # None: unknown
     activities: Mapping[int, str] = field(default_factory=dict)
+    targets: tuple[Target, ...] = ()  # of an attack; all its connections are to them
+    administered: bool = False  # its composition has an administrator who uses them, and no attacker
 
     def activity(self, number: int | None) -> str | None:
         """The activity of a number; None without a number, unless there is only one activity."""
@@ -39,6 +50,11 @@ MUSIC = {0: "one-song", 1: "shuffle", 2: "pause-resume", 3: "all-playlists", 4: 
 SLOW = {0: "headers", 1: "headers", 2: "body", 3: "body", 4: "read", 5: "read"}  # even numbers: with TLS
 FLOODS = {0: "rapid-reset", **dict.fromkeys(range(1, 6), "http-flood")}
 
+HTTP, HTTPS, SSH_PORT = Target("tcp", 80), Target("tcp", 443), Target("tcp", 22)
+ARES = (Target("tcp", 8080), Target("tcp", 3333))  # command and control; a pool of miners
+# telnet, where bots log in, are scanned for and report; the host that they flood, at any port
+MIRAI = (Target("tcp", 23), Target("tcp", 2323), Target("tcp", 48101), Target(None, None, "172.16.233.33"))
+
 SCENARIOS: dict[int, Scenario] = {
     10: Scenario("010-ping", "ping"),
     11: Scenario("011-ping2", "ping"),
@@ -56,26 +72,29 @@ SCENARIOS: dict[int, Scenario] = {
     80: Scenario("080-syncthing", "file-sync", "syncthing", "syncthing", activities=SYNC),
     90: Scenario("090-openssh", "ssh", "openssh", "openssh", activities=SSH),
     100: Scenario("100-irc", "chat", "ircd", "netcat", activities={1: "message", 2: "message-file"}),
-    110: Scenario("110-nginxbruteforce", "login", "nginx", None, "password-guessing"),
-    111: Scenario("111-apachebruteforce", "login", "apache", None, "password-guessing"),
-    120: Scenario("120-heartbleed", "web", "nginx", "metasploit", "heartbleed"),
+    110: Scenario("110-nginxbruteforce", "login", "nginx", None, "password-guessing", targets=(HTTP,)),
+    111: Scenario("111-apachebruteforce", "login", "apache", None, "password-guessing", targets=(HTTP,)),
+    120: Scenario("120-heartbleed", "web", "nginx", "metasploit", "heartbleed", targets=(HTTPS,)),
     130: Scenario("130-bittorrent", "file-sharing"),
-    140: Scenario("140-securesql", "sql", "apache", "python", "sql-injection"),
+    140: Scenario("140-securesql", "sql", "apache", "python", "sql-injection", targets=(HTTP,),
+                  administered=True),
     150: Scenario("150-insecuresql", "sql", "apache", "python", "sql-injection",
-                  {0: "list-login", 1: "list-register", 2: "tautology"}),
-    160: Scenario("160-backdoor", "c2", "ares", "ares", "c2"),
-    170: Scenario("170-goldeneye", "web", "nginx", "goldeneye", "dos"),
-    180: Scenario("180-mirai", "c2", "mirai", "mirai", "c2", {0: "udp-flood", 1: "syn-flood", 2: "ack-flood"}),
+                  {0: "list-login", 1: "list-register", 2: "tautology"}, targets=(HTTP,)),
+    160: Scenario("160-backdoor", "c2", "ares", "ares", "c2", targets=ARES),
+    170: Scenario("170-goldeneye", "web", "nginx", "goldeneye", "dos", targets=(HTTP,)),
+    180: Scenario("180-mirai", "c2", "mirai", "mirai", "c2",
+                  {0: "udp-flood", 1: "syn-flood", 2: "ack-flood"}, targets=MIRAI),
     190: Scenario("190-mpd", "music-stream", "mopidy", "mpc", activities=MUSIC),
-    200: Scenario("200-nginx_patator", "web", "nginx", "patator", "scan", {0: "url-guessing"}),
-    210: Scenario("210-slowhttptest", "web", "apache", "slowhttptest", "slow-http", SLOW),
-    220: Scenario("220-ssh_patator", "login", "openssh", "patator", "password-guessing"),
+    200: Scenario("200-nginx_patator", "web", "nginx", "patator", "scan", {0: "url-guessing"}, targets=(HTTP,)),
+    210: Scenario("210-slowhttptest", "web", "apache", "slowhttptest", "slow-http", SLOW, targets=(HTTP, HTTPS)),
+    220: Scenario("220-ssh_patator", "login", "openssh", "patator", "password-guessing", targets=(SSH_PORT,)),
     230: Scenario("230-wgetssl", "web", None, "wget"),
     240: Scenario("240-stream", "video-stream", "nginx-rtmp"),
     250: Scenario("250-ntp", "ntp", "ntpd", "ntpd"),
-    260: Scenario("260-xxe", "web", "apache", "python", "xxe", {0: "passwd", 1: "shadow", 2: "remote-execution"}),
-    270: Scenario("270-path_traversal_apache", "web", "apache", None, "path-traversal"),
-    360: Scenario("360-rapidreset", "web", "apache", None, "dos", FLOODS),
+    260: Scenario("260-xxe", "web", "apache", "python", "xxe",
+                  {0: "passwd", 1: "shadow", 2: "remote-execution"}, targets=(HTTP,)),
+    270: Scenario("270-path_traversal_apache", "web", "apache", None, "path-traversal", targets=(HTTP, HTTPS)),
+    360: Scenario("360-rapidreset", "web", "apache", None, "dos", FLOODS, targets=(HTTP, HTTPS)),
 }  # fmt: skip
 # right numbers of captures that are named by the number of another scenario
 MISNUMBERED = {(130, "heartbleed"): 120, (110, "backdoor"): 160}

@@ -15,7 +15,7 @@ from connectors.files.parquet import ParquetFile
 from connectors.files.text import TextFile
 from engine.commands.console import whole
 from engine.errors import ConfigError
-from engine.labels.file import KEYS, KIND
+from engine.labels.table import KEYS, KIND
 from probing.lab.labels import schema
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
+from connectors.files.yaml_core import YamlError, read_yaml
 from probing.lab.errors import LabError
 from probing.lab.settings import (
     MAX_CLIENTS,
@@ -28,6 +28,7 @@ from probing.lab.settings import (
 )
 
 HERE = Path(__file__).resolve().parent
+MAX_FILE = 1 << 20  # most bytes of a file that describes scenarios or a corpus
 MAX_RUNS = 65_536  # most runs of a corpus: there are no more address blocks
 TWINS = "abcdefghijklmnopqrstuvwxyz"
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -36,13 +37,16 @@ Checked = TypeVar("Checked", bound=BaseModel)
 def load_file(path: Path, kind: type[Checked]) -> Checked:
     """The model in a YAML file. Raises LabError that names file, key and value."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LabError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise LabError(f"{path}: {error.strerror}") from None
+    if len(text) > MAX_FILE:
+        raise LabError(f"{path}: larger than the {MAX_FILE} bytes that a description may have")
     try:
-        data = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, RecursionError) as error:
-        raise LabError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        data = read_yaml(text, aliases=True)
+    except YamlError as error:
+        raise LabError(f"{path}: not YAML: {error}") from None
     return check(data, kind, str(path))
 
 

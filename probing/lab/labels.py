@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from engine.labels.file import KIND
+from engine.labels.table import KIND
 from probing.lab.load import Meter
 from probing.lab.settings import DISTRIBUTIONS, TERMINATIONS, Link
 

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from connectors.files.yaml_core import read_yaml
 from engine.config import MAX_FILE, Config, load, parse, replace, show
 from engine.errors import ConfigError, InputError
+from engine.scoring.kinds import KINDS
 
 
 def loaded(path: Path, text: str) -> Config:
@@ -144,7 +146,7 @@ def test_no_value_is_silently_replaced(tmp_path: Path, leaf: tuple[str, ...], va
 
 
 @pytest.mark.parametrize("section", [s for s in SECTIONS if s], ids=".".join)
-@pytest.mark.parametrize("value", [None, 5, "x", [1], True])
+@pytest.mark.parametrize("value", [5, "x", [1], True])
 def test_a_section_that_is_no_mapping_is_named(tmp_path: Path, section: tuple[str, ...], value: Any) -> None:
     assert ".".join(section) in problem(tmp_path, yaml.safe_dump(nested(section, value)))
 
@@ -199,6 +201,78 @@ def test_all_wrong_values_are_named_at_once(tmp_path: Path) -> None:
 )
 def test_what_is_no_yaml_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
     assert problem(tmp_path, text).startswith(said)
+
+
+@pytest.mark.parametrize("section", [s for s in SECTIONS if s], ids=".".join)
+@pytest.mark.parametrize("empty", ["", "~", "null", "\n# all of it\n# commented out\n"])
+def test_an_empty_section_is_one_of_defaults_at_every_level(
+    tmp_path: Path, section: tuple[str, ...], empty: str
+) -> None:
+    text = "\n".join("  " * k + f"{key}:" for k, key in enumerate(section)) + f" {empty}"
+    assert loaded(tmp_path, text) == Config()
+
+
+def test_empty_sections_of_models_are_of_defaults_or_inherited(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "models:\n  # none\n") == Config()
+    text = "kitsune: {kitnet: {seed: 7}}\nmodels:\n  one:\n    kind: kitsune\n    kitnet:\n    scorer: ~\n"
+    section = loaded(tmp_path, text).models["one"].section()
+    assert section.kitnet.seed == 7
+    assert section.scorer == Config().kitsune.scorer
+    assert problem(tmp_path, "models:\n  one:\n") == (
+        "models.one.kind: no kind is given; there are " + ", ".join(sorted(KINDS))
+    )
+    assert "features" in problem(tmp_path, "models: {one: {kind: kitsune, features: 5}}")
+    assert "seed" in problem(tmp_path, "models: {one: {kind: kitsune, kitnet: {seed: ~}}}")
+
+
+@pytest.mark.parametrize("name", ["client", "producer", "consumer", "secrets"])
+def test_empty_names_of_kafka_are_none(tmp_path: Path, name: str) -> None:
+    assert loaded(tmp_path, f"bus:\n  kafka:\n    {name}:\n") == Config()
+
+
+def test_a_value_that_is_no_section_is_not_replaced_when_it_is_null(tmp_path: Path) -> None:
+    assert "bus.partitions" in problem(tmp_path, "bus: {partitions: }")
+    assert "labels.slice" in problem(tmp_path, "labels:\n  slice:\n    # - task\n")
+    assert loaded(tmp_path, "privacy: {pseudonym_key: ~}\nsensor: {epoch: ~}") == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("metrics:\n  port: 010\n", "line 2, column 9: metrics.port: 010 means different things"),
+        ("connections:\n  tcp_timeout: 5:00\n", "line 2, column 16: connections.tcp_timeout: 5:00 means"),
+        ("capture:\n  promiscuous: yes\n", "line 2, column 16: capture.promiscuous: yes means"),
+        ("bus: {kafka: {client: {api_version_auto: off}}}", "line 1, column 42: bus.kafka.client.api_version_auto"),
+        ("connections: {tcp_server_ports: [80, 0443]}", "line 1, column 38: connections.tcp_server_ports: 0443"),
+        ("bus: {block_packets: 16_384}", "line 1, column 22: bus.block_packets: 16_384 means"),
+        ("models: {one: {kind: kitsune, kitnet: {seed: 0b11}}}", "line 1, column 46: models.one.kitnet.seed: 0b11"),
+    ],
+)  # fmt: skip
+def test_a_word_whose_meaning_changed_between_versions_of_yaml_is_named(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    assert problem(tmp_path, text).startswith(said)
+
+
+def test_a_boolean_must_be_true_or_false(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "capture: {promiscuous: False}").capture.promiscuous is False
+    said = problem(tmp_path, "capture: {promiscuous: 'yes'}")
+    assert said == "capture.promiscuous 'yes': Input should be a valid boolean: true or false"
+
+
+@given(
+    name=st.from_regex(r"[A-Za-z0-9._-]{1,63}", fullmatch=True) | st.sampled_from(["1e3", "0o7", "089", "no"])
+)
+def test_any_name_is_shown_so_that_it_is_read_back(name: str) -> None:
+    config = parse({"sensor": {"name": name}}, "here")
+    assert parse(read_yaml(show(config).encode()), "here") == config
+
+
+def test_what_is_shown_in_ascii_is_read_back(tmp_path: Path) -> None:
+    config = parse({"output": {"directory": "größe/日本"}}, "here")
+    text = show(config, unicode=False)
+    assert text.isascii()
+    assert loaded(tmp_path, text) == config
 
 
 def test_a_date_is_a_text_like_any_other(tmp_path: Path) -> None:

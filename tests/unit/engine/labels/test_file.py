@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InputError
-from engine.labels.file import KEYS, MAX_PATTERNS, read_labels, time_ns
+from engine.labels.file import MAX_PATTERNS, read_labels, time_ns
 from engine.labels.rules import new_probe_id
+from engine.labels.table import KEYS
 from tests.support.labelled import ROW, T0, Packet, as_csv, labels, packets, tasks
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.labels.file import KEYS, read_labels
+from engine.labels.file import read_labels
 from engine.labels.probes import ProbeBook, introduce
 from engine.labels.rules import Labels
+from engine.labels.table import KEYS
 
 ROW = {"src": "10.0.0.1", "sport": "", "dst": "", "dport": "", "proto": "tcp", "start": "", "end": ""}
 

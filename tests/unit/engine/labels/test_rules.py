@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.labels.file import KEYS, read_labels
+from engine.labels.file import read_labels
+from engine.labels.table import KEYS
 from tests.support.labelled import ROW, T0, Packet, as_csv, labels, packets, tasks
 
 

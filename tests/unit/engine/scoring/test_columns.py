@@ -137,3 +137,10 @@ def test_batches_joined_over_shared_records_give_the_tables_they_gave_apart() ->
         apart = pa.concat_tables([score_table(b, PROBES) for b in parts])
         (together,) = [b for b in joined if b.model == model]
         assert score_table(together, PROBES).combine_chunks().equals(apart.combine_chunks())
+
+
+def test_text_that_is_not_utf_8_is_refused_when_scores_are_read(tmp_path: Path) -> None:
+    broken = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
+    pq.write_table(pa.table({"model": broken}), tmp_path / "scores.parquet")
+    with pytest.raises(InputError, match=r"scores\.parquet: .*column model: text that is not UTF-8$"):
+        read_scores([tmp_path / "scores.parquet"])

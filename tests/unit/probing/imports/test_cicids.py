@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,23 @@ import pytest
 from click.testing import CliRunner, Result
 
 from engine.cli import main
-from engine.commands.reading import frames
+from engine.commands.reading import frames, read_packets
 from engine.headers.decode import decode
 from engine.labels.file import read_labels
-from probing.imports.cicids import ATTACKS, DAYS, KALI, NAT, VISTA, WEB, Windows, label_rows, local_windows
+from probing.imports.cicids import (
+    ATTACKS,
+    DAYS,
+    FLOW,
+    KALI,
+    NAT,
+    VISTA,
+    WEB,
+    Windows,
+    label_rows,
+    local_windows,
+)
 from tests.support.captures import CAPTURES, needs_captures
+from tests.support.detgen_files import capture, spoken
 
 EXCERPT = CAPTURES / "attack" / "ndpi__WebattackSQLinj.pcap"
 MINUTE = 60_000_000_000
@@ -104,6 +117,38 @@ def test_the_two_accounts_are_of_the_same_attacks() -> None:
             assert any(start <= b and a <= end for start, end in attack.corrected for a, b in known)
             apart = 32 if attack.activity in ("ssh-patator", "infiltration-scan") else 6
             assert abs(attack.corrected[0][0] - known[0][0]) < apart * MINUTE
+
+
+def tagged(path: Path, labels: Path) -> list[str | None]:
+    """The label ``attack_kind`` of each packet."""
+    known = read_labels(labels)
+    probes = [k for p in read_packets([path]) for k in known.tag(p).probe.tolist()]
+    return [known.probes[k].get("attack_kind") for k in probes]
+
+
+@pytest.mark.parametrize("activity", ["ftp-patator", "web-sql-injection", "slowloris", "port-scan"])
+def test_a_connection_that_outlasts_its_window_is_an_attack_to_its_last_ack(
+    activity: str, tmp_path: Path
+) -> None:
+    attack = next(a for a in ATTACKS if a.activity == activity)
+    src, dst = (int.from_bytes(socket.inet_aton(a), "big") for a in (NAT, WEB))
+    _, end = attack.corrected[-1]
+    port = attack.port or 8000
+    path = capture(tmp_path / "c.pcap", *spoken(end, src, dst, 40001, port))
+    command("-o", tmp_path / "labels.csv", "--windows", "corrected", "--benign")
+    assert tagged(path, tmp_path / "labels.csv") == [attack.kind] * 8
+    capture(path, *spoken(end + FLOW + 1, src, dst, 40001, port))
+    assert tagged(path, tmp_path / "labels.csv") == ["none"] * 8
+
+
+def test_a_row_gives_way_to_the_next_attack_of_its_pair(tmp_path: Path) -> None:
+    xss = next(a for a in ATTACKS if a.activity == "web-xss")
+    sql = next(a for a in ATTACKS if a.activity == "web-sql-injection")
+    assert xss.corrected[-1][1] + FLOW > sql.corrected[0][0]
+    src, dst = (int.from_bytes(socket.inet_aton(a), "big") for a in (NAT, WEB))
+    path = capture(tmp_path / "c.pcap", *spoken(sql.corrected[0][0], src, dst, 40001))
+    command("-o", tmp_path / "labels.csv", "--windows", "corrected")
+    assert tagged(path, tmp_path / "labels.csv") == [sql.kind] * 8
 
 
 @needs_captures

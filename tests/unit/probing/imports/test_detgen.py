@@ -119,8 +119,8 @@ def test_the_number_of_an_activity_stands_in_the_name_where_there_is_no_label_fi
 
 
 def test_attacks_are_labelled_so(tmp_path: Path) -> None:
-    capture(tmp_path / f"dump-150-apache-{TIME}-sc2-1.pcap", packet(T0))
-    (row,) = import_folder(tmp_path).rows
+    capture(tmp_path / f"dump-150-apache-{TIME}-sc2-1.pcap", packet(T0, dport=80))
+    row = import_folder(tmp_path).rows[-1]
     assert (row["attack"], row["attack_kind"], row["activity"]) == (1, "sql-injection", "tautology")
 
 
