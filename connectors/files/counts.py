@@ -22,4 +22,4 @@ class FileCounts:
     def join(self, path: str, offset: int) -> None:
         """Count a capture that begins at byte ``offset`` of a file."""
         self.joined += 1
-        self.joined_at = self.joined_at or f"byte {offset:,} of {path}"
+        self.joined_at = self.joined_at or f"byte {offset} of {path}"

@@ -6,7 +6,9 @@ import ctypes
 import re
 import socket
 import struct
-from collections.abc import Sequence
+
+from connectors.files import bpf as captures
+from connectors.files.bpf import Program
 
 SO_ATTACH_FILTER, SOL_PACKET, PACKET_FANOUT_DATA = 26, 263, 22
 
@@ -18,15 +20,9 @@ _JEQ = 0x15
 _NETWORK = 0xFFF00000  # SKF_NET_OFF: offsets count from the network header
 _PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
 
-LONGEST = 2048  # most characters of a filter
-
-Program = Sequence[tuple[int, int, int, int]]  # code, jt, jf, k
+FilterError = captures.FilterError
 
 NOTHING: Program = ((RETURN, 0, 0, 0),)
-
-
-class FilterError(Exception):
-    """A capture filter cannot be compiled; the message names the reason."""
 
 
 def everything(snaplen: int) -> Program:
@@ -38,24 +34,12 @@ def compiled(expression: str, link_type: int, snaplen: int) -> Program:
     """A filter in tcpdump's language, compiled by libpcap. Raises FilterError."""
     if not expression.strip():
         return everything(snaplen)
-    if len(expression) > LONGEST:  # libpcap needs minutes for some, and cannot be interrupted
-        raise FilterError(f"filter of {len(expression)} characters must have at most {LONGEST}")
     if re.search(r"\bvlan\b", expression):
         raise FilterError(
             f"filter {expression!r}: vlan cannot match: the kernel removes tags before it filters"
         )
-    try:
-        from scapy.arch.common import compile_filter
-        from scapy.error import Scapy_Exception
-    except ImportError as error:
-        raise FilterError(f"filter {expression!r}: {error}") from None
-    try:
-        program = compile_filter(expression, linktype=link_type)
-    except (Scapy_Exception, ImportError, OSError) as error:
-        reason = " ".join(str(error).split()).removeprefix("Failed to compile filter expression ")
-        raise FilterError(f"filter {expression!r}: {reason}") from None
-    found = [program.bf_insns[i] for i in range(program.bf_len)]
-    return tuple((i.code, i.jt, i.jf, min(i.k, snaplen) if i.code == RETURN else i.k) for i in found)
+    program = captures.compiled(expression, link_type)
+    return tuple((code, jt, jf, min(k, snaplen) if code == RETURN else k) for code, jt, jf, k in program)
 
 
 def by_hosts() -> Program:

@@ -29,7 +29,7 @@ class FilePath(click.ParamType[Path]):
 
 
 FILE = FilePath()
-CAPTURES = click.argument("captures", nargs=-1, required=True, type=FILE, metavar="PCAP…")
+CAPTURES = click.argument("captures", nargs=-1, required=True, type=FILE, metavar="PCAP|FOLDER|PATTERN…")
 CONFIG = click.option("--config", "-c", "config_file", type=FILE, help="YAML configuration.")
 BUS = click.option(
     "--bus", metavar="kafka://HOST:PORT,…", help="Kafka. [default: bus.url of the configuration]"
@@ -71,6 +71,22 @@ INTERFACE = click.option("--interface", "-i", required=True, help="Network inter
 
 DURATION = click.option("--duration", type=Seconds(0, 1e9, min_open=True), help="Seconds until the end.")
 FILTER = click.option("--filter", "expression", help="Capture filter in tcpdump's language.")
+
+
+MAX_GAP = click.option(
+    "--max-gap",
+    type=Seconds(0, 1e9),
+    default=0.0,
+    help="With --speed: the longest pause between packets, in seconds of the capture; a longer one is "
+    "shortened to it. [default: no limit]",
+)
+
+
+def paced(speed: float, max_gap: float) -> float:
+    """The checked value of --max-gap. Raises ConfigError."""
+    if max_gap and not speed:
+        raise ConfigError("--max-gap needs --speed 1x, 20x, …: at full speed, replay waits for no pause")
+    return max_gap
 
 
 LEAST_LEARN = 10  # fewest packets for --learn: 1 to map, 7 to learn, 2 to calibrate
