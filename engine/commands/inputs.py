@@ -43,7 +43,7 @@ def _captures(places: Sequence[Path]) -> Iterator[Path]:
         except OSError as error:
             raise InputError(f"{place}: {error.strerror or error}") from None
         if not here:
-            what = "no file in this folder" if place.is_dir() else "no file matches this pattern"
+            what = "Is a directory without files" if place.is_dir() else "no file matches this pattern"
             raise InputError(f"{place}: {what}")
         for file in here:
             files.setdefault(os.fsencode(file.resolve()), file)

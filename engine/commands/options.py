@@ -29,7 +29,7 @@ class FilePath(click.ParamType[Path]):
 
 
 FILE = FilePath()
-CAPTURES = click.argument("captures", nargs=-1, required=True, type=FILE, metavar="PCAP|FOLDER|PATTERN…")
+CAPTURES = click.argument("captures", nargs=-1, required=True, type=FILE, metavar="PCAP…")
 CONFIG = click.option("--config", "-c", "config_file", type=FILE, help="YAML configuration.")
 BUS = click.option(
     "--bus", metavar="kafka://HOST:PORT,…", help="Kafka. [default: bus.url of the configuration]"

@@ -123,12 +123,11 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
         need = spec.kind.learns(section) + section.scorer.calibrate_packets
         most = max(d.counters(s).get("samples", d.packets) for d, s in pairs)
         known = sum(d.packets - d.unread["link_type"] for d, _ in pairs)
+        also = "--learn N works with the first N packets, which must not hold an attack"
         notes.append(
-            f"the model is still in phase {phase} and scores nothing: no packet could be read"
-            if not known
-            else f"the model is still in phase {phase} and scores nothing: it needs {need:,} packets in a partition, "
+            f"the model is still in phase {phase} and scores nothing: it needs {need:,} packets in a partition, "
             f"and the largest had {most:,}. To score this capture, train a bundle on traffic without attacks and "
-            "give --model FILE; --learn N works with the first N packets, which must not hold an attack"
+            f"give --model FILE; {also if known else 'but none of its packets could be read'}"
         )
     fitted = [s.threshold for _, s in pairs if s.threshold is not None]
     if guessed := [t for t in fitted if not t.sufficient]:

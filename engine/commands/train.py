@@ -25,10 +25,10 @@ def count_packets(captures: Sequence[Path], config: Config, expression: str = ""
     learn = sum(count_readable(p) for p in read_packets(captures, config, choice=choice))
     if learn < LEAST_LEARN:
         say(notes_of(choice.tally))
-        some = f"{learn:,}" if learn == choice.tally.packets else f"{learn:,} of {choice.tally.packets:,}"
-        raise InputError(
-            f"{captures[0]}: only {some} packets can be learned from; at least {LEAST_LEARN} are needed"
-        )
+        some = f"{learn} packets"
+        if learn < choice.tally.packets:
+            some = f"{learn} of {choice.tally.packets:,} packets can be learned from"
+        raise InputError(f"{captures[0]}: only {some}; at least {LEAST_LEARN} are needed")
     return learn
 
 
