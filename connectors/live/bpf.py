@@ -9,6 +9,7 @@ import struct
 
 from connectors.files import bpf as captures
 from connectors.files.bpf import Program
+from connectors.live.netdev import EACH, RAW_IP
 
 SO_ATTACH_FILTER, SOL_PACKET, PACKET_FANOUT_DATA = 26, 263, 22
 
@@ -31,15 +32,25 @@ def everything(snaplen: int) -> Program:
 
 
 def compiled(expression: str, link_type: int, snaplen: int) -> Program:
-    """A filter in tcpdump's language, compiled by libpcap. Raises FilterError."""
+    """A filter in tcpdump's language, compiled by libpcap. Raises FilterError.
+
+    link_type: of the interface; EACH: the filter sees packets from their network header on, whatever is before it.
+    """
     if not expression.strip():
         return everything(snaplen)
     if re.search(r"\bvlan\b", expression):
         raise FilterError(
             f"filter {expression!r}: vlan cannot match: the kernel removes tags before it filters"
         )
-    program = captures.compiled(expression, link_type)
+    program = captures.compiled(expression, RAW_IP if link_type == EACH else link_type)
+    if link_type == EACH:
+        program = [(code, jt, jf, k + _NETWORK if _loads(code) else k) for code, jt, jf, k in program]
     return tuple((code, jt, jf, min(k, snaplen) if code == RETURN else k) for code, jt, jf, k in program)
+
+
+def _loads(code: int) -> bool:
+    """Whether an instruction loads from the packet: ld [k], ld [x + k] or ldx 4 * ([k] & 15)."""
+    return (code & 7 == 0 and code & 0xE0 in (0x20, 0x40)) or (code & 7 == 1 and code & 0xE0 == 0xA0)
 
 
 def by_hosts() -> Program:

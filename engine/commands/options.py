@@ -67,7 +67,9 @@ class Speed(click.ParamType[float]):
         return factor
 
 
-INTERFACE = click.option("--interface", "-i", required=True, help="Network interface to capture from.")
+INTERFACE = click.option(
+    "--interface", "-i", required=True, help="Network interface to capture from; any: all."
+)
 
 DURATION = click.option("--duration", type=Seconds(0, 1e9, min_open=True), help="Seconds until the end.")
 FILTER = click.option("--filter", "expression", help="Capture filter in tcpdump's language.")
