@@ -115,7 +115,18 @@ def score(
     with told(choice.tally, summarised=not as_json), ExitStack() as whole, ExitStack() as reading:
         specs, chosen = chosen_models(config, models), selection(trace)
         progress = reading.enter_context(progress_bar("scoring"))
-        job = Job(captures, config, known, specs, speed, progress, choice, max_gap, linger, trace=chosen)
+        job = Job(
+            captures,
+            config,
+            known,
+            specs,
+            speed,
+            progress,
+            linger,
+            trace=chosen,
+            choice=choice,
+            max_gap=max_gap,
+        )
         scoring = Scoring(job)
         whole.enter_context(interrupts(scoring.stop))
         if scoring.server is not None:

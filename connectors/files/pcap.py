@@ -289,7 +289,8 @@ def _index(data: Bytes, at: int, form: _Format, rows: Columns, real: int) -> tup
             return i, at, _MORE, header, over
         captured, wire = u32(data, at + 8, big), u32(data, at + 12, big)
         if captured == 0 or wire == 0 or captured > MAX_CAPTURED:
-            if begins_pcap(data, at) or begins_pcapng(data, at):
+            # in a file header the place of the wire length holds sigfigs, which is 0
+            if (wire == 0 and begins_pcap(data, at)) or begins_pcapng(data, at):
                 return i, at, _JOINED, 0, over
             if at >= real and captured == 0 and zeros_end(data, at) >= at + header:
                 return i, at, _ZEROS, 0, over

@@ -79,7 +79,7 @@ class CaptureFeed:
         publisher = self._publisher = Publisher(sensor, bus, self.tally)
         blocks = frames(self._captures, config.bus.block_packets, how.progress, how.choice)
         live = how.speed > 0 or any(str(path) == "-" for path in self._captures)
-        pace = Pace(how.speed, how.max_gap, LATENCY if live else None, sleep=self._stopped.wait)
+        pace = Pace(how.speed, LATENCY if live else None, sleep=self._stopped.wait, max_gap=how.max_gap)
         try:
             replay(blocks, publisher, pace)
         except InputError:  # packets before the damage are still scored

@@ -107,9 +107,8 @@ class Replay:
         clock = Pace().clock
         began = clock()
         live = job.speed > 0 or any(str(path) == "-" for path in job.captures)
-        pace = Pace(
-            job.speed, job.max_gap, LATENCY if live else None, sleep=self._stopped.wait, drift=report.drift
-        )
+        latency = LATENCY if live else None
+        pace = Pace(job.speed, latency, sleep=self._stopped.wait, drift=report.drift, max_gap=job.max_gap)
         try:
             with kafka_errors():
                 shift = 0

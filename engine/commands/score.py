@@ -51,11 +51,11 @@ class Job:
     models: Sequence[ModelSpec] | None = None  # models to score with; None: those of the configuration
     speed: float = 0.0  # multiple of real time; 0: as fast as possible
     progress: Progress | None = None
-    choice: Choice = field(default_factory=Choice)  # packets of the captures to score
-    max_gap: float = 0.0  # longest pause in seconds of the capture; 0: as long as they are
     linger: float = 0.0  # seconds that the metrics endpoint stays up after the last packet
     feed: Feed | None = None  # source of packets; None: the captures
     trace: Selection | None = None  # connections to trace, with an output directory
+    choice: Choice = field(default_factory=Choice)  # packets of the captures to score
+    max_gap: float = 0.0  # longest pause in seconds of the capture; 0: as long as they are
 
 
 class Scoring:

@@ -72,13 +72,13 @@ class Pace:
     """
 
     factor: float = 0.0
-    max_gap: float = 0.0
     latency: float | None = (
         None  # seconds that packets may wait for their block to fill; None: until it is full
     )
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
     drift: Drift = field(default_factory=Drift)
+    max_gap: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -136,8 +136,13 @@ def test_an_interface_without_link_headers_gives_raw_packets_beside_ethernet(lin
         )  # TUNSETIFF: IFF_TUN, IFF_NO_PI
         line.ip("address", "add", "10.9.0.1/24", "dev", "tun0")
         line.ip("link", "set", "tun0", "up")
+
+        def send() -> None:
+            datagrams(7, "10.9.0.2")
+            datagrams(3, "127.0.0.1")
+
         try:
-            return captured(line, lambda: (datagrams(7, "10.9.0.2"), datagrams(3, "127.0.0.1")))
+            return captured(line, send)
         finally:
             os.close(device)
 
@@ -150,7 +155,7 @@ def test_what_cannot_be_done_on_all_interfaces_is_refused(line: Wire) -> None:
     def refused() -> None:
         with pytest.raises(InterfaceError, match="any: hardware time stamps need one interface: name it"):
             RingCapture("any", CaptureSettings(timestamps="hardware"))
-        with pytest.raises(InterfaceError, match="any: all interfaces together need capture.method ring"):
+        with pytest.raises(InterfaceError, match=r"any: all interfaces together need capture\.method ring"):
             SniffedCapture("any", CaptureSettings())
         with pytest.raises(FilterError, match="ether"):
             RingCapture("any", CaptureSettings(filter="ether host 02:00:00:00:00:01"))
