@@ -55,7 +55,7 @@ def compiled(expression: str, link_type: int) -> Program:
             reason = bytes(ctypes.string_at(libpcap.pcap_geterr(handle))).decode("utf-8", "replace")
             raise FilterError(f"{what}: {' '.join(reason.split())}")
         found = [program.bf_insns[i] for i in range(program.bf_len)]
-        steps = tuple((i.code, i.jt, i.jf, i.k) for i in found)
+        steps = tuple((i.code, i.jt, i.jf, i.k & MASK) for i in found)  # its k has a sign
         libpcap.pcap_freecode(ctypes.byref(program))
     finally:
         libpcap.pcap_close(handle)
@@ -232,7 +232,7 @@ def _alu(how: int, a: int, operand: int) -> int:
     if how == 0x10:
         return (a - operand) & MASK
     if how == 0x20:
-        return int(np.uint64(a) * np.uint64(operand) & np.uint64(MASK))
+        return int(np.int64(np.uint64(a) * np.uint64(operand) & np.uint64(MASK)))
     if how == 0x40:
         return a | operand
     if how == 0x50:
