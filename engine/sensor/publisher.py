@@ -268,7 +268,7 @@ def _in_time(blocks: Iterable[FrameBlock], pace: Pace) -> Iterator[FrameBlock]:
     longest = int(pace.max_gap * 1e9)
     span = int((pace.latency or 1.0) * pace.factor * 1e9)
     for frames in blocks:
-        for piece in _pieces(frames, min(span, longest) if longest else span):
+        for piece in _pieces(frames, span, longest):
             if not len(piece):  # a loss at the end of a capture
                 yield piece
                 continue
@@ -287,13 +287,20 @@ def _in_time(blocks: Iterable[FrameBlock], pace: Pace) -> Iterator[FrameBlock]:
             yield piece
 
 
-def _pieces(frames: FrameBlock, span: int) -> Iterator[FrameBlock]:
-    """The frames cut into pieces of at most ``span`` ns of capture; one piece if there is none."""
+def _pieces(frames: FrameBlock, span: int, longest: int) -> Iterator[FrameBlock]:
+    """The frames cut into pieces of at most ``span`` ns of capture, and where time leaps by more than ``longest`` ns.
+
+    One piece if there is no frame. ``longest``: 0: leaps do not matter.
+    """
     begin, dropped = 0, frames.dropped
+    leaps = np.zeros(len(frames), np.bool_)
+    if longest:
+        leaps[1:] = np.abs(np.diff(frames.ts)) > longest
     if not len(frames):
         yield frames
     while begin < len(frames):
         late = frames.ts[begin:] - frames.ts[begin] > span
+        late[1:] |= leaps[begin + 1 :]
         end = begin + int(late.argmax()) if late.any() else len(frames)
         yield replace(
             frames,
