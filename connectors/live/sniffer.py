@@ -31,6 +31,7 @@ class SniffedCapture:
 
     def __init__(self, interface: str, settings: CaptureSettings, clock: ClockSteps | None = None) -> None:
         """Raises InterfaceError or PermissionError. Has no fanout and no hardware time stamps."""
+        import scapy.arch  # noqa: F401 -- chooses conf.L2listen
         from scapy.config import conf
         from scapy.error import Scapy_Exception
 
