@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -26,7 +24,7 @@ from engine.commands.options import (
     FILTER,
     INTERFACE,
     LEARN,
-    LEAST_LEARN,
+    MAX_GAP,
     MODELS,
     TRACE,
     Seconds,
@@ -34,12 +32,10 @@ from engine.commands.options import (
     check_pipes,
     learning,
     load_config,
+    paced,
     selection,
 )
 from engine.errors import ConfigError, InputError
-
-if TYPE_CHECKING:
-    from engine.commands.reading import Read
 
 
 class Main(Group):
@@ -90,14 +86,16 @@ def main(verbose: int) -> None:
 )
 @click.option("--partitions", type=int, help="Partitions of the embedded bus. [default: 1]")
 @click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
+@MAX_GAP
+@FILTER
 @LEARN
 @MODELS
 @TRACE
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def score(
     captures: tuple[Path, ...], config_file: Path | None, out: str | None, labels: Path | None,
-    metrics_port: int | None, linger: float, partitions: int | None, speed: float, learn: int | None,
-    models: tuple[str, ...], trace: tuple[str, ...], as_json: bool,
+    metrics_port: int | None, linger: float, partitions: int | None, speed: float, max_gap: float,
+    expression: str | None, learn: int | None, models: tuple[str, ...], trace: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Score the connections of captures (- is stdin) with an online Kitsune, or the models of the configuration."""
     check_pipes(*captures, config_file, labels)
@@ -105,16 +103,33 @@ def score(
         config_file, learning(learn, models), bus__partitions=partitions, metrics__port=metrics_port,
         output__directory=out,
     )  # fmt: skip
+    from engine.commands.inputs import gather
     from engine.commands.models import chosen_models
+    from engine.commands.notes import told
+    from engine.commands.reading import Choice
     from engine.commands.score import Job, Scoring
     from engine.commands.summary import print_summary, shown_labels
     from engine.labels.file import read_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
-    with ExitStack() as whole, ExitStack() as reading:
+    choice, max_gap = Choice(expression or ""), paced(speed, max_gap)
+    captures = gather(captures)
+    with told(choice.tally, summarised=not as_json), ExitStack() as whole, ExitStack() as reading:
         specs, chosen = chosen_models(config, models), selection(trace)
         progress = reading.enter_context(progress_bar("scoring"))
-        scoring = Scoring(Job(captures, config, known, specs, speed, progress, linger, trace=chosen))
+        job = Job(
+            captures,
+            config,
+            known,
+            specs,
+            speed,
+            progress,
+            linger,
+            trace=chosen,
+            choice=choice,
+            max_gap=max_gap,
+        )
+        scoring = Scoring(job)
         whole.enter_context(interrupts(scoring.stop))
         if scoring.server is not None:
             click.echo(f"metrics at {scoring.server.url}", err=True)
@@ -131,36 +146,35 @@ def score(
         raise InputError(summary.problem)
 
 
-@contextmanager
-def told(read: Read) -> Iterator[None]:
-    """Print notes on what was not read, also after a damaged capture, but not after a closed output."""
-    problem: InputError | None = None
-    try:
-        yield
-    except InputError as error:
-        problem = error
-    for note in read.notes():
-        say(note)
-    if problem is not None:
-        raise problem
-
-
 @main.command()
 @CAPTURES
 @CONFIG
 @click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
 @click.option("-o", "--output", type=FILE, help="File instead of stdout.")
-def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
+@FILTER
+@click.option(
+    "--link-layer", is_flag=True, help="Add records of frames that are not IP, such as ARP, by MACs."
+)
+def connections(
+    captures: tuple[Path, ...],
+    config_file: Path | None,
+    kind: str,
+    output: Path | None,
+    expression: str | None,
+    link_layer: bool,
+) -> None:
     """Write the connections of captures, with the field names of Zeek's conn.log."""
     check_pipes(*captures, config_file)
     config = load_config(config_file)
-    from engine.commands.reading import Read, check_captures, read_connection_tables
+    from engine.commands.inputs import gather
+    from engine.commands.notes import told
+    from engine.commands.reading import Choice, check_captures, read_connection_tables
     from engine.connections.record import json_lines
 
+    captures, choice = gather(captures), Choice(expression or "", link_layer)
     check_captures(captures, output, config_file)
-    read = Read()
-    with told(read), progress_bar("reading") as progress:
-        write_tables(read_connection_tables(captures, config, progress, read), kind, output, json_lines)
+    with told(choice.tally), progress_bar("reading") as progress:
+        write_tables(read_connection_tables(captures, config, progress, choice), kind, output, json_lines)
 
 
 @main.command()
@@ -168,19 +182,28 @@ def connections(captures: tuple[Path, ...], config_file: Path | None, kind: str,
 @CONFIG
 @click.option("--format", "kind", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True)
 @click.option("-o", "--output", type=FILE, help="File instead of stdout.")
-def packets(captures: tuple[Path, ...], config_file: Path | None, kind: str, output: Path | None) -> None:
+@FILTER
+def packets(
+    captures: tuple[Path, ...],
+    config_file: Path | None,
+    kind: str,
+    output: Path | None,
+    expression: str | None,
+) -> None:
     """Write the decoded packets of captures, one row for each frame, ts in ns."""
     check_pipes(*captures, config_file)
     config = load_config(config_file)
+    from engine.commands.inputs import gather
+    from engine.commands.notes import told
     from engine.commands.packets import packet_lines, packet_table
-    from engine.commands.reading import Read, check_captures, read_packets
+    from engine.commands.reading import Choice, check_captures, read_packets
     from engine.types import empty_packets
 
+    captures, choice = gather(captures), Choice(expression or "")
     check_captures(captures, output, config_file)
-    read = Read()
-    with told(read), progress_bar("reading") as progress:
+    with told(choice.tally), progress_bar("reading") as progress:
         # columns, even without a packet
-        blocks = chain([empty_packets()], read_packets(captures, config, progress, read))
+        blocks = chain([empty_packets()], read_packets(captures, config, progress, choice))
         write_tables((packet_table(p) for p in blocks), kind, output, packet_lines)
 
 
@@ -247,25 +270,30 @@ def watch(
 @click.option(
     "--learn", type=int, help="Packets to use [default: all]: learn from 80 %, calibrate with 20 %."
 )
+@FILTER
 def train(
-    kind: str, captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None
-) -> None:
+    kind: str, captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None,
+    expression: str | None,
+) -> None:  # fmt: skip
     """Train a model on captures without attacks and write it as a bundle.
 
     KIND: kitsune, or another kind of model (see the documentation of each).
     """
     check_pipes(*captures, config_file)
     config = load_config(config_file)
+    from engine.commands.inputs import gather
     from engine.commands.models import spec_to_train
-    from engine.commands.reading import check_captures, read_packets
+    from engine.commands.notes import told
+    from engine.commands.reading import Choice, check_captures
     from engine.commands.summary import print_summary
+    from engine.commands.train import count_packets
     from engine.commands.train import train as learn_model
     from engine.scoring.building import check_bundle_place
-    from engine.types import count_readable
 
     spec_to_train(config, kind)
     if str(output) == "-":
         raise ConfigError("-o -: a bundle cannot go to stdout: give a file")
+    captures = gather(captures)
     check_captures(captures, output, config_file)
     check_bundle_place(output)
     if learn is None:
@@ -275,13 +303,12 @@ def train(
                 raise ConfigError(
                     f"{name} can be read only once: give --learn N, the number of packets to use"
                 )
-        learn = sum(count_readable(p) for p in read_packets(captures, config))
-        if learn < LEAST_LEARN:
-            raise InputError(f"{captures[0]}: only {learn} packets; at least {LEAST_LEARN} are needed")
+        learn = count_packets(captures, config, expression or "")
+    choice = Choice(expression or "")
     spec = spec_to_train(config, kind, learning(learn))
-    with progress_bar("learning") as progress:
-        summary = learn_model(spec, captures, config, output, progress)
-    print_summary(summary)
+    with told(choice.tally, summarised=True), progress_bar("learning") as progress:
+        summary = learn_model(spec, captures, config, output, progress, choice)
+        print_summary(summary)
 
 
 @main.group()

@@ -3,6 +3,9 @@
 Belongs here: formats and files. Does not: the meaning of their rows.
 
 frames.py       FrameBlock: raw frames of one read in one flat buffer
+counts.py       FileCounts: what capture files report of themselves
+magic.py        first bytes of captures
+statistics.py   losses that pcapng captures report
 window.py       the bytes of a capture file, mapped or read piece by piece
 compressed.py   gzip, zstd and xz
 pcap.py         pcap files, and opening any capture file

@@ -9,14 +9,24 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
 from connectors.files import pcapng
 from connectors.files.compressed import Unpacked, compression
+from connectors.files.counts import FileCounts
 from connectors.files.frames import FrameBlock
+from connectors.files.magic import (
+    MICROSECONDS,
+    MODIFIED,
+    NANOSECONDS,
+    begins_pcap,
+    begins_pcapng,
+    not_a_capture,
+    zeros_end,
+)
 from connectors.files.window import (
     MAX_CAPTURED,
     Bytes,
@@ -28,22 +38,14 @@ from connectors.files.window import (
     block,
     columns,
     u32,
+    zeros,
 )
 from connectors.kernels import kernel
 
 CHUNK = 1 << 16  # bytes of one read from a pipe or a compressed file
 
 # magic, most significant byte first -> (nanoseconds of a tick, bytes of a record header)
-MAGIC = {0xA1B2C3D4: (1000, 16), 0xA1B23C4D: (1, 16), 0xA1B2CD34: (1000, 24)}
-OTHERS = {
-    b"snoop\0\0\0": "a Solaris snoop file",
-    b"\x54\x52\x53\x4e": "a Sniffer file",
-    b"\x47\x4d\x42\x55": "a Microsoft Network Monitor file",
-    b"BZh": "compressed with bzip2",
-    b"PK\x03\x04": "a zip archive",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"\x04\x22\x4d\x18": "compressed with lz4",
-}
+MAGIC = {MICROSECONDS: (1000, 16), NANOSECONDS: (1, 16), MODIFIED: (1000, 24)}
 
 
 class CaptureFile:
@@ -52,12 +54,19 @@ class CaptureFile:
     path: pcap or pcapng of either byte order, plain or gzip, zstd or xz; '-' is stdin. A plain file is mapped
     and its frames are not copied; the map lives as long as any block. From a pipe, blocks come as soon as
     complete frames are there. A damaged file gives all complete frames before the damage, then raises CaptureError.
+    Captures that were joined into one file, as by `cat`, are read one after the other.
+
+    A block begins where the file reports a loss, and has its `dropped`; it may hold no frame if that is at the end.
+    counts: receives what the file reports of itself.
     """
 
-    def __init__(self, path: str | Path, *, frames_per_block: int = 4096) -> None:
+    def __init__(
+        self, path: str | Path, *, frames_per_block: int = 4096, counts: FileCounts | None = None
+    ) -> None:
         if frames_per_block < 1:
             raise ValueError(f"frames_per_block {frames_per_block} must be >= 1")
         self.path = "stdin" if str(path) == "-" else str(path)
+        self.counts = FileCounts() if counts is None else counts
         self._limit = frames_per_block
         try:
             self._file = _stdin() if str(path) == "-" else os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -83,18 +92,30 @@ class CaptureFile:
 
     def _blocks(self, packed: str | None) -> Iterator[FrameBlock]:
         window = self._window(packed)
-        at = window.grow(0, 4)
-        magic = window.data[at : at + 4].tobytes()
-        if magic == pcapng.MAGIC:
-            blocks = pcapng.read(window, self.path, self._limit)
-        else:
-            blocks = _read(window, self.path, self._limit)
-        for frames in blocks:
-            if isinstance(window, Mapped):
-                self.position = int(frames.start[-1]) + int(frames.captured[-1])
-            yield frames
+        at: int | None = window.grow(0, 4)
+        if packed is not None and not window.data.size:
+            raise CaptureError(self.path, 0, "the unpacked file is empty")
+        while at is not None:
+            at = window.grow(at, 4)
+            read = pcapng.read if window.data[at : at + 4].tobytes() == pcapng.MAGIC else _read
+            at = yield from self._following(window, read(window, at, self.path, self._limit, self.counts))
+            if at is not None:
+                self.counts.join(self.path, window.base + at)
         if isinstance(window, Mapped):
             self.position = window.data.size
+
+    def _following(
+        self, window: Window, blocks: Generator[FrameBlock, None, int | None]
+    ) -> Generator[FrameBlock, None, int | None]:
+        """The blocks of one capture, keeping the position up to date."""
+        while True:
+            try:
+                frames = next(blocks)
+            except StopIteration as ended:
+                return ended.value  # type: ignore[no-any-return]
+            if isinstance(window, Mapped) and len(frames):
+                self.position = int(frames.start[-1]) + int(frames.captured[-1])
+            yield frames
 
     def close(self) -> None:
         """Close the file. Blocks stay valid."""
@@ -160,17 +181,23 @@ class _Format(NamedTuple):
     swapped: bool  # whether they may be: in version 2.3 the smaller one is the captured length
 
 
-_WHOLE, _MORE, _LONG = range(3)  # why _index stopped: columns full, bytes missing, absurd length
+# why _index stopped: columns full, bytes missing, absurd length, a record of zeros, another capture's header
+_WHOLE, _MORE, _LONG, _ZEROS, _JOINED = range(5)
 
 
-def _read(window: Window, path: str, limit: int) -> Iterator[FrameBlock]:
-    """The frames of a pcap file whose header the window begins with."""
-    form, link_type = _header(window, path)
-    at = window.grow(0, 24) + 24
+def _read(
+    window: Window, at: int, path: str, limit: int, counts: FileCounts
+) -> Generator[FrameBlock, None, int | None]:
+    """The frames of the pcap file whose header is at index ``at``; returns the index of a capture behind it."""
+    at = window.grow(at, 24)
+    form, link_type = _header(window, at, path)
+    at += 24
+    real = 0  # byte of the file up to which zeros are records: other bytes follow
     while True:
         rows = columns(limit)
         window.hold(path, at)
-        n, at, problem, need = _index(window.data, at, form, rows)
+        n, at, problem, need, over = _index(window.data, at, form, rows, real - window.base)
+        _count_over(counts, form.tick, over)
         if n:
             rows.link_type[:n] = link_type
             yield block(window.data, rows, n)
@@ -178,64 +205,106 @@ def _read(window: Window, path: str, limit: int) -> Iterator[FrameBlock]:
             raise CaptureError(
                 path, window.base + at, f"packet record claims {need} bytes, limit {MAX_CAPTURED}"
             )
+        if problem == _JOINED:
+            return at
+        if problem == _ZEROS:
+            begin = window.base + at
+            at, skipped = _skip_zeros(window, at, form.header)
+            real = window.base + zeros_end(window.data, at)
+            if real == window.base + window.data.size:
+                raise CaptureError(path, begin, zeros(begin, real))
+            yield from _empty(window, skipped, limit, link_type)
         if problem == _MORE:
             at = window.grow(at, need)
             left = window.data.size - at
             if left == 0:
-                return
+                return None
             if left < need:
-                raise CaptureError(
-                    path, window.base + at, f"packet record needs {need} bytes, the file has {left} more"
-                )
+                begin, end = window.base + at, window.base + window.data.size
+                if need == form.header and zeros_end(window.data, at) == window.data.size:
+                    raise CaptureError(path, begin, zeros(begin, end))
+                raise CaptureError(path, begin, f"packet record needs {need} bytes, the file has {left} more")
 
 
-def _header(window: Window, path: str) -> tuple[_Format, int]:
-    """Format and link type of a pcap file."""
-    at = window.grow(0, 24)
-    head = window.data[at : at + 24].tobytes()
+def _count_over(counts: FileCounts, tick: int, over: int) -> None:
+    if tick == 1:
+        counts.over_ns += over
+    else:
+        counts.over_us += over
+
+
+def _skip_zeros(window: Window, at: int, header: int) -> tuple[int, int]:
+    """Go over zero bytes that fill the window to its end, in whole records: (next index, records passed over)."""
+    skipped = 0
+    while (end := zeros_end(window.data, at)) == window.data.size:
+        here = window.base + end
+        passed = (end - at) // header
+        at = window.grow(at + passed * header, end - at - passed * header + 1)
+        if window.base + window.data.size == here:
+            return at, skipped
+        skipped += passed
+    return at, skipped
+
+
+def _empty(window: Window, n: int, limit: int, link_type: int) -> Iterator[FrameBlock]:
+    """n frames without a byte, at time 0, whose records of zeros have left the window."""
+    for begin in range(0, n, limit):
+        rows = columns(limit)
+        for column in rows:
+            column[:] = 0
+        rows.link_type[:] = link_type
+        yield block(window.data, rows, min(limit, n - begin))
+
+
+def _header(window: Window, at: int, path: str) -> tuple[_Format, int]:
+    """Format and link type of the pcap file whose header is at index ``at``."""
+    head, begin = window.data[at : at + 24].tobytes(), window.base + at
     order: Literal["big", "little"] = "big" if int.from_bytes(head[:4], "big") in MAGIC else "little"
     if int.from_bytes(head[:4], order) not in MAGIC:
-        raise CaptureError(path, 0, _not_a_capture(head))
+        raise CaptureError(path, begin, not_a_capture(head))
     if len(head) < 24:
-        raise CaptureError(path, 0, f"pcap file header needs 24 bytes, the file has {len(head)}")
+        raise CaptureError(path, begin, f"pcap file header needs 24 bytes, the file has {len(head)}")
     tick, size = MAGIC[int.from_bytes(head[:4], order)]
     major, minor = int.from_bytes(head[4:6], order), int.from_bytes(head[6:8], order)
     if (major, minor) != (543, 0) and (major != 2 or minor > 4):
-        raise CaptureError(path, 4, f"pcap version {major}.{minor} is not 2.0 to 2.4")
+        raise CaptureError(path, begin + 4, f"pcap version {major}.{minor} is not 2.0 to 2.4")
     network = int.from_bytes(head[20:24], order)
     if network & 0x03FF0000:
-        raise CaptureError(path, 20, f"link type {network:#010x} has reserved bits set")
+        raise CaptureError(path, begin + 20, f"link type {network:#010x} has reserved bits set")
     always = major == 543 or minor < 3
     return _Format(order == "big", tick, size, always, major == 543 or minor <= 3), network & 0xFFFF
 
 
-def _not_a_capture(head: bytes) -> str:
-    known = next((name for magic, name in OTHERS.items() if head.startswith(magic)), "")
-    if packed := compression(head):
-        known = f"compressed with {packed} once more"
-    elif len(head) == 24 and 1 <= head[8] & 0x7F <= 48 and 16 <= int.from_bytes(head[10:12], "big") <= 4096:
-        known = known or "perhaps an Endace ERF file, which has no magic number"
-    return f"not a pcap or pcapng file: begins with {head[:8].hex(' ')}" + (f" ({known})" if known else "")
-
-
 @kernel
-def _index(data: Bytes, at: int, form: _Format, rows: Columns) -> tuple[int, int, int, int]:
-    """Find records from `at` until rows are full: (rows, next index, why it stopped, bytes it claims)."""
+def _index(data: Bytes, at: int, form: _Format, rows: Columns, real: int) -> tuple[int, int, int, int, int]:
+    """Find records from `at` until rows are full: (rows, next index, why it stopped, bytes it claims, fractions that
+    are a second or more). real: index before which a record of zeros is a packet.
+    """
     tick, header, big = form.tick, form.header, form.big
+    second = 1_000_000_000 // tick
+    over = 0
     for i in range(rows.start.size):
         left = data.size - at
         if left < header:
-            return i, at, _MORE, header
+            return i, at, _MORE, header, over
         captured, wire = u32(data, at + 8, big), u32(data, at + 12, big)
+        if captured == 0 or wire == 0 or captured > MAX_CAPTURED:
+            # in a file header the place of the wire length holds sigfigs, which is 0
+            if (wire == 0 and begins_pcap(data, at)) or begins_pcapng(data, at):
+                return i, at, _JOINED, 0, over
+            if at >= real and captured == 0 and zeros_end(data, at) >= at + header:
+                return i, at, _ZEROS, 0, over
         if form.swapped and (form.always or captured > wire):
             captured, wire = wire, captured
         if captured > MAX_CAPTURED:
-            return i, at, _LONG, captured
+            return i, at, _LONG, captured, over
         if left < header + captured:
-            return i, at, _MORE, header + captured
+            return i, at, _MORE, header + captured, over
+        part = u32(data, at + 4, big)
+        over += part >= second
         rows.start[i] = at + header
         rows.captured[i] = captured
         rows.wire[i] = max(captured, wire)
-        rows.ts[i] = u32(data, at, big) * 1_000_000_000 + u32(data, at + 4, big) * tick
+        rows.ts[i] = u32(data, at, big) * 1_000_000_000 + part * tick
         at += header + captured
-    return rows.start.size, at, _WHOLE, 0
+    return rows.start.size, at, _WHOLE, 0, over

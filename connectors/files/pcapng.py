@@ -5,13 +5,16 @@ https://www.ietf.org/archive/id/draft-ietf-opsawg-pcapng-02.html
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from connectors.files.counts import FileCounts
 from connectors.files.frames import FrameBlock
+from connectors.files.magic import SECTION, begins_pcap, zeros_end
+from connectors.files.statistics import counters_of, losses_before, saturated
 from connectors.files.window import (
     MAX_CAPTURED,
     Bytes,
@@ -22,6 +25,7 @@ from connectors.files.window import (
     columns,
     u16,
     u32,
+    zeros,
 )
 from connectors.kernels import kernel
 
@@ -39,12 +43,15 @@ _INTERFACE = np.dtype(
         ("divide", "u8"),  # ticks in a nanosecond; 0: more than a u8 holds; 1 if a tick is longer
         ("times", "u8"),  # nanoseconds in a tick
         ("most", "u8"),  # ticks / divide above this exceed int64
+        ("lost", "i8"),  # packets lost so far, by the interface's statistics or by its packets
+        ("told", "i8"),  # those of its statistics since its last packet, which may count them once more
     ],
     align=True,
 )
 
-# reasons for _index to stop; the first four are not damage
-_WHOLE, _MORE, _SECTION, _DESCRIBED, _LENGTH, _TRAILER, _INTERFACE_ID, _CAPTURED = range(8)
+# reasons for _index to stop; those before _LENGTH are not damage
+_WHOLE, _MORE, _SECTION, _DESCRIBED, _STATISTICS, _LOST, _JOINED = range(7)
+_LENGTH, _TRAILER, _INTERFACE_ID, _CAPTURED = range(7, 11)
 _PROBLEMS = {
     _LENGTH: f"block claims {{}} bytes, must be a multiple of 4 in 12..{MAX_BLOCK}",
     _TRAILER: "the length at the block's end differs from that at its start: {}",
@@ -53,11 +60,15 @@ _PROBLEMS = {
 }
 
 
+_UNTIMED, _BEYOND, _BEFORE = range(3)  # places in _Described.odd
+
+
 class _Described(NamedTuple):
     """The part of a section that the kernel needs."""
 
     big: bool
-    interfaces: NDArray[Any]  # (m,) _INTERFACE
+    interfaces: NDArray[Any]  # (m,) _INTERFACE, whose losses change
+    odd: NDArray[np.int64]  # (3,) packets without a time, later than int64, before 1970; added to
 
 
 class _Section:
@@ -67,10 +78,18 @@ class _Section:
         self.big = big
         self.count = 0
         self._rows = np.zeros(4, _INTERFACE)
+        self._odd = np.zeros(3, np.int64)
 
     @property
     def described(self) -> _Described:
-        return _Described(self.big, self._rows[: self.count])
+        return _Described(self.big, self._rows[: self.count], self._odd)
+
+    def report(self, counts: FileCounts) -> None:
+        """Add what was odd since the last call."""
+        counts.untimed += int(self._odd[_UNTIMED])
+        counts.beyond += int(self._odd[_BEYOND])
+        counts.before += int(self._odd[_BEFORE])
+        self._odd[:] = 0
 
     def add(self, row: NDArray[Any]) -> None:
         if self.count == self._rows.size:
@@ -79,35 +98,93 @@ class _Section:
         self.count += 1
 
 
-def read(window: Window, path: str, limit: int) -> Iterator[FrameBlock]:
-    """The frames of a pcapng file whose first section header the window begins with."""
+class _Filling:
+    """The block of frames being filled, and the losses before it."""
+
+    def __init__(self, limit: int, counts: FileCounts) -> None:
+        self.rows = columns(limit)
+        self.n = 0
+        self._dropped = 0
+        self._limit, self._counts = limit, counts
+
+    def lose(self, lost: int) -> None:
+        """Count packets lost before the next block."""
+        self._dropped += lost
+        self._counts.lost += lost
+
+    def take(self, data: Bytes, last: bool = False) -> Iterator[FrameBlock]:
+        """The block, if it has frames (last: or losses before them); the next one begins."""
+        if self.n or (last and self._dropped):
+            made = block(data, self.rows, self.n, self._dropped)
+            self.rows, self.n, self._dropped = columns(self._limit), 0, 0
+            yield made
+
+    def cut(self, data: Bytes, lost: int) -> Iterator[FrameBlock]:
+        """The block without its last frame, before which packets were lost; that frame begins the next block."""
+        before, n = self.rows, self.n - 1
+        self.n = n
+        yield from self.take(data)
+        if n:
+            for name in Columns._fields:
+                getattr(self.rows, name)[0] = getattr(before, name)[n]
+        self.n = 1
+        self.lose(lost)
+
+
+def read(
+    window: Window, at: int, path: str, limit: int, counts: FileCounts
+) -> Generator[FrameBlock, None, int | None]:
+    """The frames of the pcapng file whose first section header is at index ``at``.
+
+    Returns the index of a capture of another format behind it.
+    """
     section = _Section(big=False)
-    at = 0
-    rows = columns(limit)
-    n = 0
+    filling = _Filling(limit, counts)
     while True:
         window.hold(path, at)
-        n, at, problem, detail = _index(window.data, at, section.described, rows, n)
+        filling.n, at, problem, detail = _index(window.data, at, section.described, filling.rows, filling.n)
+        section.report(counts)
         # an interface description does not end a block of frames: many interfaces would give tiny blocks
-        if problem != _DESCRIBED and n:
-            yield block(window.data, rows, n)
-            rows, n = columns(limit), 0
+        if problem == _LOST:
+            yield from filling.cut(window.data, detail)
+        elif problem not in (_DESCRIBED, _STATISTICS):
+            yield from filling.take(window.data)
         try:
             if problem == _MORE:
                 at = window.grow(at, detail)
                 if window.data.size == at:
-                    return
+                    yield from filling.take(window.data, last=True)
+                    return None
                 _require(window, at, detail)
             elif problem == _SECTION:
                 at, section = _section(window, at)
             elif problem == _DESCRIBED:
                 at = _describe(window.data, at, section)
-            elif problem != _WHOLE:
+            elif problem == _STATISTICS:
+                at, lost = _count(window.data, at, section)
+                if lost:
+                    yield from filling.take(window.data)
+                    filling.lose(lost)
+            elif problem == _JOINED:
+                yield from filling.take(window.data, last=True)
+                return at
+            elif problem >= _LENGTH:
                 raise _DamageError(at, _PROBLEMS[problem].format(detail))
         except _DamageError as damage:
-            if n:
-                yield block(window.data, rows, n)
-            raise CaptureError(path, window.base + damage.at, damage.problem) from None
+            yield from filling.take(window.data, last=True)
+            begin = window.base + damage.at
+            raise CaptureError(path, begin, _only_zeros(window, damage.at) or damage.problem) from None
+
+
+def _only_zeros(window: Window, at: int) -> str:
+    """The problem of a file of which only zeros are left; empty for another."""
+    begin = window.base + at
+    while (end := zeros_end(window.data, at)) == window.data.size and end > at:
+        here = window.base + end
+        at = window.grow(end - 1, 2)
+        if window.base + window.data.size == here:
+            return zeros(begin, here)
+    return ""
 
 
 class _DamageError(Exception):
@@ -145,6 +222,24 @@ def _section(window: Window, at: int) -> tuple[int, _Section]:
     if u32(data, at + size - 4, big) != size:
         raise _DamageError(at, _PROBLEMS[_TRAILER].format(u32(data, at + size - 4, big)))
     return at + size, _Section(big)
+
+
+def _count(data: Bytes, at: int, section: _Section) -> tuple[int, int]:
+    """Read the complete Interface Statistics Block at `at`: the index after it, and the packets that it newly
+    reports as lost. Its counters begin with the capture; what cannot be read in it counts as nothing.
+    """
+    size = u32(data, at + 4, section.big)
+    found = section.described.interfaces
+    interface = u32(data, at + 8, section.big) if size >= 24 else found.size
+    if interface >= found.size:
+        return at + size, 0
+    row = found[interface]
+    lost = counters_of(data, at + 20, at + size - 4, section.big) - int(row["lost"])
+    if lost <= 0:
+        return at + size, 0
+    row["lost"] += lost
+    row["told"] = saturated(int(row["told"]) + lost)
+    return at + size, lost
 
 
 def _describe(data: Bytes, at: int, section: _Section) -> int:
@@ -192,7 +287,7 @@ def _interface(link_type: int, snaplen: int, resolution: int, offset: int) -> ND
 def _index(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> tuple[int, int, int, int]:
     """Find packets from `at`, filling rows from n: (rows filled, next index, why it stopped, detail).
 
-    Detail: bytes needed (_MORE) or the value that is wrong.
+    Detail: bytes needed (_MORE), packets lost before the last row (_LOST), or the value that is wrong.
     """
     big = section.big
     while n < rows.start.size:
@@ -200,8 +295,10 @@ def _index(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> 
         if left < 12:
             return n, at, _MORE, 12
         kind, size = u32(data, at, big), u32(data, at + 4, big)
-        if kind == 0x0A0D0D0A:
+        if kind == SECTION:
             return n, at, _SECTION, 0
+        if kind > SECTION and begins_pcap(data, at):
+            return n, at, _JOINED, 0
         if size < 12 or size > MAX_BLOCK or size & 3:
             return n, at, _LENGTH, size
         if left < size:
@@ -211,18 +308,25 @@ def _index(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> 
             return n, at, _TRAILER, trailer
         if kind == 1:
             return n, at, _DESCRIBED, 0
+        if kind == 5:
+            return n, at, _STATISTICS, 0
         if kind in (2, 3, 6):
             problem, detail = _packet(data, at, section, rows, n)
             if problem != _WHOLE:
                 return n, at, problem, detail
             n += 1
+            if detail > 0:
+                return n, at + size, _LOST, detail
         at += size
     return n, at, _WHOLE, 0
 
 
 @kernel
 def _packet(data: Bytes, at: int, section: _Described, rows: Columns, n: int) -> tuple[int, int]:
-    """Write row n from an Enhanced (6), Simple (3) or obsolete (2) Packet Block: (problem, detail)."""
+    """Write row n from an Enhanced (6), Simple (3) or obsolete (2) Packet Block: (problem, detail).
+
+    Detail without a problem: packets that were lost before it, and not reported yet.
+    """
     big, interfaces = section.big, section.interfaces
     kind, size = u32(data, at, big), u32(data, at + 4, big)
     header = 12 if kind == 3 else 28  # bytes before the frame
@@ -243,9 +347,15 @@ def _packet(data: Bytes, at: int, section: _Described, rows: Columns, n: int) ->
         if row["snaplen"] > 0:
             captured = min(captured, row["snaplen"])
         ts = 0
+        section.odd[_UNTIMED] += 1
+        row["told"] = 0
     else:
         captured, wire = u32(data, at + 20, big), u32(data, at + 24, big)
         ts = _nanoseconds(u32(data, at + 12, big), u32(data, at + 16, big), row)
+        if ts == MAX_TS:
+            section.odd[_BEYOND] += 1
+        elif ts < 0:
+            section.odd[_BEFORE] += 1
     if captured > room or captured > MAX_CAPTURED:
         return _CAPTURED, captured
     rows.start[n] = at + header
@@ -253,7 +363,30 @@ def _packet(data: Bytes, at: int, section: _Described, rows: Columns, n: int) ->
     rows.wire[n] = max(captured, wire)
     rows.ts[n] = ts
     rows.link_type[n] = row["link_type"]
-    return _WHOLE, 0
+    if kind == 3 or (kind == 6 and size < captured + 44 and row["told"] == 0):  # no room for a drop count
+        return _WHOLE, 0
+    return _WHOLE, _lost(data, at, captured, row, big)
+
+
+@kernel
+def _lost(data: Bytes, at: int, captured: int, row: Any, big: bool) -> int:
+    """Packets of the interface that the packet block at `at` newly reports as lost before it.
+
+    The statistics may have reported some of them already.
+    """
+    kind, end = u32(data, at, big), at + u32(data, at + 4, big) - 4
+    lost = 0
+    if kind == 6:
+        lost = losses_before(data, at + 28 + (captured + 3) // 4 * 4, end, big)
+    elif kind == 2:
+        lost = u16(data, at + 10, big)
+        if lost == 0xFFFF:  # not known
+            lost = 0
+    told = row["told"]
+    row["told"] = 0
+    lost = saturated(row["lost"] + max(lost - told, 0)) - row["lost"]
+    row["lost"] += lost
+    return int(lost)
 
 
 @kernel

@@ -32,6 +32,13 @@ class CaptureError(Exception):
         self.problem = problem
 
 
+def zeros(begin: int, end: int) -> str:
+    """The problem of a file with nothing but zeros from byte ``begin`` to its end."""
+    return (
+        f"zeros from byte {begin} to the end, {end - begin:,} of them: what should be there was never written"
+    )
+
+
 class DamagedStreamError(Exception):
     """A compressed stream ends too early or is broken."""
 
@@ -112,9 +119,11 @@ def columns(n: int) -> Columns:
     )
 
 
-def block(data: Bytes, rows: Columns, n: int) -> FrameBlock:
-    """The first n rows as a block over `data`."""
-    return FrameBlock(data, rows.start[:n], rows.captured[:n], rows.wire[:n], rows.ts[:n], rows.link_type[:n])
+def block(data: Bytes, rows: Columns, n: int, dropped: int = 0) -> FrameBlock:
+    """The first n rows as a block over `data`. dropped: packets lost before them."""
+    return FrameBlock(
+        data, rows.start[:n], rows.captured[:n], rows.wire[:n], rows.ts[:n], rows.link_type[:n], dropped
+    )
 
 
 @kernel

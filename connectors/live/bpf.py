@@ -6,7 +6,10 @@ import ctypes
 import re
 import socket
 import struct
-from collections.abc import Sequence
+
+from connectors.files import bpf as captures
+from connectors.files.bpf import Program
+from connectors.live.netdev import EACH, RAW_IP
 
 SO_ATTACH_FILTER, SOL_PACKET, PACKET_FANOUT_DATA = 26, 263, 22
 
@@ -18,15 +21,9 @@ _JEQ = 0x15
 _NETWORK = 0xFFF00000  # SKF_NET_OFF: offsets count from the network header
 _PROTOCOL = 0xFFFFF000  # SKF_AD_OFF + SKF_AD_PROTOCOL
 
-LONGEST = 2048  # most characters of a filter
-
-Program = Sequence[tuple[int, int, int, int]]  # code, jt, jf, k
+FilterError = captures.FilterError
 
 NOTHING: Program = ((RETURN, 0, 0, 0),)
-
-
-class FilterError(Exception):
-    """A capture filter cannot be compiled; the message names the reason."""
 
 
 def everything(snaplen: int) -> Program:
@@ -35,27 +32,25 @@ def everything(snaplen: int) -> Program:
 
 
 def compiled(expression: str, link_type: int, snaplen: int) -> Program:
-    """A filter in tcpdump's language, compiled by libpcap. Raises FilterError."""
+    """A filter in tcpdump's language, compiled by libpcap. Raises FilterError.
+
+    link_type: of the interface; EACH: the filter sees packets from their network header on, whatever is before it.
+    """
     if not expression.strip():
         return everything(snaplen)
-    if len(expression) > LONGEST:  # libpcap needs minutes for some, and cannot be interrupted
-        raise FilterError(f"filter of {len(expression)} characters must have at most {LONGEST}")
     if re.search(r"\bvlan\b", expression):
         raise FilterError(
             f"filter {expression!r}: vlan cannot match: the kernel removes tags before it filters"
         )
-    try:
-        from scapy.arch.common import compile_filter
-        from scapy.error import Scapy_Exception
-    except ImportError as error:
-        raise FilterError(f"filter {expression!r}: {error}") from None
-    try:
-        program = compile_filter(expression, linktype=link_type)
-    except (Scapy_Exception, ImportError, OSError) as error:
-        reason = " ".join(str(error).split()).removeprefix("Failed to compile filter expression ")
-        raise FilterError(f"filter {expression!r}: {reason}") from None
-    found = [program.bf_insns[i] for i in range(program.bf_len)]
-    return tuple((i.code, i.jt, i.jf, min(i.k, snaplen) if i.code == RETURN else i.k) for i in found)
+    program = captures.compiled(expression, RAW_IP if link_type == EACH else link_type)
+    if link_type == EACH:
+        program = [(code, jt, jf, k + _NETWORK if _loads(code) else k) for code, jt, jf, k in program]
+    return tuple((code, jt, jf, min(k, snaplen) if code == RETURN else k) for code, jt, jf, k in program)
+
+
+def _loads(code: int) -> bool:
+    """Whether an instruction loads from the packet: ld [k], ld [x + k] or ldx 4 * ([k] & 15)."""
+    return (code & 7 == 0 and code & 0xE0 in (0x20, 0x40)) or (code & 7 == 1 and code & 0xE0 == 0xA0)
 
 
 def by_hosts() -> Program:

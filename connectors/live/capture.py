@@ -24,9 +24,11 @@ from connectors.files.window import block, columns
 from connectors.live import bpf
 from connectors.live.clock_steps import ClockSteps
 from connectors.live.netdev import (
+    ANY,
     ETHERNET,
     Interface,
     InterfaceError,
+    bind_to_all,
     interface_drops,
     look_up,
     softnet_drops,
@@ -63,7 +65,7 @@ def _compile() -> None:
     data = np.zeros(8192, np.uint8)
     words, geometry = data.view(np.uint32), Geometry(4096, 2)
     ready(words, 0, geometry, MOST)
-    walk(data, words, 0, 0, geometry, Wanted(ETHERNET, True, True, True), columns(0))
+    walk(data, words, 0, 0, geometry, Wanted(ETHERNET, True, True), columns(0))
 
 
 class RingCapture:
@@ -102,6 +104,8 @@ class RingCapture:
         sock.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
         sock.setsockopt(SOL_PACKET, PACKET_RESERVE, RESERVED)
         if s.timestamps == "hardware":
+            if not self.interface.index:
+                raise InterfaceError(f"{ANY}: hardware time stamps need one interface: name it")
             stamp_in_hardware(self.interface.name)
             sock.setsockopt(SOL_PACKET, PACKET_TIMESTAMP, RAW_HARDWARE)
         try:
@@ -118,10 +122,13 @@ class RingCapture:
     def _join(self) -> None:
         s, sock, index = self._settings, self._socket, self.interface.index
         try:
-            sock.bind((self.interface.name, ETH_P_ALL))
+            if index:
+                sock.bind((self.interface.name, ETH_P_ALL))
+            else:
+                bind_to_all(sock, ETH_P_ALL)
         except OSError as error:
             raise InterfaceError(f"{self.interface.name}: {error.strerror}") from None
-        if s.promiscuous and not self.interface.loopback:
+        if s.promiscuous and index and not self.interface.loopback:
             request = struct.pack("@iHH8s", index, PACKET_MR_PROMISC, 0, b"")
             sock.setsockopt(SOL_PACKET, PACKET_ADD_MEMBERSHIP, request)
         if s.fanout is None:
@@ -141,7 +148,6 @@ class RingCapture:
         s, device = self._settings, self.interface
         return Wanted(
             device.link_type,
-            device.link_type == ETHERNET,
             s.direction != "out",
             s.direction != "in" and not device.loopback,  # on loopback each packet comes in as well
         )
@@ -258,6 +264,8 @@ class RingCapture:
         return int(lost)
 
     def _gone(self) -> bool:
+        if not self.interface.index:
+            return False
         try:
             return socket.if_nametoindex(self.interface.name) != self.interface.index
         except OSError:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from connectors.files.window import Bytes, Columns
 from connectors.kernels import kernel
+from connectors.live.netdev import EACH, ETHERNET, RAW_IP
 
 Words = NDArray[np.uint32]
 
@@ -22,10 +23,12 @@ STATUS, COUNT, FIRST = 8, 12, 16  # offsets in a block: status, number of packet
 RESERVED = 8  # bytes kept free before each frame: room for a VLAN tag, and alignment
 
 _NEXT, _SEC, _NSEC, _SNAP, _LEN, _STAT = range(0, 24, 4)  # offsets in a packet's header
-_MAC, _TCI, _TPID, _TYPE = 24, 32, 36, 58
+_MAC, _TCI, _TPID, _HARDWARE_TYPE, _TYPE = 24, 32, 36, 56, 58
 _VLAN, _VLAN_TPID = 1 << 4, 1 << 6
 _HARDWARE = 1 << 31
 OUTGOING = 4  # packet type in sockaddr_ll
+LOOPBACK = 772  # hardware type in sockaddr_ll
+UNKNOWN = 0xFFFF  # link type of an interface whose frames have no decoder
 
 
 class Geometry(NamedTuple):
@@ -44,8 +47,7 @@ class Geometry(NamedTuple):
 class Wanted(NamedTuple):
     """The packets of the ring to keep."""
 
-    link_type: int
-    tags: bool  # whether the link has Ethernet headers, into which tags are put back
+    link_type: int  # of all packets; EACH: of the interface that each came from
     incoming: bool
     outgoing: bool
 
@@ -54,13 +56,23 @@ class Walked(NamedTuple):
     """Counts of a walk, besides the rows."""
 
     rows: int
-    skipped: int  # packets in the other direction
+    skipped: int  # packets in the other direction, and copies of what came in by loopback
     software: int  # packets without a hardware time stamp
 
 
 @kernel
 def _u16(data: Bytes, at: int) -> int:
     return int(np.int64(data[at])) | int(np.int64(data[at + 1])) << 8
+
+
+@kernel
+def _link_type(hardware: int) -> int:
+    """Link type of an interface's hardware type, as netdev.LINK_TYPES has it."""
+    if hardware == 1 or hardware == LOOPBACK:
+        return ETHERNET
+    if hardware == 65534 or hardware == 768 or hardware == 776:
+        return RAW_IP
+    return UNKNOWN
 
 
 @kernel
@@ -98,13 +110,18 @@ def walk(
             out = data[at + _TYPE] == OUTGOING
             ts = int(np.int64(words[word + _SEC // 4])) * 1_000_000_000
             ts += int(np.int64(words[word + _NSEC // 4]))
-            if (out and not wanted.outgoing) or (not out and not wanted.incoming):
+            link_type, copy = wanted.link_type, False
+            if link_type == EACH:
+                hardware = _u16(data, at + _HARDWARE_TYPE)
+                link_type = _link_type(hardware)
+                copy = out and hardware == LOOPBACK  # it comes in as well
+            if copy or (out and not wanted.outgoing) or (not out and not wanted.incoming):
                 skipped += 1
             else:
                 start = at + _u16(data, at + _MAC)
                 captured = int(np.int64(words[word + _SNAP // 4]))
                 wire = int(np.int64(words[word + _LEN // 4]))
-                if status & _VLAN and wanted.tags and captured >= 12:
+                if status & _VLAN and link_type == ETHERNET and captured >= 12:
                     for b in range(12):
                         data[start + b - 4] = data[start + b]
                     start -= 4
@@ -119,7 +136,7 @@ def walk(
                 rows.captured[n] = captured
                 rows.wire[n] = max(captured, wire)
                 rows.ts[n] = ts
-                rows.link_type[n] = wanted.link_type
+                rows.link_type[n] = link_type
                 n += 1
             at += int(np.int64(words[word + _NEXT // 4]))
     return Walked(n, skipped, software)

@@ -16,7 +16,7 @@ import numpy as np
 from connectors.files.frames import FrameBlock
 from connectors.files.window import block, columns
 from connectors.live.clock_steps import ClockSteps
-from connectors.live.netdev import InterfaceError
+from connectors.live.netdev import ANY, InterfaceError
 from connectors.live.settings import QUIET, CaptureLostError, CaptureSettings, Counters
 
 logger = logging.getLogger(__name__)
@@ -31,11 +31,16 @@ class SniffedCapture:
 
     def __init__(self, interface: str, settings: CaptureSettings, clock: ClockSteps | None = None) -> None:
         """Raises InterfaceError or PermissionError. Has no fanout and no hardware time stamps."""
+        import scapy.arch  # noqa: F401 -- chooses conf.L2listen
         from scapy.config import conf
         from scapy.error import Scapy_Exception
 
         if settings.fanout is not None or settings.timestamps == "hardware":
             raise InterfaceError(f"{interface}: fanout and hardware time stamps need capture.method ring")
+        if interface == ANY:
+            raise InterfaceError(
+                f"{ANY}: all interfaces together need capture.method ring, on Linux: name one"
+            )
         if interface not in (name for _, name in socket.if_nameindex()):
             known = ", ".join(name for _, name in socket.if_nameindex())
             raise InterfaceError(f"{interface}: no such interface; choose one of {known}")

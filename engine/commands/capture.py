@@ -84,6 +84,7 @@ class Capture:
                 self._bus = SpillingPublisher(lambda: KafkaPublisher(settings, PACKETS, in_flight), spill)
             stack.callback(self._bus.close, 0.0)
             self._publisher = Publisher(sensor, self._bus)
+            self.tally = self._publisher.tally
             alive = self._config.detect.alive_seconds
             self.server = serve(
                 self.metrics.collector, self._config.metrics.host, self._config.metrics.port,

@@ -18,7 +18,8 @@ from connectors.bus.kafka_topics import ALERTS, DEAD_LETTER, PACKETS, PROBES, SC
 from connectors.prometheus import MetricsServer
 from engine.commands.cluster import kafka_errors, settings_of
 from engine.commands.models import chosen_models, first_of
-from engine.commands.run_summary import RunSummary, by_labels, fill
+from engine.commands.notes import notes_of
+from engine.commands.run_summary import RunSummary, by_labels, count_streams, fill
 from engine.commands.summary import shown_labels
 from engine.commands.warm import warm_up
 from engine.config import Config
@@ -40,6 +41,7 @@ from engine.metrics import Metrics, serve
 from engine.scoring.building import ModelSpec, build_detector, digest_of
 from engine.scoring.detector import Detector
 from engine.scoring.trace import MOST_CONNECTIONS, Selection, Tracer, trace_notes
+from engine.sensor.tally import Tally
 
 LINGER = 0.02  # seconds to gather messages: a request for each of a scan's thousands of alerts costs a second of CPU
 logger = logging.getLogger(__name__)
@@ -179,6 +181,11 @@ class Detect:
         detectors, totals = list(self._intake.detectors.values()), self._intake.totals()
         summary = RunSummary(packets=self._intake.packets, seconds=seconds)
         fill(summary, self.specs, detectors, self.top)
+        tally = Tally(summary.packets)
+        for d in detectors:
+            tally.unread.update(d.unread)
+        count_streams(tally, detectors)
+        summary.notes += notes_of(tally)
         if self._traces is not None:
             summary.notes += trace_notes([d.tracer for d in detectors if d.tracer is not None])
         shown = shown_labels(self._job.config.labels.slice, self.probes)

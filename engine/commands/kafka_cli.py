@@ -21,12 +21,14 @@ from engine.commands.options import (
     FILTER,
     INTERFACE,
     LEARN,
+    MAX_GAP,
     MODELS,
     TRACE,
     Speed,
     check_pipes,
     learning,
     load_config,
+    paced,
     selection,
 )
 from engine.errors import ConfigError, InputError, OutputError
@@ -41,13 +43,15 @@ if TYPE_CHECKING:
 @CONFIG
 @click.option("--labels", type=FILE, help="Probe labels, CSV or Parquet.")
 @click.option("--speed", type=Speed(), default="max", show_default=True, help="Replay speed.")
+@MAX_GAP
+@FILTER
 @click.option(
     "--loop", type=click.IntRange(1, 1 << 20), default=1, show_default=True, help="Number of rounds."
 )
 @click.option("--epoch", type=int, help="Number of this run; by default the same for the same captures.")
 def replay(
     captures: tuple[Path, ...], bus: str | None, config_file: Path | None, labels: Path | None,
-    speed: float, loop: int, epoch: int | None,
+    speed: float, max_gap: float, expression: str | None, loop: int, epoch: int | None,
 ) -> None:  # fmt: skip
     """Publish captures (- is stdin) to Kafka.
 
@@ -56,12 +60,16 @@ def replay(
     """
     check_pipes(*captures, config_file, labels)
     config = load_config(config_file, bus__url=bus, sensor__epoch=epoch)
+    from engine.commands.inputs import gather
+    from engine.commands.notes import pauses_note, told
+    from engine.commands.reading import Choice
     from engine.commands.replay import Replay, ReplayJob
     from engine.labels.file import read_labels
 
     known = read_labels(labels, config.labels.max_probes) if labels else None
-    with progress_bar("publishing") as progress:
-        job = Replay(ReplayJob(captures, config, known, speed, loop, progress))
+    choice, max_gap, captures = Choice(expression or ""), paced(speed, max_gap), gather(captures)
+    with told(choice.tally), progress_bar("publishing") as progress:
+        job = Replay(ReplayJob(captures, config, known, speed, loop, progress, choice, max_gap))
         with interrupts(job.stop):
             report = job.run()
     rate = report.packets / report.seconds if report.seconds else 0.0
@@ -73,6 +81,8 @@ def replay(
         click.echo(
             f"pacing       late by {report.drift.mean * 1e3:.1f} ms on average, {report.drift.worst * 1e3:.1f} at worst"
         )
+    if report.drift.gaps:
+        click.echo(f"pauses       {pauses_note(report.drift.gaps, report.drift.skipped)}")
     if report.interrupted:
         click.echo("interrupted: the captures were not published to their end", err=True)
 
@@ -113,6 +123,7 @@ def capture(
         capture__fanout=fanout,
     )
     from engine.commands.capture import Capture, CaptureJob
+    from engine.commands.notes import notes_of, say
 
     sensor = Capture(CaptureJob(interface, read(), duration, lambda: again(config_file, read)))
     if sensor.server is not None:
@@ -120,6 +131,7 @@ def capture(
     with interrupts(sensor.stop, sensor.reload if config_file else None):
         report = sensor.run()
     click.echo(json.dumps(report.as_json()))
+    say(notes_of(sensor.tally))
     if report.problem is not None:
         raise InputError(report.problem)
 

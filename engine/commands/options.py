@@ -69,10 +69,28 @@ class Speed(click.ParamType[float]):
         return factor
 
 
-INTERFACE = click.option("--interface", "-i", required=True, help="Network interface to capture from.")
+INTERFACE = click.option(
+    "--interface", "-i", required=True, help="Network interface to capture from; any: all."
+)
 
 DURATION = click.option("--duration", type=Seconds(0, 1e9, min_open=True), help="Seconds until the end.")
 FILTER = click.option("--filter", "expression", help="Capture filter in tcpdump's language.")
+
+
+MAX_GAP = click.option(
+    "--max-gap",
+    type=Seconds(0, 1e9),
+    default=0.0,
+    help="With --speed: the longest pause between packets, in seconds of the capture; a longer one is "
+    "shortened to it. [default: no limit]",
+)
+
+
+def paced(speed: float, max_gap: float) -> float:
+    """The checked value of --max-gap. Raises ConfigError."""
+    if max_gap and not speed:
+        raise ConfigError("--max-gap needs --speed 1x, 20x, …: at full speed, replay waits for no pause")
+    return max_gap
 
 
 LEAST_LEARN = 10  # fewest packets for --learn: 1 to map, 7 to learn, 2 to calibrate

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from connectors.files.bpf import FilterError, FrameFilter
 from connectors.files.frames import FrameBlock
 from connectors.files.pcap import CaptureFile
 from connectors.files.window import CaptureError
@@ -21,59 +21,21 @@ from engine.connections.record import connection_table
 from engine.connections.tracker import Tracker
 from engine.errors import ConfigError, InputError
 from engine.headers.decode import decode
-from engine.headers.link_types import link_type_name
-from engine.types import NO_LOSS, Packets, Reason, Rows, count_unread, join_rows, unopened_tunnels
+from engine.sensor.tally import Tally
+from engine.types import Packets, Rows, join_rows
 
 logger = logging.getLogger(__name__)
-
-LATE_SHARE = 0.01  # share of late packets above which a note is made
 
 Progress = Callable[[int, int | None], None]  # bytes read, total bytes if known
 
 
-@dataclass
-class Read:
-    """Counts made while reading captures."""
+@dataclass(frozen=True)
+class Choice:
+    """The packets of captures to read, and where they are counted."""
 
-    packets: int = 0
-    unread: Counter[str] = field(default_factory=Counter)  # packets not fully read, by reason
-    link_types: Counter[int] = field(default_factory=Counter)  # packets by link type without a decoder
-    evicted: int = 0  # connections ended early because the table was full
-    late: int = 0  # packets older than ones before them
-
-    def take(self, frame_block: FrameBlock, p: Packets) -> None:
-        """Count a block."""
-        self.packets += p.ts.size
-        if unread := count_unread(p):
-            self.unread.update(unread)
-            self.link_types.update(frame_block.link_type[p.reason == Reason.LINK_TYPE].tolist())
-
-    def notes(self) -> list[str]:
-        """Notes for the user, one line each."""
-        notes = []
-        if n := self.unread["link_type"]:
-            names = ", ".join(link_type_name(number) for number in sorted(self.link_types))
-            notes.append(f"{n:,} packets not read: no decoder for link type {names}")
-        if reasons := {k: n for k, n in self.unread.items() if k != "link_type" and k not in NO_LOSS}:
-            shown = ", ".join(f"{reason} {n:,}" for reason, n in sorted(reasons.items()))
-            notes.append(f"{sum(reasons.values()):,} packets whose headers could not all be read: {shown}")
-        if tunnels := unopened_tunnels(self.unread):
-            names, n = ", ".join(sorted(tunnels)), sum(tunnels.values())
-            notes.append(f"{n:,} packets carry tunnels ({names}) that decode.tunnels does not name")
-        if self.evicted:
-            notes.append(
-                f"{self.evicted:,} connections ended early, the table was full: raise connections.capacity"
-            )
-        if late := late_note(self.late, self.packets):
-            notes.append(late)
-        return notes
-
-
-def late_note(late: int, packets: int) -> str | None:
-    """A note on late packets if they are many, else None."""
-    if late <= LATE_SHARE * packets:
-        return None
-    return f"{late:,} packets are older than earlier ones: are the captures in order of time?"
+    expression: str = ""  # filter in tcpdump's language; empty: all packets
+    link_layer: bool = False  # whether frames that are not IP have connection records, too
+    tally: Tally = field(default_factory=Tally)
 
 
 def check_captures(paths: Sequence[Path], output: Path | None = None, config: Path | None = None) -> None:
@@ -91,78 +53,107 @@ def check_captures(paths: Sequence[Path], output: Path | None = None, config: Pa
                 raise ConfigError(f"{output}: this is {what} and would be overwritten: give another file")
 
 
-def frames(paths: Sequence[Path], block: int, progress: Progress | None = None) -> Iterator[FrameBlock]:
-    """All frames of captures, one capture after the other. Raises InputError naming file and byte."""
+def frames(
+    paths: Sequence[Path], block: int, progress: Progress | None = None, choice: Choice | None = None
+) -> Iterator[FrameBlock]:
+    """The frames of captures, one capture after the other; a block without frames tells of a loss.
+
+    choice: its filter is applied, and its tally gets the files' counts. Raises InputError naming file and byte,
+    ConfigError for a filter that cannot be compiled.
+    """
+    choice = choice or Choice()
+    chosen = FrameFilter(choice.expression) if choice.expression.strip() else None
+    counts = choice.tally.files
     done = 0
     sizes = [path.stat().st_size if path.is_file() else None for path in paths]
     total = sum(s for s in sizes if s is not None) if None not in sizes else None
-    for path in paths:
+    for number, path in enumerate(paths):
         logger.info("reading capture=%s", path)
         try:
-            with CaptureFile(path, frames_per_block=block) as capture:
+            with CaptureFile(path, frames_per_block=block, counts=counts) as capture:
                 for frame_block in capture:
-                    yield frame_block
+                    passed = frame_block if chosen is None else chosen.apply(frame_block)
+                    counts.filtered += len(frame_block) - len(passed)
+                    if len(passed) or passed.dropped:
+                        yield passed
                     if progress is not None:
                         progress(done + capture.position, total)
                 done += capture.position
         except CaptureError as error:
-            cause = error.__cause__
-            if isinstance(cause, OSError) and error.offset == 0:
-                raise InputError(f"{path}: {cause.strerror or cause}") from error
-            rest = len(paths) - paths.index(path) - 1
-            more = f"; {rest} more {'captures were' if rest > 1 else 'capture was'} not read" if rest else ""
-            raise InputError(f"{error}{more}") from error
+            raise _damaged(error, path, len(paths) - number - 1) from error
+        except FilterError as error:
+            raise ConfigError(str(error)) from None
         except OSError as error:
             raise InputError(f"{path}: {error.strerror or error}") from error
 
 
+def _damaged(error: CaptureError, path: Path, rest: int) -> InputError:
+    """The error of a capture after which ``rest`` more were to be read."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and error.offset == 0:
+        return InputError(f"{path}: {cause.strerror or cause}")
+    more = f"; {rest} more {'captures were' if rest > 1 else 'capture was'} not read" if rest else ""
+    return InputError(f"{error}{more}")
+
+
 def read_packets(
     paths: Sequence[Path], config: Config | None = None, progress: Progress | None = None,
-    read: Read | None = None,
+    choice: Choice | None = None,
 ) -> Iterator[Packets]:  # fmt: skip
-    """Decoded packets of captures, block by block; counted in ``read``."""
-    config, read = config or Config(), read or Read()
-    for frame_block in frames(paths, 4096, progress):
+    """Decoded packets of captures, block by block; counted in the choice's tally."""
+    return (p for p, _ in _read(paths, config or Config(), progress, choice or Choice()) if p.ts.size)
+
+
+def _read(
+    paths: Sequence[Path], config: Config, progress: Progress | None, choice: Choice
+) -> Iterator[tuple[Packets, int]]:
+    """Decoded packets, and number of packets that were lost before them."""
+    for frame_block in frames(paths, 4096, progress, choice):
         p = decode(frame_block, config.decode)
-        read.take(frame_block, p)
-        yield p
+        choice.tally.take(frame_block, p)
+        yield p, frame_block.dropped
 
 
 def read_connection_tables(
     paths: Sequence[Path], config: Config | None = None, progress: Progress | None = None,
-    read: Read | None = None,
+    choice: Choice | None = None,
 ) -> Iterator[pa.Table]:  # fmt: skip
-    """Connection records of captures in the order of their ends; counted in ``read``.
+    """Connection records of captures in the order of their ends; counted in the choice's tally.
 
     Raises InputError for a damaged capture, after the connections before the damage.
     """
-    config, read = config or Config(), read or Read()
+    config, choice = config or Config(), choice or Choice()
     tracker = Tracker(config.connections, SPARE)
     waiting: list[tuple[Rows, Rows]] = []
     count = 0
     problem: InputError | None = None
     try:
-        for p in read_packets(paths, config, progress, read):
+        for p, dropped in _read(paths, config, progress, choice):
+            if dropped:
+                tracker.mark_loss()
             for tracked in tracker.track(p):
-                if tracked.closed.size:
-                    waiting.append(tracker.rows(tracked.closed))
-                    count += tracked.closed.size
+                for slots in (tracked.going_on(), tracked.closed):
+                    if slots.size:
+                        waiting.append(tracker.rows(slots))
+                        count += slots.size
             if count >= SPARE:
-                yield _records(waiting)
+                yield _records(waiting, choice)
                 waiting, count = [], 0
     except InputError as error:
         problem = error
     waiting.extend(tracker.rows(slots) for slots in tracker.flush())
-    read.evicted, read.late = tracker.counters["evicted"], tracker.counters["late_packets"]
-    yield _records(waiting)
+    choice.tally.follow([tracker.counters])
+    yield _records(waiting, choice)
     if problem is not None:
         raise problem
 
 
-def _records(parts: list[tuple[Rows, Rows]]) -> pa.Table:
+def _records(parts: list[tuple[Rows, Rows]], choice: Choice) -> pa.Table:
     if not parts:
         return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE))
-    return connection_table(*(join_rows(list(columns)) for columns in zip(*parts)))
+    rows, sides = (join_rows(list(columns)) for columns in zip(*parts))
+    shown = np.ones(rows.size, bool) if choice.link_layer else rows["ethertype"] == 0
+    return connection_table(rows[shown], sides[shown])
 
 
 def read_connections(paths: Sequence[Path], config: Config | None = None) -> pa.Table:

@@ -15,12 +15,13 @@ from connectors.bus.kafka_table import KafkaTable
 from connectors.bus.kafka_topics import PACKETS, PROBES, Admin
 from connectors.files.frames import FrameBlock
 from engine.commands.cluster import kafka_errors, settings_of
-from engine.commands.reading import Progress, frames
+from engine.commands.reading import Choice, Progress, frames
 from engine.config import Config
 from engine.errors import ConfigError, InputError
 from engine.labels.probes import introduce
 from engine.labels.rules import Labels
 from engine.sensor.publisher import LATENCY, Drift, Pace, Publisher, Sensor, replay
+from engine.sensor.tally import Tally
 
 ENDS = 1 << 20  # bytes at each end of a capture that identify it
 PAUSE = 1_000_000_000  # ns of event time between two rounds of a loop
@@ -36,6 +37,8 @@ class ReplayJob:
     speed: float = 0.0  # multiple of real time; 0: as fast as possible
     loop: int = 1  # number of times to publish
     progress: Progress | None = None
+    choice: Choice = field(default_factory=Choice)  # packets to publish
+    max_gap: float = 0.0  # longest pause in seconds of the capture; 0: as long as they are
 
 
 @dataclass
@@ -49,12 +52,12 @@ class ReplayReport:
     drift: Drift = field(default_factory=Drift)
 
 
-def epoch_of(captures: Sequence[Path], config: Config) -> int:
-    """An epoch that is equal whenever the same captures are published with the same decoder settings.
+def epoch_of(captures: Sequence[Path], config: Config, expression: str = "") -> int:
+    """An epoch that is equal whenever the same captures are published with the same decoder settings and filter.
 
     Computed from the size and both ends of each file; reading it completely would take a minute for each 20 GB.
     """
-    digest = hashlib.sha256(repr(config.decode).encode())
+    digest = hashlib.sha256(repr(config.decode).encode() + expression.encode("utf-8", "surrogateescape"))
     for path in captures:
         if not path.is_file():
             raise ConfigError(f"{path}: a pipe cannot be identified in advance; give sensor.epoch or --epoch")
@@ -82,7 +85,7 @@ class Replay:
             raise ConfigError("--loop needs files: a pipe can be read only once")
         self._epoch = config.sensor.epoch
         if self._epoch is None:
-            self._epoch = epoch_of(job.captures, config)
+            self._epoch = epoch_of(job.captures, config, job.choice.expression)
         self._stopped = threading.Event()
         with kafka_errors(), ExitStack() as stack:
             with Admin(settings) as admin:
@@ -104,14 +107,15 @@ class Replay:
         clock = Pace().clock
         began = clock()
         live = job.speed > 0 or any(str(path) == "-" for path in job.captures)
-        pace = Pace(job.speed, LATENCY if live else None, sleep=self._stopped.wait, drift=report.drift)
+        latency = LATENCY if live else None
+        pace = Pace(job.speed, latency, sleep=self._stopped.wait, drift=report.drift, max_gap=job.max_gap)
         try:
             with kafka_errors():
                 shift = 0
                 for turn in range(job.loop):
                     publisher = self._publisher(turn, shift)
                     try:
-                        self._round(publisher, pace)
+                        self._round(publisher, pace, turn)
                     finally:
                         report.packets += publisher.packets
                         report.messages = self._bus.messages
@@ -131,10 +135,13 @@ class Replay:
         assert self._epoch is not None
         block, name = config.bus.kafka.block_packets, config.sensor.name
         sensor = Sensor(name, self._epoch + turn, block, config.decode, self._labels, shift=shift)
-        return Publisher(sensor, self._bus)
+        tally = Tally() if turn else self._job.choice.tally  # every round reads the same
+        return Publisher(sensor, self._bus, tally)
 
-    def _round(self, publisher: Publisher, pace: Pace) -> None:
-        blocks = frames(self._job.captures, self._job.config.bus.kafka.block_packets, self._job.progress)
+    def _round(self, publisher: Publisher, pace: Pace, turn: int) -> None:
+        job = self._job
+        choice = Choice(job.choice.expression) if turn else job.choice
+        blocks = frames(job.captures, job.config.bus.kafka.block_packets, job.progress, choice)
         try:
             replay(self._until_stopped(blocks), publisher, pace)
         except InputError:

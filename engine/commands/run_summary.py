@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from engine.commands.models import first_of
-from engine.commands.reading import late_note
 from engine.consumer.top import MOST_PROBES, Top
 from engine.labels.rules import Probes
 from engine.scoring.batch import PHASES
 from engine.scoring.building import ModelSpec
 from engine.scoring.detector import Detector
 from engine.scoring.scorer import Scorer
+from engine.sensor.tally import Tally
 from engine.types import NO_LOSS
 
 ATTACK = "attack"  # name of the label that marks probes as attacks
@@ -122,10 +122,12 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
     if pairs and phase != "score":
         need = spec.kind.learns(section) + section.scorer.calibrate_packets
         most = max(d.counters(s).get("samples", d.packets) for d, s in pairs)
+        known = sum(d.packets - d.unread["link_type"] for d, _ in pairs)
+        also = "--learn N works with the first N packets, which must not hold an attack"
         notes.append(
             f"the model is still in phase {phase} and scores nothing: it needs {need:,} packets in a partition, "
             f"and the largest had {most:,}. To score this capture, train a bundle on traffic without attacks and "
-            "give --model FILE; --learn N works with the first N packets, which must not hold an attack"
+            f"give --model FILE; {also if known else 'but none of its packets could be read'}"
         )
     fitted = [s.threshold for _, s in pairs if s.threshold is not None]
     if guessed := [t for t in fitted if not t.sufficient]:
@@ -152,11 +154,9 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
     return notes
 
 
-def stream_notes(detectors: Iterable[Detector], packets: int) -> list[str]:
-    """Notes for the user about the packets, one line each."""
-    late = sum(d.tracker.counters["late_packets"] for d in detectors)
-    note = late_note(late, packets)
-    return [] if note is None else [note]
+def count_streams(tally: Tally, detectors: Iterable[Detector]) -> None:
+    """Add what detectors found of the packets' order and of their own room."""
+    tally.follow(d.tracker.counters for d in detectors)
 
 
 def losses_of(detectors: Sequence[Detector]) -> dict[str, int]:

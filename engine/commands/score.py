@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prometheus_client import generate_latest
@@ -16,8 +16,9 @@ from connectors.files.whole import write_whole
 from connectors.prometheus import MetricsServer, registry_of
 from engine.commands.feed import CaptureFeed, Feed, Replay
 from engine.commands.models import chosen_models, first_of
-from engine.commands.reading import Progress
-from engine.commands.run_summary import RunSummary, by_labels, fill, losses_of, stream_notes
+from engine.commands.notes import notes_of
+from engine.commands.reading import Choice, Progress
+from engine.commands.run_summary import RunSummary, by_labels, count_streams, fill, losses_of
 from engine.commands.summary import shown_labels
 from engine.config import Config
 from engine.consumer.file_sinks import AlertFile, ScoreFile, TraceFile
@@ -53,6 +54,8 @@ class Job:
     linger: float = 0.0  # seconds that the metrics endpoint stays up after the last packet
     feed: Feed | None = None  # source of packets; None: the captures
     trace: Selection | None = None  # connections to trace, with an output directory
+    choice: Choice = field(default_factory=Choice)  # packets of the captures to score
+    max_gap: float = 0.0  # longest pause in seconds of the capture; 0: as long as they are
 
 
 class Scoring:
@@ -64,7 +67,7 @@ class Scoring:
         self.job = job
         self.probes = job.labels.probes if job.labels else NO_PROBES
         self.specs = list(chosen_models(config) if job.models is None else job.models)
-        self.feed = job.feed or CaptureFeed(job.captures, config, job.labels, Replay(job.speed, job.progress))
+        self.feed = job.feed or _captures(job)
         self._check()
         self.bus = MemoryBus(config.bus.partitions, config.bus.queue_blocks)
         self.metrics = Metrics(tuple(config.labels.slice), {s.name: s.kind.bounds for s in self.specs})
@@ -208,7 +211,8 @@ class Scoring:
         summary.alerts = sum(f.alerts for f in self.files if isinstance(f, AlertFile))
         summary.losses = losses_of(detectors)
         fill(summary, self.specs, detectors, self.top)
-        summary.notes += stream_notes(detectors, summary.packets)
+        count_streams(self.feed.tally, detectors)
+        summary.notes += notes_of(self.feed.tally)
         summary.notes += trace_notes(self.tracers)
         if (n := self.feed.labelled) is not None:
             what = f"{n:,} of {summary.packets:,} packets match a label"
@@ -230,6 +234,11 @@ class Scoring:
             except OSError as error:
                 raise OutputError(f"{path}: {error.strerror}") from error
             summary.files.append(str(path))
+
+
+def _captures(job: Job) -> CaptureFeed:
+    how = Replay(job.speed, job.progress, job.choice, job.max_gap)
+    return CaptureFeed(job.captures, job.config, job.labels, how)
 
 
 def score(job: Job) -> RunSummary:

@@ -16,6 +16,7 @@ from engine.labels.rules import Labels
 from engine.sensor.live import Source, publish_live
 from engine.sensor.pseudonyms import Pseudonymiser, read_key
 from engine.sensor.publisher import Publisher, Sensor
+from engine.sensor.tally import Tally
 from engine.types import Packets
 
 
@@ -59,12 +60,13 @@ class Tap:
         """Its name is made of the start time in UTC, the interface and the process id."""
         self.source = source
         self.name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{interface}-{os.getpid()}"
+        self.tally = Tally()
         self._sensor = live_sensor(config, config.bus.block_packets, labels)
         self.published = 0
 
     def publish(self, bus: MemoryBus) -> None:
         """Publish until stopped. Raises InputError if the interface disappears."""
-        publisher = Publisher(self._sensor, bus)
+        publisher = Publisher(self._sensor, bus, self.tally)
         try:
             publish_live(self.source, publisher)
         except CaptureLostError as error:

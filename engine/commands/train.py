@@ -7,22 +7,42 @@ from pathlib import Path
 
 import engine
 from connectors.files.whole import write_whole
-from engine.commands.reading import Progress
+from engine.commands.notes import notes_of, say
+from engine.commands.options import LEAST_LEARN
+from engine.commands.reading import Choice, Progress, read_packets
 from engine.commands.run_summary import RunSummary
 from engine.commands.score import Job, Scoring
 from engine.config import BusSection, Config, MetricsSection, OutputSection
 from engine.errors import InputError, OutputError
 from engine.scoring.building import ModelSpec, check_bundle_place, digest_of_file, pack_model
+from engine.types import count_readable
 from models.bundle import BundleError
 
 
+def count_packets(captures: Sequence[Path], config: Config, expression: str = "") -> int:
+    """Number of packets that a model can learn from. Raises InputError, after notes, where there are too few."""
+    choice = Choice(expression)
+    learn = sum(count_readable(p) for p in read_packets(captures, config, choice=choice))
+    if learn < LEAST_LEARN:
+        say(notes_of(choice.tally))
+        some = f"{learn} packets"
+        if learn < choice.tally.packets:
+            some = f"{learn} of {choice.tally.packets:,} packets can be learned from"
+        raise InputError(f"{captures[0]}: only {some}; at least {LEAST_LEARN} are needed")
+    return learn
+
+
 def train(
-    spec: ModelSpec, captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None
-) -> RunSummary:
-    """Learn from captures of normal traffic, and write only the bundle."""
+    spec: ModelSpec, captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None,
+    choice: Choice | None = None,
+) -> RunSummary:  # fmt: skip
+    """Learn from captures of normal traffic, and write only the bundle. choice: packets to learn from."""
     check_bundle_place(out)
     alone = {"output": OutputSection(), "metrics": MetricsSection(), "bus": BusSection()}
-    scoring = Scoring(Job(captures, config.model_copy(update=alone), models=[spec], progress=progress))
+    choice = choice or Choice()
+    scoring = Scoring(
+        Job(captures, config.model_copy(update=alone), models=[spec], progress=progress, choice=choice)
+    )
     summary = scoring.run()
     summary.trained, summary.top = True, []
     if summary.problem is not None:
@@ -30,6 +50,8 @@ def train(
     (scorer,) = scoring.detectors[0].scorers
     if scorer.threshold is None:
         need = spec.kind.learns(spec.section) + spec.section.scorer.calibrate_packets
+        if choice.tally.link_types.total() == summary.packets:
+            raise InputError(f"{captures[0]}: none of the packets could be read; no bundle was written")
         raise InputError(
             f"{captures[0]}: fewer than the {need:,} packets that --learn or the configuration asks for, or no "
             "connection among the last of them; no bundle was written"

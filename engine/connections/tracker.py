@@ -46,6 +46,10 @@ class Tracked:
         default_factory=lambda: NO_SLOTS
     )  # connections whose interim row is due
 
+    def going_on(self) -> NDArray[np.int32]:
+        """Slots of connections whose interim row is due and that have not ended meanwhile."""
+        return np.unique(self.interim[~np.isin(self.interim, self.closed)]) if self.interim.size else NO_SLOTS
+
 
 class Tracker:
     """The connection table of one partition. State is a pure function of the packets seen."""

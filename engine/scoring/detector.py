@@ -118,8 +118,7 @@ class Detector:
                 x = None if entry.features is None else given[entry.features.digest]
                 found = entry.scorer.step(part, tracked, x, ended, self._events(k))
                 yield from self._batches(entry.scorer, found, records)
-            if tracked.interim.size:
-                yield from self._interim(tracked)
+            yield from self._interim(tracked)
             if self.tracer is not None:
                 self.tracer.end(ended)
 
@@ -134,8 +133,7 @@ class Detector:
         )
 
     def _interim(self, t: Tracked) -> Iterator[ScoreBatch]:
-        """Interim rows of connections that last; those that ended meanwhile have a final one."""
-        slots = np.unique(t.interim[~np.isin(t.interim, t.closed)])
+        slots = t.going_on()
         if slots.size:
             for entry in self._entries:
                 yield from self._batches(entry.scorer, [entry.scorer.interim(slots)], NO_RECORDS)

@@ -34,7 +34,12 @@ TRACED = np.dtype(
 
 TRACE_COLUMNS = (
     Column("uid", pa.string(), "", "connection of the packet"),
-    Column("number", pa.int64(), "", "index of the packet among those of its partition that are not copies, from 0"),
+    Column(
+        "number",
+        pa.int64(),
+        "",
+        "index of the packet among those of its partition that are not copies, from 0",
+    ),
     Column("ts", pa.timestamp("ns", tz="UTC"), "", "time of capture"),
     Column("direction", pa.string(), "", "side that sent the packet: orig or resp"),
     Column("size", pa.uint32(), "bytes", "length on the wire"),

@@ -18,6 +18,7 @@ from engine.clock import run as run_clock
 from engine.headers.decode import DecodeConfig, decode
 from engine.labels.rules import Labels
 from engine.partition import partitions
+from engine.sensor.tally import Tally
 from engine.types import PacketBlock, Packets, concatenate, empty_packets, take
 
 
@@ -40,15 +41,21 @@ LONGEST_SLEEP = 3600.0  # seconds; timers have a limit
 
 @dataclass
 class Drift:
-    """Delay of a paced replay, in seconds."""
+    """Delay of a paced replay, in seconds, and the pauses that it did not wait for."""
 
     worst: float = 0.0
     total: float = 0.0
     pieces: int = 0
+    gaps: int = 0  # pauses of the capture that were shortened
+    skipped: float = 0.0  # seconds of the capture by which they were shortened, together
 
     def note(self, late: float) -> None:
         """Count one piece of a capture, sent that many seconds after it was due."""
         self.worst, self.total, self.pieces = max(self.worst, late), self.total + late, self.pieces + 1
+
+    def shorten(self, by: float) -> None:
+        """Count a pause that was shortened by that many seconds of the capture."""
+        self.gaps, self.skipped = self.gaps + 1, self.skipped + by
 
     @property
     def mean(self) -> float:
@@ -60,6 +67,7 @@ class Drift:
 class Pace:
     """Speed of a replay: ``factor`` seconds of capture a second, 0 = as fast as possible.
 
+    A pause of more than ``max_gap`` seconds of the capture lasts as long as one of ``max_gap``; 0: all are kept.
     ``sleep`` may return true to end the wait.
     """
 
@@ -70,6 +78,7 @@ class Pace:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], object] = time.sleep
     drift: Drift = field(default_factory=Drift)
+    max_gap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +97,9 @@ class Sensor:
 class Publisher:
     """Decodes frames, labels packets, splits them by partition and publishes blocks of about equal size."""
 
-    def __init__(self, sensor: Sensor, bus: Producer) -> None:
+    def __init__(self, sensor: Sensor, bus: Producer, tally: Tally | None = None) -> None:
+        """``tally``: receives the counts of what is read."""
+        self.tally = Tally() if tally is None else tally
         self._sensor = sensor
         self._bus = bus
         self._parts: list[list[Packets]] = [[] for _ in range(bus.partitions)]
@@ -111,6 +122,7 @@ class Publisher:
 
     def _add(self, frames: FrameBlock) -> None:
         p = decode(frames, self._sensor.decode)
+        self.tally.take(frames, p)
         if self._sensor.labels is not None:
             p = self._sensor.labels.tag(p)
             self.labelled += int(np.count_nonzero(p.probe))
@@ -252,23 +264,43 @@ def _ticking(publisher: Publisher, latency: float | None) -> Iterator[list[BaseE
 def _in_time(blocks: Iterable[FrameBlock], pace: Pace) -> Iterator[FrameBlock]:
     """The frames of all blocks when they are due, in pieces small enough for the latency."""
     began: tuple[float, int] | None = None
+    last = cut = 0  # ns: the previous time; what was cut off the pauses
+    longest = int(pace.max_gap * 1e9)
+    span = int((pace.latency or 1.0) * pace.factor * 1e9)
     for frames in blocks:
-        for piece in _pieces(frames, int((pace.latency or 1.0) * pace.factor * 1e9)):
-            last = int(piece.ts[-1])
+        for piece in _pieces(frames, span, longest):
+            if not len(piece):  # a loss at the end of a capture
+                yield piece
+                continue
             if began is None:
-                began = (pace.clock(), int(piece.ts[0]))
-            due = began[0] + (last - began[1]) * 1e-9 / pace.factor
+                began, last = (pace.clock(), int(piece.ts[0])), int(piece.ts[0])
+            gap, last = int(piece.ts[0]) - last, int(piece.ts[-1])
+            if longest and gap > longest:
+                cut += gap - longest
+                pace.drift.shorten((gap - longest) * 1e-9)
+            elif longest and gap < -longest:  # time was set back: go on from there
+                cut += gap
+            due = began[0] + (last - began[1] - cut) * 1e-9 / pace.factor
             while (wait := due - pace.clock()) > 0 and not pace.sleep(min(wait, LONGEST_SLEEP)):
                 pass
             pace.drift.note(max(0.0, pace.clock() - due))
             yield piece
 
 
-def _pieces(frames: FrameBlock, span: int) -> Iterator[FrameBlock]:
-    """The frames cut into pieces of at most ``span`` ns of capture."""
+def _pieces(frames: FrameBlock, span: int, longest: int) -> Iterator[FrameBlock]:
+    """The frames cut into pieces of at most ``span`` ns of capture, and where time leaps by more than ``longest`` ns.
+
+    One piece if there is no frame. ``longest``: 0: leaps do not matter.
+    """
     begin, dropped = 0, frames.dropped
+    leaps = np.zeros(len(frames), np.bool_)
+    if longest:
+        leaps[1:] = np.abs(np.diff(frames.ts)) > longest
+    if not len(frames):
+        yield frames
     while begin < len(frames):
         late = frames.ts[begin:] - frames.ts[begin] > span
+        late[1:] |= leaps[begin + 1 :]
         end = begin + int(late.argmax()) if late.any() else len(frames)
         yield replace(
             frames,
