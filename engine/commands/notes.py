@@ -35,8 +35,8 @@ def notes_of(tally: Tally) -> list[str]:
     if (n := tally.copies) > COPY_SHARE * tally.packets:
         most = ": most packets are in the capture twice" if n > 0.4 * tally.packets else ""
         notes.append(
-            f"{_packets(n)} of {tally.packets:,} ({n / tally.packets:.0%}) {_verb(n, 'are copies', 'is a copy')} that the "
-            f"capture made{most}. Does a mirror send both directions of every port? See connections.copies"
+            f"{_packets(n)} of {tally.packets:,} ({n / tally.packets:.0%}) {_verb(n, 'are copies', 'is a copy')} that "
+            f"the capture made{most}. Does a mirror send both directions of every port? See connections.copies"
         )
     if n := tally.steps_back:
         times = "once" if n == 1 else f"{n:,} times"
