@@ -6,15 +6,21 @@
 Kitsune's jitter streams take a pause in as a time between packets. For each rule of RULES, a model learns from the
 first part of benign traffic and scores the rest, into which a pause is inserted; alarmed connections are counted.
 ``choose`` uses the captures and seeds from which the rule is chosen, ``report`` others: other places of the pause,
-other seeds, and captures that played no part in the choice.
+other seeds, other splits, and captures that played no part in the choice.
 
-Chosen: "> 60 s; > 30 x mean, 5 s". It stays under the bar (alarmed connections at most twice those without a pause,
-or 10 more) for every pause of the first part, also for 10 to 55 s, with the fewest restarts of the rules that do
-(0.6 % of Mirai's packets). Expected of the second part, written before it was run: the chosen rule stays under the bar
-for the five pauses from 60 s to a day in every run; the public rule is over it from 300 s on in both Mirai runs, and
-from 60 s on in ``normal``; without a pause the chosen rule alarms on at most 3 connections more than the public one in
-the mean of each run; the area under the curve of the infected host is at least 0.99 for each seed, and that of the
-phase lower than with the public rule, which sees the 63 minutes between the phases.
+First choice: "> 60 s; > 30 x mean, 5 s", under the bar (alarmed connections at most twice those without a pause, or
+10 more) for every pause of ``choose``, also for 10 to 55 s, with the fewest restarts of the rules that are (0.6 % of
+Mirai's packets). Expected of the held-out part ``first``, before it was run: under the bar in every run. It was not: on
+Mirai, with the pause at a quarter of the rest, 24 to 34 connections alarmed after 15 minutes and more, on covariance
+and correlation of HH, which set a packet against the other host's last packet before the pause. So pairs forget those
+residuals after the same silence (CHOSEN).
+
+Expected of ``report``, new seeds, places and splits, before it was run: CHOSEN is under the bar, in the mean of each
+run, for the five pauses from 60 s to a day; the public rule is over it from 900 s on in both Mirai runs and from 60 s on
+in ``normal``; without a pause CHOSEN alarms on at most 3 connections more than the public rule in the mean of each run
+of Mirai and ``normal``; the area under the curve of the infected host is at least 0.99 for each seed, and that of the
+phase lower than with the public rule, which sees the 63 minutes between the phases. Nothing is expected of ``lan-mix``
+and ``demo`` without a pause, where a model alarms often: their packets scored are not like those learned.
 
 A rule changes the 15 columns of HH_jit alone, so the study takes the other 85 from AfterImage and computes these
 itself; with the rules that AfterImage has, they are equal (checked at the start).
@@ -69,6 +75,9 @@ PAUSES = {
 RATE = 0.001  # false-positive rate asked for
 
 
+CHOSEN = "> 60 s; > 30 x mean, 5 s; pairs too"
+
+
 class Rule(NamedTuple):
     """A time between packets above ``bound``, or above ``factor`` times the stream's mean (once it is not 0)
     and ``floor``, restarts it.
@@ -80,6 +89,7 @@ class Rule(NamedTuple):
     factor: float = np.inf
     floor: float = 0.0
     cap: float = np.inf
+    pairs: bool = False  # whether pairs silent for longer than ``bound`` forget their residuals
 
 
 RULES = {
@@ -96,10 +106,8 @@ RULES = {
     "> 100 x mean, 1 s": Rule(factor=100.0, floor=1.0),
     "> 10 x mean, 5 s": Rule(factor=10.0, floor=5.0),
     "> 30 x mean, 5 s": Rule(factor=30.0, floor=5.0),
-    "> 30 s; > 30 x mean, 5 s": Rule(30.0, 30.0, 5.0),
     "> 60 s; > 30 x mean, 5 s": Rule(60.0, 30.0, 5.0),
-    "> 30 s; > 10 x mean, 5 s": Rule(30.0, 10.0, 5.0),
-    "> 30 s; > 30 x mean, 1 s": Rule(30.0, 30.0, 1.0),
+    CHOSEN: Rule(60.0, 30.0, 5.0, pairs=True),
 }
 
 
@@ -122,13 +130,21 @@ PARTS = {
         Run("mirai", MIRAI, 14_000, None, (0.5,), (1234, 1, 2)),
         Run("normal", NORMAL, 42_000, None, (0.5,), (1234, 1)),
     ),
-    "report": (
+    "first": (
         Run("mirai", MIRAI, 14_000, None, (0.25, 0.75), (11, 12, 13, 14, 15)),
         Run("mirai, less learned", MIRAI, 10_000, None, (0.25, 0.5, 0.75), (11, 12, 13, 14, 15)),
         Run("normal", NORMAL, 42_000, None, (0.25, 0.75), (11, 12, 13)),
         Run("lan-mix", LAN, 60_000, 100_000, (0.25, 0.5, 0.75), (11, 12)),
         Run("lan-mix, later", LAN, 60_000, 400_000, (0.25, 0.5, 0.75), (11, 12), 300_000),
         Run("demo", DEMO, 9_000, 14_000, (0.25, 0.5, 0.75), (11, 12, 13)),
+    ),
+    "report": (
+        Run("mirai", MIRAI, 14_000, None, (0.1, 0.33, 0.6, 0.85), (21, 22, 23, 24, 25)),
+        Run("mirai, less learned", MIRAI, 12_000, None, (0.1, 0.33, 0.6, 0.85), (21, 22, 23, 24, 25)),
+        Run("normal", NORMAL, 42_000, None, (0.1, 0.4, 0.6), (21, 22, 23)),
+        Run("normal, less learned", NORMAL, 30_000, None, (0.1, 0.4, 0.6), (21, 22, 23)),
+        Run("lan-mix", LAN, 60_000, 230_000, (0.2, 0.4, 0.8), (21, 22, 23), 130_000),
+        Run("demo", DEMO, 11_000, 15_000, (0.3, 0.6), (21, 22, 23)),
     ),
 }
 
@@ -177,33 +193,39 @@ def streams_of(p: Packets) -> Ints:
     return np.where(kind == Kind.UNREAD, -1, found)
 
 
-def by_rule(x: Floats, p: Packets, stream: Ints, rule: Rule) -> tuple[Floats, int]:
-    """Features with the jitter columns of a rule, and the number of restarts."""
-    x = x.copy()
+def by_rule(both: tuple[Floats, Floats], p: Packets, stream: Ints, rule: Rule) -> tuple[Floats, int]:
+    """Features with the jitter columns of a rule, and the number of restarts.
+
+    both: what AfterImage gives by the public rule and by its own default.
+    """
+    x = both[rule.pairs].copy()
     columns = np.ascontiguousarray(x[:, JIT_AT : JIT_AT + 15])
     rates = np.array(AfterImageConfig().lambdas)
-    restarts = jitter(stream, p.ts, int(stream.max()) + 1, rates, *rule, columns)
+    restarts = jitter(stream, p.ts, int(stream.max()) + 1, rates, *rule[:4], columns)
+    if rule in (RULES["public"], RULES[CHOSEN]):
+        assert np.allclose(columns, x[:, JIT_AT : JIT_AT + 15], rtol=1e-9, atol=1e-12, equal_nan=True)
     x[:, JIT_AT : JIT_AT + 15] = columns
     return x, int(restarts)
 
 
-PUBLIC = AfterImageConfig()
+PUBLIC = AfterImageConfig(interarrival="public")
 
 
 def runs(given: Run) -> Iterator[dict[str, Any]]:
     """One row for each rule, seed, pause and place."""
     p = packets_of(given.path, given.begin, given.end)
     stream, n = streams_of(p), given.learned
-    inputs = {}
+    inputs: dict[Any, Any] = {}
     for place in given.places:
         at = n + int((p.ts.size - n) * place)
         for name, seconds in PAUSES.items():
             paused = with_pause(p, at, seconds)
-            inputs[place, name] = paused, AfterImage(PUBLIC).update(paused), connections_of(paused)
+            both = AfterImage(PUBLIC).update(paused), AfterImage(AfterImageConfig()).update(paused)
+            inputs[place, name] = paused, both, connections_of(paused)
     for rule_name, rule in RULES.items():
         models: dict[int, Any] = {}
-        for (place, pause), (paused, x, ids) in inputs.items():
-            features, restarts = by_rule(x, paused, stream, rule)
+        for (place, pause), (paused, both, ids) in inputs.items():
+            features, restarts = by_rule(both, paused, stream, rule)
             for seed in given.seeds:
                 if seed not in models:  # what is learned lies before every pause
                     models[seed] = learn(features[:n], ids[:n], seed, RATE)
@@ -222,13 +244,14 @@ def mirai(seeds: tuple[int, ...]) -> list[dict[str, Any]]:
     """
     benign = packets_of(MIRAI)
     p = concatenate([benign, packets_of(ATTACK)])
-    stream, x, learned = streams_of(p), AfterImage(PUBLIC).update(p), 15_000
+    stream, learned = streams_of(p), 15_000
+    both = AfterImage(PUBLIC).update(p), AfterImage(AfterImageConfig()).update(p)
     scored = np.arange(p.ts.size) >= learned
     attack = (np.arange(p.ts.size) >= benign.ts.size)[scored]
     host = attack & (p.src_lo == np.uint64(INFECTED))[scored]
     rows = []
     for name, rule in RULES.items():
-        features, _ = by_rule(x, p, stream, rule)
+        features, _ = by_rule(both, p, stream, rule)
         for seed in seeds:
             kitnet = KitNET(KitNETConfig(map_samples=2_000, learn_samples=13_000, seed=seed))
             scores = kitnet.process(features)[scored]
@@ -278,7 +301,7 @@ def main() -> None:
     rows = [row for run in PARTS[given.part] if run.path.exists() for row in runs(run)]
     found = summary(rows)
     show(found)
-    areas = mirai((1234, 1) if given.part == "choose" else (11, 12, 13, 14, 15))
+    areas = mirai((1234, 1) if given.part == "choose" else (21, 22, 23, 24, 25))
     for rule in RULES:
         own = [r for r in areas if r["rule"] == rule]
         means = {

@@ -40,7 +40,7 @@ def interval(
 
 def test_the_area_under_the_curve_is_at_least_the_public_codes() -> None:
     folder = CAPTURES / "kitsune"
-    features = AfterImage(AfterImageConfig())
+    features = AfterImage(AfterImageConfig(interarrival="public"))
     kitnet = KitNET(KitNETConfig(map_samples=MAP, learn_samples=LEARN))
     scores = np.concatenate(
         [
