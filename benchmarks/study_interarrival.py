@@ -16,11 +16,11 @@ and correlation of HH, which set a packet against the other host's last packet b
 residuals after the same silence (CHOSEN).
 
 Expected of ``report``, new seeds, places and splits, before it was run: CHOSEN is under the bar, in the mean of each
-run, for the five pauses from 60 s to a day; the public rule is over it from 900 s on in both Mirai runs and from 60 s on
-in ``normal``; without a pause CHOSEN alarms on at most 3 connections more than the public rule in the mean of each run
-of Mirai and ``normal``; the area under the curve of the infected host is at least 0.99 for each seed, and that of the
-phase lower than with the public rule, which sees the 63 minutes between the phases. Nothing is expected of ``lan-mix``
-and ``demo`` without a pause, where a model alarms often: their packets scored are not like those learned.
+run, for the five pauses from 60 s to a day; the public rule is over it from 900 s on in both Mirai runs and from 60 s
+on in ``normal``; without a pause CHOSEN alarms on at most 3 connections more than the public rule in the mean of each
+run of Mirai and ``normal``; the area under the curve of the infected host is at least 0.99 for each seed, and that of
+the phase lower than with the public rule, which sees the 63 minutes between the phases. Nothing is expected of
+``lan-mix`` and ``demo`` without a pause, where a model alarms often: their packets scored are not like those learned.
 
 A rule changes the 15 columns of HH_jit alone, so the study takes the other 85 from AfterImage and computes these
 itself; with the rules that AfterImage has, they are equal (checked at the start).

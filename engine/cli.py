@@ -242,9 +242,11 @@ def watch(
 @click.option(
     "--learn", type=int, help="Packets to use [default: all]: learn from 80 %, calibrate with 20 %."
 )
+@click.option("--force", is_flag=True, help="Write the bundle even if there is too little to learn from.")
 def train(
-    kind: str, captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None
-) -> None:
+    kind: str, captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None,
+    force: bool,
+) -> None:  # fmt: skip
     """Train a model on captures without attacks and write it as a bundle.
 
     KIND: kitsune, or another kind of model (see the documentation of each).
@@ -270,7 +272,7 @@ def train(
             raise InputError(f"{captures[0]}: only {learn} packets; at least {LEAST_LEARN} are needed")
     spec = spec_to_train(config, kind, learning(learn))
     with progress_bar("learning") as progress:
-        summary = learn_model(spec, captures, config, output, progress)
+        summary = learn_model(spec, captures, config, output, progress, force=force)
     print_summary(summary)
 
 

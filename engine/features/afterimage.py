@@ -318,7 +318,7 @@ class AfterImage:
     def __init__(self, config: AfterImageConfig) -> None:
         self.config = config
         self._rates, self._silences = np.array(config.lambdas, np.float64), config.silences
-        self._tables = new_tables(config.flows, config.streams, config.pairs, config.hash_seed)
+        self.tables = new_tables(config.flows, config.streams, config.pairs, config.hash_seed)
 
     def update(self, p: Packets, out: Floats | None = None) -> Floats:
         """Features of p, (n, 100); row i is packet i, NaN where its kind is UNREAD. Changes the state.
@@ -330,22 +330,22 @@ class AfterImage:
         if any(column.flags.writeable for column in p):
             p = Packets._make(_frozen(column) for column in p)
         with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when the kernels run uncompiled
-            extract(self._tables, p, self._rates, self._silences, out)
+            extract(self.tables, p, self._rates, self._silences, out)
         return out
 
     @property
     def flows(self) -> int:
         """Connections remembered now."""
-        return int(self._tables.counts[LIVE, FLOWS])
+        return int(self.tables.counts[LIVE, FLOWS])
 
     @property
     def evicted(self) -> int:
         """Connections evicted because the tables were full, since the start."""
-        return int(self._tables.registers[EVICTED])
+        return int(self.tables.registers[EVICTED])
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A copy of all state that later features depend on; plain arrays, rows as bytes."""
-        t = self._tables
+        t = self.tables
         used = t.counts[USED]
         return {
             "flows": as_bytes(t.flows[: used[FLOWS]]),
@@ -362,7 +362,7 @@ class AfterImage:
     def from_state(cls, config: AfterImageConfig, state: Mapping[str, NDArray[Any]]) -> AfterImage:
         """An object that continues from `state`; StateError when the state does not fit the configuration."""
         self = cls(config)
-        t = self._tables
+        t = self.tables
         for name, rows in t._asdict().items():
             if name not in state:
                 continue

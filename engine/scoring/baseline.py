@@ -13,8 +13,9 @@ from engine.connections.tracker import Tracked
 from engine.features.afterimage import AfterImageConfig, feature_names
 from engine.features.streams import FLOW, KEY
 from engine.scoring.kind import Kind, Moved, moved
-from engine.scoring.passes import afterimage, check_columns, check_lambdas
+from engine.scoring.passes import afterimage, check_columns, check_lambdas, features_packed, learned_with
 from engine.scoring.scorer import Events, PromptModel, ScorerConfig, State, prompt
+from engine.scoring.start import StartConfig
 from engine.types import KIND_MASK, Floats, Packets
 from engine.types import Kind as Layer
 from models.baseline import Baseline, BaselineConfig
@@ -30,6 +31,7 @@ class BaselineSection:
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
+    start: StartConfig = field(default_factory=StartConfig)
 
     def __post_init__(self) -> None:
         check_columns("baseline.features", self.baseline.features, self.features)
@@ -82,7 +84,7 @@ def _load(bundle: Bundle, section: BaselineSection, slots: int) -> BaselineModel
 
 def _pack(model: BaselineModel) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:
     config = {
-        "baseline": asdict(model.baseline.config), "features": {"lambdas": list(model.features.lambdas)},
+        "baseline": asdict(model.baseline.config), "features": features_packed(model.features),
     }  # fmt: skip
     return model.baseline.state(), config
 
@@ -96,6 +98,11 @@ def _learning(section: BaselineSection, n: int) -> BaselineSection:
     )
 
 
+def _small(section: BaselineSection) -> BaselineSection:
+    small = replace(section, features=replace(section.features, flows=1024))
+    return _learning(replace(small, start=replace(section.start, warmup_packets=0)), 150)
+
+
 def _explain(model: BaselineModel, x: Floats) -> list[Moved]:
     return moved(model.baseline.score, x, model.baseline.middle, feature_names(model.features.lambdas))
 
@@ -107,10 +114,12 @@ KIND = Kind(
     load=_load,
     pack=_pack,
     features=lambda section: afterimage(section.features),
-    small=lambda section: _learning(replace(section, features=replace(section.features, flows=1024)), 150),
+    small=_small,
     learning=_learning,
     learns=lambda section: section.baseline.learn_samples,
     layouts={"flow": FLOW, "key": KEY},
     bounds=tuple(float(b) for b in np.round(np.geomspace(0.1, 10_000.0, 26), 6)),
     explain=_explain,
+    adapt=lambda bundle, section: replace(section, features=learned_with(bundle, section.features)),
+    start=lambda section: section.start,
 )

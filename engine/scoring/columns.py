@@ -35,7 +35,7 @@ OWN_COLUMNS = (
     Column("alarm", pa.bool_(), "", "whether the score is above the threshold"),
     Column("scored_pkts", pa.uint32(), "packets", "packets that have a score"),
     Column("final", pa.bool_(), "", "whether the connection has ended; if not, its alarm has just begun"),
-    Column("phase", pa.string(), "", "learn: no scores yet; calibrate: no threshold yet; score: both"),
+    Column("phase", pa.string(), "", "learn, warm: no scores yet; calibrate: no threshold yet; score: both"),
     Column("partition", pa.int32(), "", "partition of the packets topic"),
     Column("offset", pa.int64(), "", "offset of the message that gave the row"),
     Column("row", pa.uint32(), "", "index among the model's rows of that message"),
