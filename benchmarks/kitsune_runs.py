@@ -28,6 +28,18 @@ class Learned(NamedTuple):
     threshold: Threshold
 
 
+class Run(NamedTuple):
+    """Benign packets of a capture, how many of them are learned from, and what varies among the rest."""
+
+    name: str
+    path: Path
+    learned: int
+    end: int | None = None
+    begin: int = 0
+    places: tuple[float, ...] = ()  # places of a pause, as shares of the rest
+    seeds: tuple[int, ...] = ()
+
+
 def packets_of(path: Path, begin: int = 0, end: int | None = None) -> Packets:
     """Packets of a capture, by their index in it."""
     return take(concatenate(list(read_packets([path], Config()))), slice(begin, end))

@@ -40,6 +40,7 @@ import numpy as np
 
 from benchmarks.kitsune_runs import (
     Ints,
+    Run,
     alarmed,
     area,
     connections_of,
@@ -111,40 +112,28 @@ RULES = {
 }
 
 
-class Run(NamedTuple):
-    """Benign packets, those learned from first, and the places of the pause as shares of the rest."""
-
-    name: str
-    path: Path
-    learned: int
-    end: int | None
-    places: tuple[float, ...]
-    seeds: tuple[int, ...]
-    begin: int = 0
-
-
 LAN, NORMAL = TRACES / "lan-mix-snap96.pcap.xz", ROOT / "corpora" / "normal.pcap.zst"
 DEMO = ROOT / "demo" / "demo.pcap.zst"
 PARTS = {
     "choose": (
-        Run("mirai", MIRAI, 14_000, None, (0.5,), (1234, 1, 2)),
-        Run("normal", NORMAL, 42_000, None, (0.5,), (1234, 1)),
+        Run("mirai", MIRAI, 14_000, None, 0, (0.5,), (1234, 1, 2)),
+        Run("normal", NORMAL, 42_000, None, 0, (0.5,), (1234, 1)),
     ),
     "first": (
-        Run("mirai", MIRAI, 14_000, None, (0.25, 0.75), (11, 12, 13, 14, 15)),
-        Run("mirai, less learned", MIRAI, 10_000, None, (0.25, 0.5, 0.75), (11, 12, 13, 14, 15)),
-        Run("normal", NORMAL, 42_000, None, (0.25, 0.75), (11, 12, 13)),
-        Run("lan-mix", LAN, 60_000, 100_000, (0.25, 0.5, 0.75), (11, 12)),
-        Run("lan-mix, later", LAN, 60_000, 400_000, (0.25, 0.5, 0.75), (11, 12), 300_000),
-        Run("demo", DEMO, 9_000, 14_000, (0.25, 0.5, 0.75), (11, 12, 13)),
+        Run("mirai", MIRAI, 14_000, None, 0, (0.25, 0.75), (11, 12, 13, 14, 15)),
+        Run("mirai, less learned", MIRAI, 10_000, None, 0, (0.25, 0.5, 0.75), (11, 12, 13, 14, 15)),
+        Run("normal", NORMAL, 42_000, None, 0, (0.25, 0.75), (11, 12, 13)),
+        Run("lan-mix", LAN, 60_000, 100_000, 0, (0.25, 0.5, 0.75), (11, 12)),
+        Run("lan-mix, later", LAN, 60_000, 400_000, 300_000, (0.25, 0.5, 0.75), (11, 12)),
+        Run("demo", DEMO, 9_000, 14_000, 0, (0.25, 0.5, 0.75), (11, 12, 13)),
     ),
     "report": (
-        Run("mirai", MIRAI, 14_000, None, (0.1, 0.33, 0.6, 0.85), (21, 22, 23, 24, 25)),
-        Run("mirai, less learned", MIRAI, 12_000, None, (0.1, 0.33, 0.6, 0.85), (21, 22, 23, 24, 25)),
-        Run("normal", NORMAL, 42_000, None, (0.1, 0.4, 0.6), (21, 22, 23)),
-        Run("normal, less learned", NORMAL, 30_000, None, (0.1, 0.4, 0.6), (21, 22, 23)),
-        Run("lan-mix", LAN, 60_000, 230_000, (0.2, 0.4, 0.8), (21, 22, 23), 130_000),
-        Run("demo", DEMO, 11_000, 15_000, (0.3, 0.6), (21, 22, 23)),
+        Run("mirai", MIRAI, 14_000, None, 0, (0.1, 0.33, 0.6, 0.85), (21, 22, 23, 24, 25)),
+        Run("mirai, less learned", MIRAI, 12_000, None, 0, (0.1, 0.33, 0.6, 0.85), (21, 22, 23, 24, 25)),
+        Run("normal", NORMAL, 42_000, None, 0, (0.1, 0.4, 0.6), (21, 22, 23)),
+        Run("normal, less learned", NORMAL, 30_000, None, 0, (0.1, 0.4, 0.6), (21, 22, 23)),
+        Run("lan-mix", LAN, 60_000, 230_000, 130_000, (0.2, 0.4, 0.8), (21, 22, 23)),
+        Run("demo", DEMO, 11_000, 15_000, 0, (0.3, 0.6), (21, 22, 23)),
     ),
 }
 

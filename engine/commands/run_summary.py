@@ -150,7 +150,7 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
     """Reasons to distrust a model's results, one line each."""
     pairs = [(d, s) for d in detectors for s in d.scorers if s.name == spec.name]
     fitted = [s.threshold for _, s in pairs if s.threshold is not None]
-    notes = [*_phase_note(spec, pairs), *_start_notes(pairs)]
+    notes = [*_phase_note(spec, pairs), *_start_notes(spec, pairs)]
     least = min(fitted, key=lambda t: t.n, default=None)
     if spec.bundle is None and (missing := too_little(spec, least)):
         notes.append(f"DO NOT RELY ON THESE ALARMS: the model had {missing}")
@@ -197,7 +197,7 @@ ORIGIN_NOTES = {
 }
 
 
-def _start_notes(pairs: Sequence[tuple[Detector, Scorer]]) -> list[str]:
+def _start_notes(spec: ModelSpec, pairs: Sequence[tuple[Detector, Scorer]]) -> list[str]:
     """Notes on how scoring with a bundle started."""
     passes = [own for d, s in pairs if s.start is not None and (own := d.features_of(s)) is not None]
     origins = {one.origin for one in passes}
@@ -206,8 +206,9 @@ def _start_notes(pairs: Sequence[tuple[Detector, Scorer]]) -> list[str]:
     before = sum(s.first or 0 for _, s in pairs if s.start is not None)
     if waiting:
         notes.append(
-            "warm-up: the streams had too few packets, so the model scored nothing"
+            "warm-up: the packets were too few to fill the streams, so the model scored nothing"
             + (f" in {len(waiting)} partitions" if len(pairs) > 1 else "")
+            + f"; {spec.key or spec.kind.name}.start.warmup_packets: 0 scores from the first packet, with false alarms"
         )
     if before and origins & {"empty", "older", "gap", "strangers"}:
         notes.append(f"warm-up: the first {before:,} packets filled the streams and have no score")

@@ -127,7 +127,7 @@ def _model(model: ModelSummary) -> str:
 
 
 def _range_name(model: str, models: Mapping[str, ModelSummary]) -> str:
-    return "inputs" if len(models) == 1 else f"{model} inputs"
+    return "inputs" if len(models) == 1 else f"inputs of {model}"
 
 
 def _bound(threshold: float | None, least: float | None, promised: float | None) -> str:

@@ -68,18 +68,36 @@ class BaselineModel(PromptModel):
         self.baseline = Baseline.from_state(self.baseline.config, state[0])
 
     def counters(self) -> Mapping[str, int]:
-        """Number of samples taken."""
-        return {"samples": self.baseline.samples}
+        """Numbers of samples taken, of inputs outside the learned range, and of inputs in scoring."""
+        config = self.baseline.config
+        known = self.baseline.high[0] < np.finfo(np.float64).max  # not in bundles of an earlier version
+        scored = max(0, self.baseline.samples - config.learn_samples) if known else 0
+        return {
+            "samples": self.baseline.samples,
+            "out_of_range": self.baseline.out_of_range,
+            "inputs": scored * config.features,
+        }
 
 
 def _load(bundle: Bundle, section: BaselineSection, slots: int) -> BaselineModel:  # noqa: ARG001
     check_lambdas(bundle, section.features)
+    bundle = _with_range(bundle)
     baseline = Baseline.from_state(BaselineConfig(**bundle.config["baseline"]), bundle.arrays)
     check_columns("baseline.features", baseline.config.features, section.features)
     if baseline.learning:
         raise BundleError(f"{bundle.path}: its model has not finished learning: train it again")
     require(bundle, {name: (array.shape, array.dtype.name) for name, array in baseline.state().items()})
     return BaselineModel(section.features, baseline)
+
+
+def _with_range(bundle: Bundle) -> Bundle:
+    """A bundle of an earlier version with a range that holds everything: it did not save the learned one."""
+    arrays = bundle.arrays
+    if "low" in arrays or "high" in arrays or "middle" not in arrays or arrays["counts"].size != 1:
+        return bundle
+    widest = np.full_like(arrays["middle"], np.finfo(np.float64).max)
+    counts = np.append(arrays["counts"], 0)
+    return replace(bundle, arrays={**arrays, "counts": counts, "low": -widest, "high": widest})
 
 
 def _pack(model: BaselineModel) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:

@@ -114,7 +114,7 @@ def _scorer(spec: ModelSpec, slots: int) -> Scorer:
     if spec.bundle is None:
         rules = Rules(section.scorer, section.threshold, kind.learns(section))
         return Scorer(spec.name, kind.fresh(section, slots), rules, slots, shadow=spec.shadow)
-    path, bundle = spec.bundle.path, spec.bundle.learned
+    path, bundle, start = spec.bundle.path, spec.bundle.learned, kind.start(section)
     if bundle.kind != kind.name:
         raise InputError(f"{path}: a bundle of kind {bundle.kind}, but model {spec.name} is a {kind.name}")
     with _intact(path, kind):
@@ -123,7 +123,7 @@ def _scorer(spec: ModelSpec, slots: int) -> Scorer:
             ScorerConfig(**bundle.config["scorer"]),
             section.threshold,
             fitted=Threshold(**bundle.config["threshold"]),
-            start=kind.start(section),
+            start=start if start is not None and start.waits else None,
         )
     return Scorer(spec.name, model, rules, slots, shadow=spec.shadow)
 

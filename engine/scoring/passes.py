@@ -92,8 +92,8 @@ class Features:
 # how a pass began: without streams of a bundle; still undecided; with them; or without, because the first packet came
 # before their last one, too long after it, or from hosts that they do not know
 ORIGINS = ("empty", "waiting", "carried", "older", "gap", "strangers")
-LOOKED_AT = 32  # first packets whose senders are looked up in carried streams
-KNOWN = 16  # of these, the fewest with a known sender
+LOOKED_AT = 128  # first packets whose senders are looked up in carried streams
+KNOWN = 64  # of these, the fewest with a known sender
 
 
 class AfterImagePass:

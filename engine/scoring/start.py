@@ -20,10 +20,10 @@ class StartConfig:
     A warm-up ends at whichever of its two bounds comes first; 0 for either: there is none.
     """
 
-    warmup_packets: int = 1000  # packets before scoring with a bundle begins
-    warmup_seconds: float = 30.0  # or seconds, whichever comes first
+    warmup_packets: int = 5000  # packets before scoring with a bundle begins
+    warmup_seconds: float = 120.0  # or seconds, whichever comes first
     carry_flows: int = 8192  # most connections whose streams a bundle carries, 0.6 kB each; 0: none
-    max_gap: float = 3600.0  # most seconds from the carried streams' last packet to the first one scored
+    max_gap: float = 120.0  # most seconds from the carried streams' last packet to the first one scored
 
     def __post_init__(self) -> None:
         if not 0 <= self.warmup_packets < 1 << 40:
@@ -33,6 +33,11 @@ class StartConfig:
         for name in ("warmup_seconds", "max_gap"):
             if not 0 <= getattr(self, name) <= LONGEST:
                 raise ValueError(f"{name} {getattr(self, name)} must be from 0 to {LONGEST:g}")
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is a warm-up."""
+        return self.warmup_packets > 0 and self.warmup_seconds > 0
 
 
 class Age:
