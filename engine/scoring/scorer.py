@@ -281,9 +281,10 @@ class Scorer:
 
     def _apart(self, given: Events, t: Tracked) -> tuple[Events, Events]:
         """Events of live connections, and events released after their connection's end: these count at the end."""
-        ends = np.full(self._sums.size, np.iinfo(np.int64).max)
-        ends[t.closed] = t.closed_at
-        late = (given.slot >= 0) & (given.at >= ends[given.slot])
+        order = np.argsort(t.closed)
+        closed, at = t.closed[order], t.closed_at[order]
+        place = np.minimum(np.searchsorted(closed, given.slot), closed.size - 1)
+        late = (closed[place] == given.slot) & (given.at >= at[place])
         return _chosen(given, ~late), _chosen(given, late)
 
     def tick(self, now: int, events: Callable[[Events], None]) -> list[Found]:

@@ -102,7 +102,7 @@ def test_people_see_a_line_for_each_model(capture: Path, tmp_path: Path) -> None
 def test_bundles_are_given_to_models_by_name_and_a_bare_one_to_that_of_its_kind(
     trained: Path, baseline: Path, tmp_path: Path
 ) -> None:
-    capture = piece(tmp_path / "long.pcap", 12_000)  # longer than the warm-up, in each of two partitions
+    capture = piece(tmp_path / "long.pcap", 21_000)  # longer than the warm-up, in each of two partitions
     got: Any = summary(capture, "--model", trained, "--model", f"b-2={baseline}", "--out", tmp_path)
     assert {n: (m["kind"], m["phase"], m["shadow"]) for n, m in got["models"].items()} == {
         "kitsune": ("kitsune", "score", False), "b-2": ("baseline", "score", False),
