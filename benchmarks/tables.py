@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from benchmarks import lab_tables
+from benchmarks import lab_tables, study_tables
 
 STAGES = {
     "decode": "open, read and decode the file into columns",
@@ -230,6 +230,8 @@ TABLES = {
     "bench_vantage.json": ("lab-measured.md", "vantage", lab_tables.vantage),
     "bench_repeat.json": ("lab-measured.md", "repeat", lab_tables.repeat),
     "bench_small.json": ("lab.md", "small", lab_tables.small),
+    "study_interarrival.json": ("models/kitsune.md", "pauses", study_tables.pauses),
+    "study_start.json": ("models/kitsune.md", "starts", study_tables.starts),
     "lab_corpora.json": ("lab-measured.md", "corpora", lab_tables.corpora),
 }
 

@@ -271,9 +271,10 @@ def watch(
     "--learn", type=int, help="Packets to use [default: all]: learn from 80 %, calibrate with 20 %."
 )
 @FILTER
+@click.option("--force", is_flag=True, help="Write the bundle even if there is too little to learn from.")
 def train(
     kind: str, captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None,
-    expression: str | None,
+    expression: str | None, force: bool,
 ) -> None:  # fmt: skip
     """Train a model on captures without attacks and write it as a bundle.
 
@@ -307,7 +308,7 @@ def train(
     choice = Choice(expression or "")
     spec = spec_to_train(config, kind, learning(learn))
     with told(choice.tally, summarised=True), progress_bar("learning") as progress:
-        summary = learn_model(spec, captures, config, output, progress, choice)
+        summary = learn_model(spec, captures, config, output, progress, choice, force=force)
         print_summary(summary)
 
 

@@ -19,6 +19,7 @@ from models.kernels import kernel
 
 Floats = NDArray[np.float64]
 LEAST_UNIT = 0.01  # least unit, as a share of a column's learned range
+COLUMNS = ("middle", "above", "below", "low", "high")  # arrays of the state with a value for each column
 LARGEST = 1e9  # largest score, also of values that are not finite
 
 
@@ -40,14 +41,19 @@ class BaselineConfig:
 
 
 @kernel
-def _score(x: Floats, middle: Floats, above: Floats, below: Floats, out: Floats) -> None:
-    """Score rows. out: (n,) receives the greatest of each row's column scores."""
+def _score(
+    x: Floats, middle: Floats, above: Floats, below: Floats, low: Floats, high: Floats, out: Floats
+) -> int:
+    """Score rows. out: (n,) receives the greatest of each row's column scores. Returns the values outside the range."""
+    outside = 0
     for i in range(x.shape[0]):
         worst = 0.0
         for j in range(x.shape[1]):
             d = x[i, j] - middle[j]
             worst = max(worst, d * above[j], -d * below[j])  # max ignores NaN
+            outside += not low[j] <= x[i, j] <= high[j]
         out[i] = min(worst, LARGEST)
+    return outside
 
 
 class Baseline:
@@ -56,10 +62,12 @@ class Baseline:
     def __init__(self, config: BaselineConfig) -> None:
         self.config = config
         self.samples = 0  # samples seen by `process`
+        self.out_of_range = 0  # values scored by `process` beyond the learned range by more than its width
         self._kept = np.empty((0, config.features))
         self.middle, self.above, self.below = (
             np.zeros(config.features) for _ in range(3)
         )  # above, below: 1/unit
+        self.low, self.high = np.zeros(config.features), np.zeros(config.features)  # bounds of that band
 
     @property
     def learning(self) -> bool:
@@ -76,17 +84,20 @@ class Baseline:
         self.samples += len(x)
         if first and not self.learning:
             self._fit()
-        out[first:] = self.score(x[first:])
+        self.out_of_range += self._score(x[first:], out[first:])
         return out
 
     def score(self, x: Floats) -> Floats:
         """(n,) scores of the rows of x; the model does not change. NaN values are ignored."""
+        out = np.empty(len(x))
+        self._score(x, out)
+        return out
+
+    def _score(self, x: Floats, out: Floats) -> int:
         if x.shape[1:] != (self.config.features,):
             raise ValueError(f"samples of shape {x.shape}, must be (n, {self.config.features})")
-        out = np.empty(len(x))
         with np.errstate(invalid="ignore"):  # uncompiled: infinity times zero is NaN, as intended
-            _score(x, self.middle, self.above, self.below, out)
-        return out
+            return int(_score(x, self.middle, self.above, self.below, self.low, self.high, out))
 
     def _fit(self) -> None:
         tail, kept = self.config.tail, np.nan_to_num(self._kept)
@@ -97,24 +108,30 @@ class Baseline:
                 np.where(least > 0, 1.0 / np.maximum(unit, least), 0.0)
                 for unit in (high - self.middle, self.middle - low)
             )
+        lowest, highest = kept.min(axis=0), kept.max(axis=0)
+        self.low, self.high = 2 * lowest - highest, 2 * highest - lowest
         self._kept = self._kept[:0]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Everything that later scores depend on, as finite arrays."""
-        counts = np.array([self.samples], np.int64)
+        counts = np.array([self.samples, self.out_of_range], np.int64)
         found = {"counts": counts, "kept": np.nan_to_num(self._kept)}
-        return found | {name: getattr(self, name).copy() for name in ("middle", "above", "below")}
+        return found | {name: getattr(self, name).copy() for name in COLUMNS}
 
     @classmethod
     def from_state(cls, config: BaselineConfig, state: Mapping[str, NDArray[Any]]) -> Baseline:
         """The baseline that ``state`` was taken from. KeyError or ValueError when it does not fit."""
         self = cls(config)
-        self.samples = int(state["counts"][0])
-        for name in ("middle", "above", "below"):
+        self.samples, self.out_of_range = (int(n) for n in state["counts"])
+        for name in COLUMNS:
             if state[name].shape != (config.features,):
                 raise ValueError(f"{name} has shape {state[name].shape}, must be ({config.features},)")
             setattr(self, name, state[name].astype(np.float64))
-        if state["kept"].ndim != 2 or state["kept"].shape[1] != config.features or self.samples < 0:
+        if (
+            state["kept"].ndim != 2
+            or state["kept"].shape[1] != config.features
+            or min(self.samples, self.out_of_range) < 0
+        ):
             raise ValueError(f"kept has shape {state['kept'].shape}, must be (n, {config.features})")
         self._kept = state["kept"].astype(np.float64)
         return self

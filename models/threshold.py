@@ -70,6 +70,11 @@ class Threshold:
             if not good:
                 raise ValueError(f"threshold: {name} {getattr(self, name)!r} is not valid")
 
+    @property
+    def promised_rate(self) -> float:
+        """Share of benign scores above the value that n scores can promise: the rate requested, at best 1 / n."""
+        return max(self.false_positive_rate, 1.0 / self.n)
+
     def alarm(self, scores: NDArray[Any]) -> NDArray[np.bool_]:
         """Whether each score is above the threshold; false for NaN, the score of a sample that was not scored."""
         return np.asarray(scores > self.value)

@@ -18,10 +18,13 @@ from engine.scoring.detector import Detector
 from engine.scoring.scorer import Scorer
 from engine.sensor.tally import Tally
 from engine.types import NO_LOSS
+from models.threshold import Threshold
 
 ATTACK = "attack"  # name of the label that marks probes as attacks
 BENIGN = ("", "0", "0.0", "false", "no", "none", "benign", "normal")  # values of that label for no attack
 OUT_OF_RANGE = 0.02  # share of inputs outside the learned range above which a note is made
+LEAST_LEARNED = 500  # packets learned from, below which a model is not to be relied on
+LEAST_CALIBRATED = 20  # connections that gave the threshold, below which it is not
 
 
 @dataclass
@@ -34,6 +37,10 @@ class ModelSummary:
     phase: str  # earliest phase among the partitions
     threshold: float | None  # greatest threshold among the partitions
     least_threshold: float | None  # least threshold among the partitions
+    promised_rate: (
+        float | None
+    )  # share of benign connections above the threshold that calibration can promise
+    out_of_range: float | None  # share of inputs outside the learned range; None: none scored, or not counted
     scored: int  # connections with a score
     alarms: int  # connections that ended with an alarm
 
@@ -51,6 +58,9 @@ class RunSummary:
     phase: str = ""
     threshold: float | None = None  # greatest threshold among the partitions
     least_threshold: float | None = None
+    promised_rate: float | None = (
+        None  # share of benign connections above the threshold that calibration can promise
+    )
     losses: dict[str, int] = field(default_factory=dict)
     top: list[dict[str, Any]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -80,10 +90,11 @@ def fill(summary: RunSummary, specs: Sequence[ModelSpec], detectors: Sequence[De
     summary.connections = top.connections
     for spec in specs:
         scorers = [s for d in detectors for s in d.scorers if s.name == spec.name]
-        summary.models[spec.name] = _model(spec, scorers, top)
+        summary.models[spec.name] = _model(spec, scorers, top, out_of_range(spec, detectors))
     first = summary.models[first_of(specs).name]
     summary.scored, summary.alarms, summary.phase = first.scored, first.alarms, first.phase
     summary.threshold, summary.least_threshold = first.threshold, first.least_threshold
+    summary.promised_rate = first.promised_rate
     summary.alarm_pairs = top.alarm_pairs()
     if top.other_probes:
         summary.notes.append(
@@ -98,7 +109,7 @@ def _named(note: str, spec: ModelSpec, specs: Sequence[ModelSpec]) -> str:
     return note if len(specs) == 1 else f"{spec.name}: {note}"
 
 
-def _model(spec: ModelSpec, scorers: Sequence[Scorer], top: Top) -> ModelSummary:
+def _model(spec: ModelSpec, scorers: Sequence[Scorer], top: Top, outside: float | None) -> ModelSummary:
     thresholds = [s.threshold_value for s in scorers if not np.isnan(s.threshold_value)]
     tally = top.models.get(spec.name)
     return ModelSummary(
@@ -108,31 +119,44 @@ def _model(spec: ModelSpec, scorers: Sequence[Scorer], top: Top) -> ModelSummary
         phase=min((s.phase for s in scorers), key=PHASES.index, default=PHASES[0]),
         threshold=max(thresholds) if thresholds else None,
         least_threshold=min(thresholds) if thresholds else None,
+        promised_rate=max((s.threshold.promised_rate for s in scorers if s.threshold), default=None),
+        out_of_range=outside,
         scored=tally.scored if tally else 0,
         alarms=tally.alarms if tally else 0,
     )
 
 
+def too_little(spec: ModelSpec, threshold: Threshold | None) -> str | None:
+    """Why a model that learned must not be relied on, None if it may be. threshold: the one that it calibrated."""
+    learned = spec.kind.learns(spec.section)
+    if 0 < learned < LEAST_LEARNED:
+        return f"{learned:,} packets to learn from, at least {LEAST_LEARNED:,} are needed"
+    if threshold is not None and threshold.n < LEAST_CALIBRATED:
+        return f"{threshold.n:,} connections to calibrate with, at least {LEAST_CALIBRATED} are needed"
+    return None
+
+
+def out_of_range(spec: ModelSpec, detectors: Sequence[Detector]) -> float | None:
+    """Share of a model's inputs outside the range that it learned; None if it scored none, or does not count them."""
+    counters: Counter[str] = Counter()
+    for d in detectors:
+        for s in d.scorers:
+            if s.name == spec.name:
+                counters.update({k: v for k, v in d.counters(s).items() if k in ("out_of_range", "inputs")})
+    return counters["out_of_range"] / counters["inputs"] if counters["inputs"] else None
+
+
 def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
     """Reasons to distrust a model's results, one line each."""
-    notes = []
     pairs = [(d, s) for d in detectors for s in d.scorers if s.name == spec.name]
-    phase = min((s.phase for _, s in pairs), key=PHASES.index, default=PHASES[0])
-    section = spec.section
-    if pairs and phase != "score":
-        need = spec.kind.learns(section) + section.scorer.calibrate_packets
-        most = max(d.counters(s).get("samples", d.packets) for d, s in pairs)
-        known = sum(d.packets - d.unread["link_type"] for d, _ in pairs)
-        also = "--learn N works with the first N packets, which must not hold an attack"
-        notes.append(
-            f"the model is still in phase {phase} and scores nothing: it needs {need:,} packets in a partition, "
-            f"and the largest had {most:,}. To score this capture, train a bundle on traffic without attacks and "
-            f"give --model FILE; {also if known else 'but none of its packets could be read'}"
-        )
     fitted = [s.threshold for _, s in pairs if s.threshold is not None]
+    notes = [*_phase_note(spec, pairs), *_start_notes(spec, pairs)]
+    least = min(fitted, key=lambda t: t.n, default=None)
+    if spec.bundle is None and (missing := too_little(spec, least)):
+        notes.append(f"DO NOT RELY ON THESE ALARMS: the model had {missing}")
     if guessed := [t for t in fitted if not t.sufficient]:
         t = min(guessed, key=lambda t: t.n)
-        wanted = replace(section.threshold, method=t.method, false_positive_rate=t.false_positive_rate)
+        wanted = replace(spec.section.threshold, method=t.method, false_positive_rate=t.false_positive_rate)
         do = (
             "train again with more"
             if spec.bundle is not None
@@ -140,16 +164,13 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
         )
         notes.append(
             f"the threshold is a guess: {t.n:,} connections are too few for a false-positive rate of "
-            f"{t.false_positive_rate:g}, which needs {wanted.needed:,}: {do}"
+            f"{t.false_positive_rate:g}, which needs {wanted.needed:,}; they promise {t.promised_rate:.2g}: {do}"
         )
-    counters: Counter[str] = Counter()
-    for d, s in pairs:
-        counters.update({k: v for k, v in d.counters(s).items() if k in ("out_of_range", "inputs")})
-    if counters["inputs"] and counters["out_of_range"] > OUT_OF_RANGE * counters["inputs"]:
-        share = counters["out_of_range"] / counters["inputs"]
+    share = out_of_range(spec, detectors)
+    if share is not None and share > OUT_OF_RANGE:
         notes.append(
             f"the model may not fit: {share:.1%} of its inputs lie outside the range that it learned; "
-            "was it trained on this network?"
+            "is this the network the model learned?"
         )
     return notes
 
@@ -157,6 +178,48 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
 def count_streams(tally: Tally, detectors: Iterable[Detector]) -> None:
     """Add what detectors found of the packets' order and of their own room."""
     tally.follow(d.tracker.counters for d in detectors)
+
+
+def _phase_note(spec: ModelSpec, pairs: Sequence[tuple[Detector, Scorer]]) -> list[str]:
+    """A note on a model that has not come to score."""
+    phase = min((s.phase for _, s in pairs), key=PHASES.index, default=PHASES[0])
+    if not pairs or phase in ("warm", "score"):
+        return []
+    need = spec.kind.learns(spec.section) + spec.section.scorer.calibrate_packets
+    most = max(d.counters(s).get("samples", d.packets) for d, s in pairs)
+    known = sum(d.packets - d.unread["link_type"] for d, _ in pairs)
+    also = "--learn N works with the first N packets, which must not hold an attack"
+    return [
+        f"the model is still in phase {phase} and scores nothing: it needs {need:,} packets in a partition, "
+        f"and the largest had {most:,}. To score this capture, train a bundle on traffic without attacks and "
+        f"give --model FILE; {also if known else 'but none of its packets could be read'}"
+    ]
+
+
+ORIGIN_NOTES = {
+    "older": "the packets are older than the streams that the bundle carries",
+    "gap": "the packets begin more than start.max_gap after the streams that the bundle carries",
+    "strangers": "the first packets come from hosts that the bundle's streams do not know: is this the network the "
+    "model learned?",
+}
+
+
+def _start_notes(spec: ModelSpec, pairs: Sequence[tuple[Detector, Scorer]]) -> list[str]:
+    """Notes on how scoring with a bundle started."""
+    passes = [own for d, s in pairs if s.start is not None and (own := d.features_of(s)) is not None]
+    origins = {one.origin for one in passes}
+    notes = [f"{text}: they were left out" for origin, text in ORIGIN_NOTES.items() if origin in origins]
+    waiting = [s for d, s in pairs if s.phase == "warm" and d.packets]
+    before = sum(s.first or 0 for _, s in pairs if s.start is not None)
+    if waiting:
+        notes.append(
+            "warm-up: the packets were too few to fill the streams, so the model scored nothing"
+            + (f" in {len(waiting)} partitions" if len(pairs) > 1 else "")
+            + f"; {spec.key or spec.kind.name}.start.warmup_packets: 0 scores from the first packet, with false alarms"
+        )
+    if before and origins & {"empty", "older", "gap", "strangers"}:
+        notes.append(f"warm-up: the first {before:,} packets filled the streams and have no score")
+    return notes
 
 
 def losses_of(detectors: Sequence[Detector]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -96,13 +96,18 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
         facts.append(("connections", f"{summary.connections:,}"))
         facts += [(name, _model(model)) for name, model in models.items()]
     else:
-        bound = _bound(summary.threshold, summary.least_threshold)
+        bound = _bound(summary.threshold, summary.least_threshold, summary.promised_rate)
         facts.append(("connections", f"{summary.connections:,}, of which {summary.scored:,} scored"))
         alarms = (
             "alarms",
             f"{summary.alarms:,} connections ({bound})" if summary.threshold else "none: no threshold yet",
         )
         facts.append(("threshold", bound) if summary.trained else alarms)
+    facts += [
+        (_range_name(name, models), f"{m.out_of_range:.2%} of inputs outside the learned range")
+        for name, m in models.items()
+        if m.out_of_range is not None
+    ]
     if (said := hits(summary.labels)) is not None:
         facts.append(("labels", said))
     facts.append(("losses", losses))
@@ -114,19 +119,26 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
 
 def _model(model: ModelSummary) -> str:
     what = (
-        f"{model.scored:,} scored, {model.alarms:,} alarms ({_bound(model.threshold, model.least_threshold)})"
+        f"{model.scored:,} scored, {model.alarms:,} alarms "
+        f"({_bound(model.threshold, model.least_threshold, model.promised_rate)})"
     )
     if model.phase != "score":
         what = f"phase {model.phase}; {what}"
     return f"shadow: {what}" if model.shadow else what
 
 
-def _bound(threshold: float | None, least: float | None) -> str:
+def _range_name(model: str, models: Mapping[str, ModelSummary]) -> str:
+    return "inputs" if len(models) == 1 else f"inputs of {model}"
+
+
+def _bound(threshold: float | None, least: float | None, promised: float | None) -> str:
+    """A threshold in words, with the share of false alarms that it can promise."""
     if threshold is None:
         return "none yet"
+    rate = "" if promised is None else f"; {100 * promised:.2g} % false alarms promised"
     if least is not None and least < threshold:
-        return f"above {least:.4f} to {threshold:.4f}, by partition"
-    return f"above {threshold:.4f}"
+        return f"above {least:.4f} to {threshold:.4f}, by partition{rate}"
+    return f"above {threshold:.4f}{rate}"
 
 
 def labels_table(rows: Sequence[dict[str, Any]], title: str, most: int = MOST_ROWS) -> Table:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 import engine
 from connectors.files.whole import write_whole
 from engine.commands.notes import notes_of, say
 from engine.commands.options import LEAST_LEARN
 from engine.commands.reading import Choice, Progress, read_packets
-from engine.commands.run_summary import RunSummary
+from engine.commands.run_summary import RunSummary, too_little
 from engine.commands.score import Job, Scoring
 from engine.config import BusSection, Config, MetricsSection, OutputSection
 from engine.errors import InputError, OutputError
@@ -34,9 +37,13 @@ def count_packets(captures: Sequence[Path], config: Config, expression: str = ""
 
 def train(
     spec: ModelSpec, captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None,
-    choice: Choice | None = None,
+    choice: Choice | None = None, *, force: bool = False,
 ) -> RunSummary:  # fmt: skip
-    """Learn from captures of normal traffic, and write only the bundle. choice: packets to learn from."""
+    """Learn from captures of normal traffic, and write only the bundle. choice: packets to learn from.
+
+    Raises InputError, before anything is written, if the captures are damaged or hold too little: fewer than
+    LEAST_LEARNED packets or LEAST_CALIBRATED connections, unless ``force``.
+    """
     check_bundle_place(out)
     alone = {"output": OutputSection(), "metrics": MetricsSection(), "bus": BusSection()}
     choice = choice or Choice()
@@ -56,6 +63,11 @@ def train(
             f"{captures[0]}: fewer than the {need:,} packets that --learn or the configuration asks for, or no "
             "connection among the last of them; no bundle was written"
         )
+    if (missing := too_little(spec, scorer.threshold)) and not force:
+        raise InputError(
+            f"{captures[0]}: too little to learn from: {missing}; no bundle was written. Give more traffic, or --force "
+            "for a model that cannot be relied on"
+        )
     learned = spec.kind.learns(spec.section) + spec.section.scorer.calibrate_packets
     provenance = {
         "wiresonde": engine.__version__,
@@ -66,10 +78,17 @@ def train(
         ],
     }
     try:
-        write_whole(out, pack_model(spec.kind, scorer, provenance))
+        write_whole(out, pack_model(spec.kind, scorer, provenance, _streams(scoring, spec)))
     except BundleError as error:
         raise OutputError(f"{out}: {error}") from error
     except OSError as error:
         raise OutputError(f"{out}: {error.strerror or error}") from error
     summary.files.append(str(out))
     return summary
+
+
+def _streams(scoring: Scoring, spec: ModelSpec) -> Mapping[str, NDArray[Any]]:
+    """The streams that the bundle carries, as the captures left them."""
+    detector, start = scoring.detectors[0], spec.kind.start(spec.section)
+    features = detector.features_of(detector.scorers[0])
+    return {} if start is None or features is None else features.carry(start.carry_flows)

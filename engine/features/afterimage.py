@@ -8,6 +8,11 @@ Four kinds of stream, each with five decay rates; a weight halves in 1/rate seco
     HH_jit   source host to destination  time between  weight, mean, std
     HpHp     source socket, all peers    frame size    as HH (ARP: MACs in place of sockets)
 
+A stream that was silent for longer than usual restarts its times between packets: its weight is 0 and the silence is
+not taken in. A pair that was silent for long forgets its last residuals, so that a packet is not compared with one
+from before the pause. In the public code, both are taken in, and benign traffic looks odd for minutes
+(docs/models/kitsune.md).
+
 The names and their order are the public code's, where the feature called std is the *variance*.
 
 Unlike the public code, a packet updates the covariance of the addressed pair only, once. There it does so twice, and
@@ -21,13 +26,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.errors import ConfigError, StateError
-from engine.features.damped import add, decay, elapsed, relate
+from engine.features.damped import add, decay, elapsed, forget, forget_pair, relate
 from engine.features.streams import (
     ENDPOINT,
     ENDPOINTS_PAIR,
@@ -42,6 +47,7 @@ from engine.features.streams import (
     LAYER_LINK,
     LIVE,
     MAC,
+    MEAN,
     NOBODY,
     PACKETS,
     PAIRS,
@@ -70,6 +76,9 @@ STAMPED = 6  # peers are only read: decay changes neither mean nor variance
 # columns: MI_dir 3, HH 7, HH_jit 3, HpHp 7 statistics a rate
 MI_AT, HH_AT, JIT_AT, HPHP_AT = 0, 15, 50, 65
 
+FLOOR, ALWAYS, FACTOR = range(3)  # AfterImageConfig.silences
+LONGEST = 1e9  # greatest value of a silence
+
 _0, _16 = np.uint64(0), np.uint64(16)
 
 
@@ -92,6 +101,12 @@ class AfterImageConfig:
     lambdas: tuple[float, ...] = (5.0, 3.0, 1.0, 0.1, 0.01)  # decay rates in 1/s: a weight halves in 1/λ s
     flows: int = 1 << 18  # most connections remembered in a partition (both directions count as one)
     hash_seed: int = 0  # seed of the hashes, changes no feature; a secret one prevents chosen collisions
+    interarrival: Literal["restart", "public"] = (
+        "restart"  # restart times between packets after silence, or take it in
+    )
+    silence: float = 60.0  # seconds without a packet after which a stream always restarts
+    silence_factor: float = 30.0  # multiple of a stream's mean time between packets after which it restarts
+    silence_floor: float = 5.0  # least seconds without a packet for that; at most silence
 
     def __post_init__(self) -> None:
         if len(self.lambdas) != LANES:
@@ -103,6 +118,20 @@ class AfterImageConfig:
             raise ConfigError(f"flows {self.flows} must be between 1 and {1 << 28}")
         if not 0 <= self.hash_seed < 1 << 64:
             raise ConfigError(f"hash_seed {self.hash_seed} must be between 0 and 2**64 - 1")
+        if self.interarrival not in ("restart", "public"):
+            raise ConfigError(f"interarrival {self.interarrival!r} must be restart or public")
+        for name in ("silence", "silence_factor", "silence_floor"):
+            if not 0 < getattr(self, name) <= LONGEST:
+                raise ConfigError(f"{name} {getattr(self, name)} must be > 0 and at most {LONGEST:g}")
+        if self.silence_floor > self.silence:
+            raise ConfigError(f"silence_floor {self.silence_floor} must be at most silence {self.silence}")
+
+    @property
+    def silences(self) -> Floats:
+        """(3,) least seconds of silence that can restart a stream, those that always do, and the factor of its mean."""
+        if self.interarrival == "public":
+            return np.full(3, np.inf)
+        return np.array([self.silence_floor, self.silence, self.silence_factor])
 
     @property
     def streams(self) -> int:
@@ -127,7 +156,7 @@ class Chunk(NamedTuple):
     ids: NDArray[
         np.int64
     ]  # (CHUNK, 8) rows of the packet's records; the first is -1 if the packet has no features
-    gap: Floats  # (CHUNK,) seconds since the last packet of the jitter stream
+    gap: Floats  # (CHUNK, 6) seconds since the last packet of each record
     x: Floats  # (CHUNK, 6, LANES) exponents, then decay factors
     victim: NDArray[np.uint64]  # (7,) key of a flow being evicted
 
@@ -209,7 +238,7 @@ def resolve(t: Tables, p: Packets, start: int, c: Chunk) -> int:
 
 @kernel
 def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, c: Chunk) -> None:
-    """Write each record's exponent -rate * dt to c.x, and the jitter stream's dt to c.gap."""
+    """Write each record's dt to c.gap and its exponent -rate * dt to c.x."""
     ids, x, gap, stream_ts, pair_ts = c.ids, c.x, c.gap, t.stream_ts, t.pair_ts
     for i in range(ts.size):
         if ids[i, 0] < 0:
@@ -217,15 +246,14 @@ def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, c: Chunk) -> None:
             continue
         for r in range(STAMPED):
             dt = elapsed(stream_ts if r < HOSTS_R else pair_ts, ids[i, r], ts[i])
-            if r == JITTER_R:
-                gap[i] = dt
+            gap[i, r] = dt
             for k in range(LANES):
                 x[i, r, k] = -rates[k] * dt
 
 
 @kernel
-def advance(t: Tables, size: NDArray[np.uint32], c: Chunk, out: Floats) -> None:
-    """Add each packet to its records, in order, and write its features."""
+def advance(t: Tables, size: NDArray[np.uint32], silences: Floats, c: Chunk, out: Floats) -> None:
+    """Add each packet to its records, in order, and write its features. silences: AfterImageConfig's."""
     streams, pairs, ids, x, gap = t.streams, t.pairs, c.ids, c.x, c.gap
     for i in range(size.size):
         if ids[i, 0] < 0:
@@ -237,7 +265,18 @@ def advance(t: Tables, size: NDArray[np.uint32], c: Chunk, out: Floats) -> None:
         peer, peer_endpoint = ids[i, PEER_R], ids[i, PEER_ENDPOINT_R]
         add(streams, ids[i, MAC_R], x, i, MAC_R, value, out, MI_AT, 3)
         add(streams, host, x, i, HOST_R, value, out, HH_AT, 7)
-        add(streams, ids[i, JITTER_R], x, i, JITTER_R, gap[i], out, JIT_AT, 3)
+        between = gap[i, JITTER_R]
+        if between > silences[FLOOR]:
+            usual = (
+                silences[FACTOR] * streams[ids[i, JITTER_R], MEAN + LANES - 1]
+            )  # 0 before the second packet
+            if between > silences[ALWAYS] or 0.0 < usual < between:
+                forget(streams, ids[i, JITTER_R])
+                between = 0.0
+        for r in range(HOSTS_R, STAMPED):
+            if gap[i, r] > silences[ALWAYS]:
+                forget_pair(pairs, ids[i, r])
+        add(streams, ids[i, JITTER_R], x, i, JITTER_R, between, out, JIT_AT, 3)
         add(streams, endpoint, x, i, ENDPOINT_R, value, out, HPHP_AT, 7)
         side, row = host > peer, ids[i, HOSTS_R]
         relate(streams, pairs, row, peer, side, x, i, HOSTS_R, value, out, HH_AT)
@@ -248,7 +287,7 @@ def advance(t: Tables, size: NDArray[np.uint32], c: Chunk, out: Floats) -> None:
 
 
 @allocating
-def extract(t: Tables, p: Packets, rates: Floats, out: Floats) -> None:
+def extract(t: Tables, p: Packets, rates: Floats, silences: Floats, out: Floats) -> None:
     """Write the features of n packets and change the tables. out: (n, 100); NaN where a packet is unread.
 
     Stages over CHUNK packets: records, time stamps, all decay factors at once, statistics. The stages exist for the
@@ -259,7 +298,7 @@ def extract(t: Tables, p: Packets, rates: Floats, out: Floats) -> None:
         np.empty(CHUNK, np.int64),
         np.empty(CHUNK, np.uint64),
         np.empty((CHUNK, 8), np.int64),
-        np.empty(CHUNK),
+        np.empty((CHUNK, STAMPED)),
         np.zeros((CHUNK, STAMPED, LANES)),
         np.empty(7, np.uint64),
     )
@@ -269,7 +308,7 @@ def extract(t: Tables, p: Packets, rates: Floats, out: Floats) -> None:
         stop = resolve(t, p, start, c)
         stamp(t, p.ts[start:stop], rates, c)
         decay(x[: (stop - start) * STAMPED * LANES])
-        advance(t, p.size[start:stop], c, out[start:stop])
+        advance(t, p.size[start:stop], silences, c, out[start:stop])
         start = stop
 
 
@@ -278,8 +317,8 @@ class AfterImage:
 
     def __init__(self, config: AfterImageConfig) -> None:
         self.config = config
-        self._rates = np.array(config.lambdas, np.float64)
-        self._tables = new_tables(config.flows, config.streams, config.pairs, config.hash_seed)
+        self._rates, self._silences = np.array(config.lambdas, np.float64), config.silences
+        self.tables = new_tables(config.flows, config.streams, config.pairs, config.hash_seed)
 
     def update(self, p: Packets, out: Floats | None = None) -> Floats:
         """Features of p, (n, 100); row i is packet i, NaN where its kind is UNREAD. Changes the state.
@@ -291,22 +330,22 @@ class AfterImage:
         if any(column.flags.writeable for column in p):
             p = Packets._make(_frozen(column) for column in p)
         with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when the kernels run uncompiled
-            extract(self._tables, p, self._rates, out)
+            extract(self.tables, p, self._rates, self._silences, out)
         return out
 
     @property
     def flows(self) -> int:
         """Connections remembered now."""
-        return int(self._tables.counts[LIVE, FLOWS])
+        return int(self.tables.counts[LIVE, FLOWS])
 
     @property
     def evicted(self) -> int:
         """Connections evicted because the tables were full, since the start."""
-        return int(self._tables.registers[EVICTED])
+        return int(self.tables.registers[EVICTED])
 
     def state(self) -> dict[str, NDArray[Any]]:
         """A copy of all state that later features depend on; plain arrays, rows as bytes."""
-        t = self._tables
+        t = self.tables
         used = t.counts[USED]
         return {
             "flows": as_bytes(t.flows[: used[FLOWS]]),
@@ -323,7 +362,7 @@ class AfterImage:
     def from_state(cls, config: AfterImageConfig, state: Mapping[str, NDArray[Any]]) -> AfterImage:
         """An object that continues from `state`; StateError when the state does not fit the configuration."""
         self = cls(config)
-        t = self._tables
+        t = self.tables
         for name, rows in t._asdict().items():
             if name not in state:
                 continue

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.features.streams import LANES, MEAN, NEVER, PAIR_W, RES, SR, VAR, W
+from engine.features.streams import LANES, MEAN, NEVER, PAIR_TS, PAIR_W, RES, SR, VAR, W
 from engine.kernels import kernel
 from engine.types import NS, Floats
 
@@ -52,6 +52,20 @@ def decay(x: Floats) -> None:
         y = 1.0 + f * (C1 + f * (C2 + f * (C3 + f * (C4 + f * y))))
         n = np.float64(shifted).view(np.int64) - ROUND_BITS
         x[i] = y * np.int64((n + 1023) << 52).view(np.float64)
+
+
+@kernel
+def forget(streams: Floats, row: int) -> None:
+    """Let a stream begin again: the next value counts as its first."""
+    for k in range(LANES):
+        streams[row, W + k] = 0.0
+
+
+@kernel
+def forget_pair(pairs: Floats, row: int) -> None:
+    """Let a pair begin again."""
+    for k in range(PAIR_TS):
+        pairs[row, k] = 0.0
 
 
 @kernel

@@ -13,8 +13,9 @@ from engine.connections.tracker import Tracked
 from engine.features.afterimage import AfterImageConfig, feature_names
 from engine.features.streams import FLOW, KEY
 from engine.scoring.kind import Kind, Moved, moved
-from engine.scoring.passes import afterimage, check_columns, check_lambdas
+from engine.scoring.passes import afterimage, check_columns, check_lambdas, features_packed, learned_with
 from engine.scoring.scorer import Events, PromptModel, ScorerConfig, State, prompt
+from engine.scoring.start import StartConfig
 from engine.types import KIND_MASK, Floats, Packets
 from engine.types import Kind as Layer
 from models.baseline import Baseline, BaselineConfig
@@ -30,6 +31,7 @@ class BaselineSection:
     baseline: BaselineConfig = field(default_factory=BaselineConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
+    start: StartConfig = field(default_factory=StartConfig)
 
     def __post_init__(self) -> None:
         check_columns("baseline.features", self.baseline.features, self.features)
@@ -66,12 +68,20 @@ class BaselineModel(PromptModel):
         self.baseline = Baseline.from_state(self.baseline.config, state[0])
 
     def counters(self) -> Mapping[str, int]:
-        """Number of samples taken."""
-        return {"samples": self.baseline.samples}
+        """Numbers of samples taken, of inputs outside the learned range, and of inputs in scoring."""
+        config = self.baseline.config
+        known = self.baseline.high[0] < np.finfo(np.float64).max  # not in bundles of an earlier version
+        scored = max(0, self.baseline.samples - config.learn_samples) if known else 0
+        return {
+            "samples": self.baseline.samples,
+            "out_of_range": self.baseline.out_of_range,
+            "inputs": scored * config.features,
+        }
 
 
 def _load(bundle: Bundle, section: BaselineSection, slots: int) -> BaselineModel:  # noqa: ARG001
     check_lambdas(bundle, section.features)
+    bundle = _with_range(bundle)
     baseline = Baseline.from_state(BaselineConfig(**bundle.config["baseline"]), bundle.arrays)
     check_columns("baseline.features", baseline.config.features, section.features)
     if baseline.learning:
@@ -80,9 +90,19 @@ def _load(bundle: Bundle, section: BaselineSection, slots: int) -> BaselineModel
     return BaselineModel(section.features, baseline)
 
 
+def _with_range(bundle: Bundle) -> Bundle:
+    """A bundle of an earlier version with a range that holds everything: it did not save the learned one."""
+    arrays = bundle.arrays
+    if "low" in arrays or "high" in arrays or "middle" not in arrays or arrays["counts"].size != 1:
+        return bundle
+    widest = np.full_like(arrays["middle"], np.finfo(np.float64).max)
+    counts = np.append(arrays["counts"], 0)
+    return replace(bundle, arrays={**arrays, "counts": counts, "low": -widest, "high": widest})
+
+
 def _pack(model: BaselineModel) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:
     config = {
-        "baseline": asdict(model.baseline.config), "features": {"lambdas": list(model.features.lambdas)},
+        "baseline": asdict(model.baseline.config), "features": features_packed(model.features),
     }  # fmt: skip
     return model.baseline.state(), config
 
@@ -96,6 +116,11 @@ def _learning(section: BaselineSection, n: int) -> BaselineSection:
     )
 
 
+def _small(section: BaselineSection) -> BaselineSection:
+    small = replace(section, features=replace(section.features, flows=1024))
+    return _learning(replace(small, start=replace(section.start, warmup_packets=0)), 150)
+
+
 def _explain(model: BaselineModel, x: Floats) -> list[Moved]:
     return moved(model.baseline.score, x, model.baseline.middle, feature_names(model.features.lambdas))
 
@@ -107,10 +132,12 @@ KIND = Kind(
     load=_load,
     pack=_pack,
     features=lambda section: afterimage(section.features),
-    small=lambda section: _learning(replace(section, features=replace(section.features, flows=1024)), 150),
+    small=_small,
     learning=_learning,
     learns=lambda section: section.baseline.learn_samples,
     layouts={"flow": FLOW, "key": KEY},
     bounds=tuple(float(b) for b in np.round(np.geomspace(0.1, 10_000.0, 26), 6)),
     explain=_explain,
+    adapt=lambda bundle, section: replace(section, features=learned_with(bundle, section.features)),
+    start=lambda section: section.start,
 )

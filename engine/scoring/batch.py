@@ -26,12 +26,12 @@ SCORE = np.dtype(
         ("scored", "u4"),  # packets with a score
         ("alarm", "?"), ("final", "?"),  # final: whether the connection has ended
         ("begins", "?"),  # whether the connection's alarm begins with this row
-        ("phase", "u1"),  # index in PHASES: learn (nothing scored yet), calibrate (no threshold yet), score
+        ("phase", "u1"),  # index in PHASES: learn, warm (nothing scored yet), calibrate (no threshold yet), score
     ],
     align=True,
 )  # fmt: skip
 
-PHASES = ("map", "learn", "calibrate", "score")
+PHASES = ("map", "learn", "calibrate", "warm", "score")
 
 
 LEARNING = "learning"  # version of a model without a threshold, in metrics

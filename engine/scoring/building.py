@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from connectors.files.whole import WholeFile
 from engine.connections.bounds import TrackerConfig
-from engine.errors import InputError, OutputError
+from engine.errors import InputError, OutputError, StateError
+from engine.features.afterimage import AfterImageConfig
+from engine.features.carried import adopted, check
 from engine.scoring.detector import Detector, Entry, slots_needed
 from engine.scoring.kind import Kind
 from engine.scoring.kinds import KINDS
+from engine.scoring.passes import Carried, Features
 from engine.scoring.scorer import SUM, Rules, Scorer, ScorerConfig
 from engine.scoring.trace import Tracer
+from engine.types import under
 from models.bundle import Bundle, BundleError, load, pack
 from models.threshold import Threshold
+
+STREAMS = "streams."  # prefix of the arrays of a bundle that hold the streams it carries
 
 
 class BundleFile:
@@ -31,6 +40,20 @@ class BundleFile:
         self.path = path
         self.bundle = read_bundle(path)
         self.digest = bundle_digest(self.bundle)
+        arrays = self.bundle.arrays
+        learned = {name: array for name, array in arrays.items() if not name.startswith(STREAMS)}
+        self.learned = replace(self.bundle, arrays=learned)  # the bundle without streams
+        self.streams = (
+            under(arrays, STREAMS) if len(learned) < len(arrays) else None
+        )  # streams that it carries
+        if self.streams is not None:
+            try:
+                check(self.streams)
+                adopted(
+                    AfterImageConfig(flows=4 * len(self.streams["flows"])), self.streams
+                )  # with room for all
+            except StateError as error:
+                raise InputError(f"{path}: not an intact bundle: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -44,6 +67,22 @@ class ModelSpec:
     bundle: BundleFile | None = None  # what the model learned; None: it learns from the stream
     key: str = ""  # key of its section in the configuration
 
+    @cached_property
+    def fitted(self) -> Any:
+        """The section, with the values of its features that the bundle's model learned with. Raises InputError."""
+        if self.bundle is None or self.bundle.bundle.kind != self.kind.name:
+            return self.section
+        with _intact(self.bundle.path, self.kind):
+            return self.kind.adapt(self.bundle.learned, self.section)
+
+    @cached_property
+    def features(self) -> Features | None:
+        """The features of the model, with the streams that its bundle carries. Raises InputError."""
+        given, start = self.kind.features(self.fitted), self.kind.start(self.section)
+        if given is None or start is None or self.bundle is None or self.bundle.streams is None:
+            return given
+        return replace(given, carried=Carried(self.bundle.streams, start.max_gap))
+
     @property
     def digest(self) -> str:
         """Digest that is equal for models that can continue from each other's state, shadow or not.
@@ -54,7 +93,7 @@ class ModelSpec:
             "kind": self.kind.name,
             "bundle": None if self.bundle is None else self.bundle.digest,
         }
-        given = self.kind.features(self.section)
+        given = self.features
         parts["features"] = None if given is None else given.digest
         if self.bundle is None:
             parts["section"] = asdict(self.section)
@@ -66,7 +105,7 @@ def build_detector(
 ) -> Detector:
     """A new detector. Raises InputError for a bundle that is damaged or does not fit."""
     slots = slots_needed(tracker)
-    entries = [Entry(_scorer(spec, slots), spec.digest, spec.kind.features(spec.section)) for spec in specs]
+    entries = [Entry(_scorer(spec, slots), spec.digest, spec.features) for spec in specs]
     return Detector(partition, tracker, entries, tracer)
 
 
@@ -75,16 +114,25 @@ def _scorer(spec: ModelSpec, slots: int) -> Scorer:
     if spec.bundle is None:
         rules = Rules(section.scorer, section.threshold, kind.learns(section))
         return Scorer(spec.name, kind.fresh(section, slots), rules, slots, shadow=spec.shadow)
-    path, bundle = spec.bundle.path, spec.bundle.bundle
+    path, bundle, start = spec.bundle.path, spec.bundle.learned, kind.start(section)
     if bundle.kind != kind.name:
         raise InputError(f"{path}: a bundle of kind {bundle.kind}, but model {spec.name} is a {kind.name}")
-    try:
-        model = kind.load(bundle, section, slots)
+    with _intact(path, kind):
+        model = kind.load(bundle, spec.fitted, slots)
         rules = Rules(
             ScorerConfig(**bundle.config["scorer"]),
             section.threshold,
             fitted=Threshold(**bundle.config["threshold"]),
+            start=start if start is not None and start.waits else None,
         )
+    return Scorer(spec.name, model, rules, slots, shadow=spec.shadow)
+
+
+@contextmanager
+def _intact(path: Path, kind: Kind) -> Iterator[None]:
+    """Turn the errors of a bundle that does not fit its kind into InputError."""
+    try:
+        yield
     except BundleError as error:
         raise InputError(str(error)) from error
     except KeyError as error:
@@ -93,7 +141,6 @@ def _scorer(spec: ModelSpec, slots: int) -> Scorer:
         ) from error
     except (TypeError, ValueError, IndexError, OverflowError) as error:
         raise InputError(f"{path}: not an intact {kind.name} bundle: {error}") from error
-    return Scorer(spec.name, model, rules, slots, shadow=spec.shadow)
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -109,10 +156,19 @@ def read_bundle(path: Path) -> Bundle:
     return bundle
 
 
-def pack_model(kind: Kind, scorer: Scorer, provenance: Mapping[str, Any]) -> bytes:
-    """The bundle of a model that has learned and has a threshold. Raises BundleError."""
+def pack_model(
+    kind: Kind,
+    scorer: Scorer,
+    provenance: Mapping[str, Any],
+    streams: Mapping[str, NDArray[Any]] | None = None,
+) -> bytes:
+    """The bundle of a model that has learned and has a threshold. Raises BundleError.
+
+    streams: those that the model's features carry on with, a result of ``FeaturePass.carry``.
+    """
     assert scorer.threshold is not None
-    arrays, config = kind.pack(scorer.model)
+    learned, config = kind.pack(scorer.model)
+    arrays = {**learned, **{f"{STREAMS}{name}": array for name, array in (streams or {}).items()}}
     sections = {**config, "scorer": asdict(scorer.config), "threshold": asdict(scorer.threshold)}
     return pack(arrays, sections, provenance, kind=kind.name)
 

@@ -40,7 +40,7 @@ OWN_COLUMNS = (
         "",
         "whether the connection has ended; if not, its alarm began, or it is an interim row",
     ),
-    Column("phase", pa.string(), "", "learn: no scores yet; calibrate: no threshold yet; score: both"),
+    Column("phase", pa.string(), "", "learn, warm: no scores yet; calibrate: no threshold yet; score: both"),
     Column("partition", pa.int32(), "", "partition of the packets topic"),
     Column("offset", pa.int64(), "", "offset of the message that gave the row"),
     Column("row", pa.uint32(), "", "index among the model's rows of that message"),

@@ -55,7 +55,7 @@ class Detector:
         self._passes: dict[str, FeaturePass] = {}
         for entry in entries:
             if entry.features is not None and entry.features.digest not in self._passes:
-                self._passes[entry.features.digest] = entry.features.start(entry.features.config)
+                self._passes[entry.features.digest] = entry.features.begin()
         self.packets = 0
         self._given = 0  # packets given to models: all but copies, where these are dropped
         self.lost_packets = 0  # packets missing from the sequence numbers of a sensor
@@ -116,6 +116,7 @@ class Detector:
                 self.tracer.packets(part, tracked, self.tracker.table.rows)
             for k, entry in enumerate(self._entries):
                 x = None if entry.features is None else given[entry.features.digest]
+                self._warm_up(entry, tracked.number, part.ts.size)
                 found = entry.scorer.step(part, tracked, x, ended, self._events(k))
                 yield from self._batches(entry.scorer, found, records)
             yield from self._interim(tracked)
@@ -137,6 +138,12 @@ class Detector:
         if slots.size:
             for entry in self._entries:
                 yield from self._batches(entry.scorer, [entry.scorer.interim(slots)], NO_RECORDS)
+
+    def _warm_up(self, entry: Entry, number: int, n: int) -> None:
+        """Let a scorer know from which of n packets on its features are warm; the first has the number."""
+        scorer = entry.scorer
+        if scorer.first is None and scorer.start is not None and entry.features is not None:
+            scorer.warm_up(number, self._passes[entry.features.digest].ready(scorer.start), n)
 
     def _advance(self, now: int) -> Iterator[ScoreBatch]:
         """Advance event time without packets: connections that have timed out end."""
@@ -180,12 +187,16 @@ class Detector:
                     at = np.arange(one.first, one.first + one.scores.size)
             yield ScoreBatch(scorer.name, one.version, its, one.scores, at, scorer.shadow)
 
+    def features_of(self, scorer: Scorer) -> FeaturePass | None:
+        """The pass that computes a scorer's features."""
+        digests = [e.features.digest for e in self._entries if e.scorer is scorer and e.features is not None]
+        return self._passes[digests[0]] if digests else None
+
     def counters(self, scorer: Scorer) -> Mapping[str, int]:
         """Counts of a scorer's model and its features since the partition's beginning."""
         found = dict(scorer.model.counters())
-        for entry in self._entries:
-            if entry.scorer is scorer and entry.features is not None:
-                found |= self._passes[entry.features.digest].counters()
+        if (own := self.features_of(scorer)) is not None:
+            found |= own.counters()
         return found
 
     def state(self) -> State:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from engine.scoring.passes import Features
 from engine.scoring.scorer import Model
+from engine.scoring.start import StartConfig
 from engine.types import Floats
 from models.bundle import Bundle
 
@@ -46,6 +47,10 @@ class Kind(NamedTuple):
     explain: Callable[
         [Any, Floats], list[Moved]
     ]  # inputs (d,) of one packet -> the inputs that moved its score most
+    adapt: Callable[[Bundle, Any], Any] = lambda bundle, section: section  # noqa: ARG005
+    # section with the values of its features that the bundle's model learned with; errors as of load
+    start: Callable[[Any], StartConfig | None] = lambda section: None  # noqa: ARG005
+    # how scoring with a bundle starts, for models whose packets have scores; None: at once
 
 
 FIRST = 3  # number of inputs chosen together, each with those before it as expected

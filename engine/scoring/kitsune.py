@@ -14,8 +14,9 @@ from engine.features.afterimage import AfterImageConfig, feature_names
 from engine.features.streams import FLOW, KEY
 from engine.metrics import DEFAULT_BOUNDS
 from engine.scoring.kind import Kind, Moved, moved
-from engine.scoring.passes import afterimage, check_columns, check_lambdas
+from engine.scoring.passes import afterimage, check_columns, check_lambdas, features_packed, learned_with
 from engine.scoring.scorer import Events, PromptModel, ScorerConfig, State, prompt
+from engine.scoring.start import StartConfig
 from engine.types import KIND_MASK, Floats, Packets
 from engine.types import Kind as Layer
 from models.bundle import Bundle, BundleError, require
@@ -31,6 +32,7 @@ class KitsuneSection:
     kitnet: KitNETConfig = field(default_factory=KitNETConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
+    start: StartConfig = field(default_factory=StartConfig)
 
     def __post_init__(self) -> None:
         if self.kitnet.map_samples < 1:
@@ -114,7 +116,7 @@ def kitnet_of(bundle: Bundle) -> KitNET:
 
 
 def _pack(model: Kitsune) -> tuple[Mapping[str, NDArray[Any]], dict[str, Any]]:
-    config = {"kitnet": asdict(model.kitnet.config), "features": {"lambdas": list(model.features.lambdas)}}
+    config = {"kitnet": asdict(model.kitnet.config), "features": features_packed(model.features)}
     return model.kitnet.state(), config
 
 
@@ -122,6 +124,7 @@ def _small(section: KitsuneSection) -> KitsuneSection:
     return replace(
         section,
         features=replace(section.features, flows=1024),
+        start=replace(section.start, warmup_packets=0),
         kitnet=replace(section.kitnet, map_samples=50, learn_samples=50),
         scorer=replace(section.scorer, calibrate_packets=50),
     )
@@ -154,4 +157,6 @@ KIND = Kind(
     layouts={"flow": FLOW, "key": KEY},
     bounds=DEFAULT_BOUNDS,
     explain=_explain,
+    adapt=lambda bundle, section: replace(section, features=learned_with(bundle, section.features)),
+    start=lambda section: section.start,
 )

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from engine.connections.tracker import Tracked
 from engine.kernels import kernel
 from engine.scoring.batch import PHASES, SCORE
+from engine.scoring.start import StartConfig
 from engine.types import Floats, Packets, Rows, as_bytes, from_bytes, under
 from models.threshold import Threshold, ThresholdConfig, fit
 
@@ -34,7 +35,7 @@ SUM = np.dtype(
 
 AGGREGATES = ("max", "mean", "last")
 MAX, MEAN, LAST = range(3)
-LEARN, CALIBRATE, SCORED = (PHASES.index(name) for name in ("learn", "calibrate", "score"))
+LEARN, CALIBRATE, WARM, SCORED = (PHASES.index(name) for name in ("learn", "calibrate", "warm", "score"))
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,9 @@ class Rules:
     threshold: ThresholdConfig
     learns: int = 0  # packets that the model learns from before it calibrates
     fitted: Threshold | None = None  # threshold from a bundle; None: calibrate one
+    start: StartConfig | None = (
+        None  # warm-up of a model from a bundle; None: it scores from the first packet
+    )
 
 
 class Scorer:
@@ -201,6 +205,8 @@ class Scorer:
         self._begun, self._at = np.empty(0, np.int32), np.zeros(0, SUM)
         self._calibrated = 0  # packets scored while calibrating
         self._sample: list[Floats] = []  # connection scores seen while calibrating
+        self.start = rules.start
+        self.first = None if rules.start else 0  # number of the first packet with a score; None: warming up
         self.version = self._digest()
 
     @property
@@ -208,6 +214,8 @@ class Scorer:
         """One of PHASES."""
         if self.model.phase != "score":
             return self.model.phase
+        if self.first is None:
+            return "warm"
         return "score" if self.threshold is not None else "calibrate"
 
     @property
@@ -235,6 +243,8 @@ class Scorer:
         """
         found: list[Found] = []
         given, late = self.model.step(p, t, x), NO_EVENTS
+        if self.start is not None:
+            given = self._warm(given)
         events(given)
         if self.model.delays and t.closed.size:
             given, late = self._apart(given, t)
@@ -259,17 +269,30 @@ class Scorer:
         self._finish(_some(ended, closed, ended.slot.size) if closed else ended, closed, found, events, late)
         return found
 
+    def warm_up(self, number: int, row: int, n: int) -> None:
+        """Note that features are warm from a row on, of n packets of which the first has a number; n: not yet."""
+        if self.first is None and row < n:
+            self.first = number + row
+
+    def _warm(self, given: Events) -> Events:
+        """Events without the scores of packets in the warm-up."""
+        early = given.number < (np.iinfo(np.int64).max if self.first is None else self.first)
+        return given._replace(score=np.where(early, np.nan, given.score)) if early.any() else given
+
     def _apart(self, given: Events, t: Tracked) -> tuple[Events, Events]:
         """Events of live connections, and events released after their connection's end: these count at the end."""
-        ends = np.full(self._sums.size, np.iinfo(np.int64).max)
-        ends[t.closed] = t.closed_at
-        late = (given.slot >= 0) & (given.at >= ends[given.slot])
+        order = np.argsort(t.closed)
+        closed, at = t.closed[order], t.closed_at[order]
+        place = np.minimum(np.searchsorted(closed, given.slot), closed.size - 1)
+        late = (closed[place] == given.slot) & (given.at >= at[place])
         return _chosen(given, ~late), _chosen(given, late)
 
     def tick(self, now: int, events: Callable[[Events], None]) -> list[Found]:
         """Advance event time to ``now`` without a packet; returns begun alarms."""
         found: list[Found] = []
         given = self.model.tick(now)
+        if self.start is not None:
+            given = self._warm(given)
         events(given)
         self._add(given, found)
         return found
@@ -315,6 +338,8 @@ class Scorer:
         if late.slot.size:
             self._add_last(_chosen(late, np.isin(late.slot, slots)))
         held, finals = self.model.close(ended)
+        if self.start is not None:
+            held = self._warm(held)
         events(held)
         self._add_last(held)
         sums = self._sums[slots]
@@ -351,7 +376,10 @@ class Scorer:
         out["final"] = final
         # the phase that the row itself shows: the model's current phase would depend on where the stream is cut
         has = ~np.isnan(out["score"])
-        out["phase"] = np.where(has, CALIBRATE, LEARN) if self.threshold is None else SCORED
+        silent = SCORED if self.start is None else WARM
+        out["phase"] = (
+            np.where(has, CALIBRATE, LEARN) if self.threshold is None else np.where(has, SCORED, silent)
+        )
         return out
 
     def _scores_of(self, sums: Rows) -> Floats:
@@ -381,7 +409,12 @@ class Scorer:
         arrays["slots"], arrays["sums"] = slots, as_bytes(self._sums[slots])
         arrays["sample"] = np.concatenate(self._sample) if self._sample else np.empty(0)
         fitted = None if self.threshold is None else asdict(self.threshold)
-        return arrays, {"model": values, "threshold": fitted, "calibrated": self._calibrated}
+        return arrays, {
+            "model": values,
+            "threshold": fitted,
+            "calibrated": self._calibrated,
+            "first": self.first,
+        }
 
     def restore(self, state: State) -> None:
         """Continue from a result of ``state``; errors as in Model."""
@@ -389,7 +422,7 @@ class Scorer:
         self.model.restore((under(arrays, "model."), values["model"]))
         self._sums[arrays["slots"]] = from_bytes(arrays["sums"], SUM)
         self._sample = [arrays["sample"]] if arrays["sample"].size else []
-        self._calibrated = values["calibrated"]
+        self._calibrated, self.first = values["calibrated"], values["first"]
         self.threshold = None if values["threshold"] is None else Threshold(**values["threshold"])
         self.version = self._digest()
 

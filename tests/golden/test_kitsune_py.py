@@ -24,6 +24,7 @@ from engine.types import Floats, Packets, concatenate, take
 pytestmark = pytest.mark.captures
 CAPTURES = Path(os.environ.get("WIRESONDE_CAPTURES", Path(__file__).parents[3] / "shared" / "captures"))
 BENIGN, ATTACK = "jsu__mirai_small.pcap.gz", "trafficmanipulator__mirai_attack_1_4000.pcap"
+PUBLIC = AfterImageConfig(interarrival="public")
 TOLERANCE = 1e-6  # of a column's largest value; time stamps there are floats of seconds, 240 ns apart
 KEPT = np.array(["cov" not in name and "pcc" not in name for name in FEATURES])
 HPHP = np.array([name.startswith("HpHp") for name in FEATURES])
@@ -72,7 +73,7 @@ def reference() -> tuple[np.ndarray, Floats]:
 def differences(p: Packets) -> Floats:
     """Largest difference in each row and column, as a part of the column's largest value."""
     index, theirs = reference()
-    ours = AfterImage(AfterImageConfig()).update(p)[index]
+    ours = AfterImage(PUBLIC).update(p)[index]
     relative: Floats = np.abs(ours - theirs) / np.abs(theirs).max(axis=0)
     return relative
 
@@ -88,7 +89,7 @@ def test_sockets_give_the_public_codes_features_for_the_packets_its_reader_saw()
 def test_packets_cut_short_by_the_capture_have_the_same_features() -> None:
     cut = read("salsano__mirai2000.pcap")
     whole = take(read(BENIGN), slice(cut.ts.size))
-    ours, theirs = AfterImage(AfterImageConfig()), AfterImage(AfterImageConfig())
+    ours, theirs = AfterImage(PUBLIC), AfterImage(PUBLIC)
     assert np.array_equal(ours.update(cut), theirs.update(whole))
 
 
@@ -101,7 +102,7 @@ def test_hosts_have_the_features_published_with_the_data_set() -> None:
     with gzip.open(capture("axiom__mirai_afterimage_published_even.csv.gz"), "rt") as file:
         rows = [[float(field) for field in row[:116]] for row in list(csv.reader(file))[1:]]
     published = np.array([row for row in rows if row[0] < 20_000])
-    ours = AfterImage(AfterImageConfig()).update(take(read(BENIGN), slice(20_000)))
+    ours = AfterImage(PUBLIC).update(take(read(BENIGN), slice(20_000)))
     ours = ours[published[:, 0].astype(int)]
     host = [15 + 7 * rate + k for rate in range(5) for k in range(3)]
     columns = np.hstack([ours[:, :15], ours[:, host], ours[:, 50:65:3]])

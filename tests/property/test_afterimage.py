@@ -13,7 +13,7 @@ from engine.types import KIND_FRAGMENT, Floats, Kind, Packets, empty_packets, ta
 from tests.support.naive_afterimage import naive
 
 GAPS = st.sampled_from(
-    [0, 1, 1_000, 40_000_000, 1_000_000_000, 300_000_000_000, -1, -5_000_000, -2_000_000_000]
+    [0, 1, 1_000, 40_000_000, 1_000_000_000, 17_000_000_000, 300_000_000_000, -1, -5_000_000, -2_000_000_000]
 )
 KINDS = st.sampled_from([Kind.IPV4] * 8 + [Kind.ARP, Kind.LINK, Kind.UNREAD, Kind.IPV4 | KIND_FRAGMENT])
 ROW = st.tuples(
@@ -45,14 +45,19 @@ def in_blocks(state: AfterImage, p: Packets, cuts: list[int]) -> Floats:
 
 
 CUTS = st.lists(st.integers(0, 200), max_size=6)
+RULES = (
+    AfterImageConfig(),
+    AfterImageConfig(interarrival="public"),
+    AfterImageConfig(silence=500.0, silence_factor=3.3),
+    AfterImageConfig(silence=0.7, silence_floor=0.01, silence_factor=7.0),
+)
 SIZES = st.sampled_from([1, 2, 5, 1000])  # with up to 60 flows, all but the last evict
 
 
 @settings(deadline=None, max_examples=150)
-@given(packets())
-def test_features_follow_the_definition(p: Packets) -> None:
-    config = AfterImageConfig()
-    ours, theirs = AfterImage(config).update(p), naive(p, config.lambdas)
+@given(packets(), st.sampled_from(RULES))
+def test_features_follow_the_definition(p: Packets, config: AfterImageConfig) -> None:
+    ours, theirs = AfterImage(config).update(p), naive(p, config)
     pcc = np.array(["pcc" in name for name in FEATURES])
     # Sizes are exact to 1e-16 of 65,550; so a product of two residuals is exact to 1e-6.
     assert np.allclose(ours[:, ~pcc], theirs[:, ~pcc], rtol=1e-9, atol=1e-5, equal_nan=True)

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.features.afterimage import AfterImageConfig
 from engine.types import KIND_FRAGMENT, KIND_MASK, Floats, Kind, Packets
 
 Key = tuple[Hashable, ...]
@@ -53,8 +54,9 @@ def keys(p: Packets, i: int) -> tuple[Key, Key, Key, Key, int, int]:
     return ("ip", *src), ("ip", *dst), (*src, p.proto[i], ports[0]), (*dst, p.proto[i], ports[1]), *macs
 
 
-def naive(p: Packets, rates: tuple[float, ...]) -> Floats:
+def naive(p: Packets, config: AfterImageConfig) -> Floats:
     """The 100 features of each packet."""
+    rates = config.lambdas
     streams: dict[Key, Log] = defaultdict(Log)
     pairs: dict[frozenset[Key], Log] = defaultdict(Log)
     residuals: dict[tuple[Key, Key], list[float]] = {}  # of the last packet from one to the other
@@ -66,14 +68,24 @@ def naive(p: Packets, rates: tuple[float, ...]) -> Floats:
         src, dst, endpoint, other, mac, _ = keys(p, i)
         jitter = streams["jitter", src, dst]
         gap = max(0, ts - jitter.times[-1]) * 1e-9 if jitter.times else 0.0
+        if config.interarrival == "restart" and silent(jitter, gap, config):
+            jitter.times, jitter.values, gap = [], [], 0.0
         jitter.add(ts, [gap] * 5)
         for stream in (streams["mi", mac, src], streams["h", src], streams["e", endpoint]):
             stream.add(ts, [size] * 5)
         out[i, :15] = one(streams["mi", mac, src], rates)
         out[i, 50:65] = one(jitter, rates)
         for at, a, b in ((15, ("h", src), ("h", dst)), (65, ("e", endpoint), ("e", other))):
-            out[i, at : at + 35] = two(streams, pairs, residuals, a, b, ts, size, rates)
+            out[i, at : at + 35] = two(streams, pairs, residuals, a, b, ts, size, config)
     return out
+
+
+def silent(jitter: Log, gap: float, config: AfterImageConfig) -> bool:
+    """Whether a stream was silent for longer than ever allowed, or much longer than usual."""
+    if gap <= config.silence_floor:
+        return False
+    mean = jitter.statistics(4, config.lambdas[4])[1]
+    return gap > config.silence or (mean > 0 and gap > config.silence_factor * mean)
 
 
 def one(stream: Log, rates: tuple[float, ...]) -> Floats:
@@ -82,14 +94,18 @@ def one(stream: Log, rates: tuple[float, ...]) -> Floats:
 
 def two(
     streams: dict[Key, Log], pairs: dict[frozenset[Key], Log], residuals: dict[tuple[Key, Key], list[float]],
-    a: Key, b: Key, ts: int, size: float, rates: tuple[float, ...],
+    a: Key, b: Key, ts: int, size: float, config: AfterImageConfig,
 ) -> NDArray[np.float64]:  # fmt: skip
     """Adds the packet to the pair's log; statistics of a, and of a with b."""
+    rates = config.lambdas
     mine = [streams[a].statistics(k, rate) for k, rate in enumerate(rates)]
     theirs = [streams[b].statistics(k, rate) if a != b else (0.0, 0.0, 0.0) for k, rate in enumerate(rates)]
     last = residuals.get((b, a), [0.0] * 5) if a != b else [0.0] * 5
-    residuals[a, b] = [size - mean for _, mean, _ in mine]
     pair = pairs[frozenset((a, b))]
+    if config.interarrival == "restart" and pair.times and (ts - pair.times[-1]) * 1e-9 > config.silence:
+        pair.times, pair.values, last = [], [], [0.0] * 5
+        residuals.pop((b, a), None)
+    residuals[a, b] = [size - mean for _, mean, _ in mine]
     pair.add(ts, [residuals[a, b][k] * last[k] for k in range(5)])
     rows = []
     for k, rate in enumerate(rates):

@@ -109,3 +109,12 @@ def test_a_threshold_that_is_none_is_refused_with_what_is_wrong(field: str, valu
     good = {"value": 0.5, "method": "quantile", "false_positive_rate": 0.001, "n": 5, "sufficient": True}
     with pytest.raises(ValueError, match=f"threshold: {field} {value!r} is not valid"):
         Threshold(**{**good, field: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", ["quantile", "lognormal"])
+@pytest.mark.parametrize(("n", "promised"), [(14, 1 / 14), (999, 1 / 999), (1000, 0.001), (20_000, 0.001)])
+def test_no_better_rate_is_promised_than_the_number_of_scores_allows(
+    method: str, n: int, promised: float
+) -> None:
+    config = ThresholdConfig(method=method, false_positive_rate=0.001)  # type: ignore[arg-type]
+    assert fit(lognormal(n), config).promised_rate == promised

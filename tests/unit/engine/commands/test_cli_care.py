@@ -89,14 +89,20 @@ def test_a_bundle_is_written_like_every_other_file(capture: Path, tmp_path: Path
     (tmp_path / "link").symlink_to(tmp_path / "target")
     before = os.umask(0o027)
     try:
-        assert called("train", "kitsune", capture, "--learn", 500, "-o", tmp_path / "link").exit_code == 0
+        assert (
+            called("train", "kitsune", capture, "--learn", 500, "--force", "-o", tmp_path / "link").exit_code
+            == 0
+        )
     finally:
         os.umask(before)
     assert (tmp_path / "link").is_symlink()
     assert stat.S_IMODE((tmp_path / "target").stat().st_mode) == 0o640
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "got").open("wb") as got, subprocess.Popen(["cat", tmp_path / "pipe"], stdout=got):
-        assert called("train", "kitsune", capture, "--learn", 500, "-o", tmp_path / "pipe").exit_code == 0
+        assert (
+            called("train", "kitsune", capture, "--learn", 500, "--force", "-o", tmp_path / "pipe").exit_code
+            == 0
+        )
     assert (tmp_path / "got").read_bytes() == (tmp_path / "target").read_bytes()
     assert (tmp_path / "pipe").is_fifo()
 
@@ -277,5 +283,5 @@ def test_thresholds_of_several_partitions_are_shown_as_a_range(capture: Path) ->
     assert isinstance(least, float)
     assert isinstance(most, float)
     assert least < most
-    assert f"(above {least:.4f} to {most:.4f}, by partition)" in shown
+    assert f"(above {least:.4f} to {most:.4f}, by partition; " in shown
     assert "by partition" not in called("score", capture, "--learn", 300).stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -84,12 +85,20 @@ def test_a_capture_of_nothing_but_arp_is_learned_from_without_a_threshold(tmp_pa
     assert (got["packets"], got["connections"]) == (100, 0)
 
 
+def at_once(folder: Path) -> Path:
+    """A configuration without a warm-up."""
+    path = folder / "at-once.yaml"
+    path.write_text("kitsune: {start: {warmup_packets: 0}}")
+    return path
+
+
 def test_a_bundle_scores_as_the_model_it_was_made_of(capture: Path, trained: Path, tmp_path: Path) -> None:
     assert listing(trained.parent) == [trained.name]
-    got = summary(capture, "--model", trained, "--out", tmp_path / "a")
+    config = at_once(tmp_path)
+    got = summary(capture, "--model", trained, "-c", config, "--out", tmp_path / "a")
     assert got["phase"] == "score"
     assert got["scored"] == got["connections"]
-    summary(capture, "--model", trained, "--out", tmp_path / "b")
+    summary(capture, "--model", trained, "-c", config, "--out", tmp_path / "b")
     assert (tmp_path / "a/scores.parquet").read_bytes() == (tmp_path / "b/scores.parquet").read_bytes()
 
 
@@ -98,14 +107,14 @@ def test_a_bundle_scores_what_comes_after_as_the_process_that_learned_it(tmp_pat
     whose features owe nothing to what was learned from, scores are equal to the bit."""
     from engine.commands.models import chosen_models
     from engine.commands.reading import frames
-    from engine.config import Config
+    from engine.config import load
     from engine.headers.decode import decode
     from engine.scoring.building import build_detector
 
     capture = piece(tmp_path / "c.pcap", 1000)
     trained = tmp_path / "m.bundle"
-    assert called("train", "kitsune", capture, "-o", trained).exit_code == 0
-    config = Config()
+    assert called("train", "kitsune", capture, "-o", trained, "--force").exit_code == 0
+    config = load(at_once(tmp_path))
     later = [decode(f, config.decode) for f in frames([piece(tmp_path / "l.pcap", 500, 1000)], 4096)]
     models = chosen_models(config, [str(trained)])
     frozen = []
@@ -118,7 +127,8 @@ def test_a_bundle_scores_what_comes_after_as_the_process_that_learned_it(tmp_pat
         assert detector.counters(detector.scorers[0])["flows"] > 0
         frozen.append(np.concatenate([b.scores["score"][b.scores["final"]] for b in said]))
     assert np.array_equal(frozen[0], frozen[1], equal_nan=True)
-    summary_scores = summary(tmp_path / "l.pcap", "--model", trained, "--out", tmp_path)["top"]
+    words = "-c", at_once(tmp_path), "--out", tmp_path
+    summary_scores = summary(tmp_path / "l.pcap", "--model", trained, *words)["top"]
     assert isinstance(summary_scores, list)
     assert summary_scores[0]["score"] == np.nanmax(frozen[0])
 
@@ -135,6 +145,74 @@ def test_training_writes_nothing_but_the_bundle_whatever_is_configured(capture: 
     )
     assert called("train", "kitsune", capture, "-c", config, "-o", tmp_path / "b").exit_code == 0
     assert listing(tmp_path) == ["b", "w.yaml"]
+
+
+def test_a_bundle_scores_nothing_before_its_streams_are_warm_and_says_so(
+    capture: Path, trained: Path, tmp_path: Path
+) -> None:
+    got: Any = summary(capture, "--model", trained, "--out", tmp_path / "a")
+    assert (got["phase"], got["scored"], got["alarms"]) == ("warm", 0, 0)
+    assert set(pq.read_table(tmp_path / "a" / "scores.parquet")["phase"].to_pylist()) == {"warm"}
+    assert (
+        "the packets are older than the streams that the bundle carries: they were left out" in got["notes"]
+    )
+    (note,) = (note for note in got["notes"] if note.startswith("warm-up: "))
+    assert "scored nothing" in note
+    assert "kitsune.start.warmup_packets: 0" in note
+    config = tmp_path / "w.yaml"
+    config.write_text("kitsune: {start: {warmup_packets: 1000}}")
+    got = summary(capture, "--model", trained, "-c", config)
+    assert got["phase"] == "score"
+    assert 0 < got["scored"] < got["connections"]
+    assert "warm-up: the first 1,000 packets filled the streams and have no score" in got["notes"]
+
+
+def test_a_bundle_continues_with_the_streams_of_its_training(tmp_path: Path) -> None:
+    before, after = piece(tmp_path / "b.pcap", 4000), piece(tmp_path / "a.pcap", 2000, 4000)
+    assert called("train", "kitsune", before, "-o", tmp_path / "m").exit_code == 0
+    got: Any = summary(after, "--model", tmp_path / "m")
+    assert got["phase"] == "score"
+    assert got["scored"] > 0
+    assert not [note for note in got["notes"] if "warm-up" in note or "left out" in note]
+    config = tmp_path / "w.yaml"
+    config.write_text("kitsune: {start: {carry_flows: 0}}")
+    assert called("train", "kitsune", before, "-c", config, "-o", tmp_path / "bare").exit_code == 0
+    assert summary(after, "--model", tmp_path / "bare")["phase"] == "warm"
+    names = bundle.load(tmp_path / "m").arrays.keys() - bundle.load(tmp_path / "bare").arrays.keys()
+    assert {name.partition(".")[0] for name in names} == {"streams"}
+
+
+@pytest.mark.parametrize("kind", ["kitsune", "baseline"])
+def test_training_on_little_is_refused_unless_forced_and_damage_is_told_first(
+    kind: str, damaged: Path, tmp_path: Path
+) -> None:
+    few, fewer = piece(tmp_path / "few.pcap", 700), piece(tmp_path / "fewer.pcap", 600)
+    out = tmp_path / "b"
+    refused(called("train", kind, fewer, "-o", out), 1, "480 packets to learn from, at least 500 are needed")
+    refused(called("train", kind, few, "-o", out), 1, "connections to calibrate with, at least 20 are needed")
+    refused(called("train", kind, damaged, "-o", out, "--learn", 100), 1, "damaged.pcap: byte ")
+    refused(called("train", kind, tmp_path / "no.pcap", "-o", out), 1, "no.pcap: No such file")
+    assert not out.exists()
+    for path in (few, fewer):
+        assert called("train", kind, path, "-o", out, "--force").exit_code == 0
+    assert bundle.load(out).kind == kind
+
+
+def test_scoring_with_little_to_learn_from_goes_on_with_a_loud_note(capture: Path) -> None:
+    loud = "DO NOT RELY ON THESE ALARMS: the model had"
+    few: Any = summary(capture, "--learn", 50)["notes"]
+    assert f"{loud} 40 packets to learn from, at least 500 are needed" in few
+    calibrated: Any = summary(capture, "--learn", 700)["notes"]
+    assert [n for n in calibrated if n.startswith(loud) and "connections to calibrate with" in n]
+    enough: Any = summary(capture, "--learn", 2000)["notes"]
+    assert not [n for n in enough if n.startswith(loud)]
+
+
+def test_the_rate_that_a_calibration_can_promise_is_shown(capture: Path) -> None:
+    got: Any = summary(capture, "--learn", 1000)
+    assert got["promised_rate"] == got["models"]["kitsune"]["promised_rate"] > 0.001
+    percent = f"{100 * got['promised_rate']:.2g} % false alarms promised"
+    assert percent in called("score", capture, "--learn", 1000).stdout
 
 
 def test_training_from_too_little_or_from_damage_is_refused(damaged: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from engine.scoring.columns import as_dicts
 from models import bundle
 from tests.support.calls import called, refused, summary
-from tests.support.demo import LABELS
+from tests.support.demo import LABELS, piece
 from tests.support.disks import listing
 
 pytestmark = pytest.mark.compiled
@@ -94,12 +94,15 @@ def test_people_see_a_line_for_each_model(capture: Path, tmp_path: Path) -> None
     text = called("score", capture, "--learn", 1000, "-c", configured(tmp_path)).stdout
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
     assert " scored, " in lines["kitsune"]
+    assert "inputs of kitsune" in text
+    assert "inputs of watcher" in text
     assert lines["watcher"].startswith("watcher      shadow: ")
 
 
 def test_bundles_are_given_to_models_by_name_and_a_bare_one_to_that_of_its_kind(
-    capture: Path, trained: Path, baseline: Path, tmp_path: Path
+    trained: Path, baseline: Path, tmp_path: Path
 ) -> None:
+    capture = piece(tmp_path / "long.pcap", 21_000)  # longer than the warm-up, in each of two partitions
     got: Any = summary(capture, "--model", trained, "--model", f"b-2={baseline}", "--out", tmp_path)
     assert {n: (m["kind"], m["phase"], m["shadow"]) for n, m in got["models"].items()} == {
         "kitsune": ("kitsune", "score", False), "b-2": ("baseline", "score", False),

@@ -136,7 +136,8 @@ def test_a_threshold_from_too_few_connections_is_called_a_guess_also_when_a_bund
     n, rest = said.split(" ", 1)
     assert int(n) > 10
     assert rest == (
-        "connections are too few for a false-positive rate of 0.001, which needs 10,000: "
+        "connections are too few for a false-positive rate of 0.001, which needs 10,000; "
+        f"they promise {1 / int(n):.2g}: "
         "learn from more, or set kitsune.threshold"
     )
     trained = train(given, path, tmp_path / "m.bundle")

@@ -161,7 +161,7 @@ def test_every_table_is_bounded_when_all_hosts_are_new() -> None:
     config = AfterImageConfig(flows=128)
     state = AfterImage(config)
     state.update(flood(1_000, seed=2))
-    live = state._tables.counts[LIVE]
+    live = state.tables.counts[LIVE]
     assert live[FLOWS] == state.flows == 1_000 - state.evicted
     assert live[STREAMS] <= config.streams
     assert live[PAIRS] <= config.pairs
@@ -171,9 +171,9 @@ def test_every_table_is_bounded_when_all_hosts_are_new() -> None:
 def test_memory_of_a_scan_is_flat() -> None:
     state = AfterImage(AfterImageConfig(flows=256))
     state.update(flood(1_000, seed=3))
-    used = state._tables.counts[USED].copy()
+    used = state.tables.counts[USED].copy()
     state.update(flood(3_000, seed=4))
-    assert np.array_equal(state._tables.counts[USED], used)
+    assert np.array_equal(state.tables.counts[USED], used)
 
 
 def test_a_busy_flow_outlives_a_flood_of_new_ones() -> None:
@@ -217,7 +217,7 @@ def test_references_and_indices_fit_the_flows_after_any_eviction() -> None:
 
 def hold_together(state: AfterImage) -> None:
     """Counts references anew and looks every key up."""
-    t = state._tables
+    t = state.tables
     live = np.flatnonzero(t.flows["seen"][: t.counts[USED, FLOWS]] != DEAD)
     assert live.size == t.counts[LIVE, FLOWS]
     refs = np.bincount(t.records[live, :8].ravel(), minlength=t.stream_keys.size)
@@ -258,16 +258,16 @@ def test_a_scanned_port_costs_the_same_records_each_time() -> None:
     rows = []
     for port in range(1, 1_001):
         state.update(packet("10.0.0.1", "10.0.0.2", 40_000, port))
-        rows.append(state._tables.counts[LIVE].copy())
+        rows.append(state.tables.counts[LIVE].copy())
     assert (np.diff(rows, axis=0) == [1, 1, 1]).all()
 
 
 def test_eviction_looks_at_a_fixed_number_of_flows() -> None:
     state = AfterImage(AfterImageConfig(flows=1_024))
     state.update(flood(1_024, seed=9, hosts=8))
-    assert (state.evicted, state._tables.registers[HAND]) == (0, 0)
+    assert (state.evicted, state.tables.registers[HAND]) == (0, 0)
     state.update(packet("10.0.0.1", "10.0.0.2", 1, 2))
-    assert (state.evicted, state._tables.registers[HAND]) == (
+    assert (state.evicted, state.tables.registers[HAND]) == (
         16,
         128,
     )  # room for 16, eight looked at for each

@@ -1,0 +1,81 @@
+"""How scoring with a bundle starts: with streams that the bundle carries, or after a warm-up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.features.carried import MOST_FLOWS
+from engine.types import Packets
+
+LONGEST = 1e9  # greatest number of seconds
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """The streams that a bundle carries, and the warm-up without them.
+
+    A warm-up ends at whichever of its two bounds comes first; 0 for either: there is none.
+    """
+
+    warmup_packets: int = 5000  # packets before scoring with a bundle begins
+    warmup_seconds: float = 120.0  # or seconds, whichever comes first
+    carry_flows: int = 8192  # most connections whose streams a bundle carries, 0.6 kB each; 0: none
+    max_gap: float = 120.0  # most seconds from the carried streams' last packet to the first one scored
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup_packets < 1 << 40:
+            raise ValueError(f"warmup_packets {self.warmup_packets} must be from 0 to 2**40 - 1")
+        if not 0 <= self.carry_flows <= MOST_FLOWS:
+            raise ValueError(f"carry_flows {self.carry_flows} must be from 0 to {MOST_FLOWS}")
+        for name in ("warmup_seconds", "max_gap"):
+            if not 0 <= getattr(self, name) <= LONGEST:
+                raise ValueError(f"{name} {getattr(self, name)} must be from 0 to {LONGEST:g}")
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is a warm-up."""
+        return self.warmup_packets > 0 and self.warmup_seconds > 0
+
+
+class Age:
+    """How long features have run: packets, and event time. The last block's packets are known one by one."""
+
+    def __init__(self) -> None:
+        self.packets, self.first, self.newest = (
+            0,
+            0,
+            0,
+        )  # packets so far; times of the first and the newest, ns
+        self._before = (0, 0, 0)  # the same before the last block
+        self._ts: NDArray[np.int64] = np.empty(0, np.int64)
+
+    def add(self, p: Packets) -> None:
+        """Take a block."""
+        self._before, self._ts = (self.packets, self.first, self.newest), p.ts
+        if p.ts.size:
+            if not self.packets:
+                self.first = self.newest = int(p.ts[0])
+            self.newest = max(self.newest, int(p.ts.max()))
+            self.packets += p.ts.size
+
+    def ready(self, config: StartConfig) -> int:
+        """Row of the last block's first packet after a warm-up; the size of the block if there is none yet."""
+        packets, _, newest = self._before
+        n = self._ts.size
+        by_count = min(n, max(0, config.warmup_packets - packets))
+        if not by_count:
+            return 0
+        late = np.maximum(self._ts[:by_count], newest) if packets else self._ts[:by_count]
+        waited = np.maximum.accumulate(late) - self.first >= config.warmup_seconds * 1e9
+        return int(waited.argmax()) if waited.any() else by_count
+
+    def state(self) -> NDArray[np.int64]:
+        """(3,) the age."""
+        return np.array([self.packets, self.first, self.newest], np.int64)
+
+    def restore(self, saved: NDArray[np.int64]) -> None:
+        """Continue from a result of ``state``."""
+        self.packets, self.first, self.newest = (int(n) for n in saved)
