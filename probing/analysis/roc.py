@@ -203,3 +203,24 @@ def area(scores: Floats, positive: Bools) -> float:
     sample = Sample(scores[None].astype(float), positive, np.arange(n, dtype=np.int64))
     swept = _Swept(sample, ())
     return float(swept.measured(0, swept.ones)[0])
+
+
+def above(scores: Floats, thresholds: Floats, unit: Ints, how: Bootstrap | None = None) -> Estimate:
+    """Share of scores above the threshold. scores: (m, n) of m models. thresholds: (m,). unit: (n,).
+
+    ValueError without scores. A score that is not a number is above nothing.
+    """
+    how = how or Bootstrap()
+    if not scores.size:
+        raise ValueError("no scores")
+    names, unit = np.unique(unit, return_inverse=True)
+    over = np.stack([np.bincount(unit, row, names.size) for row in scores > thresholds[:, None]])
+    size, rng = np.bincount(unit, minlength=names.size), np.random.default_rng(how.seed)
+    shares = np.empty(how.rounds)
+    for k in range(how.rounds):
+        weight = np.bincount(rng.integers(0, names.size, names.size), minlength=names.size)
+        shares[k] = weight @ over[rng.integers(len(over))] / (weight @ size)
+    tail = (1 - how.level) / 2
+    low, high = np.quantile(shares, [tail, 1 - tail])
+    value = float((over.sum(axis=1) / size.sum()).mean())
+    return _estimate(value, float(low), float(high), names.size, tail)

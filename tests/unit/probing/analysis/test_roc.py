@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from probing.analysis.roc import Bootstrap, Sample, area, measures
+from probing.analysis.roc import Bootstrap, Sample, above, area, measures
 
 Floats = NDArray[np.float64]
 
@@ -168,3 +168,34 @@ def test_what_cannot_be_measured_is_refused(given: Any, says: str) -> None:
 def test_a_rate_outside_its_range_is_refused() -> None:
     with pytest.raises(ValueError, match=r"rate of false positives 1\.5"):
         measures(sample([1, 2], [0, 1]), (1.5,))
+
+
+def test_a_share_above_the_threshold_is_the_mean_over_models() -> None:
+    scores, limits = np.array([[1.0, 2.0, 3.0, np.nan], [1.0, 2.0, 3.0, 4.0]]), np.array([2.5, 0.5])
+    found = above(scores, limits, np.arange(4), Bootstrap(rounds=100))
+    assert found.value == pytest.approx((0.25 + 1.0) / 2)
+    assert found.low < 0.25
+    assert found.high == 1.0
+
+
+def test_a_share_of_none_has_the_bound_of_so_many_units() -> None:
+    found = above(np.zeros((1, 100)), np.ones(1), np.arange(100) // 5, Bootstrap(rounds=10))
+    assert found == (0.0, 0.0, pytest.approx(1 - 0.025 ** (1 / 20)))
+
+
+@pytest.mark.compiled
+def test_intervals_of_shares_over_units_cover_the_truth_as_often_as_they_say() -> None:
+    rng = np.random.default_rng(3)
+    unit = np.repeat(np.arange(60), 10)
+    hits = 0
+    for k in range(300):
+        chance = rng.beta(2, 6, 60)  # mean 0.25, equal within a unit
+        scores = (rng.random(600) < chance[unit]).astype(float)
+        found = above(scores[None], np.array([0.5]), unit, Bootstrap(rounds=200, seed=k))
+        hits += found.low <= 0.25 <= found.high
+    assert 0.90 <= hits / 300 <= 0.985
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="no scores"):
+        above(np.zeros((1, 0)), np.zeros(1), np.zeros(0, np.int64))
