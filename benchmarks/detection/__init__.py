@@ -8,6 +8,7 @@ features.py   the best single feature
 sources.py    captures and corpora that the evaluations read
 cases.py      the evaluations
 text.py       their tables
+summary.py    sentences with figures from the rows
 known.py      scorers whose results are known
 quick.py      a small case whose answers are known
 """

@@ -93,7 +93,7 @@ def within(bench: Bench, base: Base, attack: Packets, host: int) -> Iterator[Row
             for level in LEVELS:
                 those, others = (part_of(scored, name, level, chosen) for chosen in (positive, negative))
                 said = {"base": base.name, "against": against, "level": level, "detector": name}
-                yield said | _chosen(name, level, choices) | row(those, others, bench.how)
+                yield said | _chosen(name, level, choices) | row(those, others, bench.how, level)
 
 
 def _scored(trained: Trained, p: Packets, choices: Choices | None) -> Scored:
@@ -121,7 +121,7 @@ def merging(bench: Bench, base: Base, sources: Merging, validation: Merging) -> 
             parts = {source: part_of(scored, name, level, cut(1)) for source, scored in streams.items()}
             said = {"base": base.name, "level": level, "detector": name} | _chosen(name, level, choices)
             for what, positive, negative in _compared(own, parts, each=level == "connections"):
-                yield said | what | row(positive, negative, bench.how)
+                yield said | what | row(positive, negative, bench.how, level)
 
 
 def _merged(base: Packets, p: Packets) -> Packets:
@@ -138,18 +138,17 @@ def _choice(base: Base, validation: Merging) -> Choices | None:
 
 def _compared(own: Part, parts: Mapping[Source, Part], *, each: bool) -> Iterator[tuple[Row, Part, Part]]:
     """Rows of each source if wanted, then of all attacks and all controls."""
-    for source, given in parts.items() if each else ():
-        yield {"source": source.name, "kind": source.kind, "against": "base"}, given, own
-    attacks = [given for source, given in parts.items() if not source.control and given.size]
-    controls = [given for source, given in parts.items() if source.control and given.size]
-    if attacks:
-        yield {"source": "all attacks", "kind": "attack", "against": "base"}, joined(attacks), own
-    if controls:
-        yield {"source": "all controls", "kind": "benign", "against": "base"}, joined(controls), own
-    if attacks and controls:
-        yield (
-            {"source": "all attacks", "kind": "attack", "against": "controls"}, joined(attacks), joined(controls),
-        )  # fmt: skip
+    attacks = {source: given for source, given in parts.items() if not source.control and given.size}
+    controls = {source: given for source, given in parts.items() if source.control and given.size}
+    named = [(source.name, source.kind, given) for source, given in parts.items()] if each else []
+    for name, group, kind in (("all attacks", attacks, "attack"), ("all controls", controls, "benign")):
+        if group:
+            named.append((name, kind, joined(list(group.values()))))
+    others = joined(list(controls.values())) if controls else None
+    for name, kind, given in named:
+        yield {"source": name, "kind": kind, "against": "base"}, given, own
+        if kind != "benign" and others is not None:
+            yield {"source": name, "kind": kind, "against": "controls"}, given, others
 
 
 # --- our corpora
@@ -170,12 +169,16 @@ def corpus(bench: Bench, trained: Trained, name: str, test: Corpus, other: Corpu
             said = {"corpus": name, "level": level, "detector": detector} | _chosen(detector, level, choices)
             negative = part_of(scored, detector, level, benign, runs)
             positive = part_of(scored, detector, level, Cut(test.codes("attack", 1)), runs)
-            yield said | {"kind": "attack", "activity": "all"} | row(positive, negative, bench.how)
+            yield said | {"kind": "attack", "activity": "all"} | row(positive, negative, bench.how, level)
             for kind, activity in activities if level == "connections" else ():
                 chosen = test.codes("attack_kind", kind) & test.codes("activity", activity)
                 if kind != "none":
                     positive = part_of(scored, detector, level, Cut(chosen), runs)
-                    yield said | {"kind": kind, "activity": activity} | row(positive, negative, bench.how)
+                    yield (
+                        said
+                        | {"kind": kind, "activity": activity}
+                        | row(positive, negative, bench.how, level)
+                    )
 
 
 # --- benign traffic alone, and with a pause

@@ -20,6 +20,7 @@ LEVELS: tuple[Level, ...] = ("packets", "connections")
 RATES = (1e-2, 1e-3, 1e-4)  # rates of false positives in the table
 MANY = 10  # fewest host pairs or runs to resample; with fewer, connections are
 SHORTEST = 1 / 60  # hours of traffic that false alarms an hour need
+DASH = "–"
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,11 @@ def _resampled(part: Part) -> tuple[Ints, str]:
     return _dense(part.own), "connections"
 
 
-def row(positive: Part, negative: Part, how: Bootstrap) -> dict[str, Any]:
-    """The measures of a row. Samples without a score (of packets that could not be read) are left out and counted."""
+def row(positive: Part, negative: Part, how: Bootstrap, level: Level = "connections") -> dict[str, Any]:
+    """The measures of a row. Samples without a score (of packets that could not be read) are left out and counted.
+
+    Only connections alarm, so only they have false alarms an hour.
+    """
     kept = [np.isfinite(part.scores).all(axis=0) for part in (positive, negative)]
     parts = [
         Part(p.scores[:, k], p.thresholds, p.unit[k], p.own[k], p.hours, p.units)
@@ -149,7 +153,7 @@ def row(positive: Part, negative: Part, how: Bootstrap) -> dict[str, Any]:
         positive.thresholds,
     )
     found = measures(sample, RATES, how)
-    long = negative.hours >= SHORTEST and found.false is not None
+    long = negative.hours >= SHORTEST and level == "connections"
     return out | {
         "units": [[found.units[0], what_a], [found.units[1], what_b]],
         "area": found.area,
@@ -170,3 +174,16 @@ def alarmed(part: Part, how: Bootstrap) -> dict[str, Any]:
         "alarmed": (part.scores > part.thresholds[:, None]).sum(axis=1).tolist(),
         "hourly": [x * part.size / part.hours for x in share] if part.hours >= SHORTEST else None,
     }  # fmt: skip
+
+
+def shown(estimate: Sequence[float] | None, digits: int = 3) -> str:
+    """A value between 0 and 1 with its interval."""
+    if estimate is None:
+        return DASH
+    value, low, high = (short(x, digits) for x in estimate)
+    return f"{value} [{low}, {high}]"
+
+
+def short(x: float, digits: int) -> str:
+    """A number from 0 to 1, without the 0 before the point."""
+    return f"{x:.{digits}f}".removeprefix("0")

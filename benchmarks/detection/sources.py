@@ -73,7 +73,7 @@ CONTROLS = (  # benign traffic of other hosts
     Source("SMTP", "benign", "conn/ndpi__smtp.pcap"),
     Source("Telnet", "benign", "conn/ndpi__telnet.pcap"),
 )
-OWN_CONTROLS = ("ssh", "http", "sql", "dns", "ftp", "smtp")  # tasks of corpora/normal
+OWN_CONTROLS = ("web", "ssh", "sql", "dns", "ftp", "smtp")  # tasks of corpora/normal
 
 
 def missing(*files: str) -> str | None:

@@ -5,22 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from benchmarks.detection.parts import DASH, short, shown
+from benchmarks.detection.summary import summary
+
 Row = Mapping[str, Any]
 Column = tuple[str, Callable[[Row], str]]
-
-DASH = "–"
-
-
-def share(estimate: Sequence[float] | None, digits: int = 3) -> str:
-    """A value between 0 and 1 with its interval."""
-    if estimate is None:
-        return DASH
-    value, low, high = (_short(x, digits) for x in estimate)
-    return f"{value} [{low}, {high}]"
-
-
-def _short(x: float, digits: int) -> str:
-    return f"{x:.{digits}f}".removeprefix("0") if x < 1 else f"{x:.{digits}f}"
 
 
 def rate(estimate: Sequence[float] | None) -> str:
@@ -40,7 +29,7 @@ def numbers(row: Row) -> str:
     return f"{said} ({a:,}{short[what]} / {b:,}{short[other]})"
 
 
-def measure(name: str, form: Callable[[Any], str] = share) -> Callable[[Row], str]:
+def measure(name: str, form: Callable[[Any], str] = shown) -> Callable[[Row], str]:
     """A column of a measure; a dash where a row lacks it."""
     return lambda row: form(row.get(name))
 
@@ -50,7 +39,8 @@ MEASURES: tuple[Column, ...] = (
     ("TPR at 1e-2", measure("at_0.01")),
     ("at 1e-3", measure("at_0.001")),
     ("at 1e-4", measure("at_0.0001")),
-    ("found at the threshold", measure("found")),
+    ("found", measure("found")),
+    ("false", measure("false")),
     ("false alarms an hour", measure("hourly", rate)),
     ("positives / negatives (units)", numbers),
 )
@@ -69,8 +59,9 @@ def table(rows: Iterable[Row], columns: Sequence[Column]) -> str:
 
 def within(rows: Sequence[Row]) -> str:
     """The table of the attack capture."""
+    compared = list(dict.fromkeys(r["against"] for r in rows))
     return table(
-        rows,
+        sorted(rows, key=lambda r: (compared.index(r["against"]), r["level"] != "packets")),
         (
             ("compared", lambda r: r["against"]),
             ("of", lambda r: r["level"]),
@@ -81,36 +72,68 @@ def within(rows: Sequence[Row]) -> str:
 
 
 def merged(rows: Sequence[Row]) -> str:
-    """All attacks and all controls, by base."""
-    chosen = [r for r in rows if r["source"].startswith("all ")]
-    what = ("compared", lambda r: f"{r['source']} against {r['against']}")
-    order = sorted(
-        chosen, key=lambda r: (_place(rows, r["base"], "base"), r["level"], r["against"], r["source"])
-    )
-    return table(
-        order, (("base", lambda r: r["base"]), ("of", lambda r: r["level"]), what, ("detector", detector), *MEASURES)
-    )  # fmt: skip
+    """All attacks and all controls of each base: the measures of attacks, and the areas of all comparisons."""
+    by = grouped([r for r in rows if r["source"].startswith("all ")], ("base", "level", "detector"))
+
+    def of(source: str, against: str, name: str) -> Callable[[Row], str]:
+        return lambda r: shown(r["own"].get((source, against), {}).get(name))
+
+    def count(source: str) -> Callable[[Row], str]:
+        return lambda r: numbers(r["own"][source, "base"]) if (source, "base") in r["own"] else DASH
+
+    columns: list[Column] = [
+        ("base", lambda r: r["key"][0]),
+        ("of", lambda r: r["key"][1]),
+        ("detector", lambda r: detector(next(iter(r["own"].values())))),
+        ("AUC of attacks", of("all attacks", "base", "area")),
+        ("AUC of controls", of("all controls", "base", "area")),
+        ("**AUC of attacks against controls**", of("all attacks", "controls", "area")),
+        ("attacks found", of("all attacks", "base", "found")),
+        ("controls alarmed", of("all controls", "base", "found")),
+        ("TPR at 1e-2", of("all attacks", "base", "at_0.01")),
+        ("at 1e-3", of("all attacks", "base", "at_0.001")),
+        ("at 1e-4", of("all attacks", "base", "at_0.0001")),
+        ("attacks / base (units)", count("all attacks")),
+        ("controls / base (units)", count("all controls")),
+    ]
+    return table(by, columns)
 
 
-def _place(rows: Sequence[Row], value: str, key: str) -> int:
-    return list(dict.fromkeys(r[key] for r in rows)).index(value)
+def grouped(rows: Sequence[Row], keys: Sequence[str]) -> list[Row]:
+    """Rows with equal keys together, in order of appearance; ``own`` has them by source and comparison."""
+    places = {name: list(dict.fromkeys(r[name] for r in rows)) for name in keys}
+    found: dict[tuple[str, ...], dict[tuple[str, str], Row]] = {}
+    for r in rows:
+        found.setdefault(tuple(r[k] for k in keys), {})[r["source"], r["against"]] = r
+    order = sorted(found, key=lambda key: [places[name].index(value) for name, value in zip(keys, key)])
+    return [{"key": key, "own": found[key]} for key in order]
 
 
 def sources(rows: Sequence[Row]) -> str:
-    """Area and share found of each source, by base and detector."""
+    """Area against the base, area against the controls, and share found of each source, by base and detector."""
     chosen = [r for r in rows if not r["source"].startswith("all ")]
     detectors = list(dict.fromkeys(r["detector"] for r in chosen))
-    by: dict[tuple[str, str, str], dict[str, Row]] = {}
+    by: dict[tuple[str, str, str], dict[tuple[str, str], Row]] = {}
     for r in chosen:
-        by.setdefault((r["base"], r["kind"], r["source"]), {})[r["detector"]] = r
-    order = sorted(by, key=lambda k: (_place(chosen, k[0], "base"), k[1] == "benign"))
+        by.setdefault((r["base"], r["kind"], r["source"]), {})[r["detector"], r["against"]] = r
+
+    def cell(name: str) -> Callable[[Row], str]:
+        def text_of(row: Row) -> str:
+            one, other = (row["own"].get((name, against), {}) for against in ("base", "controls"))
+            return ", ".join(
+                short(given[key][0], 2) if given.get(key) else DASH
+                for given, key in ((one, "area"), (other, "area"), (one, "found"))
+            )
+
+        return text_of
+
     columns: list[Column] = [
         ("base", lambda r: r["key"][0]),
         ("traffic", lambda r: f"{'control' if r['key'][1] == 'benign' else r['key'][1]}: {r['key'][2]}"),
         ("connections", lambda r: f"{next(iter(r['own'].values()))['positives']:,}"),
-        *((name, _cell(name)) for name in detectors),
-    ]  # fmt: skip
-    return table([{"key": key, "own": by[key]} for key in order], columns)
+        *((name, cell(name)) for name in detectors),
+    ]
+    return table([{"key": key, "own": own} for key, own in by.items()], columns)
 
 
 def _cell(name: str) -> Callable[[Row], str]:
@@ -120,7 +143,7 @@ def _cell(name: str) -> Callable[[Row], str]:
         one = row["own"].get(name)
         if one is None or "area" not in one:
             return DASH
-        return f"{_short(one['area'][0], 2)}, {_short(one['found'][0], 2)}"
+        return f"{short(one['area'][0], 2)}, {short(one['found'][0], 2)}"
 
     return cell
 
@@ -128,7 +151,7 @@ def _cell(name: str) -> Callable[[Row], str]:
 def corpora(rows: Sequence[Row]) -> str:
     """All attacks of each corpus."""
     chosen = [r for r in rows if r["activity"] == "all"]
-    order = sorted(chosen, key=lambda r: (_place(rows, r["corpus"], "corpus"), r["level"]))
+    order = sorted(chosen, key=lambda r: (r["corpus"] != "small", r["level"] != "packets"))
     return table(
         order, (("corpus", lambda r: r["corpus"]), ("of", lambda r: r["level"]), ("detector", detector), *MEASURES)
     )  # fmt: skip
@@ -225,6 +248,17 @@ SECTIONS: tuple[tuple[str, str, Callable[[Sequence[Row]], str]], ...] = (  # nam
 def text(document: Row) -> str:
     """All tables."""
     rows = document["rows"]
-    parts = [made(document)]
+    parts = [made(document), summary(document)]
     parts += [f"{name}\n{make(rows[source])}" for name, source, make in SECTIONS if rows.get(source)]
     return "\n\n".join(parts)
+
+
+def _of(source: str, make: Callable[[Sequence[Row]], str]) -> Callable[[Row], str]:
+    return lambda document: make(document["rows"].get(source, ()))
+
+
+TABLES: dict[str, Callable[[Row], str]] = {  # by their places in docs/detection.md
+    "made": made,
+    "summary": summary,
+    **{name: _of(source, make) for name, source, make in SECTIONS},
+}
