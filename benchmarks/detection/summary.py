@@ -37,8 +37,8 @@ def _within(rows: Sequence[Row]) -> str:
     )
     said = (
         f"**Mirai.** Judged by the label of the phase, {NAME}'s packet scores have an AUC of {shown(phase['area'])}. "
-        f"But the ordinary devices of that phase, against all traffic before it, have {shown(rest['area'])} without any "
-        f"attack: the phase begins after a gap. The infected host against other devices in the same seconds "
+        f"But the ordinary devices of that phase, against all traffic before it, have {shown(rest['area'])} without "
+        f"any attack: the phase begins after a gap. The infected host against other devices in the same seconds "
         f"has {shown(inside['area'])}"
     )
     best = next((r for r in packets if "feature" in r and r["against"] == inside["against"]), None)
