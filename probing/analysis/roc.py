@@ -112,7 +112,7 @@ def _sweep(
             out[1] = hits / positives
             out[2] = misses / negatives
         for k in range(rates.size):
-            if misses <= rates[k] * negatives:
+            if misses <= rates[k] * negatives * (1 + 1e-12):  # 0.07 * 100 is 7.000000000000001
                 out[3 + k] = hits / positives
         i = j
     out[0] = area / (float(positives) * negatives)

@@ -54,6 +54,18 @@ def test_the_label_of_a_phase_counts_the_devices_that_did_nothing(document: Docu
     assert r["area"][0] == pytest.approx(0.5 + share / 2, abs=1e-3)
 
 
+def test_others_at_the_time_are_neither_the_infected_host_nor_those_it_speaks_to(document: Document) -> None:
+    for level in ("packets", "connections"):
+        of = {r["against"]: r for r in rows(document, "within", detector="merged", level=level)}
+        inside, phase, ordinary = (
+            next(r for k, r in of.items() if k.startswith(b)) for b in ("inf", "pha", "ord")
+        )
+        assert inside["negatives"] == ordinary["positives"] > 0
+        assert phase["negatives"] == ordinary["negatives"] == (1800 if level == "packets" else 300)
+        said = inside["positives"] + inside["negatives"]
+        assert said == phase["positives"] if level == "connections" else said < phase["positives"]
+
+
 def test_what_finds_whatever_is_new_cannot_tell_attacks_from_controls(document: Document) -> None:
     for source in ("all attacks", "all controls"):
         for r in rows(document, "merged", detector="merged", source=source, against="base"):

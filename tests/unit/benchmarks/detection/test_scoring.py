@@ -9,10 +9,13 @@ from benchmarks.detection import features
 from benchmarks.detection.cases import infected_codes
 from benchmarks.detection.parts import MANY, Part, cut, joined, pairs_of_packets, pairs_of_rows, part_of, row
 from benchmarks.detection.quick import BASE, INFECTED, SERVER, chat, flood
-from benchmarks.detection.scoring import Scored, Trained, blocks, greatest, score, train
-from benchmarks.detection.streams import coded, merged, part
+from benchmarks.detection.scoring import Scored, Trained, Watcher, blocks, greatest, score, train
+from benchmarks.detection.streams import SECOND, coded, merged, part
 from benchmarks.detection.variants import Variant
+from engine.connections.layout import CONNECTION, SIDE
+from engine.connections.tracker import Tracked
 from engine.features.afterimage import FEATURES, AfterImage, AfterImageConfig
+from engine.scoring.scorer import Ended
 from engine.types import Kind, concatenate, take
 from probing.analysis.roc import Bootstrap
 
@@ -60,6 +63,41 @@ def test_packets_are_of_the_connection_with_their_ends(scored: Scored) -> None:
     assert np.array_equal(rows["probe"], p.probe)
     ports = np.sort(np.stack([p.sport, p.dport]), axis=0)
     assert np.array_equal(ports, np.sort(np.stack([rows["a_port"], rows["b_port"]]), axis=0))
+
+
+def test_connections_that_end_in_another_order_and_reuse_slots_keep_their_packets(trained: Trained) -> None:
+    p = chat(40, 1, 3)
+    times = np.arange(40, dtype=np.int64) * 10 * SECOND  # a connection of another port ends after a minute
+    port = np.full(40, 1000)
+    port[[1, 2]], port[[21, 22]], port[[30]] = 2000, 3000, 4000
+    up = p.dst_lo == SERVER
+    sport, dport = (np.where(side, port, 53).astype(np.uint16) for side in (up, ~up))
+    p = p._replace(ts=trained.packets.ts.max() + SECOND + times, sport=sport, dport=dport)
+    made = score(trained, p)
+    assert made.rows.size == 4
+    for k, own in enumerate(port):
+        row = made.rows[made.of[k]]
+        assert own in (row["a_port"], row["b_port"])
+    for scores in made.scores.values():
+        assert np.array_equal(greatest(scores.packet, made.of, 4), scores.connection)
+
+
+def test_a_slot_that_is_used_again_is_another_connection() -> None:
+    watcher, p, none = Watcher([], 5, 100), chat(5, 1, 1), np.zeros(0, np.int32)
+    watcher.allocate(3)
+
+    def see(first: int, *slots: int) -> None:
+        n = len(slots)
+        zeros = np.zeros(n, np.uint8)
+        seen = Tracked(
+            0, n, np.array(slots, np.int32), zeros, zeros, none, none.astype(np.int64), 100 + first
+        )
+        watcher.packets(take(p, slice(first, first + n)), seen, np.zeros(3, CONNECTION))
+
+    see(0, 2, -1)
+    watcher.end(Ended(np.array([2], np.int32), np.zeros(1, CONNECTION), np.zeros((1, 2), SIDE)))
+    see(2, 2, 0, 2)
+    assert watcher.connection.tolist() == [0, -1, 1, 2, 1]
 
 
 def test_a_model_that_goes_on_remembers_and_one_from_a_bundle_begins_empty(scored: Scored) -> None:

@@ -85,6 +85,16 @@ def test_a_rate_that_the_negatives_are_too_few_for_is_none(negatives: int, known
     assert (found.at[0] is not None) == known
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.29, 0.5])
+def test_a_rate_may_be_used_up_to_the_last_negative(rate: float) -> None:
+    allowed = round(rate * 100)
+    negatives, positives = np.arange(100.0), np.array([99.5, 99 - allowed + 0.5, -1.0])
+    given = sample(np.concatenate([negatives, positives]), np.arange(103) >= 100)
+    found = measures(given, (rate,), Bootstrap(rounds=2)).at[0]
+    assert found is not None
+    assert found.value == pytest.approx(2 / 3)  # the second lies above all but the allowed negatives
+
+
 def test_shares_above_the_threshold_are_counted_and_the_threshold_itself_is_no_alarm() -> None:
     found = measures(
         sample([1, 2, 3, 2, 3, 4], [0, 0, 0, 1, 1, 1], None, [2.0]), (), Bootstrap(rounds=200, seed=1)
