@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks import lab_tables, study_tables
+from benchmarks.detection import text as detection
 
 STAGES = {
     "decode": "open, read and decode the file into columns",
@@ -218,22 +220,23 @@ def memory(document: dict[str, Any]) -> str:
     )
 
 
-TABLES = {
-    "bench_memory.json": ("performance.md", "memory", memory),
-    "bench_capture.json": ("capture.md", "capture", capture),
-    "soak.json": ("capture.md", "soak", soak),
-    "bench_offline.json": ("performance.md", "offline", offline),
-    "bench_models.json": ("performance.md", "models", models),
-    "bench_kafka.json": ("kafka.md", "kafka", kafka),
-    "chaos.json": ("kafka.md", "chaos", chaos),
-    "bench_link.json": ("lab-measured.md", "link", lab_tables.link),
-    "bench_vantage.json": ("lab-measured.md", "vantage", lab_tables.vantage),
-    "bench_repeat.json": ("lab-measured.md", "repeat", lab_tables.repeat),
-    "bench_small.json": ("lab.md", "small", lab_tables.small),
-    "study_interarrival.json": ("models/kitsune.md", "pauses", study_tables.pauses),
-    "study_start.json": ("models/kitsune.md", "starts", study_tables.starts),
-    "lab_corpora.json": ("lab-measured.md", "corpora", lab_tables.corpora),
-}
+TABLES: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (  # figures, page, place, table
+    ("bench_memory.json", "performance.md", "memory", memory),
+    ("bench_capture.json", "capture.md", "capture", capture),
+    ("soak.json", "capture.md", "soak", soak),
+    ("bench_offline.json", "performance.md", "offline", offline),
+    ("bench_models.json", "performance.md", "models", models),
+    ("bench_kafka.json", "kafka.md", "kafka", kafka),
+    ("chaos.json", "kafka.md", "chaos", chaos),
+    ("bench_link.json", "lab-measured.md", "link", lab_tables.link),
+    ("bench_vantage.json", "lab-measured.md", "vantage", lab_tables.vantage),
+    ("bench_repeat.json", "lab-measured.md", "repeat", lab_tables.repeat),
+    ("bench_small.json", "lab.md", "small", lab_tables.small),
+    ("study_interarrival.json", "models/kitsune.md", "pauses", study_tables.pauses),
+    ("study_start.json", "models/kitsune.md", "starts", study_tables.starts),
+    ("lab_corpora.json", "lab-measured.md", "corpora", lab_tables.corpora),
+    *(("bench_detection.json", "detection.md", name, make) for name, make in detection.TABLES.items()),
+)
 
 
 def filled(text: str, name: str, table: str) -> str:
@@ -247,7 +250,7 @@ def filled(text: str, name: str, table: str) -> str:
 def main() -> None:
     """Fill in the tables."""
     docs = Path(__file__).parents[1] / "docs"
-    for source, (page, name, table) in TABLES.items():
+    for source, page, name, table in TABLES:
         figures, path = docs / "figures" / source, docs / page
         if figures.exists():
             path.write_text(filled(path.read_text(), name, table(json.loads(figures.read_text()))))
