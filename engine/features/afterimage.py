@@ -31,6 +31,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.clock import LATEST, NOW, step
 from engine.errors import ConfigError, StateError
 from engine.features.damped import add, decay, elapsed, forget, forget_pair, relate
 from engine.features.streams import (
@@ -237,15 +238,25 @@ def resolve(t: Tables, p: Packets, start: int, c: Chunk) -> int:
 
 
 @kernel
-def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, c: Chunk) -> None:
-    """Write each record's dt to c.gap and its exponent -rate * dt to c.x."""
+def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, follow: bool, c: Chunk) -> None:
+    """Write each record's dt to c.gap and its exponent -rate * dt to c.x.
+
+    follow: whether records follow event time (engine/clock.py). Then a time far ahead that is not confirmed counts as
+    event time, since one wrong stamp must not let weights decay; and records go back with it. The public code takes
+    each time as it comes.
+    """
     ids, x, gap, stream_ts, pair_ts = c.ids, c.x, c.gap, t.stream_ts, t.pair_ts
     for i in range(ts.size):
         if ids[i, 0] < 0:
             x[i] = 0.0
             continue
+        at, now = ts[i], np.int64(LATEST)
+        if follow:
+            step(t.clock, at)
+            now = t.clock[NOW]
+            at = min(at, now)
         for r in range(STAMPED):
-            dt = elapsed(stream_ts if r < HOSTS_R else pair_ts, ids[i, r], ts[i])
+            dt = elapsed(stream_ts if r < HOSTS_R else pair_ts, ids[i, r], at, now)
             gap[i, r] = dt
             for k in range(LANES):
                 x[i, r, k] = -rates[k] * dt
@@ -306,7 +317,7 @@ def extract(t: Tables, p: Packets, rates: Floats, silences: Floats, out: Floats)
     start = 0
     while start < p.ts.size:
         stop = resolve(t, p, start, c)
-        stamp(t, p.ts[start:stop], rates, c)
+        stamp(t, p.ts[start:stop], rates, silences[ALWAYS] < np.inf, c)
         decay(x[: (stop - start) * STAMPED * LANES])
         advance(t, p.size[start:stop], silences, c, out[start:stop])
         start = stop
@@ -356,6 +367,7 @@ class AfterImage:
             "pair_keys": as_bytes(t.pair_keys[: used[PAIRS]]),
             "counts": t.counts.copy(),
             "registers": t.registers.copy(),
+            "clock": t.clock.copy(),
         }
 
     @classmethod

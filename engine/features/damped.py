@@ -27,9 +27,15 @@ PCC_FLOOR = 1e-24  # product of two variances below which a correlation would on
 
 
 @kernel
-def elapsed(stamps: NDArray[np.int64], row: int, ts: int) -> float:
-    """Seconds since a record's last packet, 0 if this is the first or an older one; stamps the record."""
+def elapsed(stamps: NDArray[np.int64], row: int, ts: int, now: int) -> float:
+    """Seconds since a record's last packet, 0 if this is the first or an older one; stamps the record.
+
+    now: event time, not before ts. A record stamped later than that is of a time that was wrong, or went back.
+    """
     last = stamps[row]
+    if last > now:
+        stamps[row] = ts
+        return 0.0
     if ts <= last:
         return 0.0
     stamps[row] = ts

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.clock import new_clock
 from engine.features.slots import displace, new_slots, place
 from engine.hashing import LOW32, S29, S32, SPLIT_1, stir
 from engine.kernels import kernel
@@ -88,6 +89,7 @@ class Tables(NamedTuple):
     pair_slots: NDArray[np.uint64]
     counts: NDArray[np.int64]  # (3, 3): USED, FREE, LIVE of FLOWS, STREAMS, PAIRS
     registers: NDArray[np.int64]  # (3,): PACKETS, HAND, EVICTED
+    clock: NDArray[np.int64]  # event time (engine/clock.py)
     seed: NDArray[np.uint64]  # (1,) seed of the hashes; changes no feature
 
 
@@ -112,6 +114,7 @@ def new_tables(flows: int, streams: int, pairs: int, seed: int) -> Tables:
         pair_slots=new_slots(pairs),
         counts=counts,
         registers=np.zeros(3, np.int64),
+        clock=new_clock(),
         seed=np.array([seed], np.uint64),
     )
 

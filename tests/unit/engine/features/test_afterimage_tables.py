@@ -144,10 +144,12 @@ def test_a_time_stamp_at_either_end_of_the_range_breaks_nothing() -> None:
 
 
 def test_a_damaged_jump_in_time_is_no_growth() -> None:
-    state = AfterImage(AfterImageConfig(flows=64))
-    state.update(packet("10.0.0.1", "10.0.0.2", 1, 2, ts=-(2**63) + 1))
-    features = state.update(packet("10.0.0.1", "10.0.0.2", 1, 2, ts=2**63 - 1))
-    assert value(features, "MI_dir_weight_0.01") == 1
+    for rule, weights in (("public", [1, 2]), ("restart", [2, 1])):  # the public rule believes at once
+        state = AfterImage(AfterImageConfig(flows=64, interarrival=rule))
+        state.update(packet("10.0.0.1", "10.0.0.2", 1, 2, ts=-(2**63) + 1))
+        for weight in weights:
+            features = state.update(packet("10.0.0.1", "10.0.0.2", 1, 2, ts=2**63 - 1))
+            assert value(features, "MI_dir_weight_0.01") == weight
 
 
 def test_flows_stay_within_capacity_and_the_rest_are_counted() -> None:

@@ -41,7 +41,8 @@ RESTART, PUBLIC = AfterImageConfig(), AfterImageConfig(interarrival="public")
     ("gaps", "restarts"),
     [
         ([0.1] * 9 + [60.5, 0.1], [10]),  # longer than ever allowed
-        ([0.1] * 9 + [86_400.0, 0.1, 0.1], [10]),
+        ([0.1] * 9 + [3599.0, 0.1, 0.1], [10]),
+        ([0.1] * 9 + [86_400.0, 0.1, 0.1], [11]),  # a second packet must confirm such a leap
         ([0.1] * 9 + [5.5, 0.1], [10]),  # 30 times its mean, and more than 5 s
         ([0.1] * 9 + [4.9, 0.1], []),  # a second of silence is common
         ([1.0] * 9 + [20.0, 1.0], []),  # a slow stream may be slow
@@ -109,3 +110,33 @@ def test_the_last_of_the_rates_gives_the_usual_time_between_packets() -> None:
 def test_values_out_of_range_are_refused(values: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said.replace("(", r"\(")):
         AfterImageConfig(**values)  # type: ignore[arg-type]
+
+
+def weights(times: list[float]) -> list[float]:
+    found: list[float] = features([(t, A, B, 100) for t in times], RESTART)[
+        :, COLUMN["MI_dir_weight_0.1"]
+    ].tolist()
+    return found
+
+
+@pytest.mark.parametrize("stray", [-3600.0, 7200.0, 1e9])
+def test_one_packet_with_a_wrong_time_changes_no_later_weight(stray: float) -> None:
+    times = [float(t) for t in range(60)]
+    plain, odd = weights(times), weights([*times[:30], stray, *times[30:]])
+    assert plain[-1] == pytest.approx(10 / (1 - 2**-0.1) / 10, rel=0.05)
+    assert odd[31:] == pytest.approx([w + 2 ** (-0.1 * k) for k, w in enumerate(plain[30:], 1)], rel=0.1)
+
+
+@pytest.mark.parametrize("back", [60.0, 3600.0, 1e8])
+def test_streams_follow_a_time_that_goes_back_for_good(back: float) -> None:
+    times = [1e8 + t for t in range(100)]
+    found = weights([*times, *[t - back for t in times]])
+    assert found[-1] == pytest.approx(found[99], rel=0.02)
+    stuck = AfterImageConfig(interarrival="public")
+    rows = [(t, A, B, 100) for t in [*times, *[t - back for t in times]]]
+    assert features(rows, stuck)[-1, COLUMN["MI_dir_weight_0.1"]] > 50  # the public rule: no time passes
+
+
+def test_streams_follow_a_clock_that_was_ahead_at_first() -> None:
+    times = [1e9 + t for t in range(20)] + [1e8 + t for t in range(100)]
+    assert weights(times)[-1] == pytest.approx(weights([float(t) for t in range(200)])[-1], rel=0.02)
