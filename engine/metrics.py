@@ -118,6 +118,12 @@ class Metrics:
             slices,
         )
         self.alarms = Series("counter", "wiresonde_alarms", "Ended connections that raised an alarm.", model)
+        self.new_alarms = Series(
+            "counter",
+            "wiresonde_new_host_alarms",
+            "Ended connections that raised an alarm, with a host that was not there when the model learned.",
+            model,
+        )
         self.score = Series("histogram", "wiresonde_score", "Scores of ended connections.", model)
         self.folded = Series(
             "counter",
@@ -193,14 +199,16 @@ class Metrics:
         )
 
     def scores(
-        self, labels: tuple[str, ...], score: NDArray[np.float64], alarm: NDArray[np.bool_] | None
-    ) -> None:
+        self, labels: tuple[str, ...], score: NDArray[np.float64], alarm: NDArray[np.bool_] | None,
+        new: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
         """Add scores of ended connections of one model and slice. labels: model, version, and the slice's values.
 
-        alarm: None for a shadow, which has no alarm metric.
+        alarm: None for a shadow, which has no alarm metric. new: whether the connection has a host new to the model.
         """
         if alarm is not None:
             self.alarms.add(labels, int(alarm.sum()))
+            self.new_alarms.add(labels, int((alarm & new).sum()))
         self.score.observe(labels, score, self._bounds.get(labels[0], DEFAULT_BOUNDS))
 
 

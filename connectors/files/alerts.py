@@ -23,7 +23,7 @@ WITH_PORTS = (6, 17, 33, 132, 136)  # for ICMP, Zeek puts type and code in place
 
 OURS = (
     "uid", "model", "version", "score", "threshold", "mean_score", "scored_pkts", "conn_state", "history", "probe",
-    "final", "partition", "offset", "row",
+    "final", "known_orig", "known_resp", "partition", "offset", "row",
 )  # fmt: skip
 COLUMNS = (
     *OURS,

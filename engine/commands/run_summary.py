@@ -43,6 +43,7 @@ class ModelSummary:
     out_of_range: float | None  # share of inputs outside the learned range; None: none scored, or not counted
     scored: int  # connections with a score
     alarms: int  # connections that ended with an alarm
+    new_alarms: int  # those with a host that learning never saw
 
 
 @dataclass
@@ -53,6 +54,7 @@ class RunSummary:
     connections: int = 0
     scored: int = 0
     alarms: int = 0
+    new_alarms: int = 0  # alarms with a host that learning never saw
     alerts: int = 0
     seconds: float = 0.0
     phase: str = ""
@@ -93,6 +95,7 @@ def fill(summary: RunSummary, specs: Sequence[ModelSpec], detectors: Sequence[De
         summary.models[spec.name] = _model(spec, scorers, top, out_of_range(spec, detectors))
     first = summary.models[first_of(specs).name]
     summary.scored, summary.alarms, summary.phase = first.scored, first.alarms, first.phase
+    summary.new_alarms = first.new_alarms
     summary.threshold, summary.least_threshold = first.threshold, first.least_threshold
     summary.promised_rate = first.promised_rate
     summary.alarm_pairs = top.alarm_pairs()
@@ -123,6 +126,7 @@ def _model(spec: ModelSpec, scorers: Sequence[Scorer], top: Top, outside: float 
         out_of_range=outside,
         scored=tally.scored if tally else 0,
         alarms=tally.alarms if tally else 0,
+        new_alarms=tally.of_new if tally else 0,
     )
 
 

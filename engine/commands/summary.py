@@ -100,7 +100,9 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
         facts.append(("connections", f"{summary.connections:,}, of which {summary.scored:,} scored"))
         alarms = (
             "alarms",
-            f"{summary.alarms:,} connections ({bound})" if summary.threshold else "none: no threshold yet",
+            f"{summary.alarms:,} connections{_of_new(summary.new_alarms)} ({bound})"
+            if summary.threshold
+            else "none: no threshold yet",
         )
         facts.append(("threshold", bound) if summary.trained else alarms)
     facts += [
@@ -119,12 +121,17 @@ def _facts(summary: RunSummary) -> list[tuple[str, str]]:
 
 def _model(model: ModelSummary) -> str:
     what = (
-        f"{model.scored:,} scored, {model.alarms:,} alarms "
+        f"{model.scored:,} scored, {model.alarms:,} alarms{_of_new(model.new_alarms)} "
         f"({_bound(model.threshold, model.least_threshold, model.promised_rate)})"
     )
     if model.phase != "score":
         what = f"phase {model.phase}; {what}"
     return f"shadow: {what}" if model.shadow else what
+
+
+def _of_new(n: int) -> str:
+    """A count of alarms of hosts that learning never saw, in words."""
+    return f", {n:,} of new hosts" if n else ""
 
 
 def _range_name(model: str, models: Mapping[str, ModelSummary]) -> str:

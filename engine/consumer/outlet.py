@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from engine.labels.rules import Probes
 from engine.labels.slices import Slices
 from engine.metrics import Metrics
-from engine.scoring.batch import Records, ScoreBatch, join, shown_version
+from engine.scoring.batch import Records, ScoreBatch, join, of_new_hosts, shown_version
 
 FLUSHED_ROW = 1 << 31  # first row number of connections ended by the end of the log
 
@@ -127,11 +127,12 @@ class Outlet:
     def _count_scores(self, batch: ScoreBatch) -> None:
         ended = batch.scores["final"]
         score, alarm = batch.scores["score"][ended], batch.scores["alarm"][ended]
+        new = of_new_hosts(batch.scores)[ended]
         version = shown_version(batch.version, np.fmax.reduce(batch.scores["threshold"]))
         with self._metrics.collector.lock:
             for values, of in self._divided(batch.rows["probe"][ended]):
                 labels = (batch.model, version, *values)
-                self._metrics.scores(labels, score[of], None if batch.shadow else alarm[of])
+                self._metrics.scores(labels, score[of], None if batch.shadow else alarm[of], new[of])
 
     def _divided(self, probes: NDArray[np.uint32]) -> Iterator[tuple[tuple[str, ...], NDArray[np.bool_]]]:
         """The label values of each slice among the rows, and a mask of its rows."""

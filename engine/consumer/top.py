@@ -14,7 +14,7 @@ from engine.connections.layout import FLAG_FLIPPED, FLAG_MIDSTREAM
 from engine.consumer.outlet import Spans
 from engine.labels.rules import Probes
 from engine.notation import address_text
-from engine.scoring.batch import ScoreBatch, choose
+from engine.scoring.batch import ScoreBatch, choose, of_new_hosts
 from engine.scoring.columns import as_dicts, score_table
 
 SECOND = 10**9  # ns
@@ -29,6 +29,7 @@ class Tally:
     shadow: bool = False
     scored: int = 0  # connections with a score
     alarms: int = 0  # connections that ended with an alarm
+    of_new: int = 0  # alarms with a host that learning never saw
 
 
 @dataclass
@@ -86,6 +87,7 @@ class Top:
         tally = self.models.setdefault(batch.model, Tally(batch.shadow))
         tally.scored += int((final & has).sum())
         tally.alarms += int((batch.scores["alarm"] & final).sum())
+        tally.of_new += int((batch.scores["alarm"] & final & of_new_hosts(batch.scores)).sum())
         if batch.model != self._first:
             return
         self.connections += int(final.sum())

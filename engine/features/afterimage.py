@@ -250,7 +250,8 @@ def stamp(t: Tables, ts: NDArray[np.int64], rates: Floats, follow: bool, c: Chun
         if ids[i, 0] < 0:
             x[i] = 0.0
             continue
-        at, now = ts[i], np.int64(LATEST)
+        at: Any = ts[i]
+        now: Any = np.int64(LATEST)
         if follow:
             step(t.clock, at)
             now = t.clock[NOW]

@@ -25,7 +25,8 @@ SCORE = np.dtype(
         ("row", "u4"),  # index among the model's rows of that message
         ("scored", "u4"),  # packets with a score
         ("alarm", "?"), ("final", "?"),  # final: whether the connection has ended
-        ("begins", "?"),  # whether the connection's alarm begins with this row
+        ("begins", "?"),  # whether the connection's alarm begins with this row, and is to alert
+        ("known_orig", "i1"), ("known_resp", "i1"),  # whether learning saw the host: 1 yes, 0 no, -1 not known
         ("phase", "u1"),  # index in PHASES: learn, warm (nothing scored yet), calibrate (no threshold yet), score
     ],
     align=True,
@@ -40,6 +41,12 @@ LEARNING = "learning"  # version of a model without a threshold, in metrics
 def shown_version(version: str, threshold: float) -> str:
     """A model's version in metrics. threshold: NaN while there is none."""
     return LEARNING if np.isnan(threshold) else version
+
+
+def of_new_hosts(scores: Rows) -> NDArray[np.bool_]:
+    """(n,) whether learning never saw one of a connection's hosts. scores: (n,) SCORE."""
+    new: NDArray[np.bool_] = (scores["known_orig"] == 0) | (scores["known_resp"] == 0)
+    return new
 
 
 class Records:

@@ -20,6 +20,7 @@ from engine.errors import InputError, OutputError, StateError
 from engine.features.afterimage import AfterImageConfig
 from engine.features.carried import adopted, check
 from engine.scoring.detector import Detector, Entry, slots_needed
+from engine.scoring.hosts import Hosts
 from engine.scoring.kind import Kind
 from engine.scoring.kinds import KINDS
 from engine.scoring.passes import Carried, Features
@@ -30,6 +31,7 @@ from models.bundle import Bundle, BundleError, load, pack
 from models.threshold import Threshold
 
 STREAMS = "streams."  # prefix of the arrays of a bundle that hold the streams it carries
+HOSTS = "hosts"  # array of a bundle with the hosts that learning saw
 
 
 class BundleFile:
@@ -41,10 +43,11 @@ class BundleFile:
         self.bundle = read_bundle(path)
         self.digest = bundle_digest(self.bundle)
         arrays = self.bundle.arrays
-        learned = {name: array for name, array in arrays.items() if not name.startswith(STREAMS)}
+        learned = {name: a for name, a in arrays.items() if not name.startswith(STREAMS) and name != HOSTS}
+        self.hosts = self._hosts()
         self.learned = replace(self.bundle, arrays=learned)  # the bundle without streams
         self.streams = (
-            under(arrays, STREAMS) if len(learned) < len(arrays) else None
+            under(arrays, STREAMS) if any(name.startswith(STREAMS) for name in arrays) else None
         )  # streams that it carries
         if self.streams is not None:
             try:
@@ -54,6 +57,15 @@ class BundleFile:
                 )  # with room for all
             except StateError as error:
                 raise InputError(f"{path}: not an intact bundle: {error}") from error
+
+    def _hosts(self) -> Hosts | None:
+        """The hosts that learning saw, None for a bundle of an earlier version."""
+        if HOSTS not in self.bundle.arrays:
+            return None
+        try:
+            return Hosts.from_state(self.bundle.arrays[HOSTS], self.bundle.config.get(HOSTS) or {})
+        except StateError as error:
+            raise InputError(f"{self.path}: not an intact bundle: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -120,9 +132,10 @@ def _scorer(spec: ModelSpec, slots: int) -> Scorer:
     with _intact(path, kind):
         model = kind.load(bundle, spec.fitted, slots)
         rules = Rules(
-            ScorerConfig(**bundle.config["scorer"]),
+            replace(ScorerConfig(**bundle.config["scorer"]), alerts=section.scorer.alerts),
             section.threshold,
             fitted=Threshold(**bundle.config["threshold"]),
+            hosts=spec.bundle.hosts,
             start=start if start is not None and start.waits else None,
         )
     return Scorer(spec.name, model, rules, slots, shadow=spec.shadow)
@@ -168,8 +181,18 @@ def pack_model(
     """
     assert scorer.threshold is not None
     learned, config = kind.pack(scorer.model)
-    arrays = {**learned, **{f"{STREAMS}{name}": array for name, array in (streams or {}).items()}}
-    sections = {**config, "scorer": asdict(scorer.config), "threshold": asdict(scorer.threshold)}
+    hashes, hosts = scorer.hosts.state()
+    arrays = {
+        **learned,
+        **{f"{STREAMS}{name}": array for name, array in (streams or {}).items()},
+        HOSTS: hashes,
+    }
+    sections = {
+        **config,
+        "scorer": asdict(scorer.config),
+        "threshold": asdict(scorer.threshold),
+        HOSTS: hosts,
+    }
     return pack(arrays, sections, provenance, kind=kind.name)
 
 

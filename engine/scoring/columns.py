@@ -33,6 +33,15 @@ OWN_COLUMNS = (
     Column("peak_at", pa.timestamp("ns", tz="UTC"), "", "time of the packet with the greatest score"),
     Column("threshold", pa.float64(), "", "score above which a connection alarms; null while there is none"),
     Column("alarm", pa.bool_(), "", "whether the score is above the threshold"),
+    Column(
+        "known_orig",
+        pa.bool_(),
+        "",
+        "whether the originator was there when the model learned; null: not kept",
+    ),
+    Column(
+        "known_resp", pa.bool_(), "", "whether the responder was there when the model learned; null: not kept"
+    ),
     Column("scored_pkts", pa.uint32(), "packets", "packets that have a score"),
     Column(
         "final",
@@ -72,6 +81,8 @@ def score_table(batch: ScoreBatch, probes: Probes = NO_PROBES) -> pa.Table:
         ),
         "threshold": _or_null(scores["threshold"]),
         "alarm": scores["alarm"],
+        "known_orig": pa.array(scores["known_orig"] == 1, mask=scores["known_orig"] < 0),
+        "known_resp": pa.array(scores["known_resp"] == 1, mask=scores["known_resp"] < 0),
         "scored_pkts": scores["scored"],
         "final": scores["final"],
         "phase": pa.array([PHASES[k] for k in scores["phase"].tolist()], pa.string()),

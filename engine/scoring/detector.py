@@ -185,6 +185,7 @@ class Detector:
                 its = records
                 if one.scores.size != len(records):
                     at = np.arange(one.first, one.first + one.scores.size)
+            scorer.judge(one.scores, its.rows if at is None else its.rows[at])
             yield ScoreBatch(scorer.name, one.version, its, one.scores, at, scorer.shadow)
 
     def features_of(self, scorer: Scorer) -> FeaturePass | None:

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from engine.connections.tracker import Tracked
 from engine.kernels import kernel
 from engine.scoring.batch import PHASES, SCORE
+from engine.scoring.hosts import MOST as MOST_HOSTS
+from engine.scoring.hosts import NEW, Hosts
 from engine.scoring.start import StartConfig
 from engine.types import Floats, Packets, Rows, as_bytes, from_bytes, under
 from models.threshold import Threshold, ThresholdConfig, fit
@@ -44,12 +46,22 @@ class ScorerConfig:
 
     aggregate: Literal["max", "mean", "last"] = "max"  # statistic of packet scores that scores a connection
     calibrate_packets: int = 20_000  # packets after learning whose connections give the threshold
+    known_hosts: int = (
+        65_536  # most hosts met in learning that are remembered, 8 bytes each in a bundle; 0: none
+    )
+    alerts: Literal["all", "known", "new"] = (
+        "all"  # alarms that alert: all, of known hosts only, or of new ones
+    )
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATES:
             raise ValueError(f"aggregate {self.aggregate!r} must be one of {', '.join(AGGREGATES)}")
         if self.calibrate_packets < 1:
             raise ValueError(f"calibrate_packets {self.calibrate_packets} must be at least 1")
+        if not 0 <= self.known_hosts <= MOST_HOSTS:
+            raise ValueError(f"known_hosts {self.known_hosts} must be from 0 to {MOST_HOSTS}")
+        if self.alerts not in ("all", "known", "new"):
+            raise ValueError(f"alerts {self.alerts!r} must be all, known or new")
 
 
 class Events(NamedTuple):
@@ -185,6 +197,7 @@ class Rules:
     threshold: ThresholdConfig
     learns: int = 0  # packets that the model learns from before it calibrates
     fitted: Threshold | None = None  # threshold from a bundle; None: calibrate one
+    hosts: Hosts | None = None  # hosts from a bundle
     start: StartConfig | None = (
         None  # warm-up of a model from a bundle; None: it scores from the first packet
     )
@@ -208,6 +221,10 @@ class Scorer:
         self.start = rules.start
         self.first = None if rules.start else 0  # number of the first packet with a score; None: warming up
         self.version = self._digest()
+        key = hashlib.sha256(f"hosts {self.version}".encode()).digest()[:16]
+        self.hosts = (
+            Hosts(key, 0 if self.loaded else rules.config.known_hosts) if rules.hosts is None else rules.hosts
+        )
 
     @property
     def phase(self) -> str:
@@ -225,7 +242,7 @@ class Scorer:
 
     def _digest(self) -> str:
         """Digest of the configuration and, once fitted, of the threshold, which follows from what was learned."""
-        parts = [*self.model.identity, asdict(self.config)]
+        parts = [*self.model.identity, {k: v for k, v in asdict(self.config).items() if k != "alerts"}]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode())
         if self.threshold is not None:
             digest.update(repr(self.threshold.value).encode())
@@ -254,6 +271,7 @@ class Scorer:
             if not self.model.scores_packets:
                 counted = np.arange(max(0, min(p.ts.size, self._learns - t.number)), p.ts.size)
         done = closed = 0
+        learned = 0 if self.threshold is not None else p.ts.size
         while self.threshold is None and counted.size >= (left := self._left):
             row = int(counted[left - 1])
             stop = int(np.searchsorted(given.at, row, side="right"))
@@ -262,12 +280,26 @@ class Scorer:
             self._finish(_some(ended, closed, upto), closed, found, events, late)
             counted = counted[int(np.searchsorted(counted, row, side="right")) :]
             done, closed = stop, upto
+            learned = row + 1
             self._calibrate()
         if self.threshold is None:
+            learned = p.ts.size
             self._calibrated += counted.size
+        self.hosts.learn(p, learned)
         self._add(_part(given, done, given.slot.size) if done else given, found)
         self._finish(_some(ended, closed, ended.slot.size) if closed else ended, closed, found, events, late)
         return found
+
+    def judge(self, scores: Rows, rows: Rows) -> None:
+        """Write to scores, (n,) SCORE, whether learning saw the hosts of their connections; quiet what is not to alert.
+
+        rows: (n,) CONNECTION.
+        """
+        orig, resp = self.hosts.known(rows, np.isnan(scores["threshold"]))
+        scores["known_orig"], scores["known_resp"] = orig, resp
+        if self.config.alerts != "all":
+            known = (orig != NEW) & (resp != NEW)
+            scores["begins"] &= known if self.config.alerts == "known" else ~known
 
     def warm_up(self, number: int, row: int, n: int) -> None:
         """Note that features are warm from a row on, of n packets of which the first has a number; n: not yet."""
@@ -407,6 +439,7 @@ class Scorer:
         arrays = {f"model.{name}": array for name, array in arrays.items()}
         slots = np.flatnonzero(self._sums["scored"])
         arrays["slots"], arrays["sums"] = slots, as_bytes(self._sums[slots])
+        arrays["hosts"], hosts = self.hosts.state()
         arrays["sample"] = np.concatenate(self._sample) if self._sample else np.empty(0)
         fitted = None if self.threshold is None else asdict(self.threshold)
         return arrays, {
@@ -414,6 +447,7 @@ class Scorer:
             "threshold": fitted,
             "calibrated": self._calibrated,
             "first": self.first,
+            "hosts": hosts,
         }
 
     def restore(self, state: State) -> None:
@@ -423,6 +457,7 @@ class Scorer:
         self._sums[arrays["slots"]] = from_bytes(arrays["sums"], SUM)
         self._sample = [arrays["sample"]] if arrays["sample"].size else []
         self._calibrated, self.first = values["calibrated"], values["first"]
+        self.hosts = Hosts.from_state(arrays["hosts"], values["hosts"])
         self.threshold = None if values["threshold"] is None else Threshold(**values["threshold"])
         self.version = self._digest()
 

@@ -117,15 +117,16 @@ def test_score_bounds_rise_and_have_short_names() -> None:
 
 def test_scores_are_counted_by_model_and_slice() -> None:
     metrics = Metrics(("task",))
-    for task, score, alarm in (
-        ("http", [0.1, 0.9, 0.2], [False, True, False]), ("dns", [np.nan], [False]), ("", [0.5], [True]),
-        ("http", [0.1], [False]),
+    for task, score, alarm, new in (
+        ("http", [0.1, 0.9, 0.2], [False, True, False], [True, True, False]), ("dns", [np.nan], [False], [True]),
+        ("", [0.5], [True], [False]), ("http", [0.1], [False], [False]),
     ):  # fmt: skip
-        metrics.scores(("kitsune", "v1", task), np.array(score), np.array(alarm))
+        metrics.scores(("kitsune", "v1", task), np.array(score), np.array(alarm), np.array(new))
     got = values(shown(*metrics.series))
     for name, alarms, scored in (("http", 1, 4), ("dns", 0, 0), ("", 1, 1)):
         labels = (("model", "kitsune"), ("task", name), ("version", "v1"))
         assert got[("wiresonde_alarms_total", labels)] == alarms
+        assert got[("wiresonde_new_host_alarms_total", labels)] == (name == "http")
         assert got[("wiresonde_score_count", labels)] == scored
 
 
@@ -166,7 +167,7 @@ def test_a_scrape_sees_whole_batches() -> None:
         one = np.zeros(1)
         while not done.is_set():
             with metrics.collector.lock:
-                metrics.scores(("m", "v1"), one, one == 0)
+                metrics.scores(("m", "v1"), one, one == 0, one == 0)
 
     thread = threading.Thread(target=count)
     thread.start()
