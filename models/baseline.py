@@ -62,12 +62,12 @@ class Baseline:
     def __init__(self, config: BaselineConfig) -> None:
         self.config = config
         self.samples = 0  # samples seen by `process`
-        self.out_of_range = 0  # values scored by `process` beyond the learned range by more than its width
+        self.out_of_range = 0  # values outside the learned range scored by `process`
         self._kept = np.empty((0, config.features))
         self.middle, self.above, self.below = (
             np.zeros(config.features) for _ in range(3)
         )  # above, below: 1/unit
-        self.low, self.high = np.zeros(config.features), np.zeros(config.features)  # bounds of that band
+        self.low, self.high = np.zeros(config.features), np.zeros(config.features)  # the learned range
 
     @property
     def learning(self) -> bool:
@@ -108,8 +108,7 @@ class Baseline:
                 np.where(least > 0, 1.0 / np.maximum(unit, least), 0.0)
                 for unit in (high - self.middle, self.middle - low)
             )
-        lowest, highest = kept.min(axis=0), kept.max(axis=0)
-        self.low, self.high = 2 * lowest - highest, 2 * highest - lowest
+        self.low, self.high = kept.min(axis=0), kept.max(axis=0)
         self._kept = self._kept[:0]
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -174,7 +174,7 @@ def _notes(spec: ModelSpec, detectors: Sequence[Detector]) -> list[str]:
     if share is not None and share > OUT_OF_RANGE:
         notes.append(
             f"the model may not fit: {share:.1%} of its inputs lie outside the range that it learned; "
-            "is this the network the model learned?"
+            "is this the network the model learned, or is much of it an attack?"
         )
     return notes
 

@@ -77,8 +77,14 @@ def train(
             {"name": path.name, "sha256": digest_of_file(path)} for path in captures if path.is_file()
         ],
     }
+    streams = _streams(scoring, spec)
+    if streams:
+        size = sum(array.nbytes for array in streams.values()) / 2**20
+        summary.notes.append(
+            f"the bundle carries the streams of {len(streams['flows']):,} flows ({size:.1f} MiB)"
+        )
     try:
-        write_whole(out, pack_model(spec.kind, scorer, provenance, _streams(scoring, spec)))
+        write_whole(out, pack_model(spec.kind, scorer, provenance, streams))
     except BundleError as error:
         raise OutputError(f"{out}: {error}") from error
     except OSError as error:

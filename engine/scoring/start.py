@@ -22,7 +22,7 @@ class StartConfig:
 
     warmup_packets: int = 5000  # packets before scoring with a bundle begins
     warmup_seconds: float = 120.0  # or seconds, whichever comes first
-    carry_flows: int = 8192  # most connections whose streams a bundle carries, 0.6 kB each; 0: none
+    carry_flows: int = 8192  # most flows whose streams a bundle carries, 0.6 kB each; 0: none
     max_gap: float = 120.0  # most seconds from the carried streams' last packet to the first one scored
 
     def __post_init__(self) -> None:

@@ -88,7 +88,7 @@ class KitNET:
         self.learned = 0  # rows given in learning, skipped ones included
         self.steps = 0  # rows learned from
         self.skipped = 0  # rows skipped in mapping or learning, for an unusable value
-        self.out_of_range = 0  # values clipped to the band by `process`
+        self.out_of_range = 0  # values outside the learned range scored by `process`
         self.feature_map: FeatureMap | None = None
         self._phase = Phase.MAP
         self._statistics = CorrelationDistance(0 if feature_map else config.features)

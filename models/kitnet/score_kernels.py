@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 TINY = 1e-16  # added to the range of a feature, so that a constant feature does not divide by zero
+ROUNDING = 1e-9  # a normalised value may be outside 0..1 by this much and count as learned
 
 
 def hidden_units(visible: int, ratio: float) -> int:
@@ -150,7 +151,7 @@ def make_scratch(nets: Frozen) -> Scratch:
 
 @kernel
 def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
-    """Score each row of x (n, d); returns the number of values that were clipped to the band or not numbers.
+    """Score each row of x (n, d); returns the number of values outside the learned range or not numbers.
 
     out: (n,) receives the scores. The other lanes of the last tile keep old values: lanes do not affect each other, so
     a sample goes through the same code wherever it is.
@@ -158,12 +159,12 @@ def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
     n, d = x.shape
     k, width = nets.visible.size, own.final.size
     stride = own.rows.size // width
-    clipped = 0
+    outside = 0
     for r in range(0, n, width):
         many = min(width, n - r)
         for t in range(many):
             room = own.rows[t * stride : t * stride + d]
-            clipped += normalise(nets.low, nets.scale, nets.band[0], nets.band[1], x[r + t], room)
+            outside += normalise(nets.low, nets.scale, nets.band[0], nets.band[1], x[r + t], room)
         for i in range(0, stride, width):
             turn(own.rows, i, stride, own.columns, i * width)
         for i in range(d):
@@ -181,24 +182,24 @@ def score(nets: Frozen, own: Scratch, x: Real, out: Floats) -> int:
         store(own.final, 0, error)
         for t in range(many):
             out[r + t] = own.final[t]
-    return clipped
+    return outside
 
 
 @kernel
 def normalise(low: Floats, scale: Floats, lower: float, upper: float, x: Real, out: Real) -> int:
-    """Normalise one row (d,) into out, clipped to lower..upper; returns the number of changed values.
+    """Normalise one row (d,) into out, clipped to lower..upper; returns the number of values outside 0..1.
 
     In float64, since a range may be small compared with its values. Values that are not numbers become the upper bound.
     Takes plain arrays and counts without a branch: with a tuple, or a branch, the loop stays scalar.
     """
-    clipped = 0
+    outside = 0
     for i in range(out.size):
         v = (np.float64(x[i]) - low[i]) * scale[i]
         below = v if v <= upper else upper  # NaN: also upper
         inside = below if below >= lower else lower
         out[i] = inside
-        clipped += int(inside != v)
-    return clipped
+        outside += 1 - (int(v >= -ROUNDING) & int(v <= 1.0 + ROUNDING))
+    return outside
 
 
 @inlined

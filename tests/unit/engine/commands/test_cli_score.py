@@ -169,7 +169,10 @@ def test_a_bundle_scores_nothing_before_its_streams_are_warm_and_says_so(
 
 def test_a_bundle_continues_with_the_streams_of_its_training(tmp_path: Path) -> None:
     before, after = piece(tmp_path / "b.pcap", 4000), piece(tmp_path / "a.pcap", 2000, 4000)
-    assert called("train", "kitsune", before, "-o", tmp_path / "m").exit_code == 0
+    trained = called("train", "kitsune", before, "-o", tmp_path / "m")
+    assert trained.exit_code == 0
+    flows = len(bundle.load(tmp_path / "m").arrays["streams.flows"])
+    assert f"the bundle carries the streams of {flows:,} flows (0." in trained.stdout
     got: Any = summary(after, "--model", tmp_path / "m")
     assert got["phase"] == "score"
     assert got["scored"] > 0

@@ -144,7 +144,7 @@ def test_nothing_learned_cannot_be_frozen_or_scored_with() -> None:
             call(mixed(1))
 
 
-def test_values_beyond_the_band_are_clipped_and_counted() -> None:
+def test_values_beyond_the_band_are_clipped_and_those_outside_the_learned_range_are_counted() -> None:
     net = learned()
     inside = mixed(120)[:1]
     high, low = nets_of(net)[2].high[0], nets_of(net)[2].low[0]  # feature 6
@@ -152,9 +152,15 @@ def test_values_beyond_the_band_are_clipped_and_counted() -> None:
     edge[0, 6] = low + (2.0 - 1e-12) * (high - low)
     beyond[0, 6] = 1e6
     at_the_edge = net.process(edge)
-    assert net.out_of_range == 0
-    np.testing.assert_allclose(net.process(beyond), at_the_edge, rtol=1e-9)  # the edge is 1e-12 inside
     assert net.out_of_range == 1
+    np.testing.assert_allclose(net.process(beyond), at_the_edge, rtol=1e-9)  # the edge is 1e-12 inside
+    assert net.out_of_range == 2
+    bounds = np.repeat(inside, 4, axis=0)
+    bounds[:, 6] = low, high, low - 0.01 * (high - low), high + 0.01 * (high - low)
+    net.process(bounds[:2])
+    assert net.out_of_range == 2
+    net.process(bounds[2:])
+    assert net.out_of_range == 4
 
 
 def test_a_constant_feature_that_moves_a_little_gives_no_huge_score() -> None:
