@@ -10,12 +10,23 @@ from engine.headers.cursor import (
     R_LINK_PROTOCOL,
     R_LINK_TRUNCATED,
     R_LINK_TYPE,
+    TO_BRCM,
+    TO_BRCM_PREPEND,
     TO_CHDLC,
+    TO_DSA,
+    TO_EDSA,
+    TO_ENC,
+    TO_ETHERNET,
     TO_ETHERTYPE,
+    TO_FRELAY,
     TO_IP,
+    TO_IPNET,
+    TO_IPOIB,
     TO_IPV4,
     TO_IPV6,
     TO_LLC,
+    TO_NETANALYZER,
+    TO_NETANALYZER_TRANSPARENT,
     TO_NFLOG,
     TO_NULL,
     TO_PFLOG,
@@ -38,6 +49,7 @@ from engine.headers.cursor import (
     u48,
 )
 from engine.headers.link import first_layer, wrapped
+from engine.headers.rare import device, directed, frame_relay, is_ipv6, netanalyzer, switch
 from engine.headers.wireless import ppi, prism, radiotap, wifi
 from engine.kernels import kernel
 
@@ -70,7 +82,20 @@ def rare_link(data: Bytes, layer: int, c: Any, row: Any) -> int:
         return pktap(data, c, row)
     if layer == TO_USER2 and is_pktap(data, c):
         return TO_PKTAP
-    return fail(row, R_LINK_TYPE)
+    if layer == TO_UNKNOWN or layer == TO_USER2:
+        return fail(row, R_LINK_TYPE)
+    if layer == TO_BRCM_PREPEND:
+        c["at"] += 4
+        return TO_ETHERNET
+    if layer == TO_BRCM or layer == TO_DSA or layer == TO_EDSA:
+        return switch(data, layer, c, row)
+    if layer == TO_FRELAY:
+        return frame_relay(data, c, row)
+    if layer == TO_NETANALYZER or layer == TO_NETANALYZER_TRANSPARENT:
+        return netanalyzer(layer, c)
+    if layer == TO_ENC or layer == TO_IPNET or layer == TO_IPOIB:
+        return device(data, layer, c, row)
+    return directed(layer, c)
 
 
 @kernel
@@ -134,12 +159,6 @@ def null(data: Bytes, c: Any, row: Any) -> int:
     if is_ipv6(family):
         return TO_IPV6
     return fail(row, R_LINK_PROTOCOL)
-
-
-@kernel
-def is_ipv6(family: int) -> bool:
-    """Whether it is some system's AF_INET6: Linux, OpenBSD and NetBSD, FreeBSD, macOS."""
-    return family in (10, 24, 28, 30)
 
 
 @kernel

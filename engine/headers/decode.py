@@ -55,9 +55,9 @@ from engine.types import Packets, empty_packets, freeze
 class DecodeConfig:
     """Tunnels to open. A packet in any other one is reported by its outer headers, and counted."""
 
-    tunnels: tuple[
-        str, ...
-    ] = ()  # tunnels to decode: gre (and ERSPAN, PPTP), ipip, 6in4, vxlan, vxlan_gpe, gtp, geneve, teredo, ayiya, tzsp
+    # fmt: off
+    tunnels: tuple[str, ...] = ()  # tunnels opened: gre, ipip, 6in4, vxlan, vxlan_gpe, gtp, geneve, teredo, ayiya, tzsp
+    # fmt: on
     vxlan_port: int = 4789  # UDP port of VXLAN
     max_depth: int = 8  # most VLAN tags, label stacks and tunnels in one frame
 

@@ -11,20 +11,34 @@ from engine.headers.cursor import (
     R_LINK_TRUNCATED,
     R_LINK_TYPE,
     TO_ARP,
+    TO_BRCM,
+    TO_BRCM_PREPEND,
     TO_CHDLC,
+    TO_DIRECTED_CHDLC,
+    TO_DIRECTED_FRELAY,
+    TO_DIRECTED_PPP,
+    TO_DSA,
+    TO_EDSA,
+    TO_ENC,
     TO_ETHERNET,
     TO_ETHERTYPE,
+    TO_FRELAY,
     TO_IP,
+    TO_IPNET,
+    TO_IPOIB,
     TO_IPV4,
     TO_IPV6,
     TO_LLC,
     TO_MPLS,
+    TO_NETANALYZER,
+    TO_NETANALYZER_TRANSPARENT,
     TO_NFLOG,
     TO_NULL,
     TO_PFLOG,
     TO_PKTAP,
     TO_PPI,
     TO_PPP,
+    TO_PPPD,
     TO_PPPOE,
     TO_PRISM,
     TO_RADIOTAP,
@@ -83,6 +97,44 @@ def first_layer(link_type: int) -> int:
         return TO_PKTAP
     if link_type == 149:
         return TO_USER2
+    return rare_first_layer(link_type)
+
+
+@kernel
+def rare_first_layer(link_type: int) -> int:
+    """The same, of link types seldom seen."""
+    if link_type == 100:
+        return TO_LLC
+    if link_type == 107:
+        return TO_FRELAY
+    if link_type == 109:
+        return TO_ENC
+    if link_type == 166:
+        return TO_PPPD
+    if link_type == 204:
+        return TO_DIRECTED_PPP
+    if link_type == 205:
+        return TO_DIRECTED_CHDLC
+    if link_type == 206:
+        return TO_DIRECTED_FRELAY
+    if link_type == 219:
+        return TO_MPLS
+    if link_type == 226:
+        return TO_IPNET
+    if link_type == 240:
+        return TO_NETANALYZER
+    if link_type == 241:
+        return TO_NETANALYZER_TRANSPARENT
+    if link_type == 242:
+        return TO_IPOIB
+    if link_type == 281:
+        return TO_BRCM
+    if link_type == 282:
+        return TO_BRCM_PREPEND
+    if link_type == 284:
+        return TO_DSA
+    if link_type == 285:
+        return TO_EDSA
     return TO_UNKNOWN
 
 

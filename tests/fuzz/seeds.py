@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from tests.unit.engine.headers import test_cooked, test_decode, test_link_columns, test_tunnels, test_wireless
+from tests.unit.engine.headers import (
+    test_cooked,
+    test_decode,
+    test_link_columns,
+    test_rare,
+    test_tunnels,
+    test_wireless,
+)
 
 Seeds = list[tuple[int, bytes]]  # link type and frame
 
@@ -10,7 +17,7 @@ Seeds = list[tuple[int, bytes]]  # link type and frame
 def seeds() -> Seeds:
     """All of them, shortest first, each once."""
     found = {(number, bytes(frame)) for number, frame in test_decode.LINKS.values()}
-    for tests in (test_cooked, test_wireless):
+    for tests in (test_cooked, test_rare, test_wireless):
         found |= {(number, frame) for number, frame, _ in tests.READ.values()}
     found |= {(number, frame) for number, frame, *_ in test_wireless.OTHERS.values()}
     found |= {(1, bytes(frame)) for frame, *_ in test_link_columns.VLANS.values()}

@@ -69,12 +69,12 @@ def ethernet(f: Frame, row: Row) -> Any:
 def by_type(what: int, f: Frame, row: Row, vlans: list[int]) -> Any:
     row["ethertype"] = what
     if what in (0x8100, 0x88A8, 0x9100, 0x9200):
-        if len(vlans) == 8:
-            raise EndedError(Reason.TUNNEL_DEPTH)
         f.need(4, Reason.ENCAPSULATION)
         vlans = [*vlans, f.number(0, 2) & 4095]
         ids = [k for k in vlans if k]
         row["vlan"] = sum(number << 16 * place for place, number in enumerate(ids[:2]))
+        if len(vlans) > 8:
+            raise EndedError(Reason.TUNNEL_DEPTH)
         return by_type(f.number(2, 4), f.after(4), row, vlans)
     if what == 0x0800:
         return ipv4(f, row)
