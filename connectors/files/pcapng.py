@@ -33,6 +33,7 @@ MAGIC = b"\x0a\x0d\x0d\x0a"
 MAX_BLOCK = 16 << 20  # bytes of a block; Wireshark's limit
 MAX_INTERFACES = 1 << 16  # most interfaces of a section
 MAX_TS = 2**63 - 1
+EXACT, FRAMES = 1000, 256  # losses of a file that each begin a block; fewest frames of a block after them
 
 _INTERFACE = np.dtype(
     [
@@ -104,31 +105,38 @@ class _Filling:
     def __init__(self, limit: int, counts: FileCounts) -> None:
         self.rows = columns(limit)
         self.n = 0
-        self._dropped = 0
+        self._dropped = 0  # packets lost before this block
+        self._later = 0  # packets lost within it, reported before the next one
+        self._cuts = 0
         self._limit, self._counts = limit, counts
 
-    def lose(self, lost: int) -> None:
-        """Count packets lost before the next block."""
-        self._dropped += lost
-        self._counts.lost += lost
-
     def take(self, data: Bytes, last: bool = False) -> Iterator[FrameBlock]:
-        """The block, if it has frames (last: or losses before them); the next one begins."""
-        if self.n or (last and self._dropped):
+        """The block, if it has frames (last: also for losses alone); the next one begins."""
+        while self.n or (last and self._dropped):
             made = block(data, self.rows, self.n, self._dropped)
-            self.rows, self.n, self._dropped = columns(self._limit), 0, 0
+            self.rows, self.n = columns(self._limit), 0
+            self._dropped, self._later = self._later, 0
             yield made
 
-    def cut(self, data: Bytes, lost: int) -> Iterator[FrameBlock]:
-        """The block without its last frame, before which packets were lost; that frame begins the next block."""
-        before, n = self.rows, self.n - 1
-        self.n = n
+    def lose(self, data: Bytes, lost: int, before_last: bool) -> Iterator[FrameBlock]:
+        """Count packets lost before the last frame, or behind it: a new block begins there.
+
+        After the first EXACT losses of a file, only if the block has FRAMES frames: a file that reports a loss with
+        every packet would give blocks of one.
+        """
+        self._counts.lost += lost
+        before, kept = self.rows, self.n - before_last
+        if self._cuts >= EXACT and kept < FRAMES:
+            self._later += lost
+            return
+        self._cuts += 1
+        self.n = kept
         yield from self.take(data)
-        if n:
+        if before_last:
             for name in Columns._fields:
-                getattr(self.rows, name)[0] = getattr(before, name)[n]
-        self.n = 1
-        self.lose(lost)
+                getattr(self.rows, name)[0] = getattr(before, name)[kept]
+            self.n = 1
+        self._dropped += lost
 
 
 def read(
@@ -146,7 +154,7 @@ def read(
         section.report(counts)
         # an interface description does not end a block of frames: many interfaces would give tiny blocks
         if problem == _LOST:
-            yield from filling.cut(window.data, detail)
+            yield from filling.lose(window.data, detail, before_last=True)
         elif problem not in (_DESCRIBED, _STATISTICS):
             yield from filling.take(window.data)
         try:
@@ -163,8 +171,7 @@ def read(
             elif problem == _STATISTICS:
                 at, lost = _count(window.data, at, section)
                 if lost:
-                    yield from filling.take(window.data)
-                    filling.lose(lost)
+                    yield from filling.lose(window.data, lost, before_last=False)
             elif problem == _JOINED:
                 yield from filling.take(window.data, last=True)
                 return at

@@ -11,6 +11,7 @@ import pytest
 
 from connectors.files.counts import FileCounts
 from connectors.files.pcap import CaptureFile
+from connectors.files.pcapng import EXACT, FRAMES
 from connectors.files.window import CaptureError
 from tests.support.capture_bytes import Record, block, enhanced, interface, option, section
 from tests.support.capture_files import write
@@ -97,6 +98,21 @@ def test_what_both_report_is_counted_once(tmp_path: Path) -> None:
     first = packet() + statistics(0, counter(5, 6)) + packet(6)  # the packet repeats what was just reported
     assert losses(tmp_path, head + first + packet(4)) == [(0, 1), (6, 1), (4, 1)]
     assert losses(tmp_path, head + first + statistics(0, counter(5, 7))) == [(0, 1), (6, 1), (1, 0)]
+
+
+def test_many_losses_do_not_cut_a_file_into_single_packets(tmp_path: Path) -> None:
+    """Exact at first; then blocks are of some size, and each loss is reported at the next one."""
+    n = EXACT + 10 * FRAMES
+    data = section() + interface() + packet() + packet(1) * n
+    found = losses(tmp_path, data)
+    assert found[: EXACT + 1] == [(0, 1)] + [(1, 1)] * (EXACT - 1) + [(1, FRAMES)]
+    assert all(frames == FRAMES for _, frames in found[EXACT:-1])
+    assert sum(lost for lost, _ in found) == n
+    assert sum(frames for _, frames in found) == n + 1
+    each = packet() + b"".join(packet() + statistics(0, counter(5, k + 1)) for k in range(n))
+    found = losses(tmp_path, section() + interface() + each)
+    assert len(found) < EXACT + 20
+    assert (sum(lost for lost, _ in found), sum(frames for _, frames in found)) == (n, n + 1)
 
 
 def test_obsolete_packets_count_drops_too_unless_they_do_not_know(tmp_path: Path) -> None:
