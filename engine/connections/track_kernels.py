@@ -469,11 +469,14 @@ def track(
                     flags_out[i] |= PACKET_FROM_ORIGINATOR
                 continue
         alone = False  # a packet far behind its connection, before others have shown that time went back
-        if slot >= 0 and proto != TCP and due(ts, timeouts[t.rows[slot]["timer"]]) < t.rows[slot]["last"]:
-            alone = ts < t.registers[NOW] - BACK
-            if not alone:
-                n_closed = close_lapsed(t, slot, closed, n_closed)
-            slot, d = -1, 0
+        if slot >= 0 and proto != TCP:
+            last, timeout = t.rows[slot]["last"], timeouts[t.rows[slot]["timer"]]
+            behind = due(ts, timeout) < last
+            if behind or due(last, timeout) <= ts:  # the latter where a leap had moved its wait
+                alone = behind and ts < t.registers[NOW] - BACK
+                if not alone:
+                    n_closed = close_lapsed(t, slot, closed, n_closed)
+                slot, d = -1, 0
         waited = -1  # side of the connection just ended whose SYN this packet answers
         if slot >= 0 and transport and flags & (SYN | RST) and not copied:
             if answers_syn(t.sides[2 * slot + 1 - d], flags, p.ack[i]):
