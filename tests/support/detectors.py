@@ -14,6 +14,8 @@ from engine.scoring.scorer import ScorerConfig
 from models.kitnet.kitnet import KitNETConfig
 from models.threshold import ThresholdConfig
 
+ROOM = TrackerConfig(capacity=4096)
+
 
 def kitsune(
     name: str = "kitsune", *, mapping: int = 50, flows: int = 64, seed: int = 1234, shadow: bool = False

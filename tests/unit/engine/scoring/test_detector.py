@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import pytest
 
+from engine.connections.bounds import TrackerConfig
 from engine.connections.layout import FLAG_DROPPED
-from engine.types import PacketBlock, Packets, empty_packets
+from engine.scoring.building import build_detector
+from engine.scoring.detector import Detector
+from engine.types import (
+    KIND_MASK,
+    Kind,
+    PacketBlock,
+    Packets,
+    Rows,
+    concatenate,
+    empty_packets,
+    join_rows,
+    take,
+)
 from tests.support.conversation import T0
 from tests.support.datagrams import udp
-from tests.support.detectors import detector
+from tests.support.detectors import detector, kitsune
+from tests.support.streams import stream
 
 SECOND = 10**9
 
@@ -70,3 +87,67 @@ def test_a_heartbeat_before_a_leap_says_nothing_against_it_and_one_behind_it_con
         assert sum(map(len, said)) == 1 - ended
         (last,) = d.flush()
         assert last.sides["packets"].sum() == 2
+
+
+def twice(p: Packets, delay: int) -> Packets:
+    """Every packet of p and a copy of it, in order of time."""
+    both = concatenate([p, p._replace(ts=p.ts + delay)])
+    return take(both, np.argsort(both.ts, kind="stable"))
+
+
+def scored(p: Packets, size: int, copies: Literal["drop", "keep"] = "drop") -> tuple[list[Rows], Detector]:
+    """SCORE rows of all connections that ended, in blocks of a size."""
+    d = build_detector(0, TrackerConfig(capacity=4096, copies=copies), [kitsune()])
+    found = []
+    for begin in range(0, p.ts.size, size):
+        part = take(p, slice(begin, begin + size))
+        found += d.process(PacketBlock("s", 0, begin, part, int(part.ts.max())))
+    found += d.flush()
+    return [b.scores for b in found], d
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_capture_with_every_packet_twice_has_the_scores_of_the_capture_with_each_once(size: int) -> None:
+    p = stream(5, 400, ordered=True)
+    p.ip_id[:] = 1 + np.arange(400)
+    p = take(p, np.flatnonzero((p.kind & KIND_MASK) >= Kind.IPV4))
+    p.ts[:] += np.arange(p.ts.size) * 50_000
+    once, _ = scored(p, 1000)
+    both, d = scored(twice(p, 20_000), size)
+    assert d.tracker.counters["copies"] == p.ts.size
+    assert d.packets == 2 * p.ts.size
+    assert join_rows(once).size > 20
+    for name in ("score", "peak", "mean", "scored", "alarm", "final", "peak_at", "known_orig"):
+        assert np.array_equal(
+            join_rows(once)[name], join_rows(both)[name], equal_nan=name in ("score", "peak", "mean")
+        )
+    kept, _ = scored(twice(p, 20_000), size, "keep")
+    assert join_rows(kept)["scored"].sum() > join_rows(once)["scored"].sum()
+
+
+@pytest.mark.compiled
+def test_a_detector_that_goes_on_from_its_state_knows_copies_and_hosts_as_before() -> None:
+    p = stream(5, 400, ordered=True)
+    p.ip_id[:] = 1 + np.arange(400)
+    p = twice(p, 20_000)
+    whole, _ = scored(p, 300)
+    first, rest = take(p, slice(300)), take(p, slice(300, None))
+    one, two = (build_detector(0, TrackerConfig(capacity=4096), [kitsune()]) for _ in range(2))
+    found = one.process(PacketBlock("s", 0, 0, first, int(first.ts.max())))
+    two.restore(one.state())
+    found += two.process(PacketBlock("s", 0, 300, rest, int(rest.ts.max()))) + two.flush()
+    for name in ("score", "scored", "alarm", "known_orig", "known_resp"):
+        mine = join_rows([b.scores for b in found])[name]
+        assert np.array_equal(mine, join_rows(whole)[name], equal_nan=name == "score")
+
+
+@pytest.mark.compiled
+def test_an_interim_row_alerts_nobody_and_is_not_final() -> None:
+    p = udp([T0 + k * SECOND for k in range(300)], [1] * 300)
+    d = build_detector(0, TrackerConfig(capacity=64, interim_seconds=20), [kitsune()])
+    found = d.process(PacketBlock("s", 0, 0, p, int(p.ts[-1])))
+    (interim,) = (b for b in found if not b.scores["final"].any() and not b.scores["begins"].any())
+    assert interim.rows["ending"].tolist() == [0]
+    assert interim.sides["packets"].sum() == 300
+    assert sum(b.scores["final"].sum() for b in d.flush()) == 1
