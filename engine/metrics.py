@@ -81,6 +81,10 @@ class Metrics:
         self.late = Series(
             "counter", "wiresonde_late_packets", "Packets with a time before that of an earlier packet."
         )
+        self.copies = Series("counter", "wiresonde_capture_copies", "Copies that captures made of packets.")
+        self.steps_back = Series(
+            "counter", "wiresonde_time_steps_back", "Times that a partition's event time went back."
+        )
         self.live = Series("gauge", "wiresonde_live_connections", "Connections in the table.")
         self.opened = Series("counter", "wiresonde_opened_connections", "Connections opened.")
         self.evicted = Series(

@@ -109,6 +109,7 @@ def _counts(detector: Detector) -> Counter[tuple[str, str]]:
     table = detector.tracker.counters
     found = {
         ("opened", ""): table["opened"], ("evicted", ""): table["evicted"], ("late", ""): table["late_packets"],
+        ("copies", ""): table["copies"], ("steps_back", ""): table["steps_back"],
         ("lost_packets", ""): detector.lost_packets, ("repeated_packets", ""): detector.repeated_packets,
     }  # fmt: skip
     for scorer in detector.scorers:
