@@ -28,8 +28,3 @@ def address_text(hi: NDArray[np.uint64], lo: NDArray[np.uint64]) -> list[str]:
 def seconds(ns: int) -> str:
     """ns as text in seconds, with nine decimals: a float would round them."""
     return f"{'-' * (ns < 0)}{abs(ns) // 10**9}.{abs(ns) % 10**9:09d}"
-
-
-def shown(text: str) -> str:
-    """Text for a terminal: what is neither printable nor a space becomes U+FFFD, such as escape sequences."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
