@@ -299,7 +299,7 @@ def train(
     check_bundle_place(output)
     if learn is None:
         for path in captures:
-            if str(path) == "-" or not path.is_file():
+            if not (path.is_file() or path.is_dir()):  # a directory is refused where it is opened
                 name = "stdin" if str(path) == "-" else f"{path} is not a regular file and"
                 raise ConfigError(
                     f"{name} can be read only once: give --learn N, the number of packets to use"

@@ -57,8 +57,3 @@ ETHERTYPES = {
 def ethertype_name(number: int) -> str:
     """The name of an EtherType, 0x and four digits if it has none here; 1: frames that have no EtherType."""
     return ETHERTYPES.get(number, "link" if number == 1 else f"0x{number:04x}")
-
-
-def shown(text: str) -> str:
-    """Text for a terminal: what is neither printable nor a space becomes U+FFFD, such as escape sequences."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -44,13 +44,9 @@ def _checked(source: object) -> pa.Table:
     except (pa.ArrowException, ValueError) as error:
         raise ParquetError(" ".join(str(error).split())) from None
     for k, name in enumerate(names):
-        try:
-            table.column(k).validate(
-                full=True
-            )  # Arrow takes text as it is, and Python fails at it much later
+        try:  # Arrow takes text as it is, and Python fails at it much later
+            table.column(k).validate(full=True)
         except pa.ArrowException as error:
-            said = str(error)
-            raise ParquetError(
-                f"column {name}: {'text that is not UTF-8' if 'UTF8' in said else said}"
-            ) from None
+            said = "text that is not UTF-8" if "UTF8" in str(error) else str(error)
+            raise ParquetError(f"column {name}: {said}") from None
     return table

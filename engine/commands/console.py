@@ -24,7 +24,6 @@ import click
 
 from engine.commands.compiling import watched
 from engine.errors import ConfigError, InputError, OutputError, WiresondeError
-from engine.notation import shown
 
 if TYPE_CHECKING:
     from engine.commands.reading import Progress
@@ -214,6 +213,11 @@ def _output_failed(error: OSError) -> NoReturn:
 def _end(error: object, code: int) -> NoReturn:
     say("wiresonde: " + " ".join(str(error).split()))
     sys.exit(code)
+
+
+def shown(text: str) -> str:
+    """Text for a terminal: what is neither printable nor a space becomes U+FFFD, such as escape sequences."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def say(line: str) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
+from engine.commands.console import shown
 from engine.errors import InputError
-from engine.notation import shown
 
 MOST_NAMED = 10  # most files named that were left out
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import click
 
 from connectors.files.counts import FileCounts
+from engine.commands.console import shown
 from engine.errors import InputError
 from engine.headers.link_types import link_type_name
-from engine.notation import shown
 from engine.sensor.tally import Tally
 from engine.types import NO_LOSS, unopened_tunnels
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
 
-from engine import notation
+from engine.commands import console as terminal
 from engine.commands.run_summary import ATTACK, ModelSummary, RunSummary, hits, is_attack
 from engine.labels.rules import NO_PROBES, Probes
 from engine.scoring.batch import label_names
@@ -230,7 +230,7 @@ def connection_cells(row: dict[str, Any]) -> list[str]:
 
 def printable(text: str) -> str:
     """Text without control characters, in rich's markup."""
-    return escape(notation.shown(text))
+    return escape(terminal.shown(text))
 
 
 def _endpoint(host: str, port: int | None) -> str:

@@ -99,6 +99,13 @@ def test_nodes_that_aliases_repeat_are_checked_once() -> None:
     assert time.monotonic() - began < 30  # each of 2^40 paths would take years
 
 
+@pytest.mark.parametrize(
+    "text", ["1e3", "0o7", ".5e1", "1.", "nan", "089", "010", "no", "5:00", "1_0e3", "0b1", "~", "TRUE"]
+)
+def test_a_text_that_is_another_word_in_either_version_is_quoted(text: str) -> None:
+    assert read(yaml_text({"a": [text]})) == {"a": [text]}
+
+
 plain = st.recursive(
     st.none()
     | st.booleans()

@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from engine.commands.console import Formatter, json_for_stdout
-from engine.notation import shown
+from engine.commands.console import Formatter, json_for_stdout, shown
 from tests.support.calls import called
 from tests.support.demo import piece
 from tests.support.pipes import bounded

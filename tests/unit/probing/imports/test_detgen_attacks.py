@@ -150,6 +150,14 @@ def test_ports_used_again_give_rows_of_their_own(tmp_path: Path) -> None:
     assert found == [(at, at + 2006 * 1_000_000) for at in times]
 
 
+def test_times_do_not_leak_into_connections_in_blocks_behind(tmp_path: Path) -> None:
+    """Which take the places of those that ended."""
+    times = [T0 + 10 * k * SECOND for k in range(1100)]
+    path = capture(tmp_path / "c.pcap", *(r for at in times for r in spoken(at, ADMIN, APACHE, 40001)))
+    rows = list(connection_rows(path))
+    assert [(row["start"], row["end"]) for row in rows] == [(at, at + 2006 * 1_000_000) for at in times]
+
+
 def test_rows_have_the_connections_of_the_records(tmp_path: Path) -> None:
     attacked(tmp_path)
     path = tmp_path / SERVERS
