@@ -40,6 +40,7 @@ import numpy as np
 
 from benchmarks.kitsune_runs import (
     Ints,
+    Learned,
     Run,
     alarmed,
     area,
@@ -204,25 +205,24 @@ def runs(given: Run) -> Iterator[dict[str, Any]]:
     """One row for each rule, seed, pause and place."""
     p = packets_of(given.path, given.begin, given.end)
     stream, n = streams_of(p), given.learned
-    inputs: dict[Any, Any] = {}
+    models: dict[tuple[str, int], Learned] = {}
     for place in given.places:
         at = n + int((p.ts.size - n) * place)
         for name, seconds in PAUSES.items():
             paused = with_pause(p, at, seconds)
             both = AfterImage(PUBLIC).update(paused), AfterImage(AfterImageConfig()).update(paused)
-            inputs[place, name] = paused, both, connections_of(paused)
-    for rule_name, rule in RULES.items():
-        models: dict[int, Any] = {}
-        for (place, pause), (paused, both, ids) in inputs.items():
-            features, restarts = by_rule(both, paused, stream, rule)
-            for seed in given.seeds:
-                if seed not in models:  # what is learned lies before every pause
-                    models[seed] = learn(features[:n], ids[:n], seed, RATE)
-                found, all_of = alarmed(models[seed], features[n:], ids[n:])
-                yield {
-                    "run": given.name, "rule": rule_name, "seed": seed, "pause": pause, "place": place,
-                    "alarmed": found, "connections": all_of, "restarts": restarts,
-                }  # fmt: skip
+            ids = connections_of(paused)
+            for rule_name, rule in RULES.items():
+                x, restarts = by_rule(both, paused, stream, rule)
+                for seed in given.seeds:
+                    key = rule_name, seed
+                    if key not in models:  # what is learned lies before every pause
+                        models[key] = learn(x[:n], ids[:n], seed, RATE)
+                    found, all_of = alarmed(models[key], x[n:], ids[n:])
+                    yield {
+                        "run": given.name, "rule": rule_name, "seed": seed, "pause": name, "place": place,
+                        "alarmed": found, "connections": all_of, "restarts": restarts,
+                    }  # fmt: skip
 
 
 def mirai(seeds: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -255,7 +255,12 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """By run, rule and pause: mean alarmed connections, their interval over seeds and places, and runs over the bar."""
     out = []
     plain = {(r["run"], r["rule"], r["seed"], r["place"]): r["alarmed"] for r in rows if r["pause"] == "none"}
-    for key in dict.fromkeys((r["run"], r["rule"], r["pause"]) for r in rows):
+    for key in (
+        (run, rule, pause)
+        for run in dict.fromkeys(r["run"] for r in rows)
+        for rule in RULES
+        for pause in PAUSES
+    ):
         own = [r for r in rows if (r["run"], r["rule"], r["pause"]) == key]
         counts = [r["alarmed"] for r in own]
         bars = [max(2 * b, b + 10) for b in (plain[r["run"], r["rule"], r["seed"], r["place"]] for r in own)]

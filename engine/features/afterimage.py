@@ -102,9 +102,7 @@ class AfterImageConfig:
     lambdas: tuple[float, ...] = (5.0, 3.0, 1.0, 0.1, 0.01)  # decay rates in 1/s: a weight halves in 1/λ s
     flows: int = 1 << 18  # most connections remembered in a partition (both directions count as one)
     hash_seed: int = 0  # seed of the hashes, changes no feature; a secret one prevents chosen collisions
-    interarrival: Literal["restart", "public"] = (
-        "restart"  # restart times between packets after silence, or take it in
-    )
+    interarrival: Literal["restart", "public"] = "restart"  # silence: restart a stream, or take it in
     silence: float = 60.0  # seconds without a packet after which a stream always restarts
     silence_factor: float = 30.0  # multiple of a stream's mean time between packets after which it restarts
     silence_floor: float = 5.0  # least seconds without a packet for that; at most silence

@@ -68,8 +68,8 @@ class Age:
         by_count = min(n, max(0, config.warmup_packets - packets))
         if not by_count:
             return 0
-        late = np.maximum(self._ts[:by_count], newest) if packets else self._ts[:by_count]
-        waited = np.maximum.accumulate(late) - self.first >= config.warmup_seconds * 1e9
+        reached = np.maximum(self._ts[:by_count], newest) if packets else self._ts[:by_count]
+        waited = reached - self.first >= config.warmup_seconds * 1e9
         return int(waited.argmax()) if waited.any() else by_count
 
     def state(self) -> NDArray[np.int64]:

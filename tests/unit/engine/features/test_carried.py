@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from engine.errors import StateError
 from engine.features.afterimage import AfterImage, AfterImageConfig
 from engine.features.carried import MOST_FLOWS, adopted, carried, check, last_of, senders
-from engine.types import Packets, take
+from engine.types import Kind, Packets, take
 from tests.support.streams import stream
 
 CONFIG = AfterImageConfig(flows=512)
@@ -64,10 +64,23 @@ def test_the_flows_seen_last_are_kept_and_those_that_find_room_are_taken() -> No
     check(few)
     all_of = carried(image(p), MOST_FLOWS)
     assert np.array_equal(few["flows"], all_of["flows"][-7:])
+    for end in range(500, 600, 7):
+        last = max(i for i in range(end) if p.kind[i] != Kind.UNREAD)
+        (flow,) = carried(image(take(p, slice(end))), 1)["flows"].tolist()
+        assert {flow[1], flow[4]} == {int(p.src_lo[last]), int(p.dst_lo[last])}
+        assert {flow[2] & 0xFFFF, flow[5] & 0xFFFF} <= {int(p.sport[last]), int(p.dport[last]), 0}
     for room in (1, 2, 5):
         made = adopted(AfterImageConfig(flows=room), all_of)
         assert 1 <= made.flows <= room
         made.update(p)
+
+
+def test_the_order_in_which_flows_were_seen_is_kept_for_evictions() -> None:
+    arrays = carried(image(stream(3, 600)), MOST_FLOWS)
+    made = adopted(CONFIG, arrays).tables.flows[: len(arrays["flows"])]
+    words = np.ascontiguousarray(made[np.argsort(made["seen"])]).view(np.int64).reshape(len(made), -1)
+    assert np.array_equal(words[:, :7], arrays["flows"])
+    assert np.array_equal(np.sort(made["seen"]), np.arange(len(made)))
 
 
 def test_the_last_time_and_the_senders_are_known() -> None:

@@ -139,6 +139,37 @@ def test_models_with_and_without_carried_streams_do_not_disturb_each_other(tmp_p
     assert alone["bare"]["score"].null_count > alone["kitsune"]["score"].null_count
 
 
+def test_scoring_begins_with_the_same_packet_if_the_stream_is_cut_where_it_begins(tmp_path: Path) -> None:
+    spec = starting(train(tmp_path / "m"), StartConfig(10**6, 1e9))
+    first = set()
+    for cut in ([], *([k] for k in range(126, 142))):
+        detector = build_detector(0, ROOMY, [spec])
+        for block in blocks(rest(n=250), cut):
+            detector.process(block)
+        first.add(detector.scorers[0].first)
+    (number,) = first
+    assert number is not None
+    assert 128 <= number < 142
+
+
+def test_a_shadow_that_joins_warm_features_needs_no_warm_up(tmp_path: Path) -> None:
+    """Whether they are warm by the bundle's streams or by their age; also behind a restored state."""
+    parts = blocks(rest(), [300])
+    for flows, start in ((512, StartConfig(10**6, 1e9)), (0, WARM)):
+        spec = starting(train(tmp_path / str(flows), flows=flows), start)
+        detector = build_detector(0, ROOMY, [spec])
+        detector.process(parts[0])
+        assert detector.scorers[0].phase == "score"
+        joined = build_detector(0, ROOMY, [spec, replace(spec, name="late", shadow=True)])
+        joined.restore(detector.state())
+        assert joined.cold == ["late"]
+        first = detector.scorers[0].first
+        assert first is not None
+        assert joined.scorers[0].first == first < 300
+        joined.process(parts[1])
+        assert joined.scorers[1].first == 300
+
+
 @pytest.mark.parametrize(
     ("gap", "said_"),
     [
