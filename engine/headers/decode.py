@@ -13,18 +13,14 @@ from engine.headers.cooked import rare_link
 from engine.headers.cursor import (
     CURSOR,
     DONE,
+    LAST_TUNNEL,
     R_OK,
     R_TUNNEL_DEPTH,
     ROW,
     TO_ARP,
-    TO_AYIYA,
     TO_ETHERNET,
     TO_ETHERTYPE,
     TO_EXTENSIONS,
-    TO_GENEVE,
-    TO_GRE,
-    TO_GRE_IN_UDP,
-    TO_GTP,
     TO_IP,
     TO_IPV4,
     TO_IPV6,
@@ -35,10 +31,6 @@ from engine.headers.cursor import (
     TO_PPPOE,
     TO_PROTOCOL,
     TO_TCP,
-    TO_TEREDO,
-    TO_TZSP,
-    TO_VXLAN,
-    TO_VXLAN_GPE,
     TUNNELS,
     Bytes,
     clear,
@@ -46,7 +38,7 @@ from engine.headers.cursor import (
 from engine.headers.link import ethernet, ethertype, first_layer, llc, mpls, ppp, pppoe
 from engine.headers.network import arp, extensions, ip, ipv4, ipv6
 from engine.headers.transport import ports, protocol, tcp
-from engine.headers.tunnels import ayiya, geneve, gre, gre_in_udp, gtp, teredo, tzsp, vxlan, vxlan_gpe
+from engine.headers.tunnels import tunnel
 from engine.kernels import kernel
 from engine.types import Packets, empty_packets, freeze
 
@@ -140,7 +132,7 @@ def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[An
             elif layer == TO_EXTENSIONS:
                 layer = extensions(data, c, row)
             elif layer == TO_PROTOCOL:
-                layer = protocol(data, c, row)
+                layer = protocol(c, row)
             elif layer == TO_TCP:
                 layer = tcp(data, c, row)
             elif layer == TO_PORTS:
@@ -159,24 +151,8 @@ def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[An
                 layer = pppoe(data, c, row)
             elif layer == TO_PPP:
                 layer = ppp(data, c, row)
-            elif layer == TO_GRE:
-                layer = gre(data, c, row)
-            elif layer == TO_VXLAN:
-                layer = vxlan(data, c, row)
-            elif layer == TO_GTP:
-                layer = gtp(data, c, row)
-            elif layer == TO_GENEVE:
-                layer = geneve(data, c, row)
-            elif layer == TO_TEREDO:
-                layer = teredo(data, c, row)
-            elif layer == TO_GRE_IN_UDP:
-                layer = gre_in_udp(data, c)
-            elif layer == TO_VXLAN_GPE:
-                layer = vxlan_gpe(data, c, row)
-            elif layer == TO_AYIYA:
-                layer = ayiya(data, c, row)
-            elif layer == TO_TZSP:
-                layer = tzsp(data, c, row)
+            elif layer <= LAST_TUNNEL:
+                layer = tunnel(data, layer, c, row)
             else:
                 layer = rare_link(data, layer, c, row)
         _store(row, p, i)

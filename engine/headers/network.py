@@ -19,8 +19,8 @@ from engine.headers.cursor import (
     TO_IPV6,
     TO_PROTOCOL,
     Bytes,
-    clear,
     fail,
+    forget,
     u8,
     u16,
     u32,
@@ -56,7 +56,7 @@ def arp(data: Bytes, c: Any, row: Any) -> int:
         return fail(row, R_ARP_TRUNCATED)
     hardware = u8(data, at + 4)
     protocol = u8(data, at + 5)
-    clear(row)
+    forget(row)
     row["kind"] = K_ARP | c["inner"]
     row["sport"] = u16(data, at + 6)
     if have < 8 + 2 * (hardware + protocol):
@@ -85,7 +85,7 @@ def ipv4(data: Bytes, c: Any, row: Any) -> int:
         size = room
     if header < 20 or size < header:
         return fail(row, R_IP_LENGTH)
-    clear(row)
+    forget(row)
     kind = K_IPV4 | c["inner"]
     row["src_lo"] = 0xFFFF << 32 | u32(data, at + 12)
     row["dst_lo"] = 0xFFFF << 32 | u32(data, at + 16)
@@ -115,7 +115,7 @@ def ipv6(data: Bytes, c: Any, row: Any) -> int:
     size = 40 + u16(data, at + 4)
     if size == 40 and u8(data, at + 6) != NO_NEXT_HEADER:
         size = room
-    clear(row)
+    forget(row)
     row["kind"] = K_IPV6 | c["inner"]
     row["src_hi"] = u64(data, at + 8)
     row["src_lo"] = u64(data, at + 16)
