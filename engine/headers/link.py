@@ -161,7 +161,7 @@ def ethernet(data: Bytes, c: Any, row: Any) -> int:
     row["vlan"] = 0
     c["what"] = u16(data, at + 12)
     c["at"] = at + 14
-    return TO_ETHERTYPE
+    return ethertype(data, c, row)
 
 
 @kernel

@@ -26,6 +26,7 @@ from engine.headers.cursor import (
     u32,
     u64,
 )
+from engine.headers.transport import protocol
 from engine.kernels import kernel
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK
 
@@ -139,8 +140,8 @@ def enter(c: Any, row: Any, header: int, size: int, room: int) -> int:
     c["at"] = at + header
     if c["at"] > c["end"]:
         return fail(row, R_IP_TRUNCATED)
-    if row["kind"] & KIND_FRAGMENT:
-        return TO_PROTOCOL
+    if row["kind"] & KIND_FRAGMENT or not is_extension(c["what"], row):
+        return protocol(c, row)
     return TO_EXTENSIONS
 
 

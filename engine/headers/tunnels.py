@@ -179,7 +179,7 @@ def is_frame(data: Bytes, at: int, have: int, wire_end: int) -> bool:
 
 @kernel
 def tunnel(data: Bytes, layer: int, c: Any, row: Any) -> int:
-    """The tunnel's header. One function, so that the loop over all headers stays small: it is 10 % faster."""
+    """The header of a tunnel."""
     if layer == TO_GRE:
         return gre(data, c, row)
     if layer == TO_VXLAN:
