@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import kernel
-from engine.types import PACKET_DTYPES, UNOPENED, Kind, Reason
+from engine.types import KIND_MASK, PACKET_DTYPES, UNOPENED, Kind, Reason
 
 Bytes = NDArray[np.uint8]
 
@@ -47,11 +47,12 @@ TUNNELS = {tunnel: 1 << Reason[reason.upper()] for reason, tunnel in UNOPENED.it
 (
     DONE, TO_ETHERNET, TO_ETHERTYPE, TO_LLC, TO_MPLS, TO_PPPOE, TO_PPP, TO_IP, TO_IPV4, TO_IPV6, TO_ARP,
     TO_EXTENSIONS, TO_PROTOCOL, TO_TCP, TO_PORTS, TO_GRE, TO_VXLAN, TO_GTP, TO_GENEVE, TO_GRE_IN_UDP,
-    TO_VXLAN_GPE, TO_TEREDO, TO_AYIYA, TO_TZSP, TO_NULL, TO_SLL, TO_SLL2, TO_CHDLC, TO_NFLOG, TO_PFLOG,
-    TO_PKTAP, TO_USER2, TO_PPI, TO_RADIOTAP, TO_PRISM, TO_WIFI, TO_BRCM, TO_BRCM_PREPEND, TO_DSA, TO_EDSA,
-    TO_ENC, TO_IPNET, TO_IPOIB, TO_FRELAY, TO_DIRECTED_PPP, TO_PPPD, TO_DIRECTED_CHDLC, TO_DIRECTED_FRELAY,
-    TO_NETANALYZER, TO_NETANALYZER_TRANSPARENT, TO_UNKNOWN,
-) = range(51)  # fmt: skip
+    TO_VXLAN_GPE, TO_TEREDO, TO_AYIYA, TO_TZSP, TO_IPIP, TO_6IN4, TO_NULL, TO_SLL, TO_SLL2, TO_CHDLC,
+    TO_NFLOG, TO_PFLOG, TO_PKTAP, TO_USER2, TO_PPI, TO_RADIOTAP, TO_PRISM, TO_WIFI, TO_BRCM,
+    TO_BRCM_PREPEND, TO_DSA, TO_EDSA, TO_ENC, TO_IPNET, TO_IPOIB, TO_FRELAY, TO_DIRECTED_PPP, TO_PPPD,
+    TO_DIRECTED_CHDLC, TO_DIRECTED_FRELAY, TO_NETANALYZER, TO_NETANALYZER_TRANSPARENT, TO_UNKNOWN,
+) = range(53)  # fmt: skip
+LAST_TUNNEL = TO_6IN4
 
 K_LINK, K_ARP, K_IPV4, K_IPV6 = int(Kind.LINK), int(Kind.ARP), int(Kind.IPV4), int(Kind.IPV6)
 (
@@ -106,8 +107,15 @@ def fail(row: Any, reason: int) -> int:
 
 
 @kernel
+def forget(row: Any) -> None:
+    """Forget the network and transport layer of an outer header, if there was one."""
+    if row["kind"] & KIND_MASK > K_LINK:
+        clear(row)
+
+
+@kernel
 def clear(row: Any) -> None:
-    """Forget the network and transport layer of an outer header."""
+    """Forget the network and transport layer."""
     row["kind"] = 0
     row["src_hi"] = 0
     row["src_lo"] = 0

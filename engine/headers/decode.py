@@ -13,18 +13,14 @@ from engine.headers.cooked import rare_link
 from engine.headers.cursor import (
     CURSOR,
     DONE,
+    LAST_TUNNEL,
     R_OK,
     R_TUNNEL_DEPTH,
     ROW,
     TO_ARP,
-    TO_AYIYA,
     TO_ETHERNET,
     TO_ETHERTYPE,
     TO_EXTENSIONS,
-    TO_GENEVE,
-    TO_GRE,
-    TO_GRE_IN_UDP,
-    TO_GTP,
     TO_IP,
     TO_IPV4,
     TO_IPV6,
@@ -35,10 +31,6 @@ from engine.headers.cursor import (
     TO_PPPOE,
     TO_PROTOCOL,
     TO_TCP,
-    TO_TEREDO,
-    TO_TZSP,
-    TO_VXLAN,
-    TO_VXLAN_GPE,
     TUNNELS,
     Bytes,
     clear,
@@ -46,9 +38,9 @@ from engine.headers.cursor import (
 from engine.headers.link import ethernet, ethertype, first_layer, llc, mpls, ppp, pppoe
 from engine.headers.network import arp, extensions, ip, ipv4, ipv6
 from engine.headers.transport import ports, protocol, tcp
-from engine.headers.tunnels import ayiya, geneve, gre, gre_in_udp, gtp, teredo, tzsp, vxlan, vxlan_gpe
+from engine.headers.tunnels import tunnel
 from engine.kernels import kernel
-from engine.types import Packets, empty_packets, freeze
+from engine.types import PACKET_DTYPES, Packets, freeze
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +76,9 @@ DEFAULT = DecodeConfig()
 
 def decode(frames: FrameBlock, config: DecodeConfig = DEFAULT) -> Packets:
     """One row for each frame, in order, whatever the frame holds; probe ids are still 0."""
-    p = empty_packets(len(frames))
+    p = Packets._make(np.empty(len(frames), kind) for kind in PACKET_DTYPES.values())
     p.ts[:] = frames.ts
+    p.probe[:] = 0  # the kernel writes all other columns
     row, cursor = np.zeros(1, ROW), np.zeros(1, CURSOR)
     cursor["max_depth"] = config.max_depth
     cursor["tunnels"] = sum(TUNNELS[name] for name in set(config.tunnels))
@@ -137,49 +130,39 @@ def _decode(data: Bytes, frames: _Frames, cursor: NDArray[Any], rows: NDArray[An
                 layer = ethertype(data, c, row)
             elif layer == TO_IPV4:
                 layer = ipv4(data, c, row)
-            elif layer == TO_EXTENSIONS:
-                layer = extensions(data, c, row)
-            elif layer == TO_PROTOCOL:
-                layer = protocol(data, c, row)
             elif layer == TO_TCP:
                 layer = tcp(data, c, row)
             elif layer == TO_PORTS:
                 layer = ports(data, c, row)
             elif layer == TO_IPV6:
                 layer = ipv6(data, c, row)
-            elif layer == TO_ARP:
-                layer = arp(data, c, row)
-            elif layer == TO_IP:
-                layer = ip(data, c, row)
-            elif layer == TO_LLC:
-                layer = llc(data, c, row)
-            elif layer == TO_MPLS:
-                layer = mpls(data, c, row)
-            elif layer == TO_PPPOE:
-                layer = pppoe(data, c, row)
-            elif layer == TO_PPP:
-                layer = ppp(data, c, row)
-            elif layer == TO_GRE:
-                layer = gre(data, c, row)
-            elif layer == TO_VXLAN:
-                layer = vxlan(data, c, row)
-            elif layer == TO_GTP:
-                layer = gtp(data, c, row)
-            elif layer == TO_GENEVE:
-                layer = geneve(data, c, row)
-            elif layer == TO_TEREDO:
-                layer = teredo(data, c, row)
-            elif layer == TO_GRE_IN_UDP:
-                layer = gre_in_udp(data, c)
-            elif layer == TO_VXLAN_GPE:
-                layer = vxlan_gpe(data, c, row)
-            elif layer == TO_AYIYA:
-                layer = ayiya(data, c, row)
-            elif layer == TO_TZSP:
-                layer = tzsp(data, c, row)
             else:
-                layer = rare_link(data, layer, c, row)
+                layer = _other(data, layer, c, row)
         _store(row, p, i)
+
+
+@kernel
+def _other(data: Bytes, layer: int, c: Any, row: Any) -> int:
+    """A header that most packets do not have; apart from the others, which stay in one small loop."""
+    if layer == TO_EXTENSIONS:
+        return extensions(data, c, row)
+    if layer == TO_PROTOCOL:
+        return protocol(c, row)
+    if layer == TO_ARP:
+        return arp(data, c, row)
+    if layer == TO_IP:
+        return ip(data, c, row)
+    if layer == TO_LLC:
+        return llc(data, c, row)
+    if layer == TO_MPLS:
+        return mpls(data, c, row)
+    if layer == TO_PPPOE:
+        return pppoe(data, c, row)
+    if layer == TO_PPP:
+        return ppp(data, c, row)
+    if layer <= LAST_TUNNEL:
+        return tunnel(data, layer, c, row)
+    return rare_link(data, layer, c, row)
 
 
 @kernel

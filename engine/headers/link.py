@@ -48,8 +48,8 @@ from engine.headers.cursor import (
     TO_USER2,
     TO_WIFI,
     Bytes,
-    clear,
     fail,
+    forget,
     u8,
     u16,
     u32,
@@ -154,14 +154,14 @@ def ethernet(data: Bytes, c: Any, row: Any) -> int:
     at = c["at"]
     if c["end"] - at < 14:
         return fail(row, R_LINK_TRUNCATED)
-    clear(row)
+    forget(row)
     row["kind"] = K_LINK | c["inner"]
     row["dst_mac"] = u48(data, at)
     row["src_mac"] = u48(data, at + 6)
     row["vlan"] = 0
     c["what"] = u16(data, at + 12)
     c["at"] = at + 14
-    return TO_ETHERTYPE
+    return ethertype(data, c, row)
 
 
 @kernel

@@ -19,13 +19,14 @@ from engine.headers.cursor import (
     TO_IPV6,
     TO_PROTOCOL,
     Bytes,
-    clear,
     fail,
+    forget,
     u8,
     u16,
     u32,
     u64,
 )
+from engine.headers.transport import protocol
 from engine.kernels import kernel
 from engine.types import KIND_FIRST_FRAGMENT, KIND_FRAGMENT, KIND_MASK
 
@@ -56,7 +57,7 @@ def arp(data: Bytes, c: Any, row: Any) -> int:
         return fail(row, R_ARP_TRUNCATED)
     hardware = u8(data, at + 4)
     protocol = u8(data, at + 5)
-    clear(row)
+    forget(row)
     row["kind"] = K_ARP | c["inner"]
     row["sport"] = u16(data, at + 6)
     if have < 8 + 2 * (hardware + protocol):
@@ -85,7 +86,7 @@ def ipv4(data: Bytes, c: Any, row: Any) -> int:
         size = room
     if header < 20 or size < header:
         return fail(row, R_IP_LENGTH)
-    clear(row)
+    forget(row)
     kind = K_IPV4 | c["inner"]
     row["src_lo"] = 0xFFFF << 32 | u32(data, at + 12)
     row["dst_lo"] = 0xFFFF << 32 | u32(data, at + 16)
@@ -116,7 +117,7 @@ def ipv6(data: Bytes, c: Any, row: Any) -> int:
     size = 40 + u16(data, at + 4)
     if size == 40 and u8(data, at + 6) != NO_NEXT_HEADER:
         size = room
-    clear(row)
+    forget(row)
     row["kind"] = K_IPV6 | c["inner"]
     row["src_hi"] = u64(data, at + 8)
     row["src_lo"] = u64(data, at + 16)
@@ -140,8 +141,8 @@ def enter(c: Any, row: Any, header: int, size: int, room: int) -> int:
     c["at"] = at + header
     if c["at"] > c["end"]:
         return fail(row, R_IP_TRUNCATED)
-    if row["kind"] & KIND_FRAGMENT:
-        return TO_PROTOCOL
+    if row["kind"] & KIND_FRAGMENT or not is_extension(c["what"], row):
+        return protocol(c, row)
     return TO_EXTENSIONS
 
 

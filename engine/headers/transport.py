@@ -7,13 +7,11 @@ from typing import Any
 from engine.headers.cursor import (
     DONE,
     K_IPV6,
-    R_6IN4,
-    R_IPIP,
     R_TRANSPORT_LENGTH,
     R_TRANSPORT_TRUNCATED,
+    TO_6IN4,
     TO_GRE,
-    TO_IPV4,
-    TO_IPV6,
+    TO_IPIP,
     TO_PORTS,
     TO_TCP,
     Bytes,
@@ -22,7 +20,7 @@ from engine.headers.cursor import (
     u16,
     u32,
 )
-from engine.headers.tunnels import inside, over_udp
+from engine.headers.tunnels import over_udp
 from engine.kernels import kernel
 from engine.types import (
     ICMP,
@@ -41,7 +39,7 @@ TCP_FIELDS, TCP_WINDOW = 14, 16  # bytes of a TCP header up to the flags, and up
 
 
 @kernel
-def protocol(data: Bytes, c: Any, row: Any) -> int:
+def protocol(c: Any, row: Any) -> int:
     """The transport header or tunnel that follows; without one, everything after IP is payload."""
     what = c["what"]
     row["payload"] = c["wire_end"] - c["at"]
@@ -54,9 +52,9 @@ def protocol(data: Bytes, c: Any, row: Any) -> int:
     if row["kind"] & KIND_FIRST_FRAGMENT:
         return DONE
     if what == IPV4:
-        return inside(data, c, row, R_IPIP, TO_IPV4)
+        return TO_IPIP
     if what == IPV6:
-        return inside(data, c, row, R_6IN4, TO_IPV6)
+        return TO_6IN4
     if what == GRE:
         return TO_GRE
     return DONE

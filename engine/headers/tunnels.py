@@ -9,11 +9,13 @@ from typing import Any
 
 from engine.headers.cursor import (
     DONE,
+    R_6IN4,
     R_AYIYA,
     R_ENCAPSULATION,
     R_GENEVE,
     R_GRE,
     R_GTP,
+    R_IPIP,
     R_TEREDO,
     R_TZSP,
     R_VXLAN,
@@ -26,6 +28,7 @@ from engine.headers.cursor import (
     TO_GRE_IN_UDP,
     TO_GTP,
     TO_IP,
+    TO_IPIP,
     TO_IPV4,
     TO_IPV6,
     TO_MPLS,
@@ -172,6 +175,32 @@ def is_frame(data: Bytes, at: int, have: int, wire_end: int) -> bool:
     if what in (0x0800, 0x86DD, 0x0806, 0x8035, 0x8100, 0x88A8, 0x9100, 0x8847, 0x8848, 0x8863, 0x8864):
         return True
     return 0x8870 <= what <= 0x8950 or what in (0x6558, 0x9000)  # LLDP, EAPOL, PTP, industrial protocols …
+
+
+@kernel
+def tunnel(data: Bytes, layer: int, c: Any, row: Any) -> int:
+    """The header of a tunnel."""
+    if layer == TO_GRE:
+        return gre(data, c, row)
+    if layer == TO_VXLAN:
+        return vxlan(data, c, row)
+    if layer == TO_GTP:
+        return gtp(data, c, row)
+    if layer == TO_GENEVE:
+        return geneve(data, c, row)
+    if layer == TO_GRE_IN_UDP:
+        return gre_in_udp(data, c)
+    if layer == TO_VXLAN_GPE:
+        return vxlan_gpe(data, c, row)
+    if layer == TO_TEREDO:
+        return teredo(data, c, row)
+    if layer == TO_AYIYA:
+        return ayiya(data, c, row)
+    if layer == TO_TZSP:
+        return tzsp(data, c, row)
+    if layer == TO_IPIP:
+        return inside(data, c, row, R_IPIP, TO_IPV4)
+    return inside(data, c, row, R_6IN4, TO_IPV6)
 
 
 @kernel

@@ -15,8 +15,8 @@ from engine.headers.cursor import (
     TO_LLC,
     TO_WIFI,
     Bytes,
-    clear,
     fail,
+    forget,
     le16,
     le32,
     u8,
@@ -141,7 +141,7 @@ def wifi(data: Bytes, c: Any, row: Any) -> int:
     size = 30 if four else 24
     if have < size:
         return fail(row, R_LINK_TRUNCATED)
-    clear(row)
+    forget(row)
     row["kind"] = K_LINK | c["inner"]
     row["vlan"] = 0
     row["ethertype"] = 0
