@@ -97,7 +97,10 @@ def score(
     metrics_port: int | None, linger: float, partitions: int | None, speed: float, max_gap: float,
     expression: str | None, learn: int | None, models: tuple[str, ...], trace: tuple[str, ...], as_json: bool,
 ) -> None:  # fmt: skip
-    """Score the connections of captures (- is stdin) with an online Kitsune, or the models of the configuration."""
+    """Score the connections of captures (- is stdin) with an online Kitsune, or the models of the configuration.
+
+    PCAP: a file, a folder, or a pattern in quotes.
+    """
     check_pipes(*captures, config_file, labels)
     config = load_config(
         config_file, learning(learn, models), bus__partitions=partitions, metrics__port=metrics_port,
@@ -163,7 +166,10 @@ def connections(
     expression: str | None,
     link_layer: bool,
 ) -> None:
-    """Write the connections of captures, with the field names of Zeek's conn.log."""
+    """Write the connections of captures, with the field names of Zeek's conn.log.
+
+    PCAP: a file, a folder, or a pattern in quotes.
+    """
     check_pipes(*captures, config_file)
     config = load_config(config_file)
     from engine.commands.inputs import gather
@@ -190,7 +196,10 @@ def packets(
     output: Path | None,
     expression: str | None,
 ) -> None:
-    """Write the decoded packets of captures, one row for each frame, ts in ns."""
+    """Write the decoded packets of captures, one row for each frame, ts in ns.
+
+    PCAP: a file, a folder, or a pattern in quotes.
+    """
     check_pipes(*captures, config_file)
     config = load_config(config_file)
     from engine.commands.inputs import gather
@@ -240,6 +249,7 @@ def watch(
     from rich.console import Console
 
     from engine.commands.models import chosen_models
+    from engine.commands.notes import notes_of, say
     from engine.commands.summary import print_summary, shown_labels
     from engine.commands.watch import Watch, WatchJob, view
     from engine.labels.file import read_labels
@@ -258,6 +268,7 @@ def watch(
         print_summary(summary, shown_labels(config.labels.slice, process.scoring.probes))
     else:
         click.echo(json.dumps({**summary.as_json(), **report.as_json()}, default=str))
+    say(notes_of(process.tap.tally), summarised=True)
     if report.problem is not None:
         raise InputError(report.problem)
 
@@ -278,7 +289,8 @@ def train(
 ) -> None:  # fmt: skip
     """Train a model on captures without attacks and write it as a bundle.
 
-    KIND: kitsune, or another kind of model (see the documentation of each).
+    KIND: kitsune, or another kind of model (see the documentation of each). PCAP: a file, a folder, or a pattern in
+    quotes.
     """
     check_pipes(*captures, config_file)
     config = load_config(config_file)

@@ -10,6 +10,8 @@ window.py       the bytes of a capture file, mapped or read piece by piece
 compressed.py   gzip, zstd and xz
 pcap.py         pcap files, and opening any capture file
 pcapng.py       pcapng files
+folder.py       folders and patterns of captures
+bpf.py          filters over captures
 whole.py        files that appear complete or not at all
 parquet.py      columns as Parquet
 parquet_in.py   columns from Parquet, checked

@@ -4,7 +4,7 @@ Belongs here: sockets, rings, privileges. Does not: decoding.
 
 capture.py      live packets from an AF_PACKET ring
 ring.py         reads the ring's blocks
-bpf.py          compiles its filters
+bpf.py          its filters, and the choice of a process
 sniffer.py      live packets through scapy, the portable fallback
 settings.py     settings and counters that all taps share
 netdev.py       facts about interfaces from the kernel

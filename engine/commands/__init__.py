@@ -14,6 +14,8 @@ watch.py        an interface through the embedded bus, with a view of it
 tap.py          a live source as configured
 scores.py       files of scores as one table, and by label
 reading.py      captures -> frames, packets, connections
+inputs.py       folders and patterns of captures
+notes.py        sentences on what was read
 packets.py      packet columns as a table
 models.py       the models that a command scores with
 warm.py         compiles the kernels before the first packet; compiling.py shows the progress

@@ -74,6 +74,7 @@ class Detect:
             raise ConfigError("--trace writes trace-*.parquet: give --out DIR")
         self.metrics = Metrics(tuple(config.labels.slice), {s.name: s.kind.bounds for s in self.specs})
         self.top = Top(first_of(self.specs).name)
+        self.tally = Tally()  # counts of what was read, once the run has ended
         self._traces: TraceSegments | None = None
         self.server: MetricsServer | None = None
         with ExitStack() as stack, kafka_errors():
@@ -181,7 +182,7 @@ class Detect:
         detectors, totals = list(self._intake.detectors.values()), self._intake.totals()
         summary = RunSummary(packets=self._intake.packets, seconds=seconds)
         fill(summary, self.specs, detectors, self.top)
-        tally = Tally(summary.packets)
+        tally = self.tally = Tally(summary.packets)
         for d in detectors:
             tally.unread.update(d.unread)
         count_streams(tally, detectors)

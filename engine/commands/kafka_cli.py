@@ -53,7 +53,7 @@ def replay(
     captures: tuple[Path, ...], bus: str | None, config_file: Path | None, labels: Path | None,
     speed: float, max_gap: float, expression: str | None, loop: int, epoch: int | None,
 ) -> None:  # fmt: skip
-    """Publish captures (- is stdin) to Kafka.
+    """Publish captures (files, folders, patterns in quotes; - is stdin) to Kafka.
 
     Detectors recognise a capture that is published again and skip packets they have seen, so an interrupted replay can
     be repeated. To have it treated as new traffic, give another --epoch.
@@ -167,6 +167,7 @@ def detect(
     )
     from engine.commands.detect import Detect, DetectJob
     from engine.commands.models import chosen_models
+    from engine.commands.notes import notes_of, say
     from engine.commands.summary import print_report, shown_labels
 
     job = DetectJob(
@@ -179,6 +180,7 @@ def detect(
     with interrupts(process.stop):
         report = process.run()
     print_report(report, shown_labels(config.labels.slice, process.probes), as_json)
+    say(notes_of(process.tally), summarised=not as_json)
 
 
 @click.group()

@@ -74,7 +74,7 @@ INTERFACE = click.option(
 )
 
 DURATION = click.option("--duration", type=Seconds(0, 1e9, min_open=True), help="Seconds until the end.")
-FILTER = click.option("--filter", "expression", help="Capture filter in tcpdump's language.")
+FILTER = click.option("--filter", "expression", help="Filter in tcpdump's language.")
 
 
 MAX_GAP = click.option(

@@ -22,6 +22,8 @@ from connectors.bus.kafka_table import KafkaTable
 from connectors.bus.kafka_topics import PROBES, Admin
 from engine.consumer.segments import Merged, merge
 from tests.integration.kafka.site import DEMO, LABELS, Site, assert_equal, final_rows, wait_for
+from tests.integration.live.ring import tagged
+from tests.support.capture_bytes import pcap
 
 pytestmark = [pytest.mark.kafka, pytest.mark.compiled]
 
@@ -272,6 +274,35 @@ def test_a_paced_replay_keeps_the_times_and_says_how_late_it_was(empty_site: Sit
     assert found, done.stdout
     assert 0 <= float(found[1]) <= float(found[2]) < 2000
     assert "pacing" not in empty_site.replay().stdout
+
+
+def test_a_replay_takes_folders_and_filters_and_bounds_pauses(empty_site: Site) -> None:
+    folder = empty_site.folder / "captures"
+    folder.mkdir()
+    begin = 1_700_000_000_000_000
+    for name, second in (("b.pcap", 0), ("a.pcap", 4000)):  # each pauses for 1,000 s
+        times = [begin + (second + k) * 1_000_000 for k in (0, 1, 1001, 1002)]
+        (folder / name).write_bytes(pcap([(ts, tagged(), 60) for ts in times] + [(times[-1], b"x" * 60, 60)]))
+    done = empty_site.run("replay", folder, "--speed", "10x", "--max-gap", "2", "--filter", "udp port 53")
+    assert "published    8 packets" in done.stdout
+    assert "pauses       3 pauses shortened by --max-gap, by 4,992.0 s of the capture" in done.stdout
+    assert "2 packets left out by --filter" in done.stderr.splitlines()
+    report = empty_site.run(
+        "detect", "--group", "g", "--state", folder, "--stop-at-end", "--json", "--learn", 10
+    )
+    assert json.loads(report.stdout)["packets"] == 8
+
+
+def test_a_detector_says_the_same_of_what_it_could_not_read(empty_site: Site) -> None:
+    path = empty_site.folder / "w.pcap"
+    path.write_bytes(pcap([(k, b"x" * 60, 60) for k in range(12)], link_type=147))
+    assert "12 packets not read: no decoder for link type 147" in empty_site.run("replay", path).stderr
+    report = empty_site.run(
+        "detect", "--group", "g", "--state", empty_site.folder, "--stop-at-end", "--json", "--learn", 10
+    )
+    said = "12 packets not read: no decoder for their link type"
+    assert said in json.loads(report.stdout)["notes"]
+    assert said in report.stderr.splitlines()
 
 
 def test_a_detector_says_when_it_is_ready_and_what_it_is_behind(empty_site: Site) -> None:

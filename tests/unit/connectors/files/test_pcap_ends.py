@@ -69,7 +69,7 @@ def test_zeros_before_other_bytes_of_pcapng_are_damage_as_ever(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-@pytest.mark.parametrize("n", [1, 3, 9000, 200_000])
+@pytest.mark.parametrize("n", [1, 3, 9000, 70_000])
 @pytest.mark.parametrize("limit", [1000, 4096])
 def test_empty_packets_at_time_zero_before_others_are_packets(
     tmp_path: Path, limit: int, n: int, pack: Callable[[bytes], bytes]

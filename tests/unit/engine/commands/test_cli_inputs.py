@@ -148,6 +148,15 @@ def test_connections_that_lived_through_a_reported_loss_are_marked(tmp_path: Pat
     assert many["losses"] == {"dropped by the sensor": 7}
 
 
+def test_a_loss_reported_at_the_end_marks_what_is_open_there(tmp_path: Path) -> None:
+    (tmp_path / "c.pcapng").write_bytes(ODD["losses"][0])
+    lines = called("connections", tmp_path / "c.pcapng").stdout.splitlines()
+    assert [json.loads(line)["capture_loss"] for line in lines] == [True] * 30
+    assert summary(tmp_path / "c.pcapng", "--learn", 10)["losses"] == {"dropped by the sensor": 333}
+    paced = summary(tmp_path / "c.pcapng", "--learn", 10, "--speed", "100x")
+    assert paced["losses"] == {"dropped by the sensor": 333}
+
+
 def test_the_packets_before_zeros_are_kept_and_the_exit_code_says_so(tmp_path: Path) -> None:
     good = pcap(records())
     (tmp_path / "z.pcap").write_bytes(good + bytes(5000))
