@@ -299,7 +299,7 @@ def train(
     from engine.commands.notes import told
     from engine.commands.reading import Choice, check_captures
     from engine.commands.summary import print_summary
-    from engine.commands.train import count_packets
+    from engine.commands.train import Place, count_packets
     from engine.commands.train import train as learn_model
     from engine.scoring.building import check_bundle_place
 
@@ -320,7 +320,7 @@ def train(
     choice = Choice(expression or "")
     spec = spec_to_train(config, kind, learning(learn))
     with told(choice.tally, summarised=True), progress_bar("learning") as progress:
-        summary = learn_model(spec, captures, config, output, progress, choice, force=force)
+        summary = learn_model(spec, captures, config, Place(output, force), progress, choice)
         print_summary(summary)
 
 

@@ -68,6 +68,7 @@ def _kind(name: str) -> Kind:
         features=lambda section: None,  # noqa: ARG005
         learning=learning,
         learns=lambda section: 0,  # noqa: ARG005
+        start=lambda section: None,  # noqa: ARG005
         layouts={},
         bounds=DEFAULT_BOUNDS,
     )

@@ -16,6 +16,7 @@ from engine.sensor.tally import Tally
 from engine.types import NO_LOSS, unopened_tunnels
 
 LATE_SHARE = 0.01  # share of late packets above which a note is made
+FEWEST_COPIES = 10  # and least number of them
 COPY_SHARE = 0.25  # share of copies above which a note is made; 0.5: every packet twice
 
 
@@ -32,7 +33,7 @@ def notes_of(tally: Tally) -> list[str]:
     if n := tally.evicted:
         what = "connections" if n > 1 else "connection"
         notes.append(f"{n:,} {what} ended early, the table was full: raise connections.capacity")
-    if (n := tally.copies) > COPY_SHARE * tally.packets:
+    if (n := tally.copies) >= FEWEST_COPIES and n > COPY_SHARE * tally.packets:
         most = ": most packets are in the capture twice" if n > 0.4 * tally.packets else ""
         notes.append(
             f"{_packets(n)} of {tally.packets:,} ({n / tally.packets:.0%}) {_verb(n, 'are copies', 'is a copy')} that "

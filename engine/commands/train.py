@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -35,15 +35,23 @@ def count_packets(captures: Sequence[Path], config: Config, expression: str = ""
     return learn
 
 
+class Place(NamedTuple):
+    """Where a bundle goes, and whether it is written although there was too little to learn from."""
+
+    out: Path
+    force: bool = False
+
+
 def train(
-    spec: ModelSpec, captures: Sequence[Path], config: Config, out: Path, progress: Progress | None = None,
-    choice: Choice | None = None, *, force: bool = False,
+    spec: ModelSpec, captures: Sequence[Path], config: Config, place: Place, progress: Progress | None = None,
+    choice: Choice | None = None,
 ) -> RunSummary:  # fmt: skip
     """Learn from captures of normal traffic, and write only the bundle. choice: packets to learn from.
 
     Raises InputError, before anything is written, if the captures are damaged or hold too little: fewer than
-    LEAST_LEARNED packets or LEAST_CALIBRATED connections, unless ``force``.
+    LEAST_LEARNED packets or LEAST_CALIBRATED connections, unless it is forced.
     """
+    out = place.out
     check_bundle_place(out)
     alone = {"output": OutputSection(), "metrics": MetricsSection(), "bus": BusSection()}
     choice = choice or Choice()
@@ -63,7 +71,7 @@ def train(
             f"{captures[0]}: fewer than the {need:,} packets that --learn or the configuration asks for, or no "
             "connection among the last of them; no bundle was written"
         )
-    if (missing := too_little(spec, scorer.threshold)) and not force:
+    if (missing := too_little(spec, scorer.threshold)) and not place.force:
         raise InputError(
             f"{captures[0]}: too little to learn from: {missing}; no bundle was written. Give more traffic, or --force "
             "for a model that cannot be relied on"

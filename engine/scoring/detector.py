@@ -18,7 +18,7 @@ from engine.scoring.batch import Records, ScoreBatch
 from engine.scoring.passes import FeaturePass, Features
 from engine.scoring.scorer import Ended, Events, Found, Scorer, Slots, State
 from engine.scoring.trace import Tracer
-from engine.types import PacketBlock, Packets, count_unread, take, under
+from engine.types import PacketBlock, Packets, count_unread, freeze, take, under
 
 SENSORS = 4096  # most sensor runs whose sequence numbers are remembered
 NO_SLOTS = np.empty(0, np.int32)
@@ -129,7 +129,7 @@ class Detector:
         if keep.all() or self.tracker.config.copies == "keep":
             return p, t
         closed_at = np.cumsum(keep)[t.closed_at] - 1  # the last packet before that is kept
-        return take(p, keep), replace(
+        return freeze(take(p, keep)), replace(
             t, slot=t.slot[keep], flags=t.flags[keep], segment=t.segment[keep], closed_at=closed_at
         )
 

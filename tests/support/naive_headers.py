@@ -103,6 +103,8 @@ def ipv4(f: Frame, row: Row) -> Any:
     if size > f.wire:
         row["note"] = Reason.IP_LENGTH
     row["kind"] |= KIND_FRAGMENT if offset else KIND_FIRST_FRAGMENT if more else 0
+    if offset:
+        row["checksum"] = offset
     return above(f.data[9], f.first(size), header, row)
 
 
@@ -136,11 +138,16 @@ def above(proto: int, whole: Frame, header: int, row: Row) -> Any:
         return tcp(f, row)
     if proto in (1, 58):
         row |= {"sport": f.number(0, 1), "dport": f.number(1, 2)}
-        return datagram(f, row, 8, 2)
+        datagram(f, row, 8, 2)
+        if len(f.data) >= 4:
+            row["checksum"] = f.number(2, 4)
+        return None
     if proto in (17, 33, 132, 136):
         f.need(4, Reason.TRANSPORT_TRUNCATED)
         row |= {"sport": f.number(0, 2), "dport": f.number(2, 4)}
         datagram(f, row, 12 if proto in (33, 132) else 8, 6 if proto == 17 else 4)
+        if proto in (17, 136) and len(f.data) >= 8:
+            row["checksum"] = f.number(6, 8)
         return udp(f, row) if proto == 17 else None
     row["payload"] = f.wire
     return None
@@ -159,6 +166,8 @@ def tcp(f: Frame, row: Row) -> Any:
     row["kind"] |= KIND_TRANSPORT
     f.need(16, Reason.TRANSPORT_TRUNCATED)
     row["window"] = f.number(14, 16)
+    if len(f.data) >= 18:
+        row["checksum"] = f.number(16, 18)
 
 
 def datagram(f: Frame, row: Row, header: int, enough: int) -> Any:

@@ -17,15 +17,13 @@ pytestmark = pytest.mark.compiled
 
 @needs_captures
 @pytest.mark.captures
-def test_519_packets_of_the_attack_phase_are_not_the_infected_hosts_and_the_scan_is_in_no_connection() -> (
-    None
-):
+def test_519_packets_of_the_attack_phase_are_not_the_infected_hosts_and_the_scan_is_arp() -> None:
     attack, benign = sources.attack_lab(), sources.benign_lab()
     codes = infected_codes(attack, sources.INFECTED)
     assert np.count_nonzero(codes != 1) == 519
     arp = (attack.kind & KIND_MASK) == Kind.ARP
     assert np.count_nonzero(arp & (codes == 1)) > 3000
-    assert (connections_of(attack)[0][arp] == -1).all()
+    assert (connections_of(attack)[0][arp] >= 0).all()
     assert attack.ts[0] - benign.ts.max() > 3600 * 10**9
 
 

@@ -167,10 +167,10 @@ def test_tunnels_that_the_configuration_does_not_name_are_counted(what: str, tmp
     packets = [outer / UDP(dport=4789) / VXLAN(vni=1) / inner, outer / GRE() / inner[IP], inner]
     frames = [bytes(packet) for packet in packets * 2]
     (tmp_path / "t.pcap").write_bytes(pcap([(k, frame, len(frame)) for k, frame in enumerate(frames)]))
-    said = ["4 packets carry tunnels (gre, vxlan) that decode.tunnels does not name"]
+    said = ["4 packets carry tunnels (gre, vxlan) that `decode.tunnels` does not name"]
     assert notes(what, tmp_path / "t.pcap") == said
     (tmp_path / "w.yaml").write_text("decode: {tunnels: [vxlan]}")
-    said = ["2 packets carry tunnels (gre) that decode.tunnels does not name"]
+    said = ["2 packets carry tunnels (gre) that `decode.tunnels` does not name"]
     assert notes(what, tmp_path / "t.pcap", "-c", tmp_path / "w.yaml") == said
     (tmp_path / "w.yaml").write_text("decode: {tunnels: [vxlan, gre]}")
     assert notes(what, tmp_path / "t.pcap", "-c", tmp_path / "w.yaml") == []
@@ -206,11 +206,14 @@ def test_evicted_connections_are_counted(tmp_path: Path) -> None:
 
 
 def test_captures_the_wrong_way_round_are_suspected(tmp_path: Path) -> None:
-    old = written(tmp_path / "old.pcap", [T0 + k for k in range(1000, 9000, 1000)], [1] * 8)
-    new = written(tmp_path / "new.pcap", [T0 + HOUR // 2 + k for k in range(1000, 9000, 1000)], [1] * 8)
-    assert notes("connections", old, new) == []
-    said = ["8 packets are older than earlier ones: are the captures in order of time?"]
-    assert notes("connections", new, old) == said
+    late = "7 packets are older than earlier ones: are the captures in order of time?"
+    back = "time went back once, and was followed: a clock that was set, or captures that are not in order of time"
+    for n, said in ((7, late), (8, back), (100, back)):
+        times = range(1000, 1000 * (n + 1), 1000)
+        old = written(tmp_path / "old.pcap", [T0 + k for k in times], [1] * n)
+        new = written(tmp_path / "new.pcap", [T0 + HOUR // 2 + k for k in times], [1] * n)
+        assert notes("connections", old, new) == []
+        assert notes("connections", new, old) == [said]
 
 
 def test_packets_that_cannot_be_learned_from_are_not_counted_as_such(tmp_path: Path) -> None:

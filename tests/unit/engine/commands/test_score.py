@@ -16,6 +16,7 @@ from engine.commands import score as app
 from engine.commands.models import chosen_models, spec_to_train
 from engine.commands.reading import read_connection_tables, read_packets
 from engine.commands.run_summary import RunSummary
+from engine.commands.train import Place
 from engine.commands.train import train as learn_model
 from engine.config import Config, replace
 from engine.errors import InputError
@@ -72,7 +73,7 @@ def score(
 
 
 def train(given: Config, path: Path, bundle: Path) -> RunSummary:
-    return learn_model(spec_to_train(given, "kitsune"), [path], given, bundle)
+    return learn_model(spec_to_train(given, "kitsune"), [path], given, Place(bundle))
 
 
 # --------------------------------------------------------------------------------------------------------- losses

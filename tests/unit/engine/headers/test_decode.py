@@ -51,7 +51,26 @@ from tests.support.decoding import (
 def test_a_tcp_segment_over_ipv4_fills_every_column() -> None:
     frame = bytes(ether() / ip4() / tcp())
     link = {"ts": 1_700_000_000_000_000_000, "src_mac": SRC_MAC, "dst_mac": DST_MAC, "size": len(frame)}
-    assert row(frame) == TCP4 | link | {"probe": 0, "vlan": 0, "ethertype": 0x0800}
+    checksum = int.from_bytes(frame[50:52], "big")
+    assert checksum
+    assert row(frame) == TCP4 | link | {"probe": 0, "vlan": 0, "ethertype": 0x0800, "checksum": checksum}
+
+
+CHECKSUMS: dict[str, tuple[Packet, int]] = {
+    "TCP": (ether() / ip4() / TCP(chksum=0x1234), 0x1234), "UDP": (ether() / ip4() / UDP(chksum=0x2345), 0x2345),
+    "UDP without one": (ether() / ip4() / UDP(chksum=0), 0), "UDP over IPv6": (ether() / ip6() / UDP(chksum=7), 7),
+    "ICMP": (ether() / ip4() / ICMP(chksum=0x3456), 0x3456), "SCTP has a longer one": (ether() / ip4() / SCTP(), 0),
+    "a later fragment": (ether() / ip4(frag=185, proto=17) / Raw(b"x" * 40), 185),
+    "the last fragment": (ether() / ip4(frag=370, proto=6) / Raw(b"x" * 40), 370),
+    "a later fragment of IPv6": (ether() / ip6() / IPv6ExtHdrFragment(offset=9, m=1, nh=17) / Raw(b"x" * 40), 9),
+    "ARP": (ether() / ARP(), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHECKSUMS)
+def test_checksums_are_kept_and_the_offsets_of_fragments(name: str) -> None:
+    frame, checksum = CHECKSUMS[name]
+    assert row(frame)["checksum"] == checksum
 
 
 def test_a_tcp_segment_over_ipv6_fills_every_column() -> None:

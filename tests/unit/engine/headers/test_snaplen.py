@@ -77,7 +77,9 @@ def test_of_other_headers_the_ports_are_enough(layer: Packet, need: int, ports: 
     whole = row(frame)
     assert whole["payload"] == 100
     for have in range(need, 12):
-        assert row(frame[: 38 + have], wire=len(frame)) == whole, have
+        place = 2 if need == 2 else 6
+        checksum = whole["checksum"] if have >= place + 2 else 0
+        assert row(frame[: 38 + have], wire=len(frame)) == whole | {"checksum": checksum}, have
     short = row(frame[: 38 + need - 1], wire=len(frame))
     assert (short["reason"], short["payload"]) == (Reason.TRANSPORT_TRUNCATED, 0)
     assert (short["kind"] & KIND_MASK, short["kind"] & KIND_TRANSPORT) == (Kind.IPV4, 0)

@@ -30,13 +30,13 @@ def questions(n: int, seed: int) -> Packets:
     host = rng.integers(1, 4, n)
     at = T0 + np.cumsum(rng.exponential(0.5, n) * SECOND).astype(np.int64)
     port = rng.integers(32_768, 60_000, n)
-    for k in range(2):
-        asked = (p.src_lo, p.src_mac, p.sport) if k == 0 else (p.dst_lo, p.dst_mac, p.dport)
-        server = (p.dst_lo, p.dst_mac, p.dport) if k == 0 else (p.src_lo, p.src_mac, p.sport)
-        for column, value in zip(asked, (V4 | (0x0A000000 + host), host, port)):
-            column[k::2] = value
-        for column, value in zip(server, (V4 | 0x0A000009, 9, 53)):
-            column[k::2] = value
+    for k, (a, b) in enumerate((("src", "dst"), ("dst", "src"))):
+        for side, lo, mac, number in (
+            (a, V4 | (0x0A000000 + host), host, port),
+            (b, np.full(n, V4 | 0x0A000009), np.full(n, 9), np.full(n, 53)),
+        ):
+            getattr(p, f"{side}_lo")[k::2], getattr(p, f"{side}_mac")[k::2] = lo, mac
+            getattr(p, f"{side[0]}port")[k::2] = number
         p.ts[k::2] = at + k * rng.integers(10**6, 2 * 10**7, n)
         p.size[k::2] = rng.integers(60, 90, n) + k * 90
     p.kind[:], p.proto[:], p.ip_size[:], p.ip_id[:] = 0x83, 17, p.size - 14, 1 + np.arange(2 * n)

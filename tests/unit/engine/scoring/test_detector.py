@@ -9,6 +9,7 @@ import pytest
 
 from engine.connections.bounds import TrackerConfig
 from engine.connections.layout import FLAG_DROPPED
+from engine.scoring.batch import ScoreBatch
 from engine.scoring.building import build_detector
 from engine.scoring.detector import Detector
 from engine.types import (
@@ -95,6 +96,10 @@ def twice(p: Packets, delay: int) -> Packets:
     return take(both, np.argsort(both.ts, kind="stable"))
 
 
+def final(found: list[ScoreBatch]) -> list[Rows]:
+    return [b.scores for b in found if b.scores["final"].all()]
+
+
 def scored(p: Packets, size: int, copies: Literal["drop", "keep"] = "drop") -> tuple[list[Rows], Detector]:
     """SCORE rows of all connections that ended, in blocks of a size."""
     d = build_detector(0, TrackerConfig(capacity=4096, copies=copies), [kitsune()])
@@ -103,7 +108,7 @@ def scored(p: Packets, size: int, copies: Literal["drop", "keep"] = "drop") -> t
         part = take(p, slice(begin, begin + size))
         found += d.process(PacketBlock("s", 0, begin, part, int(part.ts.max())))
     found += d.flush()
-    return [b.scores for b in found], d
+    return final(found), d
 
 
 @pytest.mark.compiled
@@ -138,7 +143,7 @@ def test_a_detector_that_goes_on_from_its_state_knows_copies_and_hosts_as_before
     two.restore(one.state())
     found += two.process(PacketBlock("s", 0, 300, rest, int(rest.ts.max()))) + two.flush()
     for name in ("score", "scored", "alarm", "known_orig", "known_resp"):
-        mine = join_rows([b.scores for b in found])[name]
+        mine = join_rows(final(found))[name]
         assert np.array_equal(mine, join_rows(whole)[name], equal_nan=name == "score")
 
 
