@@ -116,8 +116,8 @@ def test_scoring_changes_nothing_in_what_was_trained(trained: Trained) -> None:
 
 
 def test_packets_without_a_connection_give_no_threshold_and_an_error_that_says_so() -> None:
-    nobody = {name: np.zeros(600, np.uint64) for name in ("src_mac", "dst_mac")}
-    p = chat(600, 6, 1)._replace(kind=np.full(600, Kind.LINK, np.uint8), **nobody)
+    nobody = np.zeros(600, np.uint64)
+    p = chat(600, 6, 1)._replace(kind=np.full(600, Kind.LINK, np.uint8), src_mac=nobody, dst_mac=nobody)
     with pytest.raises(ValueError, match=r"600 packets are too few: m0s1, .* found no threshold"):
         train(p, VARIANTS, (1,))
 
