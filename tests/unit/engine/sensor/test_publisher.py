@@ -284,3 +284,26 @@ def test_an_error_while_packets_wait_is_raised_also_when_no_frame_comes_any_more
 
     with pytest.raises(OSError, match="no room for packet 0"):
         replay(source(), publisher(bus), Pace(latency=0.01))
+
+
+# -------------------------------------------------------------------------------------------- pauses of a paced replay
+
+
+@pytest.mark.parametrize(
+    ("factor", "max_gap", "waits"), [(1.0, 0.0, 9001.0), (1.0, 5.0, 13.0), (10.0, 5.0, 1.3)]
+)
+def test_pauses_last_no_longer_than_the_bound(factor: float, max_gap: float, waits: float) -> None:
+    """Times t, t+1 | t+500, t+501 | t+9000, t+9001: two pauses, and 3 s between them."""
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    times = [T0 + k * SECOND for k in (0, 1, 500, 501, 9000, 9001)]
+    bus = MemoryBus(1, 100)
+    pace = Pace(factor, clock=lambda: now[0], sleep=sleep, max_gap=max_gap)
+    replay(iter([frames_of(concatenate([hosts(0, 1, ts) for ts in times]))]), publisher(bus), pace)
+    assert now[0] == pytest.approx(waits)
+    assert (pace.drift.gaps, pace.drift.skipped) == ((2, pytest.approx(8988.0)) if max_gap else (0, 0.0))
+    published = concatenate([wire.decode(m.value).packets for m in drained(bus)])
+    assert published.ts.tolist() == times
