@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 import engine
@@ -16,6 +17,9 @@ from engine.commands.reading import Choice, Progress, read_packets
 from engine.commands.run_summary import RunSummary, too_little
 from engine.commands.score import Job, Scoring
 from engine.config import BusSection, Config, MetricsSection, OutputSection
+from engine.connections.bounds import SPARE
+from engine.connections.layout import PACKET_COPY
+from engine.connections.tracker import Tracker
 from engine.errors import InputError, OutputError
 from engine.scoring.building import ModelSpec, check_bundle_place, digest_of_file, pack_model
 from engine.types import count_readable
@@ -25,7 +29,12 @@ from models.bundle import BundleError
 def count_packets(captures: Sequence[Path], config: Config, expression: str = "") -> int:
     """Number of packets that a model can learn from. Raises InputError, after notes, where there are too few."""
     choice = Choice(expression)
-    learn = sum(count_readable(p) for p in read_packets(captures, config, choice=choice))
+    tracker, drop = Tracker(config.connections, SPARE), config.connections.copies == "drop"
+    learn = 0
+    for p in read_packets(captures, config, choice=choice):
+        learn += count_readable(p)
+        if drop:  # as the detector does
+            learn -= sum(int(np.count_nonzero(t.flags & PACKET_COPY)) for t in tracker.track(p))
     if learn < LEAST_LEARN:
         say(notes_of(choice.tally))
         some = f"{learn} packets"

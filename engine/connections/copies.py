@@ -30,6 +30,8 @@ ARP = int(Kind.ARP)
 def print_of(p: Packets, i: Int, src: Int, dst: Int, vlan: Int) -> Int:
     """A hash of all that a copy shares with its packet. src, dst: hashes of the endpoints, with their ports."""
     h = stir(src, dst)  # not symmetric
+    if p.kind[i] & KIND_MASK == ARP:  # src and dst are of MACs
+        h = stir(stir(h, p.src_lo[i] << np.uint64(16) | np.uint64(p.sport[i])), p.dst_lo[i])
     h = stir(h, np.uint64(p.seq[i]) << S32 | np.uint64(p.ack[i]))
     sizes = (
         np.uint64(p.payload[i]) << S32 | np.uint64(p.window[i]) << np.uint64(16) | np.uint64(p.checksum[i])

@@ -237,3 +237,12 @@ def test_where_vlans_are_told_apart_an_equal_packet_in_another_is_none() -> None
 def test_a_copy_prolongs_nothing() -> None:
     c = Conversation().open().send("a", "A", 1, 1, 100, ip_id=7).send("a", "A", 1, 1, 100, after=5, ip_id=7)
     assert tracked(c)[2][0]["duration"] == pytest.approx(0.011)
+
+
+def test_arp_for_other_addresses_is_no_copy() -> None:
+    p = empty_packets(20)
+    of(p, ts=T0 + np.arange(20) * 10_000, kind=Kind.ARP, ethertype=0x0806, src_mac=2, dst_mac=3, size=60)
+    of(p, sport=1 + np.arange(20) % 2, dst_lo=np.arange(20) // 2)
+    assert sum(r["orig_capture_duplicate"] for r in records(p)) == 0
+    of(p, dst_lo=1, src_lo=np.arange(20) // 2)
+    assert sum(r["orig_capture_duplicate"] for r in records(p)) == 0
