@@ -60,13 +60,13 @@ from engine.types import Packets
 from probing.analysis.roc import Bootstrap
 
 PUBLIC = {"features.interarrival": "public"}  # time between packets of a stream as in the public code
-RESTART = {"features.interarrival": "restart"}  # a stream that was silent for long begins again
+EMPTY = {"start.warmup_packets": 0}  # a bundle scores from the first packet, with empty streams
 VARIANTS = (
-    Variant("Kitsune", options=PUBLIC, implied=frozenset(PUBLIC)),
-    Variant("Kitsune, empty streams", options=PUBLIC, implied=frozenset(PUBLIC), start="bundle"),
-    Variant("Kitsune, restart", options=RESTART),
-    Variant("Kitsune, restart, empty streams", options=RESTART, start="bundle"),
-    Variant("Kitsune, restart, streams in the bundle", options=RESTART, start="bundle", bundle={"streams": True}),
+    Variant("Kitsune"),
+    Variant("Kitsune, warm-up", start="bundle"),
+    Variant("Kitsune, streams in the bundle", start="bundle", carries=True),
+    Variant("Kitsune, public", options=PUBLIC),
+    Variant("Kitsune, public, empty streams", options={**PUBLIC, **EMPTY}, start="bundle"),
     Variant("baseline", "baseline"),
     Variant("chance", "chance"),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from engine.kernels import Int, kernel
 LEAP = 3_600_000_000_000  # ns; a packet this far ahead of all earlier ones is not believed at once
 BACK = 10_000_000_000  # ns; a packet this far behind event time may show that it has gone back
 CONFIRM = 8  # packets in a row that show so
+BACK_FOR_GOOD = 2  # result of ``step`` when it has gone back
 NEVER = -(1 << 63)
 LATEST = (1 << 63) - 1
 
@@ -91,7 +92,7 @@ def goes_back(clock: NDArray[np.int64], ts: Int) -> Int:
     clock[NOW] = clock[BEHIND]
     clock[BEHIND], clock[IN_A_ROW] = NEVER, 0
     clock[BACKS] += 1
-    return 2
+    return BACK_FOR_GOOD
 
 
 @kernel

@@ -128,7 +128,7 @@ def train(p: Packets, variants: Sequence[Variant], seeds: Sequence[int]) -> Trai
     if late := [name for name, scorer in by_name.items() if scorer.threshold is None]:
         raise ValueError(f"{n} packets are too few: {', '.join(late)} found no threshold")
     bundles = {
-        v.name: [_bundled(spec, detector, v.bundle) for spec in specs[v.name]]
+        v.name: [_bundled(spec, detector, v.carries) for spec in specs[v.name]]
         for v in variants
         if v.start == "bundle"
     }
@@ -142,12 +142,14 @@ def train(p: Packets, variants: Sequence[Variant], seeds: Sequence[int]) -> Trai
     return Trained(p, variants, specs, bundles, detector.state(), limits, enough)
 
 
-def _bundled(spec: ModelSpec, detector: Detector, arguments: Mapping[str, Any]) -> ModelSpec:
+def _bundled(spec: ModelSpec, detector: Detector, carries: bool) -> ModelSpec:
     """A model with a bundle of what it learned, read back from a file as every bundle is."""
     scorer = next(s for s in detector.scorers if s.name == spec.name)
+    start, features = spec.kind.start(spec.section), detector.features_of(scorer)
+    streams = features.carry(start.carry_flows) if carries and start and features else {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
-        path.write_bytes(pack_model(spec.kind, scorer, {}, **arguments))
+        path.write_bytes(pack_model(spec.kind, scorer, {}, streams))
         return replace(spec, bundle=BundleFile(path))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Literal
 
 from benchmarks.detection.known import ALL
 from engine.errors import ConfigError
-from engine.scoring.building import ModelSpec, pack_model
+from engine.scoring.building import ModelSpec
 
 TABLES = {"features.flows": 1 << 16}  # room for all flows of these captures; a smaller table starts sooner
 
@@ -21,9 +20,7 @@ class Variant:
     name: str
     kind: str = "kitsune"
     options: Mapping[str, Any] = field(default_factory=dict)  # values of its section, by dotted key
-    bundle: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # arguments of pack_model, for a start from a bundle
+    carries: bool = False  # whether its bundle carries the streams of the end of learning
     start: Literal["continued", "bundle"] = "continued"  # goes on after learning, or is loaded from a bundle
     implied: frozenset[str] = frozenset()  # keys that say what a version without them does anyway
 
@@ -32,8 +29,6 @@ def absent(variant: Variant) -> str | None:
     """Why this version does not have a variant; None if it does."""
     if variant.kind not in ALL:
         return f"no model of kind {variant.kind}"
-    if lacks := sorted(set(variant.bundle) - set(inspect.signature(pack_model).parameters)):
-        return f"bundles have no {', '.join(lacks)}"
     section = ALL[variant.kind].section()
     if lacks := [key for key in variant.options if key not in variant.implied and not has(section, key)]:
         return f"no {', '.join(lacks)}"

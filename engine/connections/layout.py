@@ -189,6 +189,7 @@ class Registers(IntEnum):
     NEXT_EXPIRY = 15  # no connection times out before this event time
     COLD_UNTIL = 16  # connections first seen before this event time may have begun before the first packet
     COPIES = 17  # copies that the capture made
+    AGAIN = 18  # 1 from a packet too late for a copy until event time goes on: packets may be captured again
 
 
 def allocate(capacity: int, spare: int, holes: int) -> Table:

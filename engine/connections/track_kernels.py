@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import BACK, BACKS, step
+from engine.clock import BACK, BACK_FOR_GOOD, BACKS, step
 from engine.connections.bounds import TCP_SERVER, UDP_SERVER
-from engine.connections.copies import age_of, is_certain, is_copy, may_be_copied, print_of
+from engine.connections.copies import LONGEST, age_of, is_certain, is_copy, may_be_copied, print_of
 from engine.connections.history import (
     H_DATA,
     H_SYN,
@@ -88,6 +88,7 @@ TRUNCATED = int(Reason.TRANSPORT_TRUNCATED)
 CAPACITY, LATE, LOST_AT = int(Registers.CAPACITY), int(Registers.LATE), int(Registers.LOST_AT)
 LEAPT = int(Registers.LEAPT)
 COLD_UNTIL, COPIES = int(Registers.COLD_UNTIL), int(Registers.COPIES)
+AGAIN = int(Registers.AGAIN)
 T_ATTEMPT, T_CLOSING, T_TCP = int(Timer.ATTEMPT), int(Timer.CLOSING), int(Timer.TCP)
 T_UDP, T_ICMP, T_OTHER = int(Timer.UDP), int(Timer.ICMP), int(Timer.OTHER)
 INACTIVE, ESTABLISHED, RESET = int(State.INACTIVE), int(State.ESTABLISHED), int(State.RESET)
@@ -326,8 +327,6 @@ def seems_flipped(
 
     one, two: hashes of source and destination.
     """
-    if is_group(p.src_hi[i], p.src_lo[i], np.uint64(0)):
-        return True
     if p.proto[i] == TCP and not p.tcp_flags[i] & SYN:
         known = is_known_origin(t, one, two)
         if known != 0:
@@ -392,8 +391,15 @@ def track(
         ts = p.ts[i]
         noted = mark(closed_at, noted, n_closed, i - 1)
         if not again or i > begin:  # else its time was taken before the stop
-            if step(t.registers, ts) != 0:
+            if ts > t.registers[NOW]:
+                t.registers[AGAIN] = 0
+            elif due(ts, LONGEST) < t.registers[NOW]:
+                t.registers[AGAIN] = 1
+            found = step(t.registers, ts)
+            if found != 0:
                 rewind(t)
+            if found == BACK_FOR_GOOD:  # what comes with equal times was captured again, not copied
+                t.copies[:] = 0
             if ts < t.registers[NOW]:
                 t.registers[LATE] += 1
         if t.registers[NOW] >= t.registers[NEXT_EXPIRY]:
@@ -433,7 +439,7 @@ def track(
         two = endpoint_hash(dst_hi, dst_lo, np.uint64(dport))
         vlan = p.vlan[i] & mask
         age = np.int64(-1)
-        if may_be_copied(p, i):
+        if not t.registers[AGAIN] and may_be_copied(p, i):
             age = age_of(t.copies, print_of(p, i, one, two, vlan), ts)
         slot, d, tag = -1, 0, 0
         if p.kind[i] & KIND_FRAGMENT:

@@ -168,7 +168,7 @@ def test_a_section_that_is_no_mapping_is_named(tmp_path: Path, section: tuple[st
         ("kitsune: {scorer: {aggregate: median}}", "kitsune.scorer.aggregate 'median': Input should be"),
         ("kitsune: {kitnet: {features: 40}}", "kitsune.kitnet.features 40 must be 20 for each of the 5"),
         ("kitsune: {threshold: {false_positive_rate: .nan}}", "kitsune.threshold: false_positive_rate nan must"),
-        ("decode: {tunnels: [gre, teredo]}", "decode: tunnels ['teredo'] must be among"),
+        ("decode: {tunnels: [gre, carrier]}", "decode: tunnels ['carrier'] must be among"),
         ("- 1", "a mapping of sections is expected, found list"),
         ("5", "a mapping of sections is expected, found int"),
     ],

@@ -22,8 +22,8 @@ from probing.analysis.roc import Bootstrap
 pytestmark = pytest.mark.compiled
 
 VARIANTS = (
-    Variant("bundle", start="bundle"), Variant("continued"), Variant("baseline", "baseline"),
-    Variant("chance", "chance"),
+    Variant("bundle", options={"start.warmup_packets": 0}, start="bundle"), Variant("continued"),
+    Variant("baseline", "baseline"), Variant("chance", "chance"),
 )  # fmt: skip
 HOW = Bootstrap(rounds=50)
 

@@ -46,7 +46,7 @@ def odd_inputs() -> dict[str, tuple[bytes, str]]:
     over = pcap() + b"".join(struct.pack("<IIII", s, part, 42, 42) + f for s, part, f in fractions)
     nanoseconds = "nanoseconds under the magic number of microseconds?"
     some = head + interface(147) + packets + enhanced(plain[0], 1)
-    both = section() + interface(147) + interface(239) + packets + enhanced(plain[0], 1)
+    both = section() + interface(147) + interface(148) + packets + enhanced(plain[0], 1)
     return {
         "losses": (head + packets + statistics, "333 packets said to be lost, by the captures' own counts"),
         "untimed": (
@@ -75,8 +75,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "packets": ("packets",),
     "score": ("score", "--learn", "10"),
     "score --json": ("score", "--learn", "10", "--json"),
-    "train": ("train", "kitsune", "--learn", "20"),
-    "train on all": ("train", "kitsune"),
+    "train": ("train", "kitsune", "--learn", "20", "--force"),
+    "train on all": ("train", "kitsune", "--force"),
 }
 
 
@@ -192,7 +192,7 @@ def days(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("command", ["connections", "packets", "score", "train"])
 def test_a_folder_is_read_in_order_of_time(command: str, days: Path, tmp_path: Path) -> None:
     words: tuple[object, ...] = {
-        "score": ("--json", "--learn", 10), "train": ("-o", tmp_path / "b", "--learn", 10),
+        "score": ("--json", "--learn", 10), "train": ("-o", tmp_path / "b", "--learn", 10, "--force"),
     }.get(command, ())  # fmt: skip
     kind = ("kitsune",) if command == "train" else ()
     for place in (days, f"{days}/*"):
@@ -242,11 +242,11 @@ def test_an_output_does_not_replace_a_capture_that_a_folder_gave(days: Path) -> 
 def test_odd_names_are_read_and_shown_without_control_characters(tmp_path: Path) -> None:
     folder = tmp_path / "odd"
     folder.mkdir()
-    for name in (b"\xff\xfe.pcap", b"\x1b[31m\n.pcap", b"-x.pcap"):
-        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(pcap(records(4)))
+    for k, name in enumerate((b"\xff\xfe.pcap", b"\x1b[31m\n.pcap", b"-x.pcap")):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(pcap(records(4, 1_700_000_000 + k)))
     for name in (b"\xff.txt", b"\x1b[31m.txt"):
         Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"text")
-    for command, extra in (("packets", ()), ("train", ("kitsune",))):
+    for command, extra in (("packets", ()), ("train", ("kitsune", "--force"))):
         words = (command, *extra, folder, *(("-o", tmp_path / "b") if extra else ()))
         code, _, said = run(*words)
         assert code == 0, said
@@ -273,7 +273,7 @@ def test_a_filter_leaves_packets_out_and_says_how_many(tmp_path: Path) -> None:
     ports = [(row["id.orig_p"], row["id.resp_p"]) for row in found]
     assert ports
     assert all(80 in pair for pair in ports)
-    trained = called("train", "kitsune", path, "-o", tmp_path / "b", "--filter", "tcp port 80")
+    trained = called("train", "kitsune", path, "-o", tmp_path / "b", "--force", "--filter", "tcp port 80")
     assert trained.exit_code == 0
     assert said in trained.stderr
     few = called("train", "kitsune", path, "-o", tmp_path / "b2", "--filter", "tcp port 1")

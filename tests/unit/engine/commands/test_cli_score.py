@@ -68,7 +68,7 @@ def test_two_runs_give_equal_bytes(capture: Path, tmp_path: Path) -> None:
         assert len({(tmp_path / str(k) / name).read_bytes() for k in range(3)}) == 1, name
 
 
-def test_a_capture_of_nothing_but_arp_is_learned_from_without_a_threshold(tmp_path: Path) -> None:
+def test_a_capture_of_nothing_but_arp_is_one_connection_by_macs(tmp_path: Path) -> None:
     arp = (
         b"\xff" * 6
         + b"\x02" * 6
@@ -82,7 +82,8 @@ def test_a_capture_of_nothing_but_arp_is_learned_from_without_a_threshold(tmp_pa
     records = ((1_700_000_000 + k).to_bytes(4, "little") + bytes(4) + size + size + arp for k in range(100))
     (tmp_path / "arp.pcap").write_bytes(head + b"".join(records))
     got = summary(tmp_path / "arp.pcap", "--learn", 50)
-    assert (got["packets"], got["connections"]) == (100, 0)
+    assert (got["packets"], got["connections"]) == (100, 1)
+    assert [row["proto"] for row in got["top"]] == ["arp"]  # type: ignore[attr-defined]
 
 
 def at_once(folder: Path) -> Path:

@@ -35,7 +35,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_configuration_from_a_pipe_counts(kind: str, small: Path, tmp_path: Path) -> None:
     with piped(kind, SEED, tmp_path, "c") as (path, inherit):
         code, _, err = bounded(
-            "train", "kitsune", small, "--learn", 600, "-o", tmp_path / "b", "-c", path, inherit=inherit
+            "train",
+            "kitsune",
+            small,
+            "--learn",
+            600,
+            "--force",
+            "-o",
+            tmp_path / "b",
+            "-c",
+            path,
+            inherit=inherit,
         )
     assert (code, err) == (0, b"")
     assert load(tmp_path / "b").config["kitnet"]["seed"] == 99
@@ -98,10 +108,13 @@ def test_training_reads_a_pipe_once_and_asks_how_much_it_may_take(
     assert "b" not in listing(tmp_path)
     with piped(kind, data, tmp_path, "q") as (path, inherit):
         code, _, err = bounded(
-            "train", "kitsune", path, "--learn", 600, "-o", tmp_path / "b", inherit=inherit
+            "train", "kitsune", path, "--learn", 600, "--force", "-o", tmp_path / "b", inherit=inherit
         )
     assert (code, err) == (0, b"")
-    assert called("train", "kitsune", small, "--learn", 600, "-o", tmp_path / "of-file").exit_code == 0
+    assert (
+        called("train", "kitsune", small, "--learn", 600, "--force", "-o", tmp_path / "of-file").exit_code
+        == 0
+    )
     piped_bundle, of_file = load(tmp_path / "b"), load(tmp_path / "of-file")
     assert piped_bundle.config == of_file.config
     assert all((piped_bundle.arrays[name] == of_file.arrays[name]).all() for name in of_file.arrays)

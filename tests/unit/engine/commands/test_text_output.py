@@ -152,7 +152,7 @@ def test_a_name_that_is_not_utf_8_is_shown(small: Path, tmp_path: Path) -> None:
     assert err.endswith(b"/\xef\xbf\xbd.pcap: No such file or directory\n")
     odd = Path(f"{tmp_path}/\udcff.pcap")
     odd.write_bytes(small.read_bytes())
-    code, out, err = bounded("train", "kitsune", odd, "--learn", 600, "-o", f"{tmp_path}/b\udcff")
+    code, out, err = bounded("train", "kitsune", odd, "--learn", 600, "--force", "-o", f"{tmp_path}/b\udcff")
     assert (code, err) == (0, b"")
     assert b"/b\xef\xbf\xbd\n" in out
 

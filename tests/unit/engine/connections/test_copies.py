@@ -246,3 +246,12 @@ def test_arp_for_other_addresses_is_no_copy() -> None:
     assert sum(r["orig_capture_duplicate"] for r in records(p)) == 0
     of(p, dst_lo=1, src_lo=np.arange(20) // 2)
     assert sum(r["orig_capture_duplicate"] for r in records(p)) == 0
+
+
+@pytest.mark.parametrize("last", [0.02, 5.0, 60.0])
+def test_a_capture_that_is_read_twice_is_not_full_of_copies(last: float) -> None:
+    once = conversation(True, apart=last * 1000 / 40)
+    found = records(concatenate([once, once]))
+    assert [(r["conn_state"], r["resp_pkts"], r["resp_capture_duplicate"]) for r in found] == [
+        ("SF", 42, 0)
+    ] * 2
