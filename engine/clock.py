@@ -113,3 +113,11 @@ def run(clock: NDArray[np.int64], ts: NDArray[np.int64]) -> None:
     """Take the times of packets in order."""
     for i in range(ts.size):
         step(clock, ts[i])
+
+
+@kernel
+def run_noting(clock: NDArray[np.int64], ts: NDArray[np.int64], now: NDArray[np.int64]) -> None:
+    """Take the times of packets in order, and write event time at each of them. now: (n,) overwritten."""
+    for i in range(ts.size):
+        step(clock, ts[i])
+        now[i] = clock[NOW]

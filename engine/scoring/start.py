@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.clock import new_clock, run_noting
 from engine.features.carried import MOST_FLOWS
 from engine.types import Packets
 
@@ -44,38 +45,40 @@ class Age:
     """How long features have run: packets, and event time. The last block's packets are known one by one."""
 
     def __init__(self) -> None:
-        self.packets, self.first, self.newest = (
-            0,
-            0,
-            0,
-        )  # packets so far; times of the first and the newest, ns
-        self._before = (0, 0, 0)  # the same before the last block
-        self._ts: NDArray[np.int64] = np.empty(0, np.int64)
+        self.packets = 0  # packets so far
+        self.first = 0  # least event time, ns; time that goes back begins anew
+        self._clock = new_clock()
+        self._before = 0  # packets before the last block
+        self._waited: NDArray[np.int64] = np.empty(
+            0, np.int64
+        )  # ns that each of its packets came after the first
 
     def add(self, p: Packets) -> None:
         """Take a block."""
-        self._before, self._ts = (self.packets, self.first, self.newest), p.ts
-        if p.ts.size:
-            if not self.packets:
-                self.first = self.newest = int(p.ts[0])
-            self.newest = max(self.newest, int(p.ts.max()))
-            self.packets += p.ts.size
+        self._before, n = self.packets, p.ts.size
+        now = np.empty(n, np.int64)
+        run_noting(self._clock, p.ts, now)
+        if n and not self.packets:
+            self.first = int(now[0])
+        first = np.minimum.accumulate(np.minimum(now, self.first))
+        self._waited = now - first
+        if n:
+            self.first = int(first[-1])
+        self.packets += n
 
     def ready(self, config: StartConfig) -> int:
         """Row of the last block's first packet after a warm-up; the size of the block if there is none yet."""
-        packets, _, newest = self._before
-        n = self._ts.size
-        by_count = min(n, max(0, config.warmup_packets - packets))
-        if not by_count:
-            return 0
-        reached = np.maximum(self._ts[:by_count], newest) if packets else self._ts[:by_count]
-        waited = reached - self.first >= config.warmup_seconds * 1e9
+        by_count = min(self._waited.size, max(0, config.warmup_packets - self._before))
+        waited = self._waited[:by_count] >= config.warmup_seconds * 1e9
         return int(waited.argmax()) if waited.any() else by_count
 
     def state(self) -> NDArray[np.int64]:
-        """(3,) the age."""
-        return np.array([self.packets, self.first, self.newest], np.int64)
+        """(9,) the age."""
+        return np.array([self.packets, self.first, *self._clock], np.int64)
 
     def restore(self, saved: NDArray[np.int64]) -> None:
-        """Continue from a result of ``state``."""
-        self.packets, self.first, self.newest = (int(n) for n in saved)
+        """Continue from a result of ``state``. ValueError when it is none."""
+        if saved.shape != (2 + self._clock.size,):
+            raise ValueError(f"an age of shape {saved.shape} must be ({2 + self._clock.size},)")
+        self.packets, self.first = int(saved[0]), int(saved[1])
+        self._clock[:] = saved[2:]

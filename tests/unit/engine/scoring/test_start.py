@@ -17,7 +17,7 @@ from engine.scoring.building import BundleFile, ModelSpec, build_detector, pack_
 from engine.scoring.kinds import KINDS
 from engine.scoring.kitsune import KIND as KITSUNE
 from engine.scoring.start import Age, StartConfig
-from engine.types import PacketBlock, Packets, empty_packets, take
+from engine.types import PacketBlock, Packets, empty_packets, freeze, take
 from models import bundle
 from tests.property.test_laws import ROOMY, blocks
 from tests.support.rows import said, scores_of, small
@@ -281,3 +281,39 @@ def test_a_warm_up_ends_at_whichever_bound_comes_first() -> None:
         if row == 100:
             age.add(p._replace(ts=p.ts + 10**12))
             assert age.ready(StartConfig(packets, 900)) == 0
+
+
+def ready_at(seconds: list[float], config: StartConfig) -> int:
+    age, p = Age(), empty_packets(len(seconds))
+    p.ts[:] = [int((1000 + s) * 1e9) for s in seconds]
+    age.add(freeze(p))
+    return age.ready(config)
+
+
+YEAR = 365 * 86_400.0
+
+
+def test_a_warm_up_follows_event_time() -> None:
+    config = StartConfig(warmup_packets=1000, warmup_seconds=50.0)
+    steady = [float(k) for k in range(100)]
+    assert ready_at(steady, config) == 50
+    assert (
+        ready_at([YEAR + k for k in range(10)] + steady, config) == 10 + 7 + 50
+    )  # the eighth packet shows it
+    assert ready_at([*steady[:20], YEAR, *steady[20:]], config) == 51  # one damaged stamp ends nothing
+    assert ready_at([*steady[:20], -YEAR, *steady[20:]], config) == 51
+    assert ready_at([*steady[:30], *(s - 500 for s in steady)], config) == 30 + 50
+
+
+@pytest.mark.parametrize("cut", [1, 9, 30, 64])
+def test_a_warm_up_ends_at_the_same_packet_wherever_its_stream_is_cut(cut: int) -> None:
+    seconds = [YEAR + k for k in range(10)] + [float(k) for k in range(100)]
+    config, age, p = StartConfig(1000, 50.0), Age(), empty_packets(110)
+    p.ts[:] = [int((1000 + s) * 1e9) for s in seconds]
+    age.add(freeze(take(p, slice(cut))))
+    first = age.ready(config)
+    again = Age()
+    again.restore(age.state())
+    again.add(freeze(take(p, slice(cut, None))))
+    at = first if first < cut else cut + again.ready(config)
+    assert at == ready_at(seconds, config)
