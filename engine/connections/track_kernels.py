@@ -127,6 +127,17 @@ def is_group(hi: Int, lo: Int, mac: Int) -> bool:
 
 
 @kernel
+def is_reset_by_server(p: Packets, i: Int, sport: Int, dport: Int) -> bool:
+    """Whether a first packet is a reset that refuses what the capture does not have: nobody begins with one.
+
+    One to a SYN has the number 0 (RFC 9293, section 3.5.2); else the lower port is the server's.
+    """
+    if p.proto[i] != TCP or not p.tcp_flags[i] & RST:
+        return False
+    return bool((p.tcp_flags[i] & ACK and p.seq[i] == 0) or sport < dport)
+
+
+@kernel
 def begins_flipped(p: Packets, i: Int, sport: Int, dport: Int, server_ports: NDArray[np.uint8]) -> bool:
     """Whether the first packet seems to come from the responder, judging by server ports."""
     if is_group(p.dst_hi[i], p.dst_lo[i], p.dst_mac[i]):
@@ -138,7 +149,7 @@ def begins_flipped(p: Packets, i: Int, sport: Int, dport: Int, server_ports: NDA
     elif p.proto[i] != UDP:
         return False
     if not server_ports[sport] & bit:
-        return False
+        return is_reset_by_server(p, i, sport, dport) and not server_ports[dport] & bit
     if not server_ports[dport] & bit:
         return True
     return bit == TCP_SERVER and not p.tcp_flags[i] & SYN and sport < dport

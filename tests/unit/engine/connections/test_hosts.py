@@ -152,3 +152,22 @@ def test_macs_and_addresses_of_equal_numbers_are_not_one_host() -> None:
     q.dport[:], q.proto[:] = 0, 0
     assert len(records(concatenate([p, q]))) == 2
     assert len({r["uid"] for r in records(concatenate([p, q]))}) == 2
+
+
+@pytest.mark.parametrize(
+    ("port", "flags", "seq", "first"),
+    [
+        (113, "RA", 5, "10.0.0.1"), (113, "R", 5, "10.0.0.1"), (60_000, "RA", 0, "10.0.0.1"),
+        (60_000, "RA", 5, "10.0.0.2"), (113, "A", 5, "10.0.0.2"), (443, "RA", 5, "10.0.0.1"),
+    ],
+)  # fmt: skip
+def test_who_resets_what_was_not_captured_is_the_server(port: int, flags: str, seq: int, first: str) -> None:
+    c = Conversation(isn_b=0).send("b", flags, seq, 1, port=50_551)
+    c.rows[0]["sport"] = port
+    (record,) = records(c.packets())
+    assert record["id.orig_h"] == first
+
+
+def test_a_client_that_resets_a_known_server_is_the_originator() -> None:
+    c = Conversation().send("a", "RA", 5, 1, port=70)
+    assert records(c.packets())[0]["id.orig_h"] == "10.0.0.1"
