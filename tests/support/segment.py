@@ -269,14 +269,19 @@ def segment(lasts: tuple[int, ...]) -> Iterator[Segment]:
         switch.ip("link", "add", "br0", "type", "bridge")
         switch.ip("link", "set", "br0", "addrgenmode", "none", "up")
         made = Segment(switch, [])
-        stack.callback(lambda: [worker.join() for worker in workers])
-        stack.callback(stop.set)
+        stack.callback(_end, stop, workers)
         for last in lasts:
             host = Host(stack.enter_context(_space(f"{name}-{last}")), last)
             _plug_in(host, switch)
             made.hosts.append(host)
             workers += host.space.inside(lambda host=host: _serve(host, stop))  # type: ignore[misc]
         yield made
+
+
+def _end(stop: threading.Event, workers: list[threading.Thread]) -> None:
+    stop.set()
+    for worker in workers:
+        worker.join()
 
 
 def _plug_in(host: Host, switch: Wire) -> None:
