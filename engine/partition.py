@@ -1,7 +1,7 @@
 """The partition of a packet: a hash of its unordered host pair.
 
 So all packets of a connection, of its channel and of its sockets meet on one partition, in both directions. Frames
-without addresses are hashed by MAC.
+that are not IP are hashed by MAC, by which they have their records, ARP too.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from engine.hashing import murmur
 from engine.kernels import kernel
 from engine.types import KIND_MASK, Kind, Packets
 
-ARP = int(Kind.ARP)  # kinds from here on have addresses
+ARP, IPV4 = int(Kind.ARP), int(Kind.IPV4)  # kinds from here on have addresses
 
 
 @kernel
 def _partitions(p: Packets, count: int, out: NDArray[np.int32]) -> None:
     for i in range(p.ts.size):
-        if p.kind[i] & KIND_MASK >= ARP:
+        kind = p.kind[i] & KIND_MASK
+        if kind >= IPV4 or (kind == ARP and p.src_mac[i] == 0 and p.dst_mac[i] == 0):
             a, b = murmur(p.src_hi[i] ^ murmur(p.src_lo[i])), murmur(p.dst_hi[i] ^ murmur(p.dst_lo[i]))
         else:
             a, b = murmur(p.src_mac[i]), murmur(p.dst_mac[i])

@@ -560,7 +560,10 @@ def track(
             row["flags"] |= FLAG_LATE
         if (d == 0) != ((row["flags"] & FLAG_FLIPPED) != 0):
             flags_out[i] |= PACKET_FROM_ORIGINATOR
-        if p.probe[i]:
+        if ethertype:  # many conversations have frames between two MACs: a label counts if all have it
+            if row["probe"] != p.probe[i]:
+                row["probe"] = 0
+        elif p.probe[i]:
             row["probe"] = p.probe[i]
         slot_out[i] = slot
         if alone:

@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.hashing import S32, endpoint_hash, fold
-from engine.kernels import kernel
-from engine.types import ICMP, ICMP6, Packets, Rows
+from engine.kernels import Int, kernel
+from engine.types import ICMP, ICMP6, KIND_MASK, Kind, Packets, Rows
 
 Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 means no probe
 NO_PROBES: Probes = {0: {}}
 
 HAS_SRC, HAS_SPORT, HAS_DST, HAS_DPORT, HAS_PROTO = 1, 2, 4, 8, 16
 WHOLE = HAS_SRC | HAS_SPORT | HAS_DST | HAS_DPORT | HAS_PROTO
+PAIR, OF_TRANSPORT = HAS_SRC | HAS_DST, HAS_SPORT | HAS_DPORT | HAS_PROTO
+LINK, ARP = int(Kind.LINK), int(Kind.ARP)
 
 RULE = np.dtype(
     [
@@ -32,9 +34,21 @@ RULE = np.dtype(
 
 
 @kernel
+def _is_of_ip(has: Int, network: Int) -> bool:
+    """Whether a rule with these fields is about IP alone, while a packet of this kind is a frame that is not IP.
+
+    Such a frame has no ports or protocol (ARP's operation stands in their place), and is no part of a conversation of
+    two hosts: anybody can write their addresses into ARP, as a man in the middle does. One host may still be named.
+    """
+    if network == ARP:
+        return bool(has & OF_TRANSPORT or has & PAIR == PAIR)
+    return bool(network == LINK and has)
+
+
+@kernel
 def _matches(rule: Any, p: Packets, i: int, swapped: bool) -> bool:
     has = rule["has"]
-    if p.ts[i] < rule["start"] or p.ts[i] > rule["end"]:
+    if p.ts[i] < rule["start"] or p.ts[i] > rule["end"] or _is_of_ip(has, p.kind[i] & KIND_MASK):
         return False
     if (
         has & HAS_PROTO

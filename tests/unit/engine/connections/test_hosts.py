@@ -9,6 +9,7 @@ import pytest
 from engine.connections.bounds import TrackerConfig
 from engine.connections.record import connection_table
 from engine.connections.tracker import Tracker
+from engine.sensor.pseudonyms import Pseudonymiser
 from engine.types import Kind, Packets, concatenate, empty_packets
 from tests.support.conversation import MS, T0, Conversation
 from tests.support.datagrams import udp
@@ -124,6 +125,15 @@ def arp(pairs: list[tuple[int, int]], ethertype: int = 0x0806, kind: Kind = Kind
     return p
 
 
+@pytest.mark.parametrize(
+    ("probes", "expected"), [([7, 7, 7], 7), ([0, 7, 0], 0), ([7, 0, 0], 0), ([7, 8, 8], 0), ([0, 0, 0], 0)]
+)
+def test_a_pair_of_macs_has_the_label_that_all_its_frames_have(probes: list[int], expected: int) -> None:
+    p = arp([(2, 0xFFFFFFFFFFFF)] * len(probes))
+    p.probe[:] = probes
+    assert records(p)[0]["probe"] == expected
+
+
 def test_arp_has_a_record_for_each_pair_of_macs() -> None:
     scan = [(2, 0xFFFFFFFFFFFF), (2, 0xFFFFFFFFFFFF), (3, 2), (2, 0xFFFFFFFFFFFF), (2, 3)]
     found = records(arp(scan))
@@ -171,3 +181,18 @@ def test_who_resets_what_was_not_captured_is_the_server(port: int, flags: str, s
 def test_a_client_that_resets_a_known_server_is_the_originator() -> None:
     c = Conversation().send("a", "RA", 5, 1, port=70)
     assert records(c.packets())[0]["id.orig_h"] == "10.0.0.1"
+
+
+@pytest.mark.parametrize("key", [bytes(range(32)), b"k" * 32])
+def test_frames_of_two_macs_still_pair_up_under_pseudonyms(key: bytes) -> None:
+    pairs = [(2, 0xFFFFFFFFFFFF), (0x0050_5684_1234, 2), (2, 0x0050_5684_1234), (2, 0xFFFFFFFFFFFF), (3, 2)]
+    p = arp(pairs)
+    plain, hidden = records(p), records(Pseudonymiser(key).apply(p))
+    counts = ("orig_pkts", "resp_pkts", "proto", "conn_state")
+    assert [[row[name] for name in counts] for row in hidden] == [
+        [row[name] for name in counts] for row in plain
+    ]
+    ends = [(row["id.orig_h"], row["id.resp_h"]) for row in hidden]
+    assert ends[0][0] == ends[1][1] == ends[2][1]  # MAC 2 in all three
+    assert ends[0][1] == "ff:ff:ff:ff:ff:ff"
+    assert not {mac for end in ends for mac in end} & {row["id.orig_h"] for row in plain}

@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.labels.file import read_labels
+from engine.labels.rules import Labels
 from engine.labels.table import KEYS
+from engine.types import Kind
 from tests.support.labelled import ROW, T0, Packet, as_csv, labels, packets, tasks
 
 
@@ -96,6 +98,45 @@ def test_a_row_without_empty_fields_goes_before_one_with_them(tmp_path: Path) ->
     rows = [ROW, ROW | {"sport": "", "start": "1700000005", "task": "wild"}]
     late = Packet(ts=T0 + 6 * 10**9)
     assert tasks(labels(tmp_path, *rows), late, late._replace(sport=5)) == ["http", "wild"]
+
+
+ANYTHING = dict.fromkeys(("src", "sport", "dst", "dport", "proto", "start", "end"), "")
+
+
+def tagged(known: Labels, kind: Kind, packet: Packet) -> bool:
+    p = packets(packet)
+    p.kind[:] = kind
+    return bool(known.tag(p).probe[0])
+
+
+@pytest.mark.parametrize(
+    ("row", "ip", "arp", "lldp"),
+    [
+        ({"start": "1700000000"}, True, True, True),
+        ({"src": "10.0.0.1"}, True, True, False),
+        ({"dst": "10.0.0.1"}, True, True, False),
+        ({"src": "10.0.0.3"}, False, False, False),
+        ({"src": "::"}, False, False, False),
+        ({"src": "10.0.0.1", "dst": "10.0.0.2"}, True, False, False),  # what a forged reply says, too
+        ({"sport": "1"}, True, False, False),  # the operation of ARP stands there
+        ({"dport": "0"}, True, False, False),
+        ({"proto": "0"}, True, False, False),
+        (
+            {"src": "10.0.0.1", "sport": "1", "dst": "10.0.0.2", "dport": "0", "proto": "0"},
+            True,
+            False,
+            False,
+        ),
+    ],
+)
+def test_a_frame_that_is_not_ip_matches_a_time_and_arp_one_host_at_most(
+    tmp_path: Path, row: dict[str, str], ip: bool, arp: bool, lldp: bool
+) -> None:
+    known = labels(tmp_path, ROW | ANYTHING | row)
+    here = Packet(sport=1, dport=0, proto=0)
+    assert tagged(known, Kind.IPV4, here) == ip
+    assert tagged(known, Kind.ARP, here) == arp
+    assert tagged(known, Kind.LINK, here._replace(src="::", dst="::", sport=0)) == lldp
 
 
 # ------------------------------------------------------------------------------------------- against a naive twin

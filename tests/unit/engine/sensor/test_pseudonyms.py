@@ -179,6 +179,29 @@ def test_other_columns_are_left_alone() -> None:
     assert [column.dtype for column in q] == [column.dtype for column in p]
 
 
+def checksums(key: bytes) -> list[int]:
+    """Pseudonyms of all 65,536 checksums in turn."""
+    p = empty_packets(1 << 16)
+    p.checksum[:] = np.arange(1 << 16)
+    return [int(x) for x in Pseudonymiser(key, 16).apply(freeze(p)).checksum]
+
+
+@pytest.mark.parametrize("key", [KEY, bytes(32), LIBANON])
+def test_checksums_are_replaced_one_to_one_and_none_stays_none(key: bytes) -> None:
+    after = checksums(key)
+    assert after[0] == 0
+    assert sorted(after) == list(range(1 << 16))
+    assert sum(a == b for a, b in enumerate(after)) < 12  # two are expected, and 12 or more once in 10^6 keys
+    assert checksums(key) == after
+
+
+@pytest.mark.parametrize("byte", [0, 15, 16, 31])
+def test_each_part_of_the_key_decides_on_checksums(byte: int) -> None:
+    other = bytearray(KEY)
+    other[byte] ^= 1
+    assert sum(a == b for a, b in zip(checksums(KEY), checksums(bytes(other)))) < 12
+
+
 def test_packets_without_addresses_get_none() -> None:
     p = Pseudonymiser(KEY).apply(freeze(empty_packets(3)))
     assert not any(column.any() for column in p)
