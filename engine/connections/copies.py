@@ -62,7 +62,7 @@ def age_of(copies: NDArray[np.int64], check: Int, ts: Int) -> Int:
                 return -1
             mine[WAYS + k] = (max(ts, at) & ~COUNT_MASK) | min(count + 1, COUNT_MASK)
             return age if count < MOST else -1
-        if mine[WAYS + k] < mine[WAYS + oldest]:
+        if abs(ts - mine[WAYS + k]) > abs(ts - mine[WAYS + oldest]):  # time may have gone back
             oldest = k
     mine[oldest] = wanted
     mine[WAYS + oldest] = ts & ~COUNT_MASK

@@ -62,6 +62,7 @@ from engine.connections.window import (
     is_believed,
     is_far,
     is_outside,
+    is_unheard,
     move_to,
     note_far,
     note_outside,
@@ -261,6 +262,20 @@ def confirm(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ack: Int,
 
 
 @kernel
+def end_unheard(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int) -> None:
+    """Believe a FIN outside the window that nothing of its side followed, where the other side was not captured."""
+    if not me["run_segments"] or me["run_flags"] & (FIN | RUN_SYN) != FIN or me["fins"] or not is_unheard(you):
+        return
+    size = me["run_end"] - me["run_begin"]
+    believe_run(row, me, holes, s)
+    if size > 1:
+        first_time(row, me, d, H_DATA, L_DATA)
+    first_time(row, me, d, H_FIN, L_FIN)
+    if advance(row, me, you, d, FIN, me["run_seq"], 0):
+        me["did_close"] = 1
+
+
+@kernel
 def set_state(me: Any, state: Int) -> None:
     """Change a side's state and remember the previous one."""
     if me["state"] != state:
@@ -334,6 +349,8 @@ def segment(
             note_outside(me, you, flags, seq, payload, size, ts)
             return OUT_OF_WINDOW
         move_to(row, me, you, holes, s, begin_of(me, flags, seq, payload), ts)
+    elif you["packets"] == 0:
+        me["run_segments"] = 0  # not in a row: nothing will confirm it
     begin_side(me, flags, seq)
     if flags & ACK and not flags & RST and confirms_run(you, ack):
         confirm(row, you, me, holes, s ^ 1, 1 - d, ack, ts)

@@ -33,7 +33,7 @@ BEHIND = (
 QUIET = 1_000_000_000  # ns; a run that the peer has not contradicted for so long is believed (least RTO, RFC 6298)
 RUN = 3  # segments of such a run
 
-RUN_SYN = 0x80  # bit of SIDE.run_flags beside FIN: the run is a SYN
+RUN_SYN = 0x80  # bit of SIDE.run_flags beside FIN and ACK: the run is a SYN
 
 
 @kernel
@@ -71,15 +71,12 @@ def begin_of(me: Any, flags: Int, seq: Int, payload: Int) -> Int:
 @kernel
 def is_outside(me: Any, you: Any, flags: Int, seq: Int, ack: Int, payload: Int) -> bool:
     """Whether a segment of side ``me`` lies outside the window."""
-    if me["state"] == RESET:
-        return False  # nothing of it is believed any more
+    if me["state"] == RESET and me["prev_state"] == INACTIVE:
+        return False  # it may have been injected, so its number says nothing
     if not me["have_base"] or (me["state"] == INACTIVE and flags & SYN):
-        if not (flags & ACK and flags & (SYN | RST) and you["have_base"] and you["state"] != INACTIVE):
-            return False
-        answered = unwrap(ack, you["base"], you["high"])  # a first answer must answer what was sent
-        return bool(answered > you["high"] + AHEAD or answered < min(you["acked"], you["high"]) - AHEAD)
+        return answers_nothing(me, you, flags, seq, ack, payload)
     if flags & SYN:
-        return bool(seq != me["base"] and me["state"] not in (SYN_SENT, SYN_ACK_SENT))
+        return bool(seq != me["base"])
     if me["state"] == INACTIVE:  # numbered by the peer's acknowledgements
         begin = unwrap(seq, me["base"], me["acked"])
     else:
@@ -94,6 +91,24 @@ def is_outside(me: Any, you: Any, flags: Int, seq: Int, ack: Int, payload: Int) 
 
 
 @kernel
+def answers_nothing(me: Any, you: Any, flags: Int, seq: Int, ack: Int, payload: Int) -> bool:
+    """Whether a side's first segment is no answer to what the other side has sent (RFC 9293, section 3.10.7.3)."""
+    if not you["have_base"] or you["state"] == INACTIVE:
+        return False
+    if flags & ACK:
+        answered = unwrap(ack, you["base"], you["high"])
+        if answered > you["high"] + AHEAD or answered < min(you["acked"], you["high"]) - AHEAD:
+            return True
+    if me["have_base"]:  # the peer has acknowledged what is not in the capture, this SYN first of all
+        begin = unwrap(seq, me["base"], me["acked"])
+        return bool(not -AHEAD <= begin <= me["acked"] + AHEAD)
+    if you["state"] != SYN_SENT:
+        return False
+    # a SYN alone was sent: a SYN-ACK or a reset of it answers, and some stacks acknowledge it first
+    return bool(not flags & ACK or (not flags & (SYN | RST) and (payload > 0 or flags & FIN)))
+
+
+@kernel
 def goes_on(me: Any, begin: Int) -> bool:
     """Whether a segment belongs to the run of data outside the window."""
     if me["run_segments"] == 0 or me["run_flags"] & RUN_SYN:
@@ -105,7 +120,7 @@ def goes_on(me: Any, begin: Int) -> bool:
 def note_outside(me: Any, you: Any, flags: Int, seq: Int, payload: Int, size: Int, ts: Int) -> None:
     """Count a segment outside the window, and keep its place; the latest place of each side is kept."""
     me["out_of_window"] += 1
-    if flags & RST or not me["have_base"]:
+    if flags & RST or (not me["have_base"] and not flags & SYN):
         return  # nobody acknowledges a RST
     begin = begin_of(me, flags, seq, payload)
     end = begin + payload + int(flags & SYN != 0) + int(flags & FIN != 0)
@@ -120,20 +135,26 @@ def note_outside(me: Any, you: Any, flags: Int, seq: Int, payload: Int, size: In
     me["run_begin"], me["run_end"], me["t_run"] = begin, end, ts
     me["run_seq"], me["run_segments"], me["run_bytes"] = seq, 1, size
     me["run_heard"] = you["packets"] & LOW32
-    me["run_flags"] = (RUN_SYN if flags & SYN else 0) | (flags & FIN)
+    me["run_flags"] = (RUN_SYN | (flags & ACK) if flags & SYN else 0) | (flags & FIN)
     me["far_flags"] = 0
+
+
+@kernel
+def is_unheard(you: Any) -> bool:
+    """Whether the capture does not have this side, although the other one has acknowledged bytes of it."""
+    return bool(you["packets"] == 0 and you["have_base"])
 
 
 @kernel
 def is_believed(me: Any, you: Any, flags: Int, seq: Int, payload: Int, ts: Int) -> bool:
     """Whether a segment outside the window is believed: the peer has named its place, or cannot or does not object."""
-    if flags & (SYN | RST):
+    if flags & (SYN | RST) or not me["have_base"] or me["state"] == RESET:
         return False
     begin = begin_of(me, flags, seq, payload)
     if me["far_flags"] and -AHEAD <= begin - me["far_ack"] <= AHEAD:
         return True
-    if you["packets"] == 0:  # the capture has one direction only
-        return bool(flags & FIN or goes_on(me, begin))
+    if is_unheard(you):
+        return goes_on(me, begin)
     silent = me["run_heard"] == you["packets"] & LOW32
     return bool(goes_on(me, begin) and silent and me["run_segments"] + 1 >= RUN and ts - me["t_run"] >= QUIET)
 
@@ -173,13 +194,14 @@ def believe_run(row: Any, me: Any, holes: Holes, s: Int) -> None:
 @kernel
 def confirms_run(me: Any, ack: Int) -> bool:
     """Whether the peer's acknowledgement names the place of this side's run outside the window."""
-    if me["run_segments"] == 0:
+    if me["run_segments"] == 0 or not me["have_base"] or me["state"] == RESET:
         return False
     relative = unwrap(ack, me["base"], me["run_end"])
     if me["run_flags"] & RUN_SYN:  # near the old numbers, it may acknowledge data there instead
         return bool(relative == me["run_end"] and (me["acked"] == 0 or is_far(me, ack)))
-    ahead = me["run_begin"] > me["high"]
-    return bool(ahead and me["run_begin"] - AHEAD <= relative <= me["run_end"])
+    if me["run_begin"] <= me["high"] or relative > me["run_end"]:
+        return False
+    return bool(relative >= me["run_begin"] or (relative >= me["run_begin"] - AHEAD and is_far(me, ack)))
 
 
 @kernel
