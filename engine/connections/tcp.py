@@ -56,6 +56,7 @@ from engine.connections.window import (
     RUN_SYN,
     SYN_ACK_SENT,
     SYN_SENT,
+    acked_of,
     begin_of,
     believe_run,
     confirms_run,
@@ -68,6 +69,7 @@ from engine.connections.window import (
     note_outside,
     set_base,
     unwrap,
+    was_heard,
 )
 from engine.kernels import Int, kernel
 from engine.types import ACK, FIN, RST, SYN
@@ -140,7 +142,7 @@ def send(
             if payload:
                 write_again(row, me, d)
             return KEEP_ALIVE
-        if payload == 1 and begin == me["high"] and you["packets"] > 0 and you["last_window"] == 0:
+        if payload == 1 and begin == me["high"] and was_heard(you) and you["last_window"] == 0:
             me["zero_window_probe"] += 1
             me["probed"] = 1
             return ZERO_WINDOW_PROBE
@@ -168,7 +170,7 @@ def send(
         write_again(row, me, d)
     kind = place(row, me, you, holes, s, begin, end, ts)
     count(me, kind)
-    unheard = you["packets"] == 0  # the capture has one direction only: no ACK will ever end an episode
+    unheard = not was_heard(you)  # the capture has one direction only: no ACK will ever end an episode
     if kind != NEW or has_open_hole(me, holes, s, ts - SILENCE if unheard else BEGINNING):
         enter_recovery(me, ts)
         leave_recovery(me, ts)  # at once: everything had been acknowledged already (a spurious segment)
@@ -224,7 +226,7 @@ def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> N
             me["acked"] = relative
             me["t_acked"] = ts
         return
-    relative = unwrap(ack, me["base"], me["acked"])
+    relative = acked_of(me, ack)
     if relative <= me["acked"] or (ack == 0 and relative - me["acked"] > AHEAD):
         return
     if me["probed"] and relative == me["high"] + 1:
@@ -349,7 +351,7 @@ def segment(
             note_outside(me, you, flags, seq, payload, size, ts)
             return OUT_OF_WINDOW
         move_to(row, me, you, holes, s, begin_of(me, flags, seq, payload), ts)
-    elif you["packets"] == 0:
+    elif not was_heard(you):
         me["run_segments"] = 0  # not in a row: nothing will confirm it
     begin_side(me, flags, seq)
     if flags & ACK and not flags & RST and confirms_run(you, ack):

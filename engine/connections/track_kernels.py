@@ -61,7 +61,7 @@ from engine.connections.table import (
     unlink,
 )
 from engine.connections.tcp import end_recovery, end_unheard, segment
-from engine.connections.window import AHEAD, RUN_SYN, SYN_ACK_SENT, SYN_SENT, is_outside, set_base
+from engine.connections.window import AHEAD, RUN_SYN, SYN_ACK_SENT, SYN_SENT, is_outside, set_base, was_heard
 from engine.hashing import S32, endpoint_hash, stir
 from engine.kernels import Int, kernel
 from engine.notation import LINK_HOST, V4_PREFIX
@@ -158,13 +158,15 @@ def answers_syn(waiting: Any, flags: Int, ack: Int) -> bool:
 @kernel
 def follows_syn(waiting: Any, peer: Any, flags: Int, seq: Int, ack: Int, payload: Int) -> bool:
     """Whether a segment follows a SYN of its own side that lay outside the window, where the peer is not captured."""
-    if peer["packets"] > 0 or waiting["run_segments"] == 0 or not waiting["run_flags"] & RUN_SYN:
+    if was_heard(peer) or waiting["run_segments"] == 0 or not waiting["run_flags"] & RUN_SYN:
         return False
     if flags & SYN:
         return False
     since = (np.int64(seq) - np.int64(waiting["run_seq"])) & 0xFFFFFFFF
     size = waiting["run_end"] - waiting["run_begin"]
-    return bool(size <= since <= size + AHEAD and is_outside(waiting, peer, flags, seq, ack, payload))
+    if since == size:
+        return True
+    return bool(size < since <= size + AHEAD and is_outside(waiting, peer, flags, seq, ack, payload))
 
 
 @kernel
@@ -181,7 +183,7 @@ def is_reuse(rows: Rows, sides: Rows, slot: Int, flags: Int) -> bool:
         return False
     if (orig["did_close"] and resp["did_close"]) or orig["state"] == RESET or resp["state"] == RESET:
         return True
-    return bool((orig["did_close"] or resp["did_close"]) and (orig["packets"] == 0 or resp["packets"] == 0))
+    return bool((orig["did_close"] or resp["did_close"]) and not (was_heard(orig) and was_heard(resp)))
 
 
 @kernel

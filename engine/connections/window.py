@@ -63,9 +63,22 @@ def set_base(me: Any, base: Int, high: Int) -> None:
 def begin_of(me: Any, flags: Int, seq: Int, payload: Int) -> Int:
     """The relative number of a segment of this side."""
     begin = unwrap(seq, me["base"], me["high"])
-    if flags & FIN and me["high"] == 1 and begin + payload + 1 < 1:
-        return begin + (1 << 32)  # more than 2 GiB of which only SYN and FIN were captured
+    if begin + payload < low_of(me) - BEHIND or (flags & FIN and me["high"] == 1 and begin + payload + 1 < 1):
+        return begin + (1 << 32)  # more than 2 GiB ahead: nobody sends what is so old
     return begin
+
+
+@kernel
+def acked_of(me: Any, ack: Int) -> Int:
+    """The relative number of an acknowledgement of this side's bytes."""
+    relative = unwrap(ack, me["base"], me["acked"])
+    return relative + (1 << 32) if relative < me["acked"] - BEHIND else relative
+
+
+@kernel
+def low_of(me: Any) -> Int:
+    """The relative number below which everything is acknowledged, or was sent and is never acknowledged."""
+    return min(me["acked"], me["high"]) if me["acked"] > 0 else me["high"]
 
 
 @kernel
@@ -79,15 +92,17 @@ def is_outside(me: Any, you: Any, flags: Int, seq: Int, ack: Int, payload: Int) 
         return bool(seq != me["base"])
     if me["state"] == INACTIVE:  # numbered by the peer's acknowledgements
         begin = unwrap(seq, me["base"], me["acked"])
+        if begin + payload < low_of(me) - BEHIND:
+            return True
     else:
         begin = begin_of(me, flags, seq, payload)
     if begin > max(me["high"], me["acked"]) + AHEAD:
         return True
-    low = min(me["acked"], me["high"])
+    low = low_of(me)
     if flags & FIN and not flags & RST:
         end = begin + payload + 1
         return bool(end < low - AHEAD and end != me["fin"])
-    return bool(begin + payload < low - (AHEAD if flags & RST else BEHIND))
+    return bool(flags & RST and begin + payload < low - AHEAD)
 
 
 @kernel
@@ -98,7 +113,7 @@ def answers_nothing(me: Any, you: Any, flags: Int, seq: Int, ack: Int, payload: 
     if flags & ACK:
         answered = unwrap(ack, you["base"], you["high"])
         if answered > you["high"] + AHEAD or answered < min(you["acked"], you["high"]) - AHEAD:
-            return True
+            return not confirms_run(you, ack)
     if me["have_base"]:  # the peer has acknowledged what is not in the capture, this SYN first of all
         begin = unwrap(seq, me["base"], me["acked"])
         return bool(not -AHEAD <= begin <= me["acked"] + AHEAD)
@@ -140,9 +155,15 @@ def note_outside(me: Any, you: Any, flags: Int, seq: Int, payload: Int, size: In
 
 
 @kernel
+def was_heard(me: Any) -> bool:
+    """Whether the capture has a packet of this side that was not outside the window."""
+    return bool(me["packets"] > np.uint64(me["out_of_window"]))
+
+
+@kernel
 def is_unheard(you: Any) -> bool:
     """Whether the capture does not have this side, although the other one has acknowledged bytes of it."""
-    return bool(you["packets"] == 0 and you["have_base"])
+    return bool(not was_heard(you) and you["have_base"])
 
 
 @kernel
@@ -160,6 +181,12 @@ def is_believed(me: Any, you: Any, flags: Int, seq: Int, payload: Int, ts: Int) 
 
 
 @kernel
+def is_unproven(me: Any) -> bool:
+    """Whether a side's base rests on one packet midstream, and the peer has acknowledged nothing near it."""
+    return bool(me["acked"] == 0 and me["t_syn"] == 0 and me["packets"] <= np.uint64(me["out_of_window"]) + np.uint64(1))
+
+
+@kernel
 def move_to(row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, ts: Int) -> None:
     """Move a side's sequence space to the begin of a segment that is believed."""
     if me["run_segments"] > 0:
@@ -167,7 +194,9 @@ def move_to(row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, ts: I
     if me["far_flags"]:
         you["out_of_window"] -= min(you["out_of_window"], me["far_count"])
         me["far_flags"] = 0
-    if begin > me["high"] + AHEAD:
+    if begin > me["high"] + AHEAD and is_unproven(me):
+        set_base(me, np.int64(me["base"]) + begin - 1, 1)
+    elif begin > me["high"] + AHEAD:
         open_hole(row, me, holes, s, me["high"], begin, ts)
         me["high"] = begin
 
@@ -180,6 +209,10 @@ def believe_run(row: Any, me: Any, holes: Holes, s: Int) -> None:
         set_base(me, np.int64(me["run_seq"]), 1)
         me["run_segments"], me["fin"] = segments, 0
     else:
+        if is_unproven(me):
+            first, segments = me["run_begin"] - 1, me["run_segments"]
+            set_base(me, np.int64(me["base"]) + first, 1)
+            me["run_begin"], me["run_end"], me["run_segments"] = 1, me["run_end"] - first, segments
         begin = max(me["run_begin"], me["high"])
         if begin > me["high"]:
             open_hole(row, me, holes, s, me["high"], begin, me["t_run"])
@@ -209,7 +242,7 @@ def is_far(me: Any, ack: Int) -> bool:
     """Whether an acknowledgement of this side's bytes lies far from all that were seen."""
     if me["state"] == INACTIVE:
         return False
-    return bool(unwrap(ack, me["base"], me["acked"]) > max(me["high"], me["acked"]) + AHEAD)
+    return bool(acked_of(me, ack) > max(me["high"], me["acked"]) + AHEAD)
 
 
 @kernel
@@ -218,7 +251,7 @@ def note_far(me: Any, you: Any, ack: Int, ts: Int) -> bool:
 
     It is when acknowledgements go on there and this side sends nothing that would contradict them.
     """
-    relative = unwrap(ack, me["base"], me["acked"])
+    relative = acked_of(me, ack)
     you["out_of_window"] += 1
     heard = me["packets"] & LOW32
     if me["far_flags"] and 0 <= relative - me["far_ack"] <= AHEAD and me["run_heard"] == heard:
