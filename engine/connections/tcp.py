@@ -250,7 +250,7 @@ def confirm(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ack: Int,
     """Believe the run of side d outside the window, which the peer has acknowledged."""
     seq, flags, size = me["run_seq"], np.int64(me["run_flags"]), me["run_end"] - me["run_begin"]
     believe_run(row, me, holes, s)
-    me["acked"], me["t_acked"] = unwrap(ack, me["base"], me["high"]), ts
+    me["acked"], me["t_acked"] = max(me["acked"], unwrap(ack, me["base"], me["high"])), ts
     leave_recovery(me, ts)
     if flags & RUN_SYN:
         side_letter(row, d, L_SYN if is_originator(row, d) else L_SYN_ACK)
@@ -266,7 +266,12 @@ def confirm(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ack: Int,
 @kernel
 def end_unheard(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int) -> None:
     """Believe a FIN outside the window that nothing of its side followed, where the other side was not captured."""
-    if not me["run_segments"] or me["run_flags"] & (FIN | RUN_SYN) != FIN or me["fins"] or not is_unheard(you):
+    if (
+        not me["run_segments"]
+        or me["run_flags"] & (FIN | RUN_SYN) != FIN
+        or me["fins"]
+        or not is_unheard(you)
+    ):
         return
     size = me["run_end"] - me["run_begin"]
     believe_run(row, me, holes, s)

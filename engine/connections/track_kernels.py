@@ -152,7 +152,9 @@ def answers_syn(waiting: Any, flags: Int, ack: Int) -> bool:
     if waiting["run_segments"] == 0 or waiting["run_flags"] & (RUN_SYN | ACK) != RUN_SYN:
         return False
     answered = (np.int64(ack) - np.int64(waiting["run_seq"])) & 0xFFFFFFFF
-    return bool(1 <= answered <= waiting["run_end"] - waiting["run_begin"])  # of its data, too, or not (RFC 7413)
+    return bool(
+        1 <= answered <= waiting["run_end"] - waiting["run_begin"]
+    )  # of its data, too, or not (RFC 7413)
 
 
 @kernel

@@ -183,7 +183,11 @@ def is_believed(me: Any, you: Any, flags: Int, seq: Int, payload: Int, ts: Int) 
 @kernel
 def is_unproven(me: Any) -> bool:
     """Whether a side's base rests on one packet midstream, and the peer has acknowledged nothing near it."""
-    return bool(me["acked"] == 0 and me["t_syn"] == 0 and me["packets"] <= np.uint64(me["out_of_window"]) + np.uint64(1))
+    return bool(
+        me["acked"] == 0
+        and me["t_syn"] == 0
+        and me["packets"] <= np.uint64(me["out_of_window"]) + np.uint64(1)
+    )
 
 
 @kernel

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from engine.connections.record import connection_table
 from engine.connections.tracker import Tracker
 from engine.connections.window import AHEAD, BEHIND
 from engine.types import Packets, take
+from tests.fuzz.windows import soak
 from tests.support.conversation import Conversation
 from tests.support.streams import odd_stream
 
@@ -102,7 +103,9 @@ def test_what_one_side_forges_changes_nothing_but_counts(
 ) -> None:
     """Every forgery lies in a place of its own: a run in one place is another matter (docs/connections.md)."""
     steps = cut_to(kind, HANDSHAKE + exchange(sizes))
-    last = len(steps) - (3 if kind in ("whole", "midstream") else 1)  # behind a close, a SYN begins a connection
+    last = len(steps) - (
+        3 if kind in ("whole", "midstream") else 1
+    )  # behind a close, a SYN begins a connection
     (honest,) = records(written(steps, isn).packets())
     where = sorted((1 + int(place * (last - 1)), k) for k, place in enumerate(places[: len(flags)]))
     forged, used, c = 0, set(), Conversation(*isn)
@@ -162,7 +165,9 @@ def test_the_size_is_true_after_the_capture_lost_a_part(
 
 
 @given(at=st.integers(1, 3), lost=st.sampled_from([AHEAD + 1, 10**8, 10**9, 2**31 - 10**6]), isn=isns)
-def test_where_one_direction_is_captured_the_fin_tells_the_size(at: int, lost: int, isn: tuple[int, int]) -> None:
+def test_where_one_direction_is_captured_the_fin_tells_the_size(
+    at: int, lost: int, isn: tuple[int, int]
+) -> None:
     c = Conversation(*isn).send("a", "S", 0).send("a", "A", 1, 1)
     for k in range(at):
         c.send("a", "PA", 1 + 100 * k, 1, 100)
@@ -192,7 +197,9 @@ CONFIGS = [TrackerConfig(capacity=5), TrackerConfig(capacity=64, vlans=True, int
 @given(seed=st.integers(0, 2**32 - 1), config=st.sampled_from(CONFIGS))
 @settings(max_examples=20)
 @pytest.mark.compiled
-def test_a_tracker_restored_behind_every_packet_goes_on_to_the_last_bit(seed: int, config: TrackerConfig) -> None:
+def test_a_tracker_restored_behind_every_packet_goes_on_to_the_last_bit(
+    seed: int, config: TrackerConfig
+) -> None:
     p = odd_stream(seed, 250)
     whole = Tracker(config)
     expected, flags = [], b""
@@ -232,3 +239,15 @@ def test_ids_come_once_and_cuts_change_none(seed: int, config: TrackerConfig, cu
     whole = ids([p])
     assert len(set(whole)) == len(whole)
     assert ids([take(p, slice(0, cut)), take(p, slice(cut, None))]) == whole
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("copies", ["drop", "keep"])
+def test_a_table_full_of_wild_segments_stays_within_its_bounds(
+    seed: int, copies: Literal["drop", "keep"]
+) -> None:
+    config = TrackerConfig(capacity=64, holes=4, copies=copies, attempt_timeout=1.0)
+    found, memory = soak(150_000, seed, config)
+    assert found == []
+    assert len(memory) == 15

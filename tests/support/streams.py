@@ -68,7 +68,9 @@ def odd_stream(seed: int, n: int) -> Packets:
     p = Packets._make(column.copy() for column in p)
     for name in ("seq", "ack"):
         wild = rng.random(n) < 0.1
-        getattr(p, name)[wild] = (getattr(p, name)[wild] + rng.choice([2**20 + 99, 10**9, 2**31 + 5], wild.sum())) % 2**32
+        getattr(p, name)[wild] = (
+            getattr(p, name)[wild] + rng.choice([2**20 + 99, 10**9, 2**31 + 5], wild.sum())
+        ) % 2**32
     copied = np.flatnonzero(rng.random(n) < 0.2)
     copied = copied[copied > 0]
     for column in p:

@@ -237,3 +237,16 @@ def test_where_vlans_are_told_apart_an_equal_packet_in_another_is_none() -> None
 def test_a_copy_prolongs_nothing() -> None:
     c = Conversation().open().send("a", "A", 1, 1, 100, ip_id=7).send("a", "A", 1, 1, 100, after=5, ip_id=7)
     assert tracked(c)[2][0]["duration"] == pytest.approx(0.011)
+
+
+def test_copies_are_known_after_time_has_gone_back() -> None:
+    rng = np.random.default_rng(3)
+    p = of(udp([T0 + k * 1000 for k in range(20_000)], [5] * 20_000), ip_id=7)
+    of(p, payload=rng.integers(0, 1400, 20_000), checksum=rng.integers(1, 65_536, 20_000))
+    again = take(p, slice(0, 3000))._replace(ts=p.ts[:3000] - 3600 * 1000 * MS)
+    again = again._replace(ip_id=np.full(3000, 8, p.ip_id.dtype))
+    tracker = Tracker(TrackerConfig(capacity=64))
+    list(tracker.track(p))
+    before = tracker.counters["copies"]
+    list(tracker.track(doubled(again, 2000)))
+    assert tracker.counters["copies"] - before > 2900
