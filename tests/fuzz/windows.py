@@ -1,4 +1,4 @@
-"""Wild segments by the million through a small connection table: python -m tests.fuzz.windows --packets 10000000 --seed 1
+"""Wild segments by the million through a small table: python -m tests.fuzz.windows --packets 10000000 --seed 1
 
 Honest conversations, cut into each other, whose numbers, flags, windows and times are mutated, with copies and reuse of
 ports. After every block the table must be within its bounds. Prints the time and what was found; 1 if anything was.
@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,8 +79,9 @@ def mutate(p: Packets, rng: np.random.Generator) -> None:
     p.window[rng.random(n) < 0.03] = 0
     copied = np.flatnonzero(rng.random(n) < 0.05)[1:]
     copied = copied[copied > 0]
-    for column in p:
-        column[copied] = column[copied - 1]
+    each: NDArray[Any]
+    for each in p:
+        each[copied] = each[copied - 1]
     p.ts[copied] += rng.integers(0, 12_000_000, copied.size)
     odd = rng.random(n) < 0.002
     p.ts[odd] += rng.choice([-(10**18), -(10**11), 10**11, 10**18], odd.sum())
@@ -155,10 +157,12 @@ def main() -> int:
     found, memory = soak(given.packets, given.seed, TrackerConfig(capacity=CAPACITY, attempt_timeout=1.0))
     tenth = max(1, len(memory) // 10)
     grown = np.median(memory[-tenth:]) / np.median(memory[:tenth]) if memory else 1.0
-    print(f"{len(memory) * BLOCK} packets in {time.perf_counter() - begin:.0f} s, memory × {grown:.3f}")
+    sys.stdout.write(
+        f"{len(memory) * BLOCK} packets in {time.perf_counter() - begin:.0f} s, memory × {grown:.3f}\n"
+    )
     if grown > 1.1:
         found.append(f"memory grew {grown:.2f} times between the first and the last tenth")
-    print("\n".join(found) or "nothing found")
+    sys.stdout.write("\n".join(found or ["nothing found"]) + "\n")
     return 1 if found else 0
 
 
