@@ -215,7 +215,10 @@ def under(arrays: Mapping[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[
 
 def as_bytes(rows: Rows) -> NDArray[np.uint8]:
     """A copy of structured rows as (n, bytes of a row), for files of plain numbers."""
-    return rows.copy().view(np.uint8).reshape(rows.size, rows.dtype.itemsize)
+    out = np.zeros(rows.size, rows.dtype)
+    for name in rows.dtype.names or ():  # not the padding between them: it may hold anything
+        out[name] = rows[name]
+    return (out if rows.dtype.names else rows.copy()).view(np.uint8).reshape(rows.size, rows.dtype.itemsize)
 
 
 def from_bytes(data: NDArray[Any], kind: np.dtype[Any]) -> Rows:

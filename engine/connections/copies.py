@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.hashing import S32, stir
+from engine.hashing import GOLDEN, MURMUR_1, MURMUR_2, S29, S31, S32, SPLIT_1, SPLIT_2, fold, stir
 from engine.kernels import Int, kernel
 from engine.types import FIN, KIND_FRAGMENT, KIND_MASK, RST, SYN, TCP, Kind, Packets
 
@@ -24,25 +24,21 @@ COUNT_BITS = 3  # low bits of a remembered time that count copies; that leaves 8
 COUNT_MASK = (1 << COUNT_BITS) - 1
 MOST = 3  # copies of a packet; further ones are packets again
 ARP = int(Kind.ARP)
+S8, S16, S24, S40 = np.uint64(8), np.uint64(16), np.uint64(24), np.uint64(40)
 
 
 @kernel
 def print_of(p: Packets, i: Int, src: Int, dst: Int, vlan: Int) -> Int:
     """A hash of all that a copy shares with its packet. src, dst: hashes of the endpoints, with their ports."""
-    h = stir(src, dst)  # not symmetric
+    h = (src * MURMUR_1 + dst * MURMUR_2) ^ vlan  # not symmetric
     if p.kind[i] & KIND_MASK == ARP:  # src and dst are of MACs
-        h = stir(stir(h, p.src_lo[i] << np.uint64(16) | np.uint64(p.sport[i])), p.dst_lo[i])
-    h = stir(h, np.uint64(p.seq[i]) << S32 | np.uint64(p.ack[i]))
-    sizes = (
-        np.uint64(p.payload[i]) << S32 | np.uint64(p.window[i]) << np.uint64(16) | np.uint64(p.checksum[i])
-    )
-    h = stir(h, sizes ^ np.uint64(p.ip_size[i]) << np.uint64(40))
-    kinds = (
-        np.uint64(p.tcp_flags[i]) << np.uint64(16)
-        | np.uint64(p.proto[i]) << np.uint64(8)
-        | np.uint64(p.kind[i])
-    )
-    return stir(h, np.uint64(vlan) << S32 | np.uint64(p.ip_id[i]) << np.uint64(24) ^ kinds)
+        h = stir(stir(h, p.src_lo[i] << S16 | np.uint64(p.sport[i])), p.dst_lo[i])
+    numbers = np.uint64(p.seq[i]) << S32 | np.uint64(p.ack[i])
+    sizes = np.uint64(p.payload[i]) << S32 | np.uint64(p.window[i]) << S16 | np.uint64(p.checksum[i])
+    rest = np.uint64(p.ip_size[i]) << S40 | np.uint64(p.ip_id[i]) << S24
+    rest |= np.uint64(p.tcp_flags[i]) << S16 | np.uint64(p.proto[i]) << S8 | np.uint64(p.kind[i])
+    # sums of products, which do not wait for each other
+    return fold((h ^ (numbers * GOLDEN)) + (fold(sizes * SPLIT_1, S29) ^ (rest * SPLIT_2)), S31) * MURMUR_1
 
 
 @kernel
@@ -52,9 +48,8 @@ def age_of(copies: NDArray[np.int64], check: Int, ts: Int) -> Int:
     copies: (SETS, 2 * WAYS) hashes, then times whose low bits count copies; 0 and 0: empty. Copies from two queues may
     come in either order.
     """
-    mine = copies[np.int64(check & np.uint64(SETS - 1))]
+    mine = copies[np.int64(check >> np.uint64(52))]
     wanted = np.int64(check >> np.uint64(1)) | 1
-    oldest = 0
     for k in range(WAYS):
         if mine[k] == wanted:
             at, count = mine[WAYS + k] & ~COUNT_MASK, mine[WAYS + k] & COUNT_MASK
@@ -64,10 +59,9 @@ def age_of(copies: NDArray[np.int64], check: Int, ts: Int) -> Int:
                 return -1
             mine[WAYS + k] = (max(ts, at) & ~COUNT_MASK) | min(count + 1, COUNT_MASK)
             return age if count < MOST else -1
-        if mine[WAYS + k] < mine[WAYS + oldest]:
-            oldest = k
-    mine[oldest] = wanted
-    mine[WAYS + oldest] = ts & ~COUNT_MASK
+    for k in range(WAYS - 1, 0, -1):  # the oldest goes
+        mine[k], mine[WAYS + k] = mine[k - 1], mine[WAYS + k - 1]
+    mine[0], mine[WAYS] = wanted, ts & ~COUNT_MASK
     return -1
 
 

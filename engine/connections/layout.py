@@ -8,7 +8,7 @@ connections with holes touch.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,7 @@ PACKET_COPY = 8  # the capture made the packet: a copy of another
 HISTORY_LETTERS = 24
 FRAGMENTS = 1 << 14  # fragmented datagrams with a known connection, for their later fragments
 FRAGMENT_WAYS = 4  # datagrams kept for each hash
+LINE = 64  # bytes of a cache line
 ORIGINS = 1 << 16  # TCP connections that ended whose originator is remembered
 OPENINGS = 1 << 14  # latest connections among which none may have the same id
 
@@ -115,34 +116,35 @@ LINK = np.dtype(
     align=True,
 )  # fmt: skip
 
+# A side takes four cache lines; a packet without an event touches the first two.
 SIDE = np.dtype(
     [
         ("high", "i8"),  # end of the sequence space seen, relative to base; 1 after a SYN
         ("acked", "i8"),  # highest acknowledgement from the other side, relative to base
         ("fin", "i8"),  # relative end of the FIN, 0 = none
         ("t_high", "i8"), ("t_acked", "i8"),  # ns when high and acked last rose
-        ("t_syn", "i8"),  # ns of this side's (latest) SYN
-        ("recovery_point", "i8"),  # sequence number whose acknowledgement ends the episode; 0 = no episode
-        ("t_recovery", "i8"), ("recovery_ns", "i8"),  # start of the episode; total time of all episodes
-        ("round_trip", "i8"),  # ns, shortest time between new data and its ACK; 0 = none measured
         ("packets", "u8"), ("ip_bytes", "u8"), ("payload", "u8"),
-        ("missed", "u8"), ("again_bytes", "u8"),  # bytes acknowledged but never captured; bytes seen twice
         ("base", "u4"),  # sequence number that counts as 0 in relative numbers
         ("last_ack", "u4"),  # acknowledgement number of the latest packet
+        ("run_segments", "u4"),  # segments of a run outside the window, see below
+        ("last_window", "u2"), ("hist", "u2"),  # hist: letters already written
+        ("last_flags", "u1"), ("state", "u1"), ("prev_state", "u1"), ("did_close", "u1"),
+        ("have_base", "u1"), ("fins", "u1"), ("holes", "u1"), ("probed", "u1"),
+        ("run_flags", "u1"), ("far_flags", "u1"),
+        ("t_syn", "i8"),  # ns of this side's (latest) SYN
+        ("recovery_point", "i8"),  # sequence number whose acknowledgement ends the episode; 0 = no episode
+        ("round_trip", "i8"),  # ns, shortest time between new data and its ACK; 0 = none measured
+        ("t_recovery", "i8"), ("recovery_ns", "i8"),  # start of the episode; total time of all episodes
+        ("missed", "u8"), ("again_bytes", "u8"),  # bytes acknowledged but never captured; bytes seen twice
+        # A run of segments outside the window, believed once the peer acknowledges it (window.py); with far_flags 1
+        # instead of a run: an acknowledgement of the peer far beyond `high` (run_begin), and how often (run_bytes).
+        ("run_begin", "i8"), ("run_end", "i8"), ("t_run", "i8"),  # relative numbers; ns of the first
+        ("run_seq", "u4"), ("run_bytes", "u4"), ("run_heard", "u4"),
         ("syn_seq", "u4"), ("fin_seq", "u4"), ("rst_seq", "u4"),  # latest seen, for the history
-        ("data", "u4"),  # segments with payload
         ("duplicates", "u4"), ("spurious", "u4"), ("reordered", "u4"), ("late_fills", "u4"), ("partial", "u4"),
         ("keep_alive", "u4"), ("zero_window_probe", "u4"), ("zero_window", "u4"),
         ("capture_duplicate", "u4"), ("duplicate_ack", "u4"), ("episodes", "u4"), ("out_of_window", "u4"),
         ("rexmit", "u4"), ("gaps", "u4"),  # counts behind the history's t and g
-        ("last_window", "u2"), ("hist", "u2"),  # hist: letters already written
-        ("last_flags", "u1"), ("state", "u1"), ("prev_state", "u1"), ("did_close", "u1"),
-        ("have_base", "u1"), ("fins", "u1"), ("holes", "u1"), ("probed", "u1"),
-        # a run of segments outside the window, believed once the peer acknowledges it (window.py)
-        ("run_begin", "i8"), ("run_end", "i8"), ("t_run", "i8"),  # relative numbers; ns of the first
-        ("run_seq", "u4"), ("run_segments", "u4"), ("run_bytes", "u4"), ("run_heard", "u4"), ("run_flags", "u1"),
-        ("far_flags", "u1"),  # 1: far_ack waits for data of this side at that place
-        ("far_count", "u4"), ("far_ack", "i8"),  # the peer's acknowledgement far beyond `high`, and how many
     ],
     align=True,
 )  # fmt: skip
@@ -192,6 +194,13 @@ class Registers(IntEnum):
     AGAIN = 18  # 1 from a packet too late for a copy until event time goes on: packets may be captured again
 
 
+def _in_lines(n: int, kind: np.dtype[Any]) -> Rows:
+    """(n,) rows of zeros that begin at a cache line."""
+    raw = np.zeros(n * kind.itemsize + LINE, np.uint8)
+    begin = -raw.ctypes.data % LINE
+    return raw[begin : begin + n * kind.itemsize].view(kind)
+
+
 def allocate(capacity: int, spare: int, holes: int) -> Table:
     """An empty table for ``capacity`` live connections and ``spare`` closed ones not yet handed out."""
     slots = capacity + spare
@@ -205,7 +214,7 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
     return Table(
         places=np.zeros(size, np.int64),
         rows=np.zeros(slots, CONNECTION),
-        sides=np.zeros(2 * slots, SIDE),
+        sides=_in_lines(2 * slots, SIDE),
         links=np.zeros(slots, LINK),
         holes=np.zeros((2 * slots, holes, 4), np.int64),
         free=np.arange(slots - 1, -1, -1, dtype=np.int32),

@@ -1,7 +1,7 @@
 """Byte ranges of one side's sequence space: new, seen before, and the holes between.
 
 A side keeps the end of what it has seen and a bounded list of holes below it; tcptrace keeps the complement. When
-there are too many holes, one that counts as missed is dropped, else the oldest counts as filled.
+there are too many holes, one that counts as missed is dropped, else the oldest, as missed or filled.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def open_hole(row: Any, me: Any, holes: Holes, s: Int, begin: Int, end: Int, ts:
         if oldest == n:
             row["flags"] |= FLAG_HOLES_OVERFLOW
             oldest = 0
+            if holes[s, 0, 1] <= me["acked"]:  # the receiver has those bytes, the capture does not
+                me["missed"] += np.uint64(holes[s, 0, 1] - holes[s, 0, 0])
         drop_hole(me, holes, s, oldest)
         n -= 1
     holes[s, n, 0] = begin

@@ -56,17 +56,20 @@ from engine.connections.window import (
     RUN_SYN,
     SYN_ACK_SENT,
     SYN_SENT,
+    acked_of,
     begin_of,
     believe_run,
     confirms_run,
     is_believed,
     is_far,
     is_outside,
+    is_unheard,
     move_to,
     note_far,
     note_outside,
     set_base,
     unwrap,
+    was_heard,
 )
 from engine.kernels import Int, kernel
 from engine.types import ACK, FIN, RST, SYN
@@ -139,7 +142,7 @@ def send(
             if payload:
                 write_again(row, me, d)
             return KEEP_ALIVE
-        if payload == 1 and begin == me["high"] and you["packets"] > 0 and you["last_window"] == 0:
+        if payload == 1 and begin == me["high"] and was_heard(you) and you["last_window"] == 0:
             me["zero_window_probe"] += 1
             me["probed"] = 1
             return ZERO_WINDOW_PROBE
@@ -167,7 +170,7 @@ def send(
         write_again(row, me, d)
     kind = place(row, me, you, holes, s, begin, end, ts)
     count(me, kind)
-    unheard = you["packets"] == 0  # the capture has one direction only: no ACK will ever end an episode
+    unheard = not was_heard(you)  # the capture has one direction only: no ACK will ever end an episode
     if kind != NEW or has_open_hole(me, holes, s, ts - SILENCE if unheard else BEGINNING):
         enter_recovery(me, ts)
         leave_recovery(me, ts)  # at once: everything had been acknowledged already (a spurious segment)
@@ -223,7 +226,7 @@ def acknowledge(row: Any, me: Any, holes: Holes, s: Int, ack: Int, ts: Int) -> N
             me["acked"] = relative
             me["t_acked"] = ts
         return
-    relative = unwrap(ack, me["base"], me["acked"])
+    relative = acked_of(me, ack)
     if relative <= me["acked"] or (ack == 0 and relative - me["acked"] > AHEAD):
         return
     if me["probed"] and relative == me["high"] + 1:
@@ -247,7 +250,7 @@ def confirm(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ack: Int,
     """Believe the run of side d outside the window, which the peer has acknowledged."""
     seq, flags, size = me["run_seq"], np.int64(me["run_flags"]), me["run_end"] - me["run_begin"]
     believe_run(row, me, holes, s)
-    me["acked"], me["t_acked"] = unwrap(ack, me["base"], me["high"]), ts
+    me["acked"], me["t_acked"] = max(me["acked"], unwrap(ack, me["base"], me["high"])), ts
     leave_recovery(me, ts)
     if flags & RUN_SYN:
         side_letter(row, d, L_SYN if is_originator(row, d) else L_SYN_ACK)
@@ -258,6 +261,25 @@ def confirm(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ack: Int,
         first_time(row, me, d, H_FIN, L_FIN)
         if advance(row, me, you, d, FIN, seq, 0):
             me["did_close"] = 1
+
+
+@kernel
+def end_unheard(row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int) -> None:
+    """Believe a FIN outside the window that nothing of its side followed, where the other side was not captured."""
+    if (
+        not me["run_segments"]
+        or me["run_flags"] & (FIN | RUN_SYN) != FIN
+        or me["fins"]
+        or not is_unheard(you)
+    ):
+        return
+    size = me["run_end"] - me["run_begin"]
+    believe_run(row, me, holes, s)
+    if size > 1:
+        first_time(row, me, d, H_DATA, L_DATA)
+    first_time(row, me, d, H_FIN, L_FIN)
+    if advance(row, me, you, d, FIN, me["run_seq"], 0):
+        me["did_close"] = 1
 
 
 @kernel
@@ -334,6 +356,8 @@ def segment(
             note_outside(me, you, flags, seq, payload, size, ts)
             return OUT_OF_WINDOW
         move_to(row, me, you, holes, s, begin_of(me, flags, seq, payload), ts)
+    elif not was_heard(you):
+        me["run_segments"] = 0  # not in a row: nothing will confirm it
     begin_side(me, flags, seq)
     if flags & ACK and not flags & RST and confirms_run(you, ack):
         confirm(row, you, me, holes, s ^ 1, 1 - d, ack, ts)
@@ -359,8 +383,6 @@ def segment(
     kind = send(row, me, you, holes, s, d, flags, seq, payload, ts)
     if kind == PURE_ACK and repeats:
         me["duplicate_ack"] += 1
-    if payload:
-        me["data"] += 1
     if (
         row["handshake"] == 0
         and flags & (SYN | ACK) == ACK

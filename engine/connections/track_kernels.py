@@ -16,6 +16,7 @@ from engine.connections.history import (
     L_DATA,
     L_FLIPPED,
     L_SYN,
+    L_SYN_ACK,
     first_time,
     write_again,
     write_letter,
@@ -59,8 +60,8 @@ from engine.connections.table import (
     touch,
     unlink,
 )
-from engine.connections.tcp import end_recovery, segment
-from engine.connections.window import RUN_SYN, SYN_ACK_SENT, SYN_SENT, set_base
+from engine.connections.tcp import end_recovery, end_unheard, segment
+from engine.connections.window import AHEAD, RUN_SYN, SYN_ACK_SENT, SYN_SENT, is_outside, set_base, was_heard
 from engine.hashing import S32, endpoint_hash, stir
 from engine.kernels import Int, kernel
 from engine.notation import LINK_HOST, V4_PREFIX
@@ -160,33 +161,43 @@ def answers_syn(waiting: Any, flags: Int, ack: Int) -> bool:
     """Whether a segment answers a SYN of the other side that lay outside the window."""
     if not flags & ACK or not flags & (SYN | RST):
         return False
-    held = waiting["run_segments"] > 0 and waiting["run_flags"] & RUN_SYN
-    return bool(held and ack == (np.int64(waiting["run_seq"]) + 1) & 0xFFFFFFFF)
+    if waiting["run_segments"] == 0 or waiting["run_flags"] & (RUN_SYN | ACK) != RUN_SYN:
+        return False
+    answered = (np.int64(ack) - np.int64(waiting["run_seq"])) & 0xFFFFFFFF
+    return bool(
+        1 <= answered <= waiting["run_end"] - waiting["run_begin"]
+    )  # of its data, too, or not (RFC 7413)
 
 
 @kernel
-def is_reuse(rows: Rows, sides: Rows, slot: Int, flags: Int, seq: Int) -> bool:
+def follows_syn(waiting: Any, peer: Any, flags: Int, seq: Int, ack: Int, payload: Int) -> bool:
+    """Whether a segment follows a SYN of its own side that lay outside the window, where the peer is not captured."""
+    if was_heard(peer) or waiting["run_segments"] == 0 or not waiting["run_flags"] & RUN_SYN:
+        return False
+    if flags & SYN:
+        return False
+    since = (np.int64(seq) - np.int64(waiting["run_seq"])) & 0xFFFFFFFF
+    size = waiting["run_end"] - waiting["run_begin"]
+    if since == size:
+        return True
+    return bool(size < since <= size + AHEAD and is_outside(waiting, peer, flags, seq, ack, payload))
+
+
+@kernel
+def is_reuse(rows: Rows, sides: Rows, slot: Int, flags: Int) -> bool:
     """Whether a SYN begins a new connection on the addresses and ports of a known one.
 
-    While both ends of the known one are there, it does so only once it is answered (RFC 5961, section 4).
+    Until that has closed, it does so only once it is answered (RFC 5961, section 4).
     """
     if not flags & SYN:
         return False
     o = 1 if rows[slot]["flags"] & FLAG_FLIPPED else 0
     orig, resp = sides[2 * slot + o], sides[2 * slot + 1 - o]
-    side = orig
-    if flags & ACK:
-        if orig["state"] != INACTIVE:
-            return False
-        side = resp
-    if orig["did_close"] or resp["did_close"]:
+    if flags & ACK and orig["state"] != INACTIVE:
+        return False
+    if (orig["did_close"] and resp["did_close"]) or orig["state"] == RESET or resp["state"] == RESET:
         return True
-    if side["have_base"] and seq == side["base"]:
-        return False
-    if orig["packets"] > 0 and resp["packets"] > 0:
-        return False
-    swapped = orig["state"] == SYN_ACK_SENT and resp["state"] == INACTIVE and seq == resp["base"]
-    return not (flags & ACK == 0 and swapped)
+    return bool((orig["did_close"] or resp["did_close"]) and not (was_heard(orig) and was_heard(resp)))
 
 
 @kernel
@@ -275,18 +286,26 @@ def open_connection(
 
 
 @kernel
-def take_over(t: Table, slot: Int, waited: Any) -> None:
+def take_over(t: Table, slot: Int, waited: Any, d: Int) -> None:
     """Make a SYN that waited outside the window of another connection the first packet of this one.
 
-    waited: the side that sent it. The answer, by side 0, is still to be entered.
+    waited: the side that sent it. d: its side here. The packet that showed it, by side 0, is still to be entered.
     """
-    row, me = t.rows[slot], t.sides[2 * slot + 1]
-    row["flags"] |= FLAG_FLIPPED
+    row, me = t.rows[slot], t.sides[2 * slot + d]
+    answer = waited["run_flags"] & ACK != 0
+    if (d == 1) != answer:
+        row["flags"] |= FLAG_FLIPPED
+    if answer:
+        row["flags"] |= FLAG_MIDSTREAM
     row["start"] = waited["t_run"]
-    set_base(me, np.int64(waited["run_seq"]), 1)
+    row["last"] = max(row["last"], row["start"])
+    row["again"] = times_before(t, row, row["a_port"], row["b_port"], row["proto"], row["start"])
+    set_base(me, np.int64(waited["run_seq"]), waited["run_end"] - waited["run_begin"])
     me["state"], me["t_syn"], me["syn_seq"] = SYN_SENT, waited["t_run"], waited["run_seq"]
+    if answer:
+        me["state"] = ESTABLISHED
     me["packets"], me["ip_bytes"] = waited["run_segments"], waited["run_bytes"]
-    first_time(row, me, 1, H_SYN, L_SYN)
+    first_time(row, me, d, H_SYN, L_SYN_ACK if answer else L_SYN)
     waited["packets"] -= np.uint64(waited["run_segments"])
     waited["ip_bytes"] -= np.uint64(waited["run_bytes"])
     waited["out_of_window"] -= min(waited["out_of_window"], waited["run_segments"])
@@ -451,7 +470,7 @@ def track(
         vlan = p.vlan[i] & mask
         age = np.int64(-1)
         if not t.registers[AGAIN] and may_be_copied(p, i):
-            age = age_of(t.copies, print_of(p, i, one, two, vlan), ts)
+            age = age_of(t.copies, print_of(p, i, one, two, np.uint64(vlan)), ts)
         slot, d, tag = -1, 0, 0
         if p.kind[i] & KIND_FRAGMENT:
             place, check = fragment_entry(t, p, i)
@@ -460,6 +479,7 @@ def track(
                 note[0] == check
                 and t.rows[note[1]]["start"] == note[2]
                 and t.rows[note[1]]["ending"] == END_LIVE
+                and t.rows[note[1]]["tag"] != 0  # in a restored table, the rows of others are empty
             ):
                 slot, d = note[1], note[3]
                 if leaps and has_lapsed(t, slot, ts, timeouts):
@@ -494,11 +514,15 @@ def track(
                 if not alone:
                     n_closed = close_lapsed(t, slot, closed, n_closed)
                 slot, d = -1, 0
-        waited = -1  # side of the connection just ended whose SYN this packet answers
-        if slot >= 0 and transport and flags & (SYN | RST) and not copied:
-            if answers_syn(t.sides[2 * slot + 1 - d], flags, p.ack[i]):
+        waited = -1  # side of the connection just ended whose SYN this packet answers, or follows
+        same = 0  # 1 if it is this packet's own side
+        if slot >= 0 and transport and not copied:
+            me, you = t.sides[2 * slot + d], t.sides[2 * slot + 1 - d]
+            if answers_syn(you, flags, p.ack[i]):
                 waited = 2 * slot + 1 - d
-            if waited >= 0 or is_reuse(t.rows, t.sides, slot, flags, p.seq[i]):
+            elif follows_syn(me, you, flags, p.seq[i], p.ack[i], np.int64(p.payload[i])):
+                waited, same = 2 * slot + d, 1
+            if waited >= 0 or is_reuse(t.rows, t.sides, slot, flags):
                 n_closed = close(t, slot, END_REUSED, closed, n_closed)
                 slot, d = -1, 0
         if slot < 0:
@@ -508,7 +532,7 @@ def track(
             row = t.rows[slot]
             flags_out[i] |= PACKET_OPENED
             if waited >= 0:
-                take_over(t, slot, t.sides[waited])
+                take_over(t, slot, t.sides[waited], 1 - same)
             elif ethertype == 0 and seems_flipped(t, p, i, one, two, sport, dport, server_ports):
                 row["flags"] |= FLAG_FLIPPED
                 write_letter(row, L_FLIPPED)
@@ -584,6 +608,7 @@ def settle(t: Table, slots: NDArray[np.int32]) -> None:
         for d in range(2):
             s = 2 * slot + d
             me, you = t.sides[s], t.sides[s ^ 1]
+            end_unheard(t.rows[slot], me, you, t.holes, s, d)
             if me["holes"] > 0:
                 count_losses(t.rows[slot], me, you, t.holes, s, d, t.rows[slot]["last"], NO_GUARD)
             if me["recovery_point"]:

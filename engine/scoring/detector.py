@@ -128,7 +128,10 @@ class Detector:
         keep = (t.flags & PACKET_COPY) == 0
         if keep.all() or self.tracker.config.copies == "keep":
             return p, t
-        closed_at = np.cumsum(keep)[t.closed_at] - 1  # the last packet before that is kept
+        before = np.concatenate(
+            ([0], np.cumsum(keep))
+        )  # packets kept before each row, and before the next step
+        closed_at = before[t.closed_at]
         return freeze(take(p, keep)), replace(
             t, slot=t.slot[keep], flags=t.flags[keep], segment=t.segment[keep], closed_at=closed_at
         )

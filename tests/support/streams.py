@@ -57,3 +57,32 @@ def stream(seed: int, n: int, *, ordered: bool = False, leaps: bool = False) -> 
     p.ip_id[:] = rng.integers(0, 6, n)
     p.probe[:] = rng.integers(0, 3, n)
     return p
+
+
+def odd_stream(seed: int, n: int) -> Packets:
+    """A ``stream`` of n packets with all that a capture may do to it: wild sequence numbers, copies, VLANs, frames
+    without IP, clocks of whole milliseconds, and times that step back, for one packet or for good.
+    """
+    rng = np.random.default_rng([seed, 2])
+    p = stream(seed, n, leaps=bool(rng.integers(2)))
+    p = Packets._make(column.copy() for column in p)
+    for name in ("seq", "ack"):
+        wild = rng.random(n) < 0.1
+        getattr(p, name)[wild] = (
+            getattr(p, name)[wild] + rng.choice([2**20 + 99, 10**9, 2**31 + 5], wild.sum())
+        ) % 2**32
+    copied = np.flatnonzero(rng.random(n) < 0.2)
+    copied = copied[copied > 0]
+    for column in p:
+        column[copied] = column[copied - 1]  # in order: a copy of a copy is one, too
+    p.ts[copied] += rng.choice([0, 10_000, 900_000, 20_000_000], copied.size)
+    p.vlan[:] = rng.choice([0, 10, 20, 10 << 16 | 20], n)
+    link = rng.random(n) < 0.05
+    p.kind[link], p.proto[link], p.ethertype[link] = Kind.LINK, 0, 0x88CC
+    if rng.integers(2):
+        p.ts[:] -= p.ts % 1_000_000
+    for at in rng.integers(0, n, rng.integers(3)):
+        p.ts[at:] -= rng.choice([12, 400, 90_000]) * 1_000_000_000
+    stray = rng.random(n) < 0.02
+    p.ts[stray] -= rng.choice([12, 400, 10**7], stray.sum()) * 1_000_000_000
+    return p

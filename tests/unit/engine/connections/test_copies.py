@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from engine.connections.bounds import TrackerConfig
-from engine.connections.copies import LONGEST, MOST
+from engine.connections.copies import LONGEST, MOST, print_of
 from engine.connections.layout import PACKET_COPY, Segment
 from engine.connections.record import connection_table
 from engine.connections.tracker import Tracker
@@ -255,3 +255,32 @@ def test_a_capture_that_is_read_twice_is_not_full_of_copies(last: float) -> None
     assert [(r["conn_state"], r["resp_pkts"], r["resp_capture_duplicate"]) for r in found] == [
         ("SF", 42, 0)
     ] * 2
+
+
+def test_copies_are_known_after_time_has_gone_back() -> None:
+    rng = np.random.default_rng(3)
+    p = of(udp([T0 + k * 1000 for k in range(20_000)], [5] * 20_000), ip_id=7)
+    of(p, payload=rng.integers(0, 1400, 20_000), checksum=rng.integers(1, 65_536, 20_000))
+    again = take(p, slice(0, 3000))._replace(ts=p.ts[:3000] - 3600 * 1000 * MS)
+    again = again._replace(ip_id=np.full(3000, 8, p.ip_id.dtype))
+    tracker = Tracker(TrackerConfig(capacity=64))
+    list(tracker.track(p))
+    before = tracker.counters["copies"]
+    list(tracker.track(doubled(again, 2000)))
+    assert tracker.counters["copies"] - before > 2900
+
+
+def test_no_two_packets_of_many_that_differ_in_one_field_or_two_have_one_print() -> None:
+    base = of(udp([T0], [5]), proto=6, seq=7, ack=9, payload=3, window=5, checksum=77, ip_id=1, ip_size=60)
+    fields = ("tcp_flags", "ip_id", "payload", "window", "checksum", "seq", "ack", "ip_size", "proto")
+    seen: dict[int, tuple[int, ...]] = {}
+    for one in fields:
+        for other in fields:
+            for a in range(0, 64, 5):
+                for b in range(0, 64, 7):
+                    p = base._replace(**{one: getattr(base, one) ^ getattr(base, one).dtype.type(a)})
+                    p = p._replace(**{other: getattr(p, other) ^ getattr(p, other).dtype.type(b)})
+                    words = tuple(int(getattr(p, name)[0]) for name in fields)
+                    with np.errstate(over="ignore"):
+                        found = int(print_of(p, 0, np.uint64(11), np.uint64(12), np.uint64(0)))
+                    assert seen.setdefault(found, words) == words

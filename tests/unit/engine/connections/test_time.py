@@ -149,3 +149,20 @@ def test_no_interim_row_is_due_of_a_connection_that_has_ended_meanwhile() -> Non
     assert step.interim.size == 1
     assert step.going_on().size == 0
     assert np.isin(step.interim, step.closed).all()
+
+
+def test_the_id_of_a_syn_that_waited_is_not_that_of_a_connection_with_its_start() -> None:
+    c = Conversation().send("b", "PA", 1, 1, 10).send("a", "A", 1, 11, after=0)
+    c.isn = {"a": 2_000_000_000, "b": 5}
+    c.send("a", "S", 0, after=0).send("b", "SA", 0, 1)
+    found, _ = records(c.packets())
+    assert [r["conn_state"] for r in found] == ["OTH", "S1"]
+    assert len({r["uid"] for r in found}) == 2
+
+
+def test_a_syn_that_waited_and_is_answered_before_its_time_has_no_negative_duration() -> None:
+    c = Conversation().open()
+    c.isn = {"a": 2_000_000_000, "b": 5}
+    c.send("a", "S", 0).send("b", "SA", 0, 1, after=-2000).send("a", "A", 1, 1)
+    found, _ = records(c.packets())
+    assert [r["duration"] for r in found][1] is None

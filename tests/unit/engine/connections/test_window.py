@@ -198,3 +198,105 @@ def test_a_hole_that_a_fin_closes_is_a_gap_in_the_history() -> None:
     c.send("a", "FA", 601, 1, after=20).send("b", "FA", 1, 602, after=20).send("a", "A", 602, 2)
     record = only(c)
     assert (record["history"], record["missed_bytes"]) == ("ShADaFfG", 500)
+
+
+@pytest.mark.parametrize("far", [AHEAD + 1, AHEAD + 500, AHEAD + 1400])
+def test_a_segment_just_outside_is_not_confirmed_by_acknowledgements_of_other_data(far: int) -> None:
+    c = whole().send("a", "PA", 101 + far, 501, 10)
+    for k in range(3):
+        c.send("a", "PA", 101 + 1400 * k, 501, 1400).send("b", "A", 501, 1501 + 1400 * k)
+    record = only(c.close(4301, 501))
+    assert (record["orig_bytes"], record["missed_bytes"], record["orig_out_of_window"]) == (4300, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("side", "flags", "ack"),
+    [("a", f, 1) for f in ("S", "SA", "R", "RA", "F", "FA", "A", "PA", "P")]
+    + [("b", f, FAR) for f in ("S", "SA", "R", "RA", "F", "FA", "A", "PA", "P")]
+    + [("b", f, 1) for f in ("S", "R", "F", "FA", "PA", "P")],
+)
+def test_between_a_syn_and_its_answer_a_segment_from_afar_changes_nothing(
+    side: str, flags: str, ack: int
+) -> None:
+    c = Conversation().send("a", "S", 0).send(side, flags, FAR, ack, 10 if "P" in flags else 0)
+    finish(talk(c.send("b", "SA", 0, 1).send("a", "A", 1, 1)))
+    assert told(c) == HONEST
+    record = only(c)
+    assert record["orig_out_of_window"] + record["resp_out_of_window"] == 1
+
+
+def test_a_syn_changes_nothing_while_only_one_side_has_closed() -> None:
+    c = whole().send("a", "FA", 101, 501).send("a", "S", FAR).send("b", "PA", 501, 102, 700)
+    record = only(c.send("b", "FA", 1201, 102).send("a", "A", 102, 1202))
+    assert (record["conn_state"], record["resp_bytes"], record["orig_out_of_window"]) == ("SF", 1200, 1)
+
+
+def test_behind_a_reset_nothing_from_afar_is_in_the_history() -> None:
+    c = whole().send("b", "R", 501).send("b", "FA", FAR, 101)
+    record = only(c)
+    assert (record["history"], record["resp_out_of_window"]) == ("ShADdr", 1)
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+def test_where_one_direction_is_captured_a_connection_begins_with_the_segment_behind_its_syn(
+    side: str,
+) -> None:
+    c = whole()
+    c.isn = {"a": 99_000, "b": 5}
+    finish(talk(c.open()))
+    c.rows = [row for row in c.rows if (row["sport"] == 40000) == (side == "a")]
+    _, _, (old, new) = tracked(c)
+    sizes = [record["orig_bytes" if side == "a" else "resp_bytes"] for record in (old, new)]
+    assert sizes == ([100, 200] if side == "a" else [500, 1000])
+    assert (old["ending"], new["conn_state"]) == ("reused", "SH" if side == "a" else "SHR")
+
+
+@pytest.mark.parametrize("fins", [False, True])
+def test_where_one_direction_is_captured_a_fin_from_afar_is_believed_only_at_the_end(fins: bool) -> None:
+    c = Conversation().send("a", "S", 0).send("a", "A", 1, 1).send("a", "PA", 1, 1, 100)
+    c.send("a", "FA", FAR, 1)
+    if fins:
+        c.send("a", "PA", 101, 1, 100).send("a", "FA", 201, 1)
+    record = only(c)
+    assert (record["orig_bytes"], record["conn_state"]) == (200 if fins else FAR - 1, "SH")
+    assert record["orig_out_of_window"] == fins
+
+
+@pytest.mark.parametrize("answered", [1, 101])
+def test_fast_open_on_used_ports_is_a_connection_of_its_own(answered: int) -> None:
+    c = whole()
+    c.isn = {"a": 2_000_000_000, "b": 5}
+    c.send("a", "S", 0, 0, 100, after=500).send("b", "SA", 0, answered)
+    c.send("a", "A", 101, 1).send("b", "PA", 1, 101, 300).send("a", "A", 101, 301).close(101, 301)
+    _, _, (old, new) = tracked(c)
+    assert (old["ending"], new["conn_state"]) == ("reused", "SF")
+    assert (new["orig_bytes"], new["resp_bytes"], new["missed_bytes"]) == (100, 300, 0)
+
+
+@pytest.mark.parametrize("lost", [2**31 + 5000, 3 * 2**30, 2**32 - 10**8])
+def test_after_a_loss_of_more_than_2_gib_both_sides_name_the_place(lost: int) -> None:
+    c = whole()
+    for k in range(4):
+        c.send("a", "A", 101 + lost + 1448 * k, 501, 1448).send("b", "A", 501, 101 + lost + 1448 * (k + 1))
+    record = only(c.close(101 + lost + 4 * 1448, 501))
+    assert (record["orig_bytes"], record["missed_bytes"], record["conn_state"]) == (
+        100 + lost + 4 * 1448,
+        lost,
+        "SF",
+    )
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("far", [FAR, 2**32 - FAR])
+def test_midstream_a_first_packet_from_afar_does_not_count_in_sizes(side: str, far: int) -> None:
+    c = talk(Conversation().send(side, "A", far, 1))
+    record = only(c.close(101, 501))
+    assert (record["orig_bytes"], record["resp_bytes"], record["missed_bytes"]) == (100, 500, 0)
+
+
+def test_acknowledged_holes_that_find_no_room_are_missed() -> None:
+    c = whole()
+    for k in range(40):
+        c.send("b", "A", 501, 101 + 100_000 * (k + 1), after=0.001)
+    record = only(c.send("a", "PA", 4_000_101, 501, 10, after=50).send("b", "A", 501, 4_000_111))
+    assert (record["missed_bytes"], record["holes_overflow"]) == (4_000_000, True)

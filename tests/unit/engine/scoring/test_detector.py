@@ -156,3 +156,19 @@ def test_an_interim_row_alerts_nobody_and_is_not_final() -> None:
     assert interim.rows["ending"].tolist() == [0]
     assert interim.sides["packets"].sum() == 300
     assert sum(b.scores["final"].sum() for b in d.flush()) == 1
+
+
+@pytest.mark.compiled
+@pytest.mark.parametrize("begin", [0, 1])
+def test_where_copies_are_dropped_more_connections_may_end_at_once_than_are_handed_over(begin: int) -> None:
+    flows = 20_000
+    p = udp([T0 + k * 1000 for k in range(flows)] + [T0 + 100 * SECOND], [*range(1, flows + 1), 65_000])
+    p.ip_id[:] = 1 + np.arange(flows + 1)
+    p = twice(p, 10_000)
+    d = build_detector(0, TrackerConfig(capacity=30_000), [kitsune(mapping=1 << 20)])
+    at = p.ts.size - 2 + begin
+    said = d.process(PacketBlock("s", 0, 0, take(p, slice(0, at)), int(p.ts[at - 1])))
+    said += d.process(PacketBlock("s", 0, at, take(p, slice(at, None)), int(p.ts[-1])))
+    said += d.process(PacketBlock("s", 0, p.ts.size, p._replace(ts=p.ts + 300 * SECOND), 0))
+    said += d.flush()
+    assert sum(b.scores.size for b in said if b.scores["final"].all()) == 2 * flows + 2
