@@ -516,7 +516,8 @@ def track(
                 slot, d = -1, 0
         waited = -1  # side of the connection just ended whose SYN this packet answers, or follows
         same = 0  # 1 if it is this packet's own side
-        if slot >= 0 and transport and not copied:
+        asks = flags & (SYN | RST) or (slot >= 0 and t.sides[2 * slot + d]["run_flags"] & RUN_SYN)
+        if slot >= 0 and transport and not copied and asks:
             me, you = t.sides[2 * slot + d], t.sides[2 * slot + 1 - d]
             if answers_syn(you, flags, p.ack[i]):
                 waited = 2 * slot + 1 - d
