@@ -15,14 +15,46 @@ from numpy.typing import NDArray
 
 from engine.connections.layout import FLAG_FLIPPED
 from engine.errors import StateError
-from engine.hashing import GOLDEN, splitmix
+from engine.hashing import splitmix
+from engine.kernels import kernel
 from engine.notation import LINK_HOST
 from engine.types import KIND_MASK, Kind, Packets, Rows, take
 
 UNKNOWN, NEW, KNOWN = -1, 0, 1  # values of SCORE's known_orig and known_resp; UNKNOWN: no hosts were kept
 MOST = 1 << 20  # most hosts in a bundle
-CACHED = 1 << 16  # most hosts whose answer is cached
+CACHED = 1 << 16  # most hosts whose answer is remembered
+ONE = np.uint64(1)
 Words = NDArray[np.uint64]
+
+
+@kernel
+def look_up(memory: Words, quick: Words, out: NDArray[np.int8]) -> int:
+    """Write the remembered answer to each quick hash, 2 where there is none; gives their number.
+
+    memory: (power of two,) hash with the answer in its lowest bit, 0 = empty; open addressing.
+    """
+    unknown, mask = 0, np.uint64(memory.size - 1)
+    for i in range(quick.size):
+        wanted, k = quick[i] | ONE, (quick[i] >> ONE) & mask
+        out[i] = 2
+        while memory[k] != 0:
+            if memory[k] | ONE == wanted:
+                out[i] = memory[k] & ONE
+                break
+            k = (k + ONE) & mask
+        unknown += out[i] == 2
+    return unknown
+
+
+@kernel
+def remember(memory: Words, quick: Words, answers: NDArray[np.int8]) -> None:
+    """Enter answers, or overwrite them. There must be room."""
+    mask = np.uint64(memory.size - 1)
+    for i in range(quick.size):
+        wanted, k = quick[i] | ONE, (quick[i] >> ONE) & mask
+        while memory[k] != 0 and memory[k] | ONE != wanted:
+            k = (k + ONE) & mask
+        memory[k] = (quick[i] & ~ONE) | np.uint64(answers[i])
 
 
 class Hosts:
@@ -33,8 +65,8 @@ class Hosts:
         self.key, self.most = key, most
         self.refused = 0  # ends of connections that met a host for which there was no room
         self._hashes: set[int] = set()
-        self._met = np.empty(0, np.uint64)  # quick hashes of hosts in the set, sorted; saves time only
-        self._cache: dict[tuple[int, int], bool] = {}
+        self._memory, self._remembered = np.zeros(4 * CACHED, np.uint64), 0  # answers; saves time only
+        self._keys = np.frombuffer(key, np.uint64)
 
     def __len__(self) -> int:
         return len(self._hashes)
@@ -44,21 +76,19 @@ class Hosts:
         if not self.most or not n:
             return
         hi, lo = hosts_of(take(p, slice(0, n)))
-        with np.errstate(over="ignore"):
-            quick = splitmix(splitmix(hi ^ GOLDEN) ^ lo)
-        found, first = np.unique(quick, return_index=True)
-        place = np.minimum(np.searchsorted(self._met, found), max(0, self._met.size - 1))
-        new = self._met[place] != found if self._met.size else np.ones(found.size, bool)
+        quick, found = self._quick(hi, lo), np.empty(hi.size, np.int8)
+        look_up(self._memory, quick, found)
+        open_ = np.flatnonzero(found != 1)
+        if len(self._hashes) == self.most or not open_.size:
+            return
+        _, first = np.unique(quick[open_], return_index=True)
         met = []
-        for at in np.sort(first[new]).tolist():
+        for at in open_[np.sort(first)].tolist():
             mine = self._hash(int(hi[at]), int(lo[at]))
-            if mine not in self._hashes and len(self._hashes) == self.most:
-                continue
-            self._hashes.add(mine)
-            met.append(quick[at])
-        if met:
-            self._met = np.union1d(self._met, np.array(met, np.uint64))
-            self._cache.clear()
+            if mine in self._hashes or len(self._hashes) < self.most:
+                self._hashes.add(mine)
+                met.append(at)
+        self._note(quick[met], np.ones(len(met), np.int8))
 
     def known(self, rows: Rows, learning: NDArray[np.bool_]) -> tuple[NDArray[np.int8], NDArray[np.int8]]:
         """Whether the originator and the responder of each connection are in the set: UNKNOWN, NEW or KNOWN.
@@ -68,22 +98,32 @@ class Hosts:
         if not self.most:
             nothing = np.full(rows.size, UNKNOWN, np.int8)
             return nothing, nothing
-        sides = [
-            np.array([self._has(*words) for words in zip(rows[f"{s}_hi"].tolist(), rows[f"{s}_lo"].tolist())], bool)
-            for s in "ab"
-        ]  # fmt: skip
-        self.refused += int(np.count_nonzero(learning & ~(sides[0] & sides[1])))
+        a, b = (self._has(rows[f"{side}_hi"], rows[f"{side}_lo"]) for side in "ab")
+        self.refused += int(np.count_nonzero(learning & ((a == NEW) | (b == NEW))))
         flipped = (rows["flags"] & FLAG_FLIPPED) != 0
-        orig, resp = np.where(flipped, sides[1], sides[0]), np.where(flipped, sides[0], sides[1])
-        return orig.astype(np.int8), resp.astype(np.int8)
+        return np.where(flipped, b, a), np.where(flipped, a, b)
 
-    def _has(self, hi: int, lo: int) -> bool:
-        found = self._cache.get((hi, lo))
-        if found is None:
-            if len(self._cache) >= CACHED:
-                self._cache.clear()
-            found = self._cache[hi, lo] = self._hash(hi, lo) in self._hashes
+    def _has(self, hi: Words, lo: Words) -> NDArray[np.int8]:
+        """(n,) NEW or KNOWN."""
+        quick, found = self._quick(hi, lo), np.empty(hi.size, np.int8)
+        if look_up(self._memory, quick, found):
+            open_ = np.flatnonzero(found == 2)
+            pairs = zip(hi[open_].tolist(), lo[open_].tolist())
+            found[open_] = [self._hash(*pair) in self._hashes for pair in pairs]
+            self._note(quick[open_], found[open_])
         return found
+
+    def _quick(self, hi: Words, lo: Words) -> Words:
+        with np.errstate(over="ignore"):
+            quick: Words = splitmix(splitmix(hi ^ self._keys[0]) ^ lo ^ self._keys[1])
+            return quick
+
+    def _note(self, quick: Words, answers: NDArray[np.int8]) -> None:
+        if self._remembered + quick.size > CACHED:
+            self._memory[:], self._remembered = 0, 0
+        if quick.size <= CACHED:
+            self._remembered += quick.size
+            remember(self._memory, quick, answers)
 
     def _hash(self, hi: int, lo: int) -> int:
         data = hi.to_bytes(8, "big") + lo.to_bytes(8, "big")
