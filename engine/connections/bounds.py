@@ -38,9 +38,7 @@ class TrackerConfig:
     udp_timeout: float = 60.0  # seconds from the last packet to the end of a UDP connection
     icmp_timeout: float = 60.0  # seconds from the last packet to the end of an ICMP connection
     other_timeout: float = 60.0  # seconds from the last packet to the end of any other connection
-    copies: Literal["drop", "keep"] = (
-        "drop"  # whether copies that the capture made count in features and in packets
-    )
+    copies: Literal["drop", "keep"] = "drop"  # copies that a mirror made: leave them out, or count them
     vlans: bool = False  # whether equal addresses and ports in different VLANs are different connections
     interim_seconds: float = 0.0  # seconds between interim rows of a connection that lasts; 0: none
     tcp_server_ports: tuple[int, ...] = TCP_SERVER_PORTS  # TCP server ports, to tell the responder midstream

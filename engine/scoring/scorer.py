@@ -46,12 +46,8 @@ class ScorerConfig:
 
     aggregate: Literal["max", "mean", "last"] = "max"  # statistic of packet scores that scores a connection
     calibrate_packets: int = 20_000  # packets after learning whose connections give the threshold
-    known_hosts: int = (
-        65_536  # most hosts met in learning that are remembered, 8 bytes each in a bundle; 0: none
-    )
-    alerts: Literal["all", "known", "new"] = (
-        "all"  # alarms that alert: all, of known hosts only, or of new ones
-    )
+    known_hosts: int = 65_536  # most hosts of learning that are remembered, 8 bytes each; 0: none
+    alerts: Literal["all", "known", "new"] = "all"  # alarms that alert: of all, known or new hosts
 
     def __post_init__(self) -> None:
         if self.aggregate not in AGGREGATES:
