@@ -110,6 +110,9 @@ class Detector:
             part = p if step.end - step.begin == p.ts.size else take(p, slice(step.begin, step.end))
             part, tracked = self._without_copies(part, replace(step, number=self._given))
             self._given += part.ts.size
+            waiting = {e.features.digest for e in self._entries if e.features and e.scorer.first is None}
+            for digest, one in self._passes.items():
+                one.warming = digest in waiting
             given = {digest: one.update(part, tracked) for digest, one in self._passes.items()}
             records, ended = self._ended(tracked.closed)
             if self.tracer is not None:

@@ -26,6 +26,7 @@ class FeaturePass(Protocol):
     """Computes features of every packet of a partition; has state of its own."""
 
     origin: str  # one of ORIGINS
+    warming: bool  # whether some model still asks if the features are ready
 
     def update(self, p: Packets, t: Tracked) -> Any:
         """Features of p, row i of packet i; valid until the next call. They do not depend on the cuts of a stream."""
@@ -102,6 +103,7 @@ class AfterImagePass:
     def __init__(self, config: AfterImageConfig, carried: Carried | None = None) -> None:
         self._afterimage = AfterImage(config)
         self._out = np.empty((0, len(config.lambdas) * 20))
+        self.warming = True
         self._carried, self.origin = carried, "empty" if carried is None else "waiting"
         self._hosts: set[Host] | None = None  # senders in the carried streams; None: not needed
         self._age, self._looked, self._known = Age(), 0, 0
@@ -113,7 +115,8 @@ class AfterImagePass:
         """(n, 100) features; NaN for packets whose headers could not be read."""
         if len(self._out) < p.ts.size:
             self._out = np.empty((p.ts.size, self._out.shape[1]))
-        self._age.add(p)
+        if self.warming:
+            self._age.add(p)
         self._accepted = min(self._accepted, 0)
         if self.origin == "waiting":
             self._decide(p)
