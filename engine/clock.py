@@ -60,11 +60,15 @@ def step(clock: NDArray[np.int64], ts: Int) -> Int:
         return 0
     if now > NEVER + BACK and ts < now - BACK:
         return goes_back(clock, ts)
-    clock[BEHIND], clock[IN_A_ROW] = NEVER, 0
+    if clock[IN_A_ROW] != 0:
+        clock[BEHIND], clock[IN_A_ROW] = NEVER, 0
     if now >= LATEST - LEAP or ts <= now + LEAP:
-        clock[NOW] = max(now, ts)
+        if ts > now:
+            clock[NOW] = ts
+        if leapt == NEVER:
+            return 0
         clock[LEAPT] = NEVER
-        return 1 if leapt != NEVER else 0
+        return 1
     clock[LEAPT] = ts
     if leapt == NEVER or ts < leapt - LEAP:
         clock[LEAPS] += 1

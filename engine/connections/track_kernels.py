@@ -421,9 +421,11 @@ def track(
         ts = p.ts[i]
         noted = mark(closed_at, noted, n_closed, i - 1)
         if not again or i > begin:  # else its time was taken before the stop
-            if ts > t.registers[NOW]:
-                t.registers[AGAIN] = 0
-            elif due(ts, LONGEST) < t.registers[NOW]:
+            before = t.registers[NOW]
+            if ts > before:
+                if t.registers[AGAIN] != 0:
+                    t.registers[AGAIN] = 0
+            elif due(ts, LONGEST) < before:
                 t.registers[AGAIN] = 1
             found = step(t.registers, ts)
             if found != 0:

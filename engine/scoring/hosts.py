@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from engine.connections.layout import FLAG_FLIPPED
 from engine.errors import StateError
-from engine.hashing import splitmix
+from engine.hashing import splitmix, splitmix_kernel
 from engine.kernels import kernel
 from engine.notation import LINK_HOST
-from engine.types import KIND_MASK, Kind, Packets, Rows, take
+from engine.types import KIND_MASK, Kind, Packets, Rows
 
 UNKNOWN, NEW, KNOWN = -1, 0, 1  # values of SCORE's known_orig and known_resp; UNKNOWN: no hosts were kept
 MOST = 1 << 20  # most hosts in a bundle
 CACHED = 1 << 16  # most hosts whose answer is remembered
 ONE = np.uint64(1)
+UNREAD, IPV4 = int(Kind.UNREAD), int(Kind.IPV4)
 Words = NDArray[np.uint64]
 
 
@@ -57,6 +58,31 @@ def remember(memory: Words, quick: Words, answers: NDArray[np.int8]) -> None:
         memory[k] = (quick[i] & ~ONE) | np.uint64(answers[i])
 
 
+@kernel
+def sift(p: Packets, keys: Words, memory: Words, out: NDArray[np.int64]) -> int:
+    """Write the ends (as in ``hosts_of``) of the first out.size / 2 packets whose hosts are not remembered as known."""
+    n, mask = 0, np.uint64(memory.size - 1)
+    for i in range(out.size // 2):
+        kind = p.kind[i] & KIND_MASK
+        if kind == UNREAD:
+            continue
+        for side in range(2):
+            if kind < IPV4:
+                hi, lo = LINK_HOST, p.dst_mac[i] if side else p.src_mac[i]
+            elif side:
+                hi, lo = p.dst_hi[i], p.dst_lo[i]
+            else:
+                hi, lo = p.src_hi[i], p.src_lo[i]
+            quick = splitmix_kernel(splitmix_kernel(hi ^ keys[0]) ^ lo ^ keys[1])
+            wanted, k = quick | ONE, (quick >> ONE) & mask
+            while memory[k] != 0 and memory[k] | ONE != wanted:
+                k = (k + ONE) & mask
+            if memory[k] & ONE == 0:
+                out[n] = 2 * i + side
+                n += 1
+    return n
+
+
 class Hosts:
     """A bounded set of hosts, by address; frames that are not IP by MAC."""
 
@@ -75,15 +101,16 @@ class Hosts:
         """Take the hosts of the first n packets of p, in their order."""
         if not self.most or not n:
             return
-        hi, lo = hosts_of(take(p, slice(0, n)))
-        quick, found = self._quick(hi, lo), np.empty(hi.size, np.int8)
-        look_up(self._memory, quick, found)
-        open_ = np.flatnonzero(found != 1)
+        open_ = np.empty(2 * n, np.int64)
+        with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when the kernel runs uncompiled
+            open_ = open_[: sift(p, self._keys, self._memory, open_)]
         if len(self._hashes) == self.most or not open_.size:
             return
-        _, first = np.unique(quick[open_], return_index=True)
+        hi, lo = hosts_of(p, open_)
+        quick = self._quick(hi, lo)
+        _, first = np.unique(quick, return_index=True)
         met = []
-        for at in open_[np.sort(first)].tolist():
+        for at in np.sort(first).tolist():
             mine = self._hash(int(hi[at]), int(lo[at]))
             if mine in self._hashes or len(self._hashes) < self.most:
                 self._hashes.add(mine)
@@ -155,13 +182,11 @@ class Hosts:
         return own
 
 
-def hosts_of(p: Packets) -> tuple[Words, Words]:
-    """(2n,) high and low words of the source and destination of each packet, in turn; as connections have them."""
-    kind = p.kind & KIND_MASK
-    link = kind < Kind.IPV4
-    hi, lo = np.empty(2 * p.ts.size, np.uint64), np.empty(2 * p.ts.size, np.uint64)
-    for k, side in enumerate(("src", "dst")):
-        hi[k::2] = np.where(link, LINK_HOST, getattr(p, f"{side}_hi"))
-        lo[k::2] = np.where(link, getattr(p, f"{side}_mac"), getattr(p, f"{side}_lo"))
-    read = np.repeat(kind != Kind.UNREAD, 2)
-    return hi[read], lo[read]
+def hosts_of(p: Packets, ends: NDArray[np.int64]) -> tuple[Words, Words]:
+    """(n,) words of hosts, as connections have them. ends: (n,) twice a packet's row, and 1 more for its receiver."""
+    rows, receives = ends // 2, ends % 2 == 1
+    link = (p.kind[rows] & KIND_MASK) < Kind.IPV4
+    hi = np.where(receives, p.dst_hi[rows], p.src_hi[rows])
+    lo = np.where(receives, p.dst_lo[rows], p.src_lo[rows])
+    mac = np.where(receives, p.dst_mac[rows], p.src_mac[rows])
+    return np.where(link, LINK_HOST, hi), np.where(link, mac, lo)
