@@ -106,7 +106,7 @@ def broken(tracker: Tracker, rows: Rows, sides: Rows) -> Iterator[str]:
     moves = sides["packets"].sum(axis=1).astype(np.float64)[:, None] + 4
     if (sides["high"] > moves * STEP).any():
         yield f"a size of {sides['high'].max()}"
-    for name in ("out_of_window", "capture_duplicate", "duplicate_ack", "far_count"):
+    for name in ("out_of_window", "capture_duplicate", "duplicate_ack"):
         if (sides[name] > moves * 2 + sides["capture_duplicate"]).any():
             yield f"{name} is {sides[name].max()}"
     if (rows["last"] < rows["start"]).any():
