@@ -118,7 +118,7 @@ def _learning(section: BaselineSection, n: int) -> BaselineSection:
 
 def _small(section: BaselineSection) -> BaselineSection:
     small = replace(section, features=replace(section.features, flows=1024))
-    return _learning(replace(small, start=replace(section.start, warmup_packets=0)), 150)
+    return _learning(replace(small, start=section.start.brief()), 150)
 
 
 def _explain(model: BaselineModel, x: Floats) -> list[Moved]:

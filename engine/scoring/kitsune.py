@@ -124,7 +124,7 @@ def _small(section: KitsuneSection) -> KitsuneSection:
     return replace(
         section,
         features=replace(section.features, flows=1024),
-        start=replace(section.start, warmup_packets=0),
+        start=section.start.brief(),
         kitnet=replace(section.kitnet, map_samples=50, learn_samples=50),
         scorer=replace(section.scorer, calibrate_packets=50),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,10 @@ class StartConfig:
     def waits(self) -> bool:
         """Whether there is a warm-up."""
         return self.warmup_packets > 0 and self.warmup_seconds > 0
+
+    def brief(self) -> StartConfig:
+        """The same with a warm-up of at most one packet."""
+        return replace(self, warmup_packets=min(1, self.warmup_packets))
 
 
 class Age:
