@@ -34,7 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         end = net.capture(place / "normal.pcap", lambda: net.talk(15.0, 1))
         for name, busy in _later(net).items():
             net.capture(place / f"{name}.pcap", busy, end + SECOND)
-    done = called("train", "kitsune", place / "normal.pcap", "-o", place / "normal.safetensors")
+    # One row that a busy machine made strange may not be the threshold.
+    (place / "train.yaml").write_text("kitsune: {threshold: {false_positive_rate: 0.01}}\n")
+    words = ("-c", place / "train.yaml", "-o", place / "normal.safetensors")
+    done = called("train", "kitsune", place / "normal.pcap", *words)
     assert done.exit_code == 0, done.stderr
     return place
 
@@ -79,7 +82,7 @@ def test_ordinary_arp_raises_no_more_alarms_than_promised(folder: Path) -> None:
     rows = pq.read_table(folder / "control" / "scores.parquet", columns=columns).to_pylist()
     arp = [row for row in rows if row["final"] and row["proto"] == "arp"]
     assert sum(row["score"] is not None for row in arp) > 20
-    assert got["promised_rate"] < 0.01
+    assert got["promised_rate"] < 0.02
     assert sum(row["alarm"] for row in arp) <= got["promised_rate"] * got["scored"]
 
 
