@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.headers.cursor import (
+    DONE,
     K_LINK,
     R_CORRUPT,
     R_ENCAPSULATION,
@@ -33,17 +34,26 @@ PADDED, FCS, BAD_FCS = 0x20, 0x10, 0x40  # bits of radiotap's flags
 
 
 @kernel
-def radiotap(data: Bytes, c: Any, row: Any) -> int:
-    """https://www.radiotap.org: version, length, words of presence bits, and of the fields only the flags."""
-    at = c["at"]
-    have = c["end"] - at
+def header_size(data: Bytes, c: Any, row: Any) -> int:
+    """Size of a radiotap or PPI header, which begin alike: version 0, a byte, the length; DONE: a failure."""
+    have = c["end"] - c["at"]
     if have < 8:
         return fail(row, R_LINK_TRUNCATED)
-    size = le16(data, at + 2)
-    if u8(data, at) != 0 or size < 8:
+    size = le16(data, c["at"] + 2)
+    if u8(data, c["at"]) != 0 or size < 8:
         return fail(row, R_ENCAPSULATION)
     if have < size:
         return fail(row, R_LINK_TRUNCATED)
+    return size
+
+
+@kernel
+def radiotap(data: Bytes, c: Any, row: Any) -> int:
+    """https://www.radiotap.org: version, length, words of presence bits, and of the fields only the flags."""
+    at = c["at"]
+    size = header_size(data, c, row)
+    if size == DONE:
+        return DONE
     present = le32(data, at + 4)
     field = at + 8
     word = present
@@ -80,14 +90,9 @@ def radio_frame(c: Any, row: Any, flags: int) -> int:
 def ppi(data: Bytes, c: Any, row: Any) -> int:
     """Per-Packet Information, version 1.0.10: length, the link type inside, fields; that of 802.11 has the flags."""
     at = c["at"]
-    have = c["end"] - at
-    if have < 8:
-        return fail(row, R_LINK_TRUNCATED)
-    size = le16(data, at + 2)
-    if u8(data, at) != 0 or size < 8:
-        return fail(row, R_ENCAPSULATION)
-    if have < size:
-        return fail(row, R_LINK_TRUNCATED)
+    size = header_size(data, c, row)
+    if size == DONE:
+        return DONE
     aligned = u8(data, at + 1) & 1
     link_type = le32(data, at + 4)
     flags = 0
