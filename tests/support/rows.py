@@ -20,6 +20,7 @@ from engine.scoring.columns import score_table
 from engine.scoring.detector import Detector
 from engine.scoring.kind import Kind
 from engine.scoring.scorer import Scorer
+from engine.scoring.start import StartConfig
 from engine.types import PacketBlock
 from models.threshold import ThresholdConfig
 
@@ -71,8 +72,13 @@ def said(
 
 
 def small(kind: Kind, name: str | None = None, *, shadow: bool = False) -> ModelSpec:
-    """A model of a kind with small tables, that has learned and calibrated after 150 packets and alarms often."""
+    """A model of a kind with small tables, that has learned and calibrated after 150 packets and alarms often.
+
+    With a bundle it scores from the first packet on.
+    """
     section = replace(kind.small(kind.section()), threshold=ThresholdConfig(false_positive_rate=0.2))
+    if kind.start(section) is not None:
+        section = replace(section, start=StartConfig(warmup_packets=0))
     return ModelSpec(name or kind.name, kind, section, shadow)
 
 
