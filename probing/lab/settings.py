@@ -192,6 +192,18 @@ class Background(Model):
     parameters: dict[str, Any] = {}
 
 
+class Design(Model):
+    """Factors whose levels are crossed; each cell is a setting, with `copies` runs."""
+
+    factors: dict[str, Annotated[tuple[Any, ...], Field(min_length=2)]] = Field(min_length=1)
+    fraction: Annotated[str, Field(pattern=r"^1(/[2-9])?$")] = "1"  # share of the cells that have runs
+
+    @property
+    def parts(self) -> int:
+        """Number of fractions that make a full design."""
+        return int(self.fraction.partition("/")[2] or 1)
+
+
 class Entry(Model):
     """Runs of a corpus. A list in place of a value makes a run for each of its values; ``all``: all that fit."""
 
@@ -209,6 +221,9 @@ class Entry(Model):
     twins: tuple[dict[str, Any], ...] = ()
     background: tuple[Background, ...] = ()
     group: str = ""  # name of the setting in analyses
+    design: Design | None = None  # factors and levels, in place of lists
+    # seconds of silence put between the halves of a recorded run, while none of its connections lasts
+    pause_s: Any = 0
     limit_s: float = Field(300, gt=0, le=7200)  # most seconds that a run may take; a longer one has failed
 
 
@@ -241,5 +256,6 @@ class Run(Model):
     group: str
     pair: str  # name shared by twins; "": no twins
     twin: str  # letter of the twin: a, b …; "": no twins
+    pause_s: float = Field(0, ge=0, le=604_800)
     limit_s: float
     vantage: tuple[Literal["client", "server"], ...]
