@@ -4,6 +4,7 @@ connection.
 settings.py      the settings of lab files
 catalog.py       scenarios and corpora by name; a corpus as a list of runs
 isolation.py     a private machine for each run
+trace.py         delivery traces
 hosts.py         hosts of a run
 link/            the link between them
 load.py          load of the server, set and measured
