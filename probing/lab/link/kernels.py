@@ -20,7 +20,7 @@ from engine.kernels import kernel
 from probing.lab.link.account import came_in, dropped, has_room, largest, record, released, target_of
 from probing.lab.link.forward import copy_of, forward
 from probing.lab.link.heap import pop, schedule
-from probing.lab.link.queue import advance, arm, event, put
+from probing.lab.link.queue import enter, event, passes
 from probing.lab.link.system import POLLIN, monotonic, ppoll, read_fd, write_fd
 from probing.lab.link.tables import (
     BEGAN,
@@ -32,7 +32,6 @@ from probing.lab.link.tables import (
     LAW,
     LOST,
     OUTAGE,
-    OVERFLOW,
     POLL_NS,
     STEP,
     STOP,
@@ -96,17 +95,6 @@ def _spread(s: State, number: int, target: int, waiting: int) -> int:
 
 
 @kernel
-def _enter(s: State, port: int, d: int, number: int, now: int, waiting: int) -> int:
-    """Let a frame wait for the rate or the trace, or drop it; returns the number of waiting entries."""
-    r = s.records[number]
-    waiting = advance(s, port, d, now, waiting)
-    if not put(s, port, d, number, int(np.int64(r["length"])), now):
-        dropped(r, s.flows[r["flow"]], OVERFLOW, occupies(parse(s.store, r["start"], r["length"])))
-        return waiting
-    return arm(s, port, d, advance(s, port, d, now, waiting))
-
-
-@kernel
 def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
     """Decide the fate of the n bytes that a port put at the end of the store; returns the number of waiting entries."""
     start = s.control[USED]
@@ -155,9 +143,13 @@ def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
         if u_corrupt < p["corrupt"] and first < n * 8:
             r["flip"] = first + int(u_bit * (n * 8 - first))
         r["twice"] = u_duplicate < p["duplicate"]
+    leaves = now
     if p["queued"]:
-        return _enter(s, access, up, number, now, waiting)
-    return forward(s, number, now, waiting)
+        leaves = passes(s.queues[access, up], n, now)
+        if leaves < 0:
+            return enter(s, access, up, number, now, waiting)
+        f["queued"][d] += 1
+    return forward(s, number, leaves, waiting)
 
 
 @kernel

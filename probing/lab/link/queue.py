@@ -21,6 +21,7 @@ from probing.lab.link.tables import (
     ETHERNET,
     FAR,
     OPPORTUNITY,
+    OVERFLOW,
     STEP,
     State,
     exponential,
@@ -174,7 +175,7 @@ def _serve(s: State, port: int, d: int, now: int, waiting: int) -> int:
 
 
 @kernel
-def put(s: State, port: int, d: int, number: int, size: int, now: int) -> bool:
+def _put(s: State, port: int, d: int, number: int, size: int, now: int) -> bool:
     """Put a frame into a queue that is up to date; False when it is full. number: of its record; -1: cross traffic."""
     q = s.queues[port, d]
     room = s.slots.shape[2]
@@ -204,16 +205,31 @@ def _compete(s: State, port: int, d: int) -> int:
 def advance(s: State, port: int, d: int, now: int, waiting: int) -> int:
     """Bring a queue up to date, as frames of cross traffic enter and frames leave; returns the number of entries."""
     q = s.queues[port, d]
+    if q["head"] == q["tail"] and q["gap"] == 0.0:
+        return waiting
     while True:
         starts, crosses = _starts(s, port, d), _compete(s, port, d)
         if min(starts, crosses) > now:
             return waiting
         if crosses <= starts:
-            put(s, port, d, -1, CROSS, crosses)
+            _put(s, port, d, -1, CROSS, crosses)
             q["rng"] += STEP
             q["cross"] += exponential(q["rng"], q["gap"])
         else:
             waiting = _serve(s, port, d, starts, waiting)
+
+
+@kernel
+def passes(q: Any, size: int, now: int) -> int:
+    """The time at which a frame has left that need not wait; -1: it must enter the queue.
+
+    Spares frames at an idle rate the queue: a call with the link's whole memory takes longer than this.
+    """
+    if q["head"] < q["tail"] or q["busy"] > now or q["n"] > 0 or q["gap"] > 0.0:
+        return -1
+    q["above"], q["dropping"] = 0, 0  # as CoDel's empty queue
+    q["busy"] = now + int(size * 8e9 / q["rate"])
+    return int(q["busy"])
 
 
 @kernel
@@ -224,6 +240,17 @@ def arm(s: State, port: int, d: int, waiting: int) -> int:
         return waiting
     q["armed"] = _starts(s, port, d)
     return schedule(s, waiting, int(q["armed"]), -1 - (2 * port + d))
+
+
+@kernel
+def enter(s: State, port: int, d: int, number: int, now: int, waiting: int) -> int:
+    """Let a frame of ours wait, or drop it where the queue is full; returns the number of waiting entries."""
+    r = s.records[number]
+    waiting = advance(s, port, d, now, waiting)
+    if not _put(s, port, d, number, int(np.int64(r["length"])), now):
+        dropped(r, s.flows[r["flow"]], OVERFLOW, occupies(parse(s.store, r["start"], r["length"])))
+        return waiting
+    return arm(s, port, d, advance(s, port, d, now, waiting))
 
 
 @kernel
