@@ -173,7 +173,9 @@ class Performance:
     def _wait_for_the_last_packets(self) -> None:
         """Wait for FINs and their acknowledgements to cross the slowest link, also when they are sent again."""
         links = [role.link for role in self.roles]
-        slowest = max(x.delay_ms + 3 * (x.jitter_ms + x.ordered_jitter_ms) + x.outage_ms for x in links)
+        slowest = max(
+            x.delay_ms + 3 * (x.jitter_ms + x.ordered_jitter_ms) + min(x.outage_ms, 500) for x in links
+        )
         lossy = any(
             x.loss_pct or x.burst_loss_pct or x.corrupt_pct or x.rate_kbit or x.delivery_trace or x.outage_ms
             for x in links
