@@ -13,6 +13,7 @@ run.py           one run, from fresh hosts to captures and label rows
 attribution.py   users, and the label row of each connection
 labels.py        the label columns
 vantage.py       captures at a vantage, from the log of the link
+frames.py        what the link did to each frame of a capture
 worker.py        a process that does runs
 campaign.py      a corpus in the making: workers, finished and missing runs
 assemble.py      from the folders of runs to one corpus

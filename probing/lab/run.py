@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probing.lab import attribution, load, registry, vantage
+from probing.lab import attribution, frames, load, registry, vantage
 from probing.lab.attribution import Role, roles
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host, Interface
@@ -193,6 +193,8 @@ class Performance:
             if row["proto"] == "tcp":
                 row["congestion_control_up"] = algorithms[row["src"]]
                 row["congestion_control_down"] = algorithms[row["dst"]]
+        for name in self.run.vantage:
+            frames.write(self.folder / f"{name}.frames.parquet", log, name, rows, self.run.id)
         if log.unsent:
             raise LabError(
                 f"run {self.run.id}: hosts did not accept {log.unsent} frames: too many at once; use fewer users"
