@@ -26,6 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from threadpoolctl import threadpool_limits
 
 from benchmarks.measure import report
 from engine.commands.reading import read_packets
@@ -155,12 +156,13 @@ def main() -> None:
         "kind                     attacks benign  logistic regression   boosted trees         best count alone",
         file=sys.stderr,
     )
-    for activity, server, succeeded, attack, benign in kinds(corpus.labels):
-        both = attack | benign
-        kind = {"activity": activity, "server": server, "succeeded": succeeded,
-                **compared(x[both], attack[both], run[both])}  # fmt: skip
-        print(line(kind), file=sys.stderr)
-        found.append(kind)
+    with threadpool_limits(1):  # small tasks: threads would wait for each other
+        for activity, server, succeeded, attack, benign in kinds(corpus.labels):
+            both = attack | benign
+            kind = {"activity": activity, "server": server, "succeeded": succeeded,
+                    **compared(x[both], attack[both], run[both])}  # fmt: skip
+            print(line(kind), file=sys.stderr)
+            found.append(kind)
     mirrored = corpus.labels.filter(pc.equal(corpus.labels.column("scenario"), "sql")).column("mirrored")
     report({}, "", given.json, kinds=found, mirrored_share=float(pc.mean(mirrored.cast(pa.int8())).as_py()))
 

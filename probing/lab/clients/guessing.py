@@ -59,7 +59,7 @@ class Form:
         """Do form-guess or form-visit."""
         visit = Visit(session, ends=way_of(session, "fin", "rst"))
         around = session.activity == "form-visit"
-        before = [*first_pages(session), Step(LOGIN)] if around else []
+        before = [*first_pages(session, login_follows=True), Step(LOGIN)] if around else []
         after = last_pages(session) if around else []
         words = guesses(session)
         for step in before:

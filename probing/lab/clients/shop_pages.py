@@ -16,15 +16,30 @@ BEFORE, AFTER = (2, 5), (2, 7)  # numbers of ordinary pages before and after the
 ROWS = (3, 49)  # numbers of products that a search finds
 LETTERS = (3, 14)  # letters of a search
 INDEX_PAGES = PRODUCTS // 24
-GONE = 0.05  # share of products that are not there any more
+GONE, VAIN = 0.05, 0.08  # shares of products that are not there any more, and of searches that find nothing
+LOGGED_IN = 0.3  # share of visits in which a customer logs in before the middle, unless they do so in it
+LINKED, LINK = (
+    0.15,
+    (6, 70),
+)  # share of pages reached by a link with words that the shop ignores; bytes of these
+FILLER = (
+    "from=newsletter-of-the-shop&for=friends-of-warm-light&seen=on-the-last-page-but-one&kept=in-the-wishes"
+)
 WEIGHTS = {"front": 0.1, "index": 0.25, "product": 0.35, "search": 0.3}
 
 
-def first_pages(session: Session) -> list[Step]:
-    """The pages before the middle of a visit: the front page with its style sheet, and others."""
-    cold = session.parameters.cache == "cold"
+def first_pages(session: Session, *, login_follows: bool) -> list[Step]:
+    """The pages before the middle of a visit: the front page with its style sheet, and others.
+
+    login_follows: the middle is a login, so there is none before.
+    """
+    cold, rng = session.parameters.cache == "cold", session.rng
     style = [Step(STYLE, at_once=True)] if cold else []
-    return [Step("/"), *style, *_pages(session.rng, session.rng.randint(*BEFORE) - 1)]
+    pages = [Step("/"), *style, *_pages(rng, rng.randint(*BEFORE) - 1)]
+    if not login_follows and rng.random() < LOGGED_IN:
+        name, password = customer(rng)
+        pages += logins(name, [password])
+    return pages
 
 
 def last_pages(session: Session) -> list[Step]:
@@ -35,7 +50,14 @@ def last_pages(session: Session) -> list[Step]:
 def _pages(rng: Random, n: int) -> list[Step]:
     kinds = rng.choices(tuple(WEIGHTS), tuple(WEIGHTS.values()), k=n)
     make = {"front": lambda _: Step("/"), "index": _index, "product": product, "search": search}
-    return [make[kind](rng) for kind in kinds]
+    return [_linked(rng, make[kind](rng)) for kind in kinds]
+
+
+def _linked(rng: Random, step: Step) -> Step:
+    """The step, or a link to it from elsewhere."""
+    if rng.random() >= LINKED:
+        return step
+    return step._replace(path=f"{step.path}{'&' if '?' in step.path else '?'}{FILLER[: rng.randint(*LINK)]}")
 
 
 def _index(rng: Random) -> Step:
@@ -49,8 +71,11 @@ def product(rng: Random, gone: float = GONE) -> Step:
 
 
 def search(rng: Random) -> Step:
-    """A search whose number of results is uniform over ROWS."""
-    return Step(f"/search.php?q={rng.choice(_words()[rng.randint(*ROWS)]).replace(' ', '+')}")
+    """A search whose number of results is uniform over ROWS, or 0."""
+    word = rng.choice(_words()[rng.randint(*ROWS)])
+    if rng.random() < VAIN:
+        word = f"{word[:-1]}q{word[-1]}"  # no name of a product has a q
+    return Step(f"/search.php?q={word.replace(' ', '+')}")
 
 
 @cache

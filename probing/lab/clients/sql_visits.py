@@ -12,8 +12,9 @@ from random import Random
 from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
-from probing.lab.clients.shop import ACCOUNT, LOGIN, Step, Visit
+from probing.lab.clients.shop import ACCOUNT, FOUND, LOGIN, Step, Visit
 from probing.lab.clients.shop_pages import (
+    FILLER,
     ROWS,
     customer,
     first_pages,
@@ -23,7 +24,7 @@ from probing.lab.clients.shop_pages import (
     product,
     search,
 )
-from probing.lab.clients.typos import mistyped_words
+from probing.lab.clients.typos import mistype, mistyped_words
 from probing.lab.services.sql_pages import PRODUCTS, customers, password_hash, password_of
 from probing.lab.session import Session
 
@@ -36,9 +37,7 @@ UNKNOWN = 0.4  # share of products that do not exist among those looked up by th
 HASH, HEX = re.compile(rb"[0-9a-f]{64}"), "0123456789abcdef"
 PRODUCT_ROW = 85  # bytes of a search's result, on average
 USER_ROWS = {"id, name, password": 134, "name, email, password": 158}  # columns, and bytes of a result
-FILLER = (
-    "from=newsletter-of-the-shop&for=friends-of-warm-light&seen=on-the-last-page-but-one&kept=in-the-wishes"
-)
+MISTYPED, FORGOTTEN = 0.1, 0.1  # shares of logins with a mistake before, and of those given up after it
 
 
 def tautology(rng: Random) -> Step:
@@ -109,7 +108,8 @@ class Outing:
 
     def go(self) -> bool:
         """Make the visit; returns whether the injection succeeded."""
-        before, middle = first_pages(self.session), self._middle()
+        before = first_pages(self.session, login_follows=self.session.activity == "visit-tautology")
+        middle = self._middle()
         after, succeeded = last_pages(self.session), False
         for step in before:
             self.visit.ask(step)
@@ -124,7 +124,7 @@ class Outing:
         """The injection with the pages that belong to it; None: the next question of a blind one."""
         rng = self.session.rng
         if self.session.activity == "visit-tautology":
-            return [Step(LOGIN), tautology(rng), Step(ACCOUNT, at_once=True)]
+            return [Step(LOGIN), tautology(rng)]
         if self.session.activity == "visit-union":
             return [union(rng)]
         return [None] * rng.randint(*QUESTIONS)
@@ -139,9 +139,11 @@ class Outing:
                 self.blind.hear(b"No such product" not in page.text)
             return False
         page = self.visit.ask(step)
-        if step.path == ACCOUNT:
-            return b"Welcome, " in page.text
-        return step.phase == "injection" and HASH.search(page.text) is not None
+        if step.phase != "injection":
+            return False
+        if page.status == FOUND:  # a browser follows the redirection
+            return b"Welcome, " in self.visit.ask(Step(ACCOUNT, at_once=True)).text
+        return HASH.search(page.text) is not None
 
 
 class Middle(NamedTuple):
@@ -154,8 +156,11 @@ class Middle(NamedTuple):
 def harmless(session: Session) -> list[Step]:
     """The pages of a customer's visit."""
     rng = session.rng
-    before, mirrored = first_pages(session), rng.random() < session.parameters.mirrored_pct / 100
-    kind = rng.choice((_log_in, _find, _look_up))
+    kind, mirrored = (
+        rng.choice((_log_in, _find, _look_up)),
+        rng.random() < session.parameters.mirrored_pct / 100,
+    )
+    before = first_pages(session, login_follows=kind is _log_in)
     middle, after = kind(rng, mirrored), last_pages(session)
     steps = mixed(rng, middle.steps, after[:-1]) if middle.spread else [*middle.steps, *after[:-1]]
     return [*before, *steps, after[-1]]
@@ -163,17 +168,20 @@ def harmless(session: Session) -> list[Step]:
 
 def mistyped(session: Session) -> list[Step]:
     """The pages of a customer who mistypes the password once or twice."""
-    before, (name, password) = first_pages(session), customer(session.rng)
+    before, (name, password) = first_pages(session, login_follows=True), customer(session.rng)
     middle = logins(name, mistyped_words(session.rng, password))
     return [*before, *middle, *last_pages(session)]
 
 
 def _log_in(rng: Random, mirrored: bool) -> Middle:
     name, password = customer(rng)
-    form, filled, own = logins(name, [password])
+    words, luck = [password], rng.random()
+    if luck < MISTYPED + FORGOTTEN:
+        words = [mistype(rng, password), *(words if luck < MISTYPED else [])]
+    form, *filled, own = logins(name, words)
     if mirrored:
-        filled = as_long(filled, tautology(rng))
-    return Middle([form, filled, own], False)
+        filled = [as_long(step, tautology(rng)) for step in filled]
+    return Middle([form, *filled, *([own] if words[-1] == password else [])], False)
 
 
 def _find(rng: Random, mirrored: bool) -> Middle:
