@@ -37,7 +37,7 @@ UNKNOWN = 0.4  # share of products that do not exist among those looked up by th
 HASH, HEX = re.compile(rb"[0-9a-f]{64}"), "0123456789abcdef"
 PRODUCT_ROW = 85  # bytes of a search's result, on average
 USER_ROWS = {"id, name, password": 134, "name, email, password": 158}  # columns, and bytes of a result
-MISTYPED, FORGOTTEN = 0.1, 0.1  # shares of logins with a mistake before, and of those given up after it
+MISTYPED, FORGOTTEN = 0.15, 0.15  # shares of logins with a mistake before, and of those given up after it
 
 
 def tautology(rng: Random) -> Step:

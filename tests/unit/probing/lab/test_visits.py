@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, unquote, urlencode
 import pytest
 
 from probing.lab.clients.shop import Step
-from probing.lab.clients.shop_pages import ROWS, login, mixed, product, search
+from probing.lab.clients.shop_pages import ROWS, VAIN, login, mixed, product, search
 from probing.lab.clients.sql_visits import Blind, as_long, tautology, union
 from probing.lab.clients.typos import mistyped_words
 from probing.lab.services.sql_pages import customers, password_hash, password_of, product_names, statements
@@ -51,6 +51,7 @@ def test_searches_find_as_many_products_as_are_drawn() -> None:
     for _ in range(2000):
         word = parse_qs(search(rng).path.partition("?")[2])["q"][0]
         found[sum(word in name for name in product_names())] += 1
+    assert found.pop(0) / 2000 == pytest.approx(VAIN, abs=0.02)
     assert ROWS[0] <= min(found) <= max(found) <= ROWS[1]
     assert len(found) > 30
 
