@@ -18,13 +18,9 @@ LETTERS = (3, 14)  # letters of a search
 INDEX_PAGES = PRODUCTS // 24
 GONE, VAIN = 0.05, 0.08  # shares of products that are not there any more, and of searches that find nothing
 LOGGED_IN = 0.3  # share of visits in which a customer logs in before the middle, unless they do so in it
-LINKED, LINK = (
-    0.15,
-    (6, 70),
-)  # share of pages reached by a link with words that the shop ignores; bytes of these
-FILLER = (
-    "from=newsletter-of-the-shop&for=friends-of-warm-light&seen=on-the-last-page-but-one&kept=in-the-wishes"
-)
+LINKED = 0.15  # share of pages reached by a link with words that the shop ignores
+LINK = (6, 70)  # bytes of these words
+FILLER = "from=newsletter-of-the-shop&for=friends-of-warm-light&seen=on-the-last-page-but-one&kept=for-later"
 WEIGHTS = {"front": 0.1, "index": 0.25, "product": 0.35, "search": 0.3}
 
 

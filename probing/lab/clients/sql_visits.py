@@ -29,10 +29,7 @@ from probing.lab.services.sql_pages import PRODUCTS, customers, password_hash, p
 from probing.lab.session import Session
 
 ATTACKS = ("visit-tautology", "visit-union", "visit-blind")
-QUESTIONS = (
-    3,
-    8,
-)  # numbers of questions in a visit with a blind injection, the first two to see whether it works
+QUESTIONS = (3, 8)  # numbers of questions in a blind injection; the first two show whether it works
 UNKNOWN = 0.4  # share of products that do not exist among those looked up by their numbers
 HASH, HEX = re.compile(rb"[0-9a-f]{64}"), "0123456789abcdef"
 PRODUCT_ROW = 85  # bytes of a search's result, on average
