@@ -33,7 +33,7 @@ QUESTIONS = (3, 8)  # numbers of questions in a blind injection; the first two s
 UNKNOWN = 0.4  # share of products that do not exist among those looked up by their numbers
 HASH, HEX = re.compile(rb"[0-9a-f]{64}"), "0123456789abcdef"
 PRODUCT_ROW = 85  # bytes of a search's result, on average
-USER_ROWS = {"id, name, password": 134, "name, email, password": 158}  # columns, and bytes of a result
+USER_ROWS = {"id, name, password": 135, "name, email, password": 154}  # columns, and bytes of a result
 MISTYPED, FORGOTTEN = 0.15, 0.15  # shares of logins with a mistake before, and of those given up after it
 
 
