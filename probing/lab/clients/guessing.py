@@ -23,19 +23,24 @@ BASES = ("password", "welcome", "dragon", "monkey", "sunshine", "shadow", "maste
 def guesses(session: Session) -> list[str]:
     """The passwords that this sample tries: its part of a list of ``guesses`` different ones.
 
-    Consecutive samples share a list, as many as ``parts``. In half of all lists is the right password.
+    Consecutive samples share a list, as many as ``parts``.
     """
     parts = session.parameters.parts
     rng = session.rng if parts == 1 else Random(f"{session.seed}/list {session.sample // parts}")
+    return word_list(rng, session.parameters.guesses)[session.sample % parts :: parts]
+
+
+def word_list(rng: Random, n: int) -> list[str]:
+    """n different passwords, as people choose them; in half of all lists one of them is the right one."""
     words = dict[str, None]()
-    while len(words) < session.parameters.guesses:
+    while len(words) < n:
         word = rng.choice(BASES)
         word = word.capitalize() if rng.random() < 0.3 else word
         words[f"{word}{rng.choice(('', '!', '#'))}{rng.randrange(2100)}"] = None
     listed = list(words)
     if rng.random() < 0.5:
         listed[rng.randrange(len(listed))] = PASSWORD
-    return listed[session.sample % parts :: parts]
+    return listed
 
 
 def in_parts(session: Session, most: int) -> list[list[str]]:

@@ -6,12 +6,15 @@ import json
 import math
 import re
 from pathlib import Path
+from random import Random
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.utils import PcapReader
 
+from probing.lab.clients.guessing import word_list
 from probing.lab.isolation import PASSWORD
 from tests.support.lab import Done, is_delayed, perform
 
@@ -121,7 +124,6 @@ def test_several_hosts_share_a_list_and_each_connection_says_how_many_guesses_it
          "parameters": {"guesses": 14, "parts": 3, "requests": 4, "think_ms": 10}},
     )  # fmt: skip
     sent = words_sent(done)
-    lists: dict[int, list[bytes]] = {}
     for sample, rows in agrees(done).items():
         own, carried = rows[0][0], [guesses_in(row) for row, _ in rows]
         part = len(range(sample % 3, 14, 3))
@@ -132,8 +134,9 @@ def test_several_hosts_share_a_list_and_each_connection_says_how_many_guesses_it
         if activity != "ssh-guess":
             words = [sent[row["src"], row["sport"]] for row, _ in rows]
             assert [len(tried) for tried in words] == carried
-            lists.setdefault(sample // 3, []).extend(word for tried in words for word in tried)
-    assert all(len(words) == len(set(words)) for words in lists.values())
+            whole = word_list(Random(f"{done.run.seed}/list {sample // 3}"), 14)
+            tried = [unquote(word.decode()) for words_of_one in words for word in words_of_one]
+            assert tried == whole[sample % 3 :: 3][: len(tried)]
     assert len({row["src"] for row in done.rows}) == 3
 
 
