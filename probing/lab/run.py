@@ -118,7 +118,7 @@ class Performance:
         clients = tuple(c for role, group in self.users if role in mine for c in group)
         activities = tuple(dict.fromkeys(role.activity for role in mine))
         site = Site(host, folder, mine[0].parameters, activities, clients, self.run.seed)
-        registry.service(key.split("/")[1]).start(site)
+        registry.service(key).start(site)
 
     def _samples(self) -> None:
         """Let all users work; the background stops when the run's own users have finished."""

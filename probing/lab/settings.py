@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +20,9 @@ TERMINATIONS = ("fin", "rst", "sudden", "timeout", "refused", "none")
 MAX_USERS, MAX_SERVERS, MAX_CLIENTS = 64, 9, 240  # most hosts of a run; addresses .1 to .9 and .10 to .249
 MTU = 1500
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+# a user's pace is a factor of e to the power of ±MOST_PACE at most, the spread of their think times a sigma of at most
+# MOST_SPREAD; both law and sum are cut off, so that no server closes a connection while its user thinks
+MOST_PACE, LEAST_SPREAD, MOST_SPREAD, THINK_SIGMAS, LONGEST_THINK_S = 0.7, 0.3, 0.9, 3.0, 20.0
 LEAST_QUOTA = 0.2  # least quota in percent: the kernel grants at least 1 ms, in a period of at most a second
 
 
@@ -163,6 +167,13 @@ class Parameters(Model):
     hosts: int = Field(2, ge=2, le=4)  # number of hosts that synchronise
     guesses: int = Field(8, ge=1, le=1000)  # number of passwords to try
     ports: int = Field(100, ge=1, le=65_535)  # number of ports that a scan asks
+    # median think time of a user before a request; log-normal, with a pace and a spread of each user's own; 0: none
+    think_ms: float = Field(0, ge=0, le=10_000)
+    # share of benign visits that send long harmless requests, each as long as a request of an injection
+    mirrored_pct: Percent = 15
+    parts: int = Field(
+        1, ge=1, le=1000
+    )  # number of samples that share a list of passwords; each tries its own part
 
     @model_validator(mode="after")
     def _possible(self) -> Parameters:
@@ -171,7 +182,16 @@ class Parameters(Model):
             raise ValueError(
                 f"content_bytes {self.content_bytes} must lie between 0 and 100000000, the smaller first"
             )
+        if self.parts > self.guesses:
+            raise ValueError(
+                f"parts {self.parts} must be at most guesses {self.guesses}: each part has a password"
+            )
         return self
+
+    @property
+    def longest_think_s(self) -> float:
+        """The longest think time of any user."""
+        return min(LONGEST_THINK_S, self.think_ms / 1e3 * math.exp(MOST_PACE + THINK_SIGMAS * MOST_SPREAD))
 
     @property
     def size_range(self) -> tuple[int, int]:

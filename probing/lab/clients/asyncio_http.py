@@ -89,8 +89,8 @@ class _Conversation:
     async def _converse(self) -> None:
         try:
             for k, request in enumerate(self.requests):
-                if k and self.pause_s:
-                    await asyncio.sleep(self.pause_s)
+                if k:
+                    await self._pause()
                 if not (await self._ask(k, request) and await self._take(k, request)):
                     await self._break_off()
                     return
@@ -143,6 +143,13 @@ class _Conversation:
         await self._read(left)
         return self.broken.request != k
 
+    async def _pause(self) -> None:
+        """Wait between two requests: for pause_ms, and for a think time where a user reads a page meanwhile."""
+        reads = self.session.activity.removeprefix(web.TLS) == "keep-alive"
+        seconds = self.pause_s + (self.session.thought() if reads else 0.0)
+        if seconds:
+            await asyncio.sleep(seconds)
+
     async def _read(self, left: int) -> None:
         while left:
             part = await self.reader.read(min(left, CHUNK))
@@ -162,7 +169,7 @@ class _Conversation:
         following = self.broken.request + 1
         if self.broken.share is None and following < len(self.requests):
             # the client does not notice, and asks again
-            await asyncio.sleep(self.pause_s)
+            await self._pause()
             self.session.mark("request")
             self.writer.write(self._head(self.requests[following]))
         self.session.keep(self._socket())
