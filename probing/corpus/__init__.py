@@ -1,6 +1,6 @@
 """Labelled traffic as tables.
 
-Belongs here: reading, joining, splitting, checking. Does not: making traffic.
+Belongs here: reading, joining, splitting, checking, mixing. Does not: making traffic.
 
 corpus.py         a corpus: capture, labels and manifest, read back and checked
 labels.py         its label rows
@@ -18,5 +18,10 @@ divided.py        whether a split keeps apart what must be apart
 check.py          all of these questions about a corpus
 findings.py       their answers
 check_text.py     the report as text
-cli.py            the commands
+mix.py            a corpus in a background capture
+background.py     what a background has: time, hosts, ports
+mapping.py        where the runs of a corpus go in it
+rewriting.py      frames with other addresses, ports and checksums
+cli.py            `wiresonde corpus`
+mix_cli.py        `wiresonde lab mix`
 """

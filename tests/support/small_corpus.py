@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import zstandard
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
 
 from engine.types import ACK, FIN, KIND_TRANSPORT, SYN, Kind
 from probing.lab import labels
@@ -37,6 +39,7 @@ class Exchange:
     delay_ms: float = 10.0
     ttl: int = 64
     jitter: Callable[[], float] = lambda: 1.0
+    server: int = SERVER
 
     def packets(self) -> list[Record]:
         """Its frames, cut behind their headers, in order of time."""
@@ -45,7 +48,7 @@ class Exchange:
 
         def send(up: bool, flags: int, payload: int = 0) -> None:
             nonlocal now
-            ends = ((V4 | self.client, self.sport), (V4 | SERVER, 80))
+            ends = ((V4 | self.client, self.sport), (V4 | self.server, 80))
             (src, sport), (dst, dport) = ends if up else ends[::-1]
             mine = 0 if up else 1
             ids[mine] += 1
@@ -109,8 +112,24 @@ def clean(runs: int = 10, each: int = 5, seed: int = 1, **given: Any) -> list[En
     return attacks + entries(runs, seed + 1000, each, first=runs, **given)
 
 
-def write(folder: Path, made: Sequence[Entry], name: str = "made") -> Path:
-    """The files of a corpus; returns FOLDER/NAME."""
+def apart(made: list[Entry]) -> list[Entry]:
+    """Each run with a server of its own, as in the lab."""
+    for exchange, row in made:
+        exchange.server = SERVER + 256 * int(row["run"][:3])
+        row["dst"] = ".".join(str(byte) for byte in exchange.server.to_bytes(4, "big"))
+    return made
+
+
+def whole(record: Record) -> Record:
+    """A frame that was cut behind its headers, with its payload and checksums."""
+    ts, frame, wire = record
+    packet = Ether(frame + b"x" * (wire - len(frame)))
+    del packet[IP].chksum, packet[TCP].chksum
+    return ts, bytes(packet), wire
+
+
+def write(folder: Path, made: Sequence[Entry], name: str = "made", *, intact: bool = False) -> Path:
+    """The files of a corpus; returns FOLDER/NAME. intact: frames have their payload and valid checksums."""
     records: list[Record] = []
     rows = []
     for exchange, given in made:
@@ -127,6 +146,8 @@ def write(folder: Path, made: Sequence[Entry], name: str = "made") -> Path:
             | given
         )
     records.sort(key=lambda record: record[0])
+    if intact:
+        records = [whole(record) for record in records]
     folder.mkdir(exist_ok=True)
     data = zstandard.compress(pcap(records, magic=NANOSECONDS))
     (folder / f"{name}.pcap.zst").write_bytes(data)
