@@ -65,7 +65,7 @@ def judge(names: list[str], sample: Sample, seed: int) -> Judgement:
     if not names:
         return Judgement("passed", column="(all columns are constant)", auc=0.5, low=0.5)
     rng = np.random.default_rng(seed)
-    duel = _duel(_thinned(sample, rng))
+    duel = _duel(thinned(sample, rng))
     ones = np.ones(duel.run.size, np.float32)
     area = duel.area(duel.attack * ones, ~duel.attack * ones)
     folded = np.maximum(area, 1 - area)
@@ -108,7 +108,7 @@ class _Duel:
         return won / total if total > 0 else np.full(len(self.wins), 0.5)
 
 
-def _thinned(sample: Sample, rng: np.random.Generator) -> Sample:
+def thinned(sample: Sample, rng: np.random.Generator) -> Sample:
     """A sample with at most MOST_CLUSTERS of each side and MOST_IN_CLUSTER connections in each."""
     key = np.stack((sample.run, sample.attack.astype(np.int64), sample.place))
     _, cluster = np.unique(key, axis=1, return_inverse=True)

@@ -49,9 +49,10 @@ def runs_of(labels: pa.Table) -> list[LabRun]:
     starts, ends = ns(labels.column("start")).tolist(), ns(labels.column("end")).tolist()
     for run, src, dst, role, start, end in zip(*columns, starts, ends):
         of = hosts.setdefault(run, {})
-        client, server = (dst, src) if role == "data" else (src, dst)
-        of.setdefault(number(client), False)
-        of[number(server)] = of.get(number(server), False) or role != "data"
+        of.setdefault(number(src), False)
+        of[number(dst)] = (
+            of.get(number(dst), False) or role != "data"
+        )  # data connections are opened by servers
         low, high = times.get(run, (start, end))
         times[run] = min(low, start), max(high, end)
     owner: dict[int, str] = {}

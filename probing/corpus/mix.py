@@ -236,11 +236,9 @@ def _write_capture(path: Path, background: Path, frames: Frames, store: IO[bytes
 def _merged(background: Path, frames: Frames, store: IO[bytes]) -> Iterator[list[bytes]]:
     """Records of both, the background's in its own order; a frame of the corpus comes before the first packet of the
     background that is later."""
-    done, latest = 0, np.iinfo(np.int64).min
+    done = 0
     for block in blocks([background]):
-        now = np.maximum.accumulate(np.maximum(block.ts, latest))
-        latest = now[-1]
-        before = np.searchsorted(frames.ts, now, side="left")  # frames that come before each packet
+        before = np.searchsorted(frames.ts, block.ts, side="left")  # frames that come before each packet
         records: list[bytes] = []
         for k, n in enumerate(before.tolist()):
             if n > done:

@@ -49,12 +49,13 @@ class Exchange:
         def send(up: bool, flags: int, payload: int = 0) -> None:
             nonlocal now
             ends = ((V4 | self.client, self.sport), (V4 | self.server, 80))
+            macs = (0x02 << 40 | self.client & 0xFFFFFF, 0x06 << 40 | self.server & 0xFFFFFF)
             (src, sport), (dst, dport) = ends if up else ends[::-1]
             mine = 0 if up else 1
             ids[mine] += 1
             row = {
                 "kind": Kind.IPV4 | KIND_TRANSPORT, "src_lo": src, "dst_lo": dst, "sport": sport, "dport": dport,
-                "src_mac": 0x020000000000 | sport % 256, "dst_mac": 0x0200000000FF, "proto": 6,
+                "src_mac": macs[not up], "dst_mac": macs[up], "proto": 6,
                 "ttl": self.ttl if up else 64, "tcp_flags": flags, "seq": seq[mine], "ack": seq[1 - mine],
                 "payload": payload, "window": 1000, "ip_id": ids[mine],
             }  # fmt: skip

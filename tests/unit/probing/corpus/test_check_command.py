@@ -108,6 +108,10 @@ def test_connections_of_one_host_in_one_block_are_one_run(tmp_path: Path) -> Non
     done = run(capture, "--labels", labels, "--block", 100_000)
     assert done.exit_code == 1
     assert "all its connections are of one run" in done.output
+    blocks = run(
+        capture, "--labels", labels, "--block", 100
+    )  # the connections of a run are 40 s apart at most
+    assert blocks.output.splitlines()[0] == "x.pcap: 100 connections in 20 runs (a source host in 100 s)"
 
 
 def test_a_label_file_that_does_not_tell_attacks_is_an_error(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from engine.types import Floats
-from probing.corpus.giveaways import MOST_CLUSTERS, MOST_IN_CLUSTER, Sample, judge
+from probing.corpus.giveaways import MOST_CLUSTERS, MOST_IN_CLUSTER, Sample, judge, thinned
 
 
 def sample(values: Floats, attacking: int, runs: int, each: int, place: int = 1) -> Sample:
@@ -73,7 +73,7 @@ def test_one_run_that_differs_widens_the_interval_as_many_connections_do_not() -
     values[:10] = 0
     found = judge(["x"], Sample(values[None], attack, run, run * 0), 1)
     assert found.auc == pytest.approx(0.975)
-    assert found.low < 0.95
+    assert found.low < 0.9
 
 
 def test_large_samples_are_thinned_evenly() -> None:
@@ -81,5 +81,10 @@ def test_large_samples_are_thinned_evenly() -> None:
     rng = np.random.default_rng(1)
     values = rng.normal(size=(2, runs * each))
     values[1, : runs * each // 2] += 50
-    found = judge(["noise", "told"], sample(values, runs // 2, runs, each), 1)
+    given = sample(values, runs // 2, runs, each)
+    found = judge(["noise", "told"], given, 1)
+    kept = thinned(given, rng)
+    for side in (kept.attack, ~kept.attack):
+        assert np.unique(kept.run[side]).size == MOST_CLUSTERS
+        assert set(np.bincount(kept.run[side]).tolist()) == {0, MOST_IN_CLUSTER}
     assert (found.outcome, found.column) == ("giveaway", "told")

@@ -37,6 +37,29 @@ def test_columns_are_those_of_the_packets(tmp_path: Path) -> None:
     assert {name: columns[name] for name in expected} == pytest.approx(expected)
 
 
+def test_connections_at_the_same_time_are_measured_apart(tmp_path: Path) -> None:
+    exchanges = [
+        Exchange(T0 + k * 1_000_000, sport=40000 + k, payloads=[100, -200] * (k + 1)) for k in range(3)
+    ]
+    found = known(tmp_path, *exchanges)
+    columns = measure(found.traffic, found.row, 3)
+    assert columns["share of IP ids one after the other up"].tolist() == [1, 1, 1]
+    assert columns["data packets up"].tolist() == [1, 2, 3]
+    assert columns["greatest inter-arrival of both"] == pytest.approx([0.01, 0.01, 0.01])
+
+
+@pytest.mark.compiled
+def test_packets_of_every_connection_are_those_of_its_record() -> None:
+    """Blocks of packets follow each other, and slots of the tracker are used again."""
+    found = of_corpus(read_corpus(Path(__file__).parents[4] / "corpora" / "small"))
+    records = found.traffic.connections
+    packets = np.bincount(found.traffic.packets.connection, minlength=records.num_rows)
+    up = np.bincount(found.traffic.packets.connection, found.traffic.packets.up, minlength=records.num_rows)
+    assert found.silent == found.unlabelled == 0
+    assert up.tolist() == records.column("orig_pkts").to_pylist()
+    assert (packets - up).tolist() == records.column("resp_pkts").to_pylist()
+
+
 def test_no_column_is_of_addresses_or_ports(tmp_path: Path) -> None:
     found = known(tmp_path, Exchange(T0), Exchange(T0, client=0x0B0C0D0E, sport=51234))
     names, _ = table(measure(found.traffic, found.row, 2))

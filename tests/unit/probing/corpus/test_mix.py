@@ -152,7 +152,8 @@ def test_checksums_of_mapped_frames_are_valid(tmp_path: Path) -> None:
         assert wire == len(frame)
         del packet[IP].chksum, packet[TCP].chksum
         assert bytes(packet) == frame
-        assert {packet.src, packet.dst} == {packet.src, "02:00:00:00:00:ff"}
+        assert packet.dst != packet.src
+        assert {packet.src, packet.dst} <= {"02:00:00:a8:01:05", "02:00:00:a8:01:06", "06:00:00:00:00:01"}
 
 
 def test_scores_of_a_mix_carry_the_labels(tmp_path: Path) -> None:
