@@ -141,6 +141,16 @@ def test_a_circumstance_of_several_values_that_goes_with_the_attack_is_named(tmp
     assert report.faults()[0].values["labels"] == ["users"]
 
 
+def test_a_circumstance_of_too_few_runs_is_not_judged(tmp_path: Path) -> None:
+    made = [
+        (e, row | {"users": 1 + int(row["run"][2]) % 2 + 5 * row.get("attack", 0)})
+        for e, row in clean(runs=4)
+    ]
+    report = checked(tmp_path, made)
+    assert report.outcome == "too few to tell"
+    assert not any(f.kind == "circumstance" for f in report.findings)
+
+
 def test_labels_that_go_together_without_the_attack_are_reported_and_no_fault(tmp_path: Path) -> None:
     made = []
     for e, row in clean():
