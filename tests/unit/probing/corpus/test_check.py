@@ -84,6 +84,7 @@ def test_a_size_of_an_attacks_first_packet_is_named(tmp_path: Path) -> None:
     assert "payload up: AUC 1.000" in found.says
 
 
+@pytest.mark.compiled
 def test_a_giveaway_of_nearly_all_attacks_is_named_and_of_half_of_them_is_not(tmp_path: Path) -> None:
     for every, wanted in ((400, ["giveaway"]), (2, [])):
         made = clean(runs=40, each=10)
