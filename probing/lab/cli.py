@@ -17,6 +17,7 @@ import click
 
 from engine.commands.console import interrupts
 from engine.errors import ConfigError
+from probing.corpus.mix_cli import mix_corpus
 from probing.imports.cli import import_labels
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def lab() -> None:
 
 
 lab.add_command(import_labels)
+lab.add_command(mix_corpus)
 
 
 @lab.command("list")
