@@ -49,13 +49,17 @@ class Part(NamedTuple):
 
 
 def parts(runs: Sequence[Run], folder: Path) -> list[Part]:
-    """The runs in order of their first packets, with long silences between them shortened."""
+    """The runs in order of their first packets, with long silences between them shortened.
+
+    Where a run has a pause, runs follow one another, so that no other fills it.
+    """
     accounts = [(run, json.loads((folder / run.id / "run.json").read_text())) for run in runs]
     accounts.sort(key=lambda pair: (pair[1]["first_ns"], pair[0].number))
+    apart = any(run.pause_s for run in runs)
     result, shift, end = [], 0, None
     for run, account in accounts:
         first, last = account["first_ns"], account["last_ns"]
-        if end is not None and first + shift > end + SILENCE_NS:
+        if end is not None and (apart or first + shift > end + SILENCE_NS):
             shift = end + SILENCE_NS - first
         end = max(end or 0, last + shift)
         result.append(Part(run, folder / run.id, account, shift))

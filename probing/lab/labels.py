@@ -92,6 +92,7 @@ COLUMNS: tuple[Label, ...] = (
     Label("segmentation_offload", "label", _TEXT, "", "on: the hosts hand over super-frames", ("off", "on")),
     Label("termination", "label", _TEXT, "", "way in which the connection ends", TERMINATIONS),
     Label("users", "label", _INT, "hosts", "number of users that work at the same time"),
+    Label("pause_s", "label", _REAL, "s", "silence before the half of the run that it is in; 0: none"),
     Label("group", "label", _TEXT, "", "name of the setting in a corpus, for comparisons"),
     Label("run", "measured", _TEXT, "", "run that it is part of"),
     Label("user", "measured", _INT, "", "index of the user in the run, background included, from 0"),

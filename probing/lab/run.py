@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probing.lab import attribution, frames, load, registry, vantage
+from probing.lab import attribution, frames, load, pausing, registry, vantage
 from probing.lab.attribution import Role, roles
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host, Interface
@@ -128,16 +128,20 @@ class Performance:
             on_host(group[0], partial(self._background, role, group, k), f"background {k}")
             for k, (role, group) in enumerate(others)
         ]
-        working = [
-            on_host(
-                group[0], partial(self._user, role, group, range(k, self.run.samples, len(own))), f"user {k}"
-            )
-            for k, (role, group) in enumerate(own)
-        ]
-        for thread in working:
-            while thread.is_alive():
-                thread.join(0.5)
-                self.link.check()
+        half = self.run.samples // 2 if self.run.pause_s else 0
+        for begin, end in ((0, half), (half, self.run.samples)):
+            if half and begin:
+                self._wait_for_the_last_packets()
+            working = [
+                on_host(
+                    group[0], partial(self._user, role, group, range(begin + k, end, len(own))), f"user {k}"
+                )
+                for k, (role, group) in enumerate(own)
+            ]
+            for thread in working:
+                while thread.is_alive():
+                    thread.join(0.5)
+                    self.link.check()
         self.over.set()
         for thread in behind:
             thread.join()  # its last samples belong to the capture; limit_s bounds them
@@ -183,11 +187,13 @@ class Performance:
         time.sleep(0.15 + 3 * slowest / 1e3 + (1.2 + 4 * slowest / 1e3 if lossy else 0.0))
 
     def _write(self, log: Log, meter: load.Meter, began: float, ready: float) -> None:
+        rows = attribution.rows(self.run, self.users, self.spans, log, self.link.epoch_ns(0), meter)
+        if self.run.pause_s:
+            pausing.put(rows, log.records, pausing.moment(rows, self.run.id), self.run.pause_s)
         packets = {
             name: vantage.write_pcap(self.folder / f"{name}.pcap", log, name, self.how.snap)
             for name in self.run.vantage
         }
-        rows = attribution.rows(self.run, self.users, self.spans, log, self.link.epoch_ns(0), meter)
         algorithms = {host.address: host.congestion_control for host in self.hosts}
         for row in rows:
             if row["proto"] == "tcp":

@@ -20,6 +20,7 @@ ROW: dict[str, Any] = {
     "delivery_trace": "", "queue_discipline": "drop-tail", "cross_kbit": 0.0, "congestion_control": "", "mtu": 1500,
     "segmentation_offload": "off", "corrupt_pct": 0.0,
     "rate_kbit": 0.0, "queue_packets": 1000, "impaired": "both", "termination": "fin", "users": 1,
+    "pause_s": 0.0,
     "group": "", "run": "00000-http", "sample": 0, "pair": "", "twin": "", "packets_up": 6, "packets_down": 4,
 }  # fmt: skip
 
