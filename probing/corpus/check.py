@@ -55,7 +55,7 @@ def check(known: Labelled, settings: Settings) -> Report:
         findings += _of_attack(known, k, family, (names, values), settings.seed)
     sets = alias_sets(known.labels, [n for n in known.known if n not in ("run", "pair", "part", "succeeded")])
     findings += _of_aliases(sets)
-    stuck, notes = constant(known, part, parts)
+    stuck, notes = constant(known, part, parts, designed=how.startswith("label column"))
     findings += torn(known.labels, part, parts) + stuck + copied(known, part, k.family, settings.most_copies)
     return Report(
         known.name, known.labels.num_rows, int(np.unique(k.run).size), known.runs_are, how, tuple(findings),
@@ -110,7 +110,7 @@ def _of_attack(
     chosen = met.attack | met.benign
     if not met.benign.any():
         why = "no attack succeeded" if not attack.any() else "no benign connection to the same server or port"
-        yield Finding("giveaway", family, "too few to tell", why, counts)
+        yield Finding("giveaway", family, "not judged", why, counts)
         return
     sample = Sample(columns[1][:, chosen], met.attack[chosen], k.run[chosen], met.place[chosen])
     yield _giveaway(family, judge(columns[0], sample, seed), counts)

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 from probing.corpus.findings import ABOUT, Finding, Report
 
-MARK = {"fault": "FAULT", "too few to tell": "too few", "passed": "ok"}
+MARK = {"fault": "FAULT", "too few to tell": "too few", "passed": "ok", "not judged": "-"}
 WORDS = {
     "fault": "this corpus is easier than it looks",
     "too few to tell": "no fault was found, but some of it has too few connections or runs",
     "passed": "nothing was found that makes it easy",
+    "not judged": "there was nothing to compare with",
 }
 
 

@@ -37,7 +37,7 @@ def parts_of(known: Labelled, file: Path | None) -> tuple[Ints, list[str], str]:
             raise InputError(f"{file}: no part for run {missing[0]!r} (and {len(missing) - 1} more)")
         code, names = dictionary(pa.chunked_array([pa.array([of[run] for run in runs], pa.string())]))
         return code, names, f"parts of {file.name}"
-    if "part" in known.known:
+    if "part" in known.labels.column_names and any(known.labels.column("part").to_pylist()):
         code, names = dictionary(known.labels.column("part"))
         return code, names, "label column part"
     masks = split(known.labels, SHARES, SEED)
@@ -77,8 +77,13 @@ def torn(labels: pa.Table, part: Ints, parts: Sequence[str]) -> list[Finding]:
     return found or [Finding("torn", "corpus", "passed", "each run, and each pair of twins, is in one part")]
 
 
-def constant(known: Labelled, part: Ints, parts: Sequence[str]) -> tuple[list[Finding], list[str]]:
-    """Labels that vary in the corpus but not in a part; and a note on those that few runs vary."""
+def constant(
+    known: Labelled, part: Ints, parts: Sequence[str], *, designed: bool = False
+) -> tuple[list[Finding], list[str]]:
+    """Labels that vary in the corpus but not in a part; and a note on those that few runs vary.
+
+    designed: whether the corpus itself says which runs a part has; what a part lacks is then on purpose, only noted.
+    """
     labels, found, rare = known.labels, [], []
     run, _ = dictionary(labels.column("run"))
     for name in dict.fromkeys((*known.known, "attack", "attack_kind")):
@@ -88,24 +93,36 @@ def constant(known: Labelled, part: Ints, parts: Sequence[str]) -> tuple[list[Fi
         stuck = [parts[k] for k in np.unique(part).tolist() if np.unique(code[part == k]).size == 1]
         if not other or not stuck:
             continue
-        if other >= RARE * len(parts):
+        if designed:
+            rare.append(f"{name} ({', '.join(stuck)})")
+        elif other >= RARE * len(parts):
             values = {"label": name, "parts": stuck, "runs": other}
             says = f"{name} does not vary in {', '.join(stuck)}, though {other} runs have another value"
             found.append(Finding("constant label", "corpus", "fault", says, values))
         else:
             rare.append(f"{name} ({', '.join(stuck)})")
-    note = [f"labels that few runs vary do not vary in a part: {'; '.join(rare)}"] if rare else []
+    why = (
+        "as the corpus has it, labels do not vary in a part"
+        if designed
+        else "labels that few runs vary do not vary in a part"
+    )
+    note = [f"{why}: {'; '.join(rare)}"] if rare else []
     return found or [
         Finding("constant label", "corpus", "passed", "no label is constant within a part")
     ], note
 
 
 def copied(known: Labelled, part: Ints, family: NDArray[np.str_], most: float) -> list[Finding]:
-    """Near-duplicates across parts, a finding an activity. most: largest share of its connections that is no fault."""
+    """Near-duplicates across parts, a finding an activity. most: largest share of its connections that is no fault.
+
+    Connections of a group repeat a setting on purpose, to be compared and not to be learned from: they are not counted.
+    """
+    if "group" in known.labels.column_names:
+        family = np.where(np.array([bool(g) for g in known.labels.column("group").to_pylist()]), "", family)
     sequence, informed = sequences(known.traffic, known.row, known.labels.num_rows)
     copy = across(sequence, informed, part)
     found = []
-    for name in np.unique(family).tolist():
+    for name in np.unique(family[family != ""]).tolist():
         mine = family == name
         n, copies = int((mine & informed).sum()), int((mine & copy).sum())
         values = {"connections": int(mine.sum()), "informed": n, "copies": copies}

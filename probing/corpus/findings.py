@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Outcome = Literal["fault", "too few to tell", "passed"]
+Outcome = Literal[
+    "fault", "too few to tell", "passed", "not judged"
+]  # the last: there is nothing to compare with
 Kind = Literal["giveaway", "circumstance", "single run", "alias", "torn", "constant label", "near-duplicates"]
 ABOUT: dict[Kind, str] = {
     "giveaway": "one column of a connection tells an attack from its benign neighbours",

@@ -118,7 +118,7 @@ def _labels(
         **labels.link_labels(role.link),
         "load": run.load.name if loaded else "none", "users": run.users, "pause_s": 0.0,
         "group": run.group if ours else "",
-        "run": run.id, "user": number, "sample": span.sample,
+        "part": run.part, "run": run.id, "user": number, "sample": span.sample,
         "pair": f"{run.pair}-{span.sample}" if run.pair and ours else "", "twin": run.twin if ours else "",
         "content_bytes": span.content_bytes, "succeeded": span.succeeded, "problem": span.problem or None,
         "carries_attack": does.attack, "mirrored": False,

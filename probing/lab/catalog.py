@@ -145,7 +145,7 @@ def _plans(
     content = {
         **{name: value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, BaseModel) else value
            for name, value in setting.items()},
-        "samples": entry.samples, "users": entry.users, "group": entry.group, "twins": entry.twins,
+        "samples": entry.samples, "users": entry.users, "group": entry.group, "part": entry.part, "twins": entry.twins,
         "background": [other.model_dump(mode="json", exclude_defaults=True) for other in entry.background],
     }  # fmt: skip
     text = json.dumps(content, sort_keys=True)
@@ -204,7 +204,7 @@ def _check_hosts(entry: Entry, settings: Sequence[Mapping[str, Any]], where: str
 def _twins(entry: Entry, setting: dict[str, Any], seed: int, where: str) -> Iterator[dict[str, Any]]:
     """The plan of a run, or one for each of its twins."""
     shared = {"seed": seed, "samples": entry.samples, "users": entry.users, "background": entry.background,
-              "group": entry.group, "limit_s": entry.limit_s}  # fmt: skip
+              "group": entry.group, "part": entry.part, "limit_s": entry.limit_s}  # fmt: skip
     if not entry.twins:
         yield {**setting, **shared, "pair": "", "twin": ""}
         return

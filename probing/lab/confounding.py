@@ -47,7 +47,7 @@ def labels_of(run: Run) -> dict[str, Any]:
         "scenario": run.scenario, "task": given.task, "activity": run.activity,
         "client_impl": run.client, "server_impl": run.server,
         "attack": int(does.attack), "attack_kind": does.attack_kind if does.attack else "none",
-        **labels.link_labels(run.link), "load": run.load.name, "users": run.users, "group": run.group,
+        **labels.link_labels(run.link), "load": run.load.name, "users": run.users, "group": run.group, "part": run.part,
         "pause_s": run.pause_s, **run.parameters.model_dump(),
     }  # fmt: skip
 

@@ -94,6 +94,8 @@ COLUMNS: tuple[Label, ...] = (
     Label("users", "label", _INT, "hosts", "number of users that work at the same time"),
     Label("pause_s", "label", _REAL, "s", "silence before the half of the run that it is in; 0: none"),
     Label("group", "label", _TEXT, "", "name of the setting in a corpus, for comparisons"),
+    Label("part", "measured", _TEXT, "", "part of an experiment that the run is for; empty: not said",
+          ("", "train", "calibrate", "test")),
     Label("run", "measured", _TEXT, "", "run that it is part of"),
     Label("user", "measured", _INT, "", "index of the user in the run, background included, from 0"),
     Label("sample", "measured", _INT, "", "index of this repetition of the user's activity, from 0"),

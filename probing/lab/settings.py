@@ -319,6 +319,7 @@ class Entry(Model):
     twins: tuple[dict[str, Any], ...] = ()
     background: tuple[Background, ...] = ()
     group: str = ""  # name of the setting in analyses
+    part: Literal["", "train", "calibrate", "test"] = ""  # part of an experiment; "": not said
     design: Design | None = None  # factors and levels, in place of lists
     # seconds of silence put between the halves of a recorded run, while none of its connections lasts
     pause_s: Any = 0
@@ -352,6 +353,7 @@ class Run(Model):
     users: int
     background: tuple[Background, ...]
     group: str
+    part: Literal["", "train", "calibrate", "test"] = ""
     pair: str  # name shared by twins; "": no twins
     twin: str  # letter of the twin: a, b …; "": no twins
     pause_s: float = Field(0, ge=0, le=604_800)
