@@ -68,6 +68,7 @@ class Performance:
         time.sleep(SETTLE_S)
         ready = time.time()
         self._samples()
+        self._wait_for_the_last_attempts()
         self._wait_for_the_last_packets()
         log = link.stop()
         meter.stop()
@@ -166,6 +167,13 @@ class Performance:
             if session.span.succeeded is None:
                 session.span.succeeded = False
         session.span.end = time.monotonic_ns()
+
+    def _wait_for_the_last_attempts(self) -> None:
+        """Go on for after_sudden_s when the network has failed for a connection: its senders try again."""
+        cut, wanted = self.link.last_cut(), max(role.parameters.after_sudden_s for role in self.roles)
+        while cut and (left := cut + wanted - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            self.link.check()
 
     def _wait_for_the_last_packets(self) -> None:
         """Wait for FINs and their acknowledgements to cross the slowest link, also when they are sent again."""

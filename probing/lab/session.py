@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
@@ -177,7 +177,21 @@ class Session:
 
     def vanish(self, port: int) -> None:
         """Let the network fail for the connection of this local port: nothing more of it is carried."""
-        if not self._link.cut(self.host.address, port):
+        self._seen(port, self._link.cut(self.host.address, port))
+
+    def vanish_amid(self, port: int, sender: Literal["client", "server"], after: int = 0) -> None:
+        """Let the network fail at the segment that brings the sender's further payload above ``after`` bytes.
+
+        The sender then has unacknowledged data, and sends it again and again.
+        """
+        self._seen(port, self._link.cut_after(self.host.address, port, sender, after))
+
+    def vanished(self, port: int) -> bool:
+        """Whether the network has failed for the connection of this local port."""
+        return self._link.is_cut(self.host.address, port)
+
+    def _seen(self, port: int, seen: bool) -> None:
+        if not seen:
             raise LabError(f"port {port} of {self.host.name}: the link has seen no connection of it")
 
     def keep(self, thing: Any) -> None:

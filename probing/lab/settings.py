@@ -82,6 +82,8 @@ class Parameters(Model):
         "cold"  # state of the client; warm: it has been here before (validators, known hosts)
     )
     termination: Literal["fin", "rst", "sudden", "timeout"] = "fin"  # way in which connections end
+    # seconds that a run goes on after its last sudden termination, in which senders try again
+    after_sudden_s: float = Field(15, ge=0, le=600)
     hosts: int = Field(2, ge=2, le=4)  # number of hosts that synchronise
     guesses: int = Field(8, ge=1, le=1000)  # number of passwords to try
     ports: int = Field(100, ge=1, le=65_535)  # number of ports that a scan asks

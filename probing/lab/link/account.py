@@ -11,12 +11,14 @@ import numpy as np
 
 from engine.kernels import kernel
 from probing.lab.link.tables import (
+    ARMED,
     COPY,
     CORRUPT,
     CUT,
     FAILED,
     FULL_RECORDS,
     FULL_STORE,
+    GONE,
     LARGEST,
     LOST,
     OVERFLOW,
@@ -84,6 +86,16 @@ def came_in(s: State, r: Any, g: Segment, now: int) -> int:
     if opens(g) and d == 0 and f["syn"] == 0:
         f["syn"] = now
     return number
+
+
+@kernel
+def is_cut(f: Any, d: int, payload: int, now: int) -> bool:
+    """Whether the network has failed for a flow; it fails at the frame whose payload burns the rest of the fuse."""
+    if f["cut"] == ARMED + d and payload > 0:
+        f["fuse"] -= payload
+        if f["fuse"] < 0:
+            f["cut"], f["failed"] = GONE, now
+    return bool(f["cut"] == GONE)
 
 
 @kernel

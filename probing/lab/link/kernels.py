@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import kernel
-from probing.lab.link.account import came_in, dropped, has_room, record, released, target_of
+from probing.lab.link.account import came_in, dropped, has_room, is_cut, record, released, target_of
 from probing.lab.link.system import POLLIN, monotonic, ppoll, read_fd, write_fd
 from probing.lab.link.tables import (
     COPY,
@@ -178,7 +178,7 @@ def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
     u_loss, u_delay, u_reorder = _uniform(f, d), _uniform(f, d), _uniform(f, d)
     u_duplicate, u_corrupt, u_bit = _uniform(f, d), _uniform(f, d), _uniform(f, d)
     hurt = p["impaired"] >> up & 1
-    if f["cut"]:
+    if is_cut(f, d, g.payload, now):
         dropped(r, f, CUT, occupies(g))
         return waiting
     if hurt and u_loss < p["loss"]:

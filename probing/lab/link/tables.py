@@ -28,7 +28,9 @@ PORT = np.dtype(
 )  # fmt: skip
 FLOW = np.dtype(
     [
-        ("src", "u4"), ("dst", "u4"), ("sport", "u2"), ("dport", "u2"), ("proto", "u1"), ("cut", "u1"),
+        ("src", "u4"), ("dst", "u4"), ("sport", "u2"), ("dport", "u2"), ("proto", "u1"),
+        ("cut", "u1"),  # CARRIED, GONE, or ARMED + the direction whose payload burns the fuse
+        ("fuse", "i8"), ("failed", "i8"),  # bytes of payload that still pass before the cut; ns at which it came
         ("origin", "u1"), ("target", "u1"),  # ports of the link
         ("isn", "u4"), ("ordinal", "u4"), ("next", "i4"),
         ("first", "i8"), ("last", "i8"),  # ns, monotonic, at which its first packet came in and its last was released
@@ -61,6 +63,7 @@ LOST, OVERFLOW, CUT, CORRUPT, EARLY, COPY = (
     16,
     32,
 )  # bits of verdict; COPY: made by the link, no frame came in
+CARRIED, GONE, ARMED = 0, 1, 2  # values of cut; ARMED + 1: the responder's payload counts
 STOP, RECORDS, USED, FLOWS, FAILED, UNSENT = range(6)  # places in control
 FULL_STORE, FULL_RECORDS, FULL_FLOWS, FULL_HEAP = 1, 2, 3, 4  # values of control[FAILED]
 EPHEMERAL = 10_000  # least port that hosts (ip_local_port_range) and programs draw at random
