@@ -56,6 +56,7 @@ def roles(run: Run) -> list[Role]:
     return [own, *others]
 
 
+EVERYBODY = "ff:ff:ff:ff:ff:ff"  # the samples of all hosts are known by it
 Users = Sequence[tuple[Role, Sequence[Host]]]
 Known = list[tuple[Role, int, Span]]  # samples of a host: their role, the user's index, and their span
 
@@ -71,11 +72,11 @@ def rows(
     owners = {host.address: (number, group) for number, (_, group) in enumerate(users) for host in group}
     for role, span in spans:
         number, group = owners[span.address]
-        for host in group:
-            known.setdefault(host.address, []).append((role, number, span))
+        for name in (EVERYBODY, *(name for host in group for name in (host.address, host.mac_text))):
+            known.setdefault(name, []).append((role, number, span))
     result = []
     for flow in log.flows:
-        row = labels.flow_row(flow, epoch, meter)
+        row = labels.flow_row(flow, log.ports["mac"].tolist(), epoch, meter)
         found = _span_of(row, known, epoch)
         if found is None:
             raise LabError(f"run {run.id}: no sample made the {row['proto']} connection {row['src']}:{row['sport']} to "
@@ -87,7 +88,10 @@ def rows(
 def _span_of(row: dict[str, Any], known: dict[str, Known], epoch: int) -> tuple[Role, int, Span, bool] | None:
     """The sample that a connection is part of, and whether its client opened it: the sample that claimed its port;
     else one that was under way; else, for what comes late, the last that began before."""
-    for address, port, opened in ((row["src"], row["sport"], True), (row["dst"], row["dport"], False)):
+    ends = [(row["src"], row["sport"], True), (row["dst"], row["dport"], False)]
+    if row["proto"] == "arp":  # a server asks all for an address
+        ends.append((EVERYBODY, None, False))
+    for address, port, opened in ends:
         before = [s for s in known.get(address, ()) if s[2].start + epoch <= row["start"]]
         during = [s for s in before if not s[2].end or row["start"] <= s[2].end + epoch]
         claimed = [s for s in during if port in s[2].ports]
@@ -124,6 +128,20 @@ def _labels(
     }  # fmt: skip
     if not loaded:
         result["load_waiting_pct"] = None
-    own = dict(span.by_port.get(own_port, {})) if own_port is not None else {}
+    own = _claimed(span, row, epoch)
+    own |= span.by_port.get(own_port, {}) if own_port is not None else {}
     result["termination"] = labels.termination(flow, own.pop("termination", wanted))
     return result | own
+
+
+def _claimed(span: Span, row: dict[str, Any], epoch: int) -> dict[str, Any]:
+    """The labels that a session claimed for the connections of a host; later claims count more."""
+    found: dict[str, Any] = {}
+    arp = row["proto"] == "arp"
+    when = row["end"] if arp else row["start"]  # ARP goes on in the conversation that has begun
+    for claim in span.claims:
+        ends = (row["src"], row["dst"]) if arp else (row["src"],)
+        name = claim.host.mac_text if arp else claim.host.address
+        if claim.arp == arp and name in ends and claim.since + epoch <= when:
+            found |= claim.labels
+    return found

@@ -72,15 +72,18 @@ class Host:
                 path.write_text(str(value))
         self.fd = open_tap("eth0")
 
-    def connect(self, others: Sequence[Host]) -> None:
-        """Bring the interface up, with permanent neighbours, so that no ARP is seen."""
-        mac = ":".join(f"{b:02x}" for b in self.mac)
-        lines = ["link set lo up", f"link set eth0 address {mac} mtu {MTU} txqueuelen {QUEUE} up",
+    @property
+    def mac_text(self) -> str:
+        """The MAC of its interface, as tools write it."""
+        return ":".join(f"{b:02x}" for b in self.mac)
+
+    def connect(self, others: Sequence[Host], *, arp: bool = False) -> None:
+        """Bring the interface up, with permanent neighbours, so that no ARP is seen, unless it is wanted."""
+        lines = ["link set lo up", f"link set eth0 address {self.mac_text} mtu {MTU} txqueuelen {QUEUE} up",
                  f"address add {self.address}/24 dev eth0", "route add default dev eth0"]  # fmt: skip
         for other in others:
-            if other is not self:
-                theirs = ":".join(f"{b:02x}" for b in other.mac)
-                lines.append(f"neigh replace {other.address} lladdr {theirs} nud permanent dev eth0")
+            if other is not self and not arp:
+                lines.append(f"neigh replace {other.address} lladdr {other.mac_text} nud permanent dev eth0")
         done = self.in_thread(
             lambda: subprocess.run(
                 ["ip", "-batch", "-"],

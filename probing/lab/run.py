@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probing.lab import attribution, load, registry, vantage
+from probing.lab import attribution, catalog, load, registry, vantage
 from probing.lab.attribution import Role, roles
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
@@ -103,8 +103,11 @@ class Performance:
                 ]
                 last += role.hosts
                 self.users.append((role, group))
+        arp = any(catalog.scenario(role.scenario).arp for role in self.roles)
+        if arp and self.how.link != "user":
+            raise LabError(f"run {self.run.id}: only the link in user space carries ARP; use --link user")
         for host in hosts:
-            host.connect(hosts)
+            host.connect(hosts, arp=arp)
         for host in hosts:
             (ROOM / "clients" / host.name).mkdir(parents=True)
         self.link = LINKS[self.how.link](hosts, settings, self.run.seed)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
@@ -68,6 +68,15 @@ class Service(Protocol):
         """The version that the program reports."""
 
 
+class Claim(NamedTuple):
+    """Labels of the connections of a host, whose ports are not known, since a time."""
+
+    host: Host
+    arp: bool  # True: of its ARP; False: of what it does by IP
+    since: int  # ns, monotonic
+    labels: dict[str, Any]
+
+
 @dataclass
 class Span:
     """The log of a session. Times are ns, monotonic; ports are the client's own, where it knows them."""
@@ -82,6 +91,7 @@ class Span:
     succeeded: bool | None = None
     problem: str = ""
     by_port: dict[int, dict[str, Any]] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,14 @@ class Session:
         if labels:
             self.span.by_port.setdefault(port, {}).update(labels)
 
+    def claim_next(self, host: Host, **labels: Any) -> None:
+        """Claim the connections that a host of the session opens from now on, whose ports are not known."""
+        self.span.claims.append(Claim(host, False, time.monotonic_ns(), labels))
+
+    def claim_arp(self, host: Host, **labels: Any) -> None:
+        """Claim what a host sends and receives by ARP in conversations that last now, or begin later."""
+        self.span.claims.append(Claim(host, True, time.monotonic_ns(), labels))
+
     def transferred(self, n: int) -> None:
         """Add n bytes of content that were, or should have been, transferred in either direction."""
         self.span.content_bytes = (self.span.content_bytes or 0) + n
@@ -136,8 +154,13 @@ class Session:
         low, high = self.parameters.size_range
         if low == high:
             return low
-        drawn: float = (low + 1) * ((high + 1) / (low + 1)) ** self.rng.random()
+        rank = 0.5 if self.parameters.content_fixed else self.rng.random()
+        drawn: float = (low + 1) * ((high + 1) / (low + 1)) ** rank
         return min(high, max(low, round(drawn) - 1))
+
+    def between(self, low: int, high: int) -> int:
+        """A number drawn from a range; its middle with content_fixed."""
+        return (low + high) // 2 if self.parameters.content_fixed else self.rng.randint(low, high)
 
     def content(self, n: int) -> bytes:
         """n bytes of content of the configured kind."""

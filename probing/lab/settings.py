@@ -76,6 +76,9 @@ class Parameters(Model):
         "200-20000"  # size of a transfer, or a range from which it is drawn log-uniformly
     )
     content_kind: Literal["text", "binary"] = "text"  # kind of content: text compresses, binary does not
+    content_fixed: bool = (
+        False  # True: sizes and numbers of messages are the middle of their ranges, not drawn
+    )
     requests: int = Field(4, ge=1, le=10_000)  # number of requests in one connection
     pause_ms: float = Field(0, ge=0, le=60_000)  # pause between requests, commands or messages
     cache: Literal["cold", "warm"] = (
@@ -85,6 +88,8 @@ class Parameters(Model):
     # seconds that a run goes on after its last sudden termination, in which senders try again
     after_sudden_s: float = Field(15, ge=0, le=600)
     hosts: int = Field(2, ge=2, le=4)  # number of hosts that synchronise
+    quiet_s: float = Field(5, ge=0, le=3600)  # seconds of ordinary traffic before an attack on a segment
+    attack_s: float = Field(5, gt=0, le=3600)  # seconds that such an attack lasts
     guesses: int = Field(8, ge=1, le=1000)  # number of passwords to try
     ports: int = Field(100, ge=1, le=65_535)  # number of ports that a scan asks
 
@@ -132,6 +137,7 @@ class Scenario(Model):
     pairs: dict[
         Name, tuple[Name, ...]
     ] = {}  # servers that a client can talk to; a client that is not named: all
+    arp: bool = False  # True: hosts find each other by ARP; False: they know each other's MACs
     several_hosts: bool = False  # True: a user is parameters.hosts - 1 hosts, not one
 
     @model_validator(mode="after")

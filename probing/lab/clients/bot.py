@@ -19,6 +19,7 @@ from probing.lab.session import Session
 PATIENCE_S = 30.0
 LOOK_S = 0.005  # seconds between two looks whether the network has failed
 SILENCE_S = 1.0  # seconds without a word after which the hive closes, in a run about that
+CHUNKS = (1024, 2048, 4096, 8192)  # possible bytes of a chunk
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -54,18 +55,19 @@ class Bot:
 
 
 def _word(session: Session, low: int, high: int) -> str:
-    return "".join(session.rng.choices(LETTERS, k=session.rng.randint(low, high)))
+    return "".join(session.rng.choices(LETTERS, k=session.between(low, high)))
 
 
 def _orders(session: Session, command: int) -> tuple[Orders, bytes, str]:
     """The orders for this bot, the update, and the bot's name."""
     name, password, text = _word(session, 10, 16), _word(session, 8, 16), _word(session, 20, 160)
     size = session.size() if command in (3, 4) else 0
+    wait = 0.5 if session.parameters.content_fixed else session.rng.random()
     orders = Orders(
         password=password, command=command, text=text, size=size,
-        after=session.rng.randint(1, session.parameters.requests),
-        wait_s=session.rng.random() * session.parameters.pause_ms / 1e3, reports=session.rng.randint(6, 16),
-        chunk=session.rng.choice((1024, 2048, 4096, 8192)),
+        after=session.between(1, session.parameters.requests),
+        wait_s=wait * session.parameters.pause_ms / 1e3, reports=session.between(6, 16),
+        chunk=CHUNKS[session.between(0, len(CHUNKS) - 1)],
         last=session.parameters.requests if session.parameters.termination == "timeout" else 0, silence_s=SILENCE_S,
     )  # fmt: skip
     return orders, session.content(size) if command == 3 else b"", name

@@ -15,6 +15,7 @@ from probing.lab.link.tables import (
     COPY,
     CORRUPT,
     CUT,
+    EVERYBODY,
     FAILED,
     FULL_RECORDS,
     FULL_STORE,
@@ -29,8 +30,10 @@ from probing.lab.link.tables import (
     Segment,
     State,
     answers,
+    arp_flow_of,
     big_endian,
     flow_of,
+    is_arp,
     occupies,
     opens,
     parse,
@@ -86,6 +89,21 @@ def came_in(s: State, r: Any, g: Segment, now: int) -> int:
     if opens(g) and d == 0 and f["syn"] == 0:
         f["syn"] = now
     return number
+
+
+@kernel
+def arp_came_in(s: State, r: Any, target: int, now: int) -> None:
+    """Count a record's frame in its flow, when it is ARP. target: -1 when it is for all."""
+    if not is_arp(s.store, r["start"], r["length"]):
+        return
+    number, d = arp_flow_of(s, int(r["origin"]), target if target >= 0 else EVERYBODY, now)
+    if number < 0:
+        return
+    r["flow"], r["direction"] = number, d
+    f = s.flows[number]
+    f["packets"][d] += 1
+    f["bytes"][d] += np.int64(r["length"])
+    f["last"] = now
 
 
 @kernel

@@ -16,7 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import kernel
-from probing.lab.link.account import came_in, dropped, has_room, is_cut, record, released, target_of
+from probing.lab.link.account import (
+    arp_came_in,
+    came_in,
+    dropped,
+    has_room,
+    is_cut,
+    record,
+    released,
+    target_of,
+)
 from probing.lab.link.system import POLLIN, monotonic, ppoll, read_fd, write_fd
 from probing.lab.link.tables import (
     COPY,
@@ -167,6 +176,7 @@ def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
     r = s.records[number]
     g = parse(s.store, start, n)
     if target < 0 or g.transport == 0:
+        arp_came_in(s, r, target, now)
         return _spread(s, number, target, waiting)
     if came_in(s, r, g, now) < 0:
         return waiting

@@ -66,6 +66,10 @@ LOST, OVERFLOW, CUT, CORRUPT, EARLY, COPY = (
 CARRIED, GONE, ARMED = 0, 1, 2  # values of cut; ARMED + 1: the responder's payload counts
 STOP, RECORDS, USED, FLOWS, FAILED, UNSENT = range(6)  # places in control
 FULL_STORE, FULL_RECORDS, FULL_FLOWS, FULL_HEAP = 1, 2, 3, 4  # values of control[FAILED]
+ARP, EVERYBODY = 0, 255  # proto of ARP flows, whose src and dst are ports of the link; dst of those to all
+ARP_IDLE_NS = (
+    60_000_000_000  # ns of silence after which two MACs begin another flow, as they begin another record
+)
 EPHEMERAL = 10_000  # least port that hosts (ip_local_port_range) and programs draw at random
 LAW = 4096  # number of entries in the table of a law
 LARGEST = 9216  # most bytes of a frame
@@ -190,6 +194,42 @@ def opens(g: Segment) -> bool:
 def answers(g: Segment) -> bool:
     """Whether a segment is the second of a TCP handshake."""
     return g.flags & (SYN | ACK) == SYN | ACK
+
+
+@kernel
+def is_arp(data: Bytes, start: int, n: int) -> bool:
+    """Whether a frame is ARP."""
+    return n >= 42 and big_endian(data, start + 12, 2) == 0x0806
+
+
+@kernel
+def arp_flow_of(s: State, origin: int, target: int, now: int) -> tuple[int, int]:
+    """The number and the direction of the flow of ARP between two ports, or from one to EVERYBODY; -1: no room."""
+    both = np.uint64(origin << 8 | target)
+    if target < origin:
+        both = np.uint64(target << 8 | origin)
+    slot = np.int64(mix(both + STEP) & np.uint64(s.heads.size - 1))
+    k = s.heads[slot]
+    while k >= 0:
+        f = s.flows[k]
+        if f["proto"] == ARP and now - f["last"] <= ARP_IDLE_NS:
+            if f["src"] == origin and f["dst"] == target:
+                return k, 0
+            if f["src"] == target and f["dst"] == origin:
+                return k, 1
+        k = f["next"]
+    n = s.control[FLOWS]
+    if n >= s.flows.size:
+        s.control[FAILED] = FULL_FLOWS
+        return -1, 0
+    f = s.flows[n]
+    f["src"], f["dst"], f["proto"], f["first"], f["last"] = origin, target, ARP, now, now
+    f["origin"], f["target"] = origin, target
+    f["newest"][0] = f["newest"][1] = f["newest_data"][0] = f["newest_data"][1] = -1
+    f["next"] = s.heads[slot]
+    s.heads[slot] = n
+    s.control[FLOWS] = n + 1
+    return n, 0
 
 
 @kernel
