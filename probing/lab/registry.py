@@ -49,6 +49,7 @@ CLIENTS = {
     "ntpdig": "ntp:NTPDIG",
     "sntp": "ntp:SNTP",
     "bot": "bot:BOT",
+    "segment": "segment:SEGMENT",
 }
 
 
