@@ -90,6 +90,8 @@ class Parameters(Model):
     hosts: int = Field(2, ge=2, le=4)  # number of hosts that synchronise
     quiet_s: float = Field(5, ge=0, le=3600)  # seconds of ordinary traffic before an attack on a segment
     attack_s: float = Field(5, gt=0, le=3600)  # seconds that such an attack lasts
+    packets: int = Field(2000, ge=1, le=100_000)  # number of messages of a flood
+    rate_pps: float = Field(2000, gt=0, le=20_000)  # messages of a flood a second
     guesses: int = Field(8, ge=1, le=1000)  # number of passwords to try
     ports: int = Field(100, ge=1, le=65_535)  # number of ports that a scan asks
 
