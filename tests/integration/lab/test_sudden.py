@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from probing.lab.run import How
 from probing.lab.settings import Parameters
 from tests.support.lab import Done, needs, perform
 
@@ -74,11 +75,15 @@ def sides(runs: list[Done], least: int = 3) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("link", LINKS)
-def test_whoever_has_unheard_data_sends_it_again_on_every_link(tmp_path: Path, link: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("link", "kind"), [(LINKS[0], "user"), (LINKS[1], "user"), ({"rate_kbit": 2000}, "tbf")]
+)
+def test_whoever_has_unheard_data_sends_it_again_on_every_link(
+    tmp_path: Path, link: dict[str, Any], kind: str
+) -> None:
     entry = {"scenario": "c2", "activity": "command-1", "samples": 6, "users": 6, "link": link,
              "parameters": {"termination": "sudden", "after_sudden_s": ATTEMPTS, "pause_ms": 20}}  # fmt: skip
-    assert sides(perform(tmp_path, entry)) == {"client", "server"}
+    assert sides(perform(tmp_path, entry, how=How(link=kind))) == {"client", "server"}
 
 
 def test_a_run_goes_on_for_fifteen_seconds_after_its_last_failure(tmp_path: Path) -> None:
