@@ -75,6 +75,7 @@ class Claim(NamedTuple):
     arp: bool  # True: of its ARP; False: of what it does by IP
     since: int  # ns, monotonic
     labels: dict[str, Any]
+    via: Host | None = None  # only of connections whose frames pass through this host
 
 
 @dataclass
@@ -131,9 +132,12 @@ class Session:
         if labels:
             self.span.by_port.setdefault(port, {}).update(labels)
 
-    def claim_next(self, host: Host, **labels: Any) -> None:
-        """Claim the connections that a host of the session opens from now on, whose ports are not known."""
-        self.span.claims.append(Claim(host, False, time.monotonic_ns(), labels))
+    def claim_next(self, host: Host, via: Host | None = None, **labels: Any) -> None:
+        """Claim the connections that a host of the session opens from now on, whose ports are not known.
+
+        via: only those whose frames pass through this host.
+        """
+        self.span.claims.append(Claim(host, False, time.monotonic_ns(), labels, via))
 
     def claim_arp(self, host: Host, **labels: Any) -> None:
         """Claim what a host sends and receives by ARP in conversations that last now, or begin later."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from probing.lab.clients.arp_frames import (
     EVERYBODY,
@@ -33,12 +34,14 @@ from probing.lab.services.web_site import WWW
 from probing.lab.session import Session
 
 PAGES = 6  # number of pages that the hosts visit
-FORGETS = 0.1  # share of visits before which a host forgets its neighbours, as it does when they are not used
+FORGETS = (
+    0.03  # share of visits before which a host forgets its neighbours, as it does when they are not used
+)
 PATIENCE_S = 60.0
 SPOOF_EVERY_S = 0.5  # seconds between two forged messages to the same host
 HEALS = 3  # number of true messages that end an attack
 LISTEN_S = 0.5  # seconds that a scan waits for late answers
-BENIGN = {"activity": "visits", "attack": 0, "attack_kind": "none"}
+BENIGN: dict[str, Any] = {"activity": "visits", "attack": 0, "attack_kind": "none"}
 SETTINGS = {
     "ip_forward": "1", "conf/all/send_redirects": "0", "conf/eth0/send_redirects": "0",
 }  # fmt: skip
@@ -55,6 +58,8 @@ class SegmentHosts:
             "arp-scan": _scan, "arp-mitm": _stand_between, "arp-mitm-gratuitous": _stand_between,
         }  # fmt: skip
         attack = attacks.get(session.activity)
+        for host in (session.server_host, *session.hosts):
+            host.in_thread(_believe_the_latest)
         with _pages(session) as pages:
             session.mark("visits")
             if attack is not None:
@@ -64,6 +69,7 @@ class SegmentHosts:
                 session.claim_arp(session.server_host, **BENIGN)
             fetched = _visits(session, session.hosts, pages, session.parameters.quiet_s, lambda: True)
             if attack is not None:
+                _claim(session)  # before the others go on
                 session.mark("attack")
                 attacker, *others = session.hosts
                 with ThreadPoolExecutor(1) as beside:
@@ -77,6 +83,11 @@ class SegmentHosts:
     def version(self) -> str:
         """The version of Python, which runs this."""
         return f"python {platform.python_version()}"
+
+
+def _believe_the_latest() -> None:
+    """Let this thread's host believe whatever message came last, not only one that is a second old."""
+    Path("/proc/sys/net/ipv4/neigh/eth0/locktime").write_text("0")
 
 
 @contextlib.contextmanager
@@ -138,7 +149,6 @@ def _visitor(session: Session, pages: list[tuple[str, int]], rng: Random, goes_o
 def _scan(session: Session) -> bool:
     """Ask for every address of the segment; returns whether all hosts answered."""
     me = session.host
-    _is_attack(session)
     prefix, _, own = me.address.rpartition(".")
     asked = [last for last in range(1, 255) if last != int(own)]
     session.rng.shuffle(asked)
@@ -172,9 +182,6 @@ def _stand_between(session: Session) -> bool:
     me, server, victims = session.host, session.server_host, session.hosts[1:]
     for name, value in SETTINGS.items():
         Path("/proc/sys/net/ipv4", name).write_text(value)
-    _is_attack(session)
-    for victim in victims:
-        session.claim_next(victim, activity=session.activity, attack=1, attack_kind="arp-mitm")
     before, over = _forwarded(), time.monotonic() + session.parameters.attack_s
     pairs = [(told, other) for v in victims for told, other in ((v, server), (server, v))]
     if session.activity == "arp-mitm":
@@ -205,10 +212,12 @@ def _send(sock: socket.socket, frames: list[bytes]) -> None:
     time.sleep(SPOOF_EVERY_S)
 
 
-def _is_attack(session: Session) -> None:
-    """Claim the attacker's ARP, from now on, as part of the attack."""
+def _claim(session: Session) -> None:
+    """Claim as part of the attack what the attacker does by ARP from now on, and what is to pass through it."""
     kind = "arp-scan" if session.activity == "arp-scan" else "arp-mitm"
     session.claim_arp(session.host, activity=session.activity, attack=1, attack_kind=kind)
+    for victim in session.hosts[1:] if kind == "arp-mitm" else ():
+        session.claim_next(victim, session.host, activity=session.activity, attack=1, attack_kind=kind)
 
 
 def _forwarded() -> int:

@@ -49,6 +49,10 @@ def rows_of(done: Done) -> dict[tuple[str, str], dict[str, Any]]:
     seen = Counter((c["id.orig_h"], c["id.resp_h"], c["orig_pkts"], c["resp_pkts"]) for c in records(done))
     assert seen == Counter((*pair, row["packets_up"], row["packets_down"]) for pair, row in rows.items())
     assert len(rows) == sum(row["proto"] == "arp" for row in done.rows)
+    frames = int(np.count_nonzero((of_file(done.capture()).kind & KIND_MASK) == Kind.ARP))
+    assert frames == sum(row["packets_up"] + row["packets_down"] for row in rows.values()), (
+        "each is seen once"
+    )
     assert done.account["failed_samples"] == 0
     assert all(row["succeeded"] for row in done.rows)
     return rows
@@ -60,6 +64,15 @@ def diverted(done: Done, mac: str, since: int) -> int:
     server = int.from_bytes(bytes([10, *divmod(done.run.number, 256), 1]), "big") | 0xFFFF << 32
     there = ((p.kind & KIND_MASK) == Kind.IPV4) & (p.dst_lo == server) & (p.ts > since)
     return int(np.count_nonzero(there & (p.dst_mac == int(mac.replace(":", ""), 16))))
+
+
+def ports_diverted(done: Done, mac: str) -> set[int]:
+    """The hosts' ports of connections between others of which a frame went to this MAC."""
+    p = of_file(done.capture())
+    attacker = int.from_bytes(bytes([10, *divmod(done.run.number, 256), 10]), "big") | 0xFFFF << 32
+    others = (p.proto == 6) & (p.src_lo != attacker) & (p.dst_lo != attacker)
+    there = others & (p.dst_mac == int(mac.replace(":", ""), 16))
+    return {int(port) for port in np.where(p.dport[there] == 80, p.sport[there], p.dport[there])}
 
 
 def attack_begins(done: Done) -> int:
@@ -105,7 +118,10 @@ def test_what_passes_through_the_man_in_the_middle_is_part_of_the_attack(
     else:
         assert found[attacker, EVERYBODY]["packets_up"] > 3 * len(others)
     visits = [row for row in done.rows if row["proto"] == "tcp"]
-    assert {(row["attack"], row["start"] > begins) for row in visits} == {(0, False), (1, True)}
+    assert {row["sport"] for row in visits if row["attack"]} == ports_diverted(done, attacker)
+    after = [row["attack"] for row in visits if row["start"] > begins]
+    assert sum(after) > len(after) / 2
+    assert not any(row["attack"] for row in visits if row["start"] < begins)
 
 
 def test_a_man_in_the_middle_stands_out_for_a_model_of_the_time_before(tmp_path: Path) -> None:
@@ -116,6 +132,7 @@ def test_a_man_in_the_middle_stands_out_for_a_model_of_the_time_before(tmp_path:
     pq.write_table(labels.table(done.rows), known)
     before = int(np.count_nonzero(of_file(done.capture()).ts < begins))
     assert before > 2000
+    assert diverted(done, attacker, begins) > 100
     bundle = tmp_path / "quiet.safetensors"
     trained = called("train", "kitsune", done.capture(), "--learn", str(before), "-o", bundle)
     assert trained.exit_code == 0, trained.stderr
