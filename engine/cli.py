@@ -39,11 +39,11 @@ from engine.errors import ConfigError, InputError
 
 
 class Main(Group):
-    """The top group; has ``lab`` if the researcher's half is installed, and imports it on demand."""
+    """The top group; has the commands of the researcher's half if it is installed, and imports them on demand."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the commands, sorted."""
-        more = ["lab"] if find_spec("probing") is not None else []
+        more = ["corpus", "lab"] if find_spec("probing") is not None else []
         return sorted({*super().list_commands(ctx), *more})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -52,6 +52,10 @@ class Main(Group):
             from probing.lab.cli import lab
 
             return lab
+        if cmd_name == "corpus" and find_spec("probing") is not None:
+            from probing.corpus.cli import corpus
+
+            return corpus
         return super().get_command(ctx, cmd_name)
 
 

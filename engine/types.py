@@ -198,12 +198,24 @@ def freeze(p: Packets) -> Packets:
     return p
 
 
+def raw(rows: Rows) -> Rows:
+    """The same memory as rows of bytes without fields: numpy copies fields one by one, 25 times slower."""
+    plain: Rows = rows.view(np.dtype((np.void, rows.dtype.itemsize)))
+    return plain
+
+
+def rows_at(rows: Rows, at: NDArray[Any]) -> Rows:
+    """A copy of the structured rows at these indices, or where a mask is true."""
+    chosen: Rows = raw(rows)[at].view(rows.dtype)
+    return chosen
+
+
 def join_rows(parts: list[Rows]) -> Rows:
-    """Structured arrays of one dtype as one. numpy's concatenate promotes every field first, 10 times slower."""
+    """Structured arrays of one dtype as one. numpy's concatenate promotes every field first."""
     out = np.empty((sum(len(part) for part in parts), *parts[0].shape[1:]), parts[0].dtype)
     begin = 0
     for part in parts:
-        out[begin : begin + len(part)] = part
+        raw(out)[begin : begin + len(part)] = raw(part)
         begin += len(part)
     return out
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 FORMAT = 2  # 1 had fewer columns; every format from 1 on is read
 _KEY = b"wiresonde"
+_END = b"\xff\xff\xff\xff\0\0\0\0"  # end of an Arrow IPC stream
 _UNREADABLE = (pa.ArrowException, StopIteration, EOFError, ValueError, OSError, RecursionError, struct.error)
 
 
@@ -33,11 +34,8 @@ def encode(columns: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> by
     arrays = [pa.array(column) for column in columns.values()]
     fields = [pa.field(name, array.type, nullable=False) for name, array in zip(columns, arrays)]
     schema = pa.schema(fields, metadata={_KEY: text})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(arrays, schema=schema))
-    data: bytes = sink.getvalue().to_pybytes()
-    return data
+    # a stream's parts, each of its exact size: a stream writer doubles its buffer until the message fits
+    return b"".join((schema.serialize(), pa.record_batch(arrays, schema=schema).serialize(), _END))
 
 
 def decode(data: bytes) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

@@ -17,6 +17,7 @@ from connectors.bus.kafka_table import KafkaTable
 from connectors.bus.kafka_topics import ALERTS, DEAD_LETTER, PACKETS, PROBES, SCORES, Admin, Topic
 from connectors.prometheus import MetricsServer
 from engine.commands.cluster import kafka_errors, settings_of
+from engine.commands.memory import keep_freed
 from engine.commands.models import chosen_models, first_of
 from engine.commands.notes import notes_of
 from engine.commands.run_summary import RunSummary, by_labels, count_streams, fill
@@ -164,6 +165,7 @@ class Detect:
     def run(self) -> RunSummary:
         """Process messages until stopped or to the end of the log. Raises StateError, OutputError or InputError."""
         began = self._clock()
+        keep_freed()
         # Reference counting frees rows and alerts, which have no cycles. Without the freeze, the collector would walk
         # a million objects of the compiled kernels repeatedly and in vain: a tenth of a detector's time.
         gc.collect()

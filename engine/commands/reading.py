@@ -22,7 +22,7 @@ from engine.connections.tracker import Tracker
 from engine.errors import ConfigError, InputError
 from engine.headers.decode import decode
 from engine.sensor.tally import Tally
-from engine.types import Packets, Rows, join_rows
+from engine.types import Packets, Rows, join_rows, rows_at
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def _records(parts: list[tuple[Rows, Rows]], choice: Choice) -> pa.Table:
         return connection_table(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE))
     rows, sides = (join_rows(list(columns)) for columns in zip(*parts))
     shown = np.ones(rows.size, bool) if choice.link_layer else rows["ethertype"] == 0
-    return connection_table(rows[shown], sides[shown])
+    return connection_table(rows_at(rows, shown), rows_at(sides, shown))
 
 
 def read_connections(paths: Sequence[Path], config: Config | None = None) -> pa.Table:

@@ -15,6 +15,7 @@ from connectors.bus.memory import BusClosedError, MemoryBus
 from connectors.files.whole import write_whole
 from connectors.prometheus import MetricsServer, registry_of
 from engine.commands.feed import CaptureFeed, Feed, Replay
+from engine.commands.memory import keep_freed
 from engine.commands.models import chosen_models, first_of
 from engine.commands.notes import notes_of
 from engine.commands.reading import Choice, Progress
@@ -148,6 +149,7 @@ class Scoring:
 
     def run(self) -> RunSummary:
         """Score all packets, or until ``stop``. Damage after the first packets is reported in the summary."""
+        keep_freed()
         worker = self._worker()
         thread = threading.Thread(target=self._publish, name="publisher", daemon=True)
         began = time.perf_counter()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.connections.copies import new_copies
+from engine.connections.copies import SETS, WAYS
 from engine.types import Rows
 
 
@@ -89,20 +89,21 @@ LINE = 64  # bytes of a cache line
 ORIGINS = 1 << 16  # TCP connections that ended whose originator is remembered
 OPENINGS = 1 << 14  # latest connections among which none may have the same id
 
+# A row takes two cache lines; a packet without an event touches the first.
 CONNECTION = np.dtype(
     [
         ("a_hi", "u8"), ("a_lo", "u8"), ("b_hi", "u8"), ("b_lo", "u8"),  # a sent the first packet
-        ("start", "i8"), ("last", "i8"),  # ns, first packet and last one before both sides had closed
-        ("handshake", "i8"),  # ns between the SYN and the ACK of the SYN-ACK: the round trip; 0 = not seen
-        ("a_mac", "u8"), ("b_mac", "u8"),
-        ("reported", "i8"),  # ns, start or latest interim row
-        ("copy_delay", "u4"),  # ns, longest from a packet to a certain copy of it
-        ("again", "u4"),  # times that event time had gone back, and connections before with this key and start
+        ("last", "i8"),  # ns, last packet before both sides had closed
         ("vlan", "u4"),  # of the first packet
         ("probe", "u4"), ("tag", "u4"),  # tag: high half of the key's hash
         ("a_port", "u2"), ("b_port", "u2"),
         ("ethertype", "u2"),  # of frames that are not IP, whose addresses are MACs; 0 = IP
         ("proto", "u1"), ("timer", "u1"), ("flags", "u1"), ("ending", "u1"), ("letters", "u1"),
+        ("start", "i8"),  # ns, first packet
+        ("handshake", "i8"),  # ns between the SYN and the ACK of the SYN-ACK: the round trip; 0 = not seen
+        ("a_mac", "u8"), ("b_mac", "u8"),
+        ("copy_delay", "u4"),  # ns, longest from a packet to a certain copy of it
+        ("again", "u4"),  # times that event time had gone back, and connections before with this key and start
         ("history", "u1", (HISTORY_LETTERS,)),  # ASCII
     ],
     align=True,
@@ -156,6 +157,7 @@ class Table(NamedTuple):
     places: NDArray[np.int64]  # (2^k,) tag << 32 | slot + 1, 0 = empty; open addressing, linear probing
     rows: Rows  # (slots,) CONNECTION
     sides: Rows  # (2 * slots,) SIDE
+    reported: NDArray[np.int64]  # (slots,) ns, start or latest interim row
     links: Rows  # (slots,) LINK; apart from the rows, so that a move within a list touches 16 bytes of a neighbour
     holes: NDArray[np.int64]  # (2 * slots, K, 4) begin, end (relative), ns when it opened, HOLE_ bits
     free: NDArray[np.int32]  # (slots,) stack of free slots
@@ -213,8 +215,9 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
     registers[Registers.CAPACITY] = capacity
     return Table(
         places=np.zeros(size, np.int64),
-        rows=np.zeros(slots, CONNECTION),
+        rows=_in_lines(slots, CONNECTION),
         sides=_in_lines(2 * slots, SIDE),
+        reported=np.zeros(slots, np.int64),
         links=np.zeros(slots, LINK),
         holes=np.zeros((2 * slots, holes, 4), np.int64),
         free=np.arange(slots - 1, -1, -1, dtype=np.int32),
@@ -222,7 +225,7 @@ def allocate(capacity: int, spare: int, holes: int) -> Table:
         tails=np.full(len(Timer), -1, np.int32),
         registers=registers,
         fragments=np.zeros((FRAGMENTS, 4), np.int64),
-        copies=new_copies(),
+        copies=_in_lines(SETS * 2 * WAYS, np.dtype(np.int64)).reshape(SETS, 2 * WAYS),
         origins=np.zeros(ORIGINS, np.uint64),
         openings=np.zeros(OPENINGS, np.uint64),
     )

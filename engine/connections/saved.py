@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.connections.layout import CONNECTION, LINK, SIDE, Registers, Table
 from engine.connections.table import insert, live_slots
 from engine.kernels import kernel
-from engine.types import as_bytes, from_bytes
+from engine.types import as_bytes, from_bytes, rows_at
 
 FREE, LIVE, CAPACITY = int(Registers.FREE), int(Registers.LIVE), int(Registers.CAPACITY)
 
@@ -25,7 +25,7 @@ def state(t: Table) -> dict[str, NDArray[Any]]:
     """A copy of all state that later records depend on."""
     slots = np.sort(live_slots(t))
     sides = (2 * slots[:, None] + np.arange(2)).reshape(-1).astype(np.int64)
-    rows_of_sides = t.sides[sides]
+    rows_of_sides = rows_at(t.sides, sides)
     holed = sides[rows_of_sides["holes"] > 0]
     free = t.free[: t.registers[FREE]]
     untouched = np.flatnonzero(free != np.arange(t.free.size - 1, t.free.size - 1 - free.size, -1))
@@ -35,9 +35,10 @@ def state(t: Table) -> dict[str, NDArray[Any]]:
     origins, openings = np.flatnonzero(t.origins), np.flatnonzero(t.openings)
     return {
         "slots": slots,
-        "rows": as_bytes(t.rows[slots]),
+        "rows": as_bytes(rows_at(t.rows, slots)),
         "sides": as_bytes(rows_of_sides),
         "links": as_bytes(t.links[slots]),
+        "reported": t.reported[slots],
         "holed": holed,
         "holes": t.holes[holed],
         "free": stack.copy(),
@@ -75,6 +76,7 @@ def restore(t: Table, saved: Mapping[str, NDArray[Any]]) -> None:
     sides = (2 * slots[:, None] + np.arange(2)).reshape(-1)
     t.sides[sides] = from_bytes(saved["sides"], SIDE)
     t.links[slots] = from_bytes(saved["links"], LINK)
+    t.reported[slots] = saved["reported"]
     t.holes[saved["holed"]] = saved["holes"]
     t.free[registers[FREE] - stack.size : registers[FREE]] = stack
     t.heads[:], t.tails[:], t.registers[:] = saved["heads"], saved["tails"], registers

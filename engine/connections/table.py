@@ -168,6 +168,13 @@ def close(t: Table, slot: Int, ending: Int, closed: NDArray[np.int32], n_closed:
 
 
 @kernel
+def close_all(t: Table, slots: NDArray[np.int32], ending: Int, closed: NDArray[np.int32]) -> None:
+    """Close connections. closed: scratch for one slot."""
+    for i in range(slots.size):
+        close(t, slots[i], ending, closed, 0)
+
+
+@kernel
 def has_lapsed(t: Table, slot: Int, now: Int, timeouts: NDArray[np.int64]) -> bool:
     """Whether a connection has waited longer than the timeout of its list."""
     return bool(due(t.links[slot]["since"], timeouts[t.rows[slot]["timer"]]) <= now)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import BACKS, believe
+from engine.clock import BACKS, Tick, believe
 from engine.connections.bounds import SPARE, TrackerConfig
+from engine.connections.first_pass import first_pass
 from engine.connections.layout import FLAG_DROPPED, FLAG_MIDSTREAM, Ending, allocate
 from engine.connections.saved import restore, state
 from engine.connections.table import (
@@ -19,13 +20,13 @@ from engine.connections.table import (
     LIVE,
     NOW,
     OPENED,
-    close,
+    close_all,
     expire,
     live_slots,
     release,
 )
 from engine.connections.track_kernels import COLD_UNTIL, COPIES, LATE, LOST_AT, settle, track
-from engine.types import Packets, Rows
+from engine.types import Packets, Rows, rows_at
 
 NO_SLOTS = np.empty(0, np.int32)
 
@@ -73,11 +74,14 @@ class Tracker:
         n, begin, again = p.ts.size, 0, False
         slot, flags, kind = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8)
         due = np.empty(n if self._options[2] else 0, np.int32)
+        ends, ages = np.empty((n, 2), np.uint64), np.empty(n, np.int64)
+        with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when kernels run uncompiled
+            first_pass(self.table, p, self._options[1], self.table.registers[: len(Tick)].copy(), ends, ages)
         while begin < n:
-            with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when kernels run uncompiled
+            with np.errstate(over="ignore"):
                 end, n_closed, n_due = track(
-                    self.table, p, begin, again, self._timeouts, self._ports, self._options, slot, flags, kind,
-                    self._closed, self._closed_at, due,
+                    self.table, p, begin, again, self._timeouts, self._ports, self._options, ends, ages,
+                    slot, flags, kind, self._closed, self._closed_at, due,
                 )  # fmt: skip
             closed, at = self._closed[:n_closed], self._closed_at[:n_closed] - begin
             settle(self.table, closed)
@@ -121,13 +125,12 @@ class Tracker:
     def flush(self) -> Iterator[NDArray[np.int32]]:
         """End all live connections, in batches, oldest start first, as at the end of a capture."""
         slots = live_slots(self.table)
-        rows = self.table.rows[slots]
+        rows = rows_at(self.table.rows, slots)
         slots = slots[np.lexsort((rows["tag"], rows["a_port"], rows["start"]))]
         for begin in range(0, slots.size, self._closed.size):
             batch = slots[begin : begin + self._closed.size]
             with np.errstate(over="ignore"):
-                for slot in batch:
-                    close(self.table, int(slot), int(Ending.FLUSHED), self._closed, 0)
+                close_all(self.table, batch, int(Ending.FLUSHED), self._closed)
             settle(self.table, batch)
             yield batch
             release(self.table, batch)
@@ -144,8 +147,7 @@ class Tracker:
 
     def rows(self, slots: NDArray[np.int32]) -> tuple[Rows, Rows]:
         """Copies of the CONNECTION rows (n,) and SIDE rows (n, 2) of the given slots."""
-        sides = self.table.sides.reshape(-1, 2)[slots]
-        rows = self.table.rows[slots]
+        rows, sides = rows_at(self.table.rows, slots), rows_at(self.table.sides.reshape(-1, 2), slots)
         registers, start = self.table.registers, rows["start"]
         rows["flags"] |= np.where(start <= registers[LOST_AT], FLAG_DROPPED, 0).astype(np.uint8)
         rows["flags"] |= np.where(start <= registers[COLD_UNTIL], FLAG_MIDSTREAM, 0).astype(np.uint8)

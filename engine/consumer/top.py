@@ -16,9 +16,11 @@ from engine.labels.rules import Probes
 from engine.notation import address_text
 from engine.scoring.batch import ScoreBatch, choose, of_new_hosts
 from engine.scoring.columns import as_dicts, score_table
+from engine.types import rows_at
 
 SECOND = 10**9  # ns
 MOST_PAIRS = 1 << 16  # most pairs of hosts with their own count of alarms
+PORTS = 4  # most ports that a pair's counts name
 MOST_PROBES = 1 << 16  # most probe ids with their own count of alarms
 
 
@@ -96,7 +98,7 @@ class Top:
         self._count_probes(batch, rows["probe"], final)
         alarmed = np.flatnonzero(batch.scores["alarm"] & final)
         if alarmed.size:
-            self._count_pairs(rows[alarmed])
+            self._count_pairs(rows_at(rows, alarmed))
 
     def _keep(self, batch: ScoreBatch, rows: Any, ended: NDArray[np.int64]) -> None:
         if not ended.size:
@@ -136,19 +138,30 @@ class Top:
         guessed = (rows["flags"] & (FLAG_MIDSTREAM | FLAG_FLIPPED)) != 0
         a, b = (np.stack((rows[f"{side}_hi"], rows[f"{side}_lo"]), axis=1) for side in "ab")
         ends = np.where(flipped[:, None], np.hstack((b, a)), np.hstack((a, b)))
-        ports = np.where(flipped, rows["a_port"], rows["b_port"]).tolist()
-        for end, port, proto, unsure in zip(ends.tolist(), ports, rows["proto"].tolist(), guessed.tolist()):
-            key: PairKey = tuple(end)
-            pair = self.pairs.get(key)
-            if pair is None:
-                if len(self.pairs) >= MOST_PAIRS:
-                    self.other_pairs += 1
-                    continue
-                pair = self.pairs[key] = Pair()
-            pair.alarms += 1
-            pair.uncertain += unsure
-            if len(pair.ports) < 4:
-                pair.ports.add((proto, port if proto in WITH_PORTS else 0))
+        proto, port = rows["proto"], np.where(flipped, rows["a_port"], rows["b_port"]).astype(np.int64)
+        service = np.where(np.isin(proto, list(WITH_PORTS)), port, 0) << 8 | proto
+        first, which = _groups(ends.T)
+        counts, unsure = np.bincount(which), np.bincount(which[guessed], minlength=first.size)
+        met: list[Pair | None] = []
+        for key, alarms, uncertain in zip(ends[first].tolist(), counts.tolist(), unsure.tolist()):
+            met.append(pair := self._pair(tuple(key), alarms))
+            if pair is not None:
+                pair.alarms += alarms
+                pair.uncertain += uncertain
+        for k in _first_few(which, service, PORTS):
+            own = met[which[k]]
+            if own is not None and len(own.ports) < PORTS:
+                own.ports.add((int(proto[k]), int(service[k]) >> 8))
+
+    def _pair(self, key: PairKey, alarms: int) -> Pair | None:
+        """The counts of a pair, None where there is no room for it; its alarms are then counted with others."""
+        pair = self.pairs.get(key)
+        if pair is None:
+            if len(self.pairs) >= MOST_PAIRS:
+                self.other_pairs += alarms
+                return None
+            pair = self.pairs[key] = Pair()
+        return pair
 
     def flush(self, spans: Spans) -> None:
         """Do nothing: rows are counted at once."""
@@ -182,6 +195,29 @@ class Top:
             }
             for originator, responder, (_, pair) in zip(*texts, ranked)
         ]  # fmt: skip
+
+
+def _groups(columns: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First row of each group of equal rows, in order, and each row's group. columns: (k, n), n > 0."""
+    order = np.lexsort(columns)
+    ordered = columns[:, order]
+    begins = np.concatenate(([True], (ordered[:, 1:] != ordered[:, :-1]).any(axis=0)))
+    first = order[begins]  # lexsort is stable
+    number = np.empty(first.size, np.int64)
+    number[np.argsort(first)] = np.arange(first.size)
+    which = np.empty(order.size, np.int64)
+    which[order] = number[np.cumsum(begins) - 1]
+    return np.sort(first), which
+
+
+def _first_few(which: NDArray[np.int64], value: NDArray[np.int64], most: int) -> list[int]:
+    """Rows where a group meets a value for the first time, in order; at most so many of each group."""
+    rows = _groups(np.stack((which, value)))[0]
+    order = np.argsort(which[rows], kind="stable")
+    group = which[rows][order]
+    place = np.arange(group.size) - np.searchsorted(group, group)
+    few: list[int] = np.sort(rows[order[place < most]]).tolist()
+    return few
 
 
 def _place(batch: ScoreBatch) -> tuple[float, int]:

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from engine.clock import LATEST, NOW, step
 from engine.errors import ConfigError, StateError
-from engine.features.damped import add, decay, elapsed, forget, forget_pair, relate
+from engine.features.damped import add, decay, elapsed, finish, forget, forget_pair, relate
 from engine.features.streams import (
     ENDPOINT,
     ENDPOINTS_PAIR,
@@ -157,6 +157,8 @@ class Chunk(NamedTuple):
     ]  # (CHUNK, 8) rows of the packet's records; the first is -1 if the packet has no features
     gap: Floats  # (CHUNK, 6) seconds since the last packet of each record
     x: Floats  # (CHUNK, 6, LANES) exponents, then decay factors
+    joint: Floats  # (6, CHUNK * 2 * LANES) moments of the packet's two pairs
+    results: Floats  # (4, CHUNK * 2 * LANES) statistics of them
     victim: NDArray[np.uint64]  # (7,) key of a flow being evicted
 
 
@@ -289,11 +291,23 @@ def advance(t: Tables, size: NDArray[np.uint32], silences: Floats, c: Chunk, out
         add(streams, ids[i, JITTER_R], x, i, JITTER_R, between, out, JIT_AT, 3)
         add(streams, endpoint, x, i, ENDPOINT_R, value, out, HPHP_AT, 7)
         side, row = host > peer, ids[i, HOSTS_R]
-        relate(streams, pairs, row, peer, side, x, i, HOSTS_R, value, out, HH_AT)
+        relate(streams, pairs, row, peer, side, x, i, HOSTS_R, value, out, HH_AT, c.joint, 2 * LANES * i)
         side = endpoint > peer_endpoint
+        row = ids[i, ENDPOINTS_R]
+        first = LANES * (2 * i + 1)
         relate(
-            streams, pairs, ids[i, ENDPOINTS_R], peer_endpoint, side, x, i, ENDPOINTS_R, value, out, HPHP_AT
+            streams, pairs, row, peer_endpoint, side, x, i, ENDPOINTS_R, value, out, HPHP_AT, c.joint, first
         )
+    n, results = size.size, c.results
+    finish(c.joint, n * 2 * LANES, results)
+    for i in range(n):
+        if ids[i, 0] < 0:
+            continue
+        for k in range(LANES):
+            e, at = 2 * LANES * i + k, 7 * k + 3
+            for q in range(4):
+                out[i, HH_AT + at + q] = results[q, e]
+                out[i, HPHP_AT + at + q] = results[q, e + LANES]
 
 
 @allocating
@@ -310,6 +324,8 @@ def extract(t: Tables, p: Packets, rates: Floats, silences: Floats, out: Floats)
         np.empty((CHUNK, 8), np.int64),
         np.empty((CHUNK, STAMPED)),
         np.zeros((CHUNK, STAMPED, LANES)),
+        np.ones((6, CHUNK * 2 * LANES)),
+        np.empty((4, CHUNK * 2 * LANES)),
         np.empty(7, np.uint64),
     )
     x = c.x.reshape(-1)

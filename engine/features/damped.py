@@ -97,27 +97,39 @@ def add(
 @kernel
 def relate(
     streams: Floats, pairs: Floats, row: int, peer: int, side: bool, x: Floats, i: int, r: int,
-    value: float, out: Floats, at: int,
+    value: float, out: Floats, at: int, joint: Floats, first: int,
 ) -> None:  # fmt: skip
-    """Add packet i's residual to a pair decayed by x[i, r]; write radius, magnitude, covariance, correlation.
+    """Add packet i's residual to a pair decayed by x[i, r]; write what ``finish`` needs to joint, from first on.
 
     The sender's own statistics are already in out: the residual is taken after insertion. Its product with the
     peer's last residual, which does not decay, is added to SR (NDSS'18, table I and the public code).
     """
     mine, other = (RES + LANES, RES) if side else (RES, RES + LANES)
     for k in range(LANES):
-        c = at + 7 * k
-        mean, var = out[i, c + 1], out[i, c + 2]
-        peer_mean, peer_var = streams[peer, MEAN + k], streams[peer, VAR + k]
+        mean = out[i, at + 7 * k + 1]
         residual = value - mean
         w = x[i, r, k] * pairs[row, PAIR_W + k] + 1.0
         sr = x[i, r, k] * pairs[row, SR + k] + residual * pairs[row, other + k]
         pairs[row, PAIR_W + k] = w
         pairs[row, SR + k] = sr
         pairs[row, mine + k] = residual
-        cov = sr / w
+        e = first + k
+        joint[0, e], joint[1, e] = mean, out[i, at + 7 * k + 2]
+        joint[2, e], joint[3, e] = streams[peer, MEAN + k], streams[peer, VAR + k]
+        joint[4, e], joint[5, e] = sr, w
+
+
+@kernel
+def finish(joint: Floats, n: int, results: Floats) -> None:
+    """Radius, magnitude, covariance and correlation of n pairs, in SIMD lanes: roots and quotients are slow one by one.
+
+    joint: (6, m) mean and variance of the sender, of the peer, SR and weight of the pair. results: (4, m).
+    """
+    for e in range(n):
+        mean, var, peer_mean, peer_var = joint[0, e], joint[1, e], joint[2, e], joint[3, e]
+        cov = joint[4, e] / joint[5, e]
         both = var * peer_var
-        out[i, c + 3] = math.sqrt(var * var + peer_var * peer_var)
-        out[i, c + 4] = math.sqrt(mean * mean + peer_mean * peer_mean)
-        out[i, c + 5] = cov
-        out[i, c + 6] = cov / math.sqrt(both) if both > PCC_FLOOR else 0.0
+        results[0, e] = math.sqrt(var * var + peer_var * peer_var)
+        results[1, e] = math.sqrt(mean * mean + peer_mean * peer_mean)
+        results[2, e] = cov
+        results[3, e] = cov / math.sqrt(both) if both > PCC_FLOOR else 0.0

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from engine.connections.record import connection_table
 from engine.labels.rules import Probes
-from engine.types import Rows, join_rows
+from engine.types import Rows, join_rows, rows_at
 
 SCORE = np.dtype(
     [
@@ -77,7 +77,7 @@ class Records:
 
     def take(self, at: NDArray[Any]) -> Records:
         """Records of the given rows."""
-        return Records(self.rows[at], self.sides[at])
+        return Records(rows_at(self.rows, at), rows_at(self.sides, at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,12 @@ class ScoreBatch:
     @property
     def rows(self) -> Rows:
         """(n,) CONNECTION."""
-        return self.records.rows if self.at is None else self.records.rows[self.at]
+        return self.records.rows if self.at is None else rows_at(self.records.rows, self.at)
 
     @property
     def sides(self) -> Rows:
         """(n, 2) SIDE."""
-        return self.records.sides if self.at is None else self.records.sides[self.at]
+        return self.records.sides if self.at is None else rows_at(self.records.sides, self.at)
 
 
 def join(batches: Sequence[ScoreBatch]) -> tuple[Records, list[ScoreBatch]]:
@@ -140,7 +140,7 @@ def choose(batch: ScoreBatch, chosen: NDArray[Any]) -> ScoreBatch:
     """Rows of a batch chosen by mask or index, with their own records, so that the rest can be freed."""
     rows = np.arange(len(batch))[chosen]
     records = batch.records.take(rows if batch.at is None else batch.at[rows])
-    return ScoreBatch(batch.model, batch.version, records, batch.scores[rows], None, batch.shadow)
+    return ScoreBatch(batch.model, batch.version, records, rows_at(batch.scores, rows), None, batch.shadow)
 
 
 def label_names(probes: Mapping[int, Mapping[str, str]]) -> list[str]:

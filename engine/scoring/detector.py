@@ -18,7 +18,7 @@ from engine.scoring.batch import Records, ScoreBatch
 from engine.scoring.passes import FeaturePass, Features
 from engine.scoring.scorer import Ended, Events, Found, Scorer, Slots, State
 from engine.scoring.trace import Tracer
-from engine.types import PacketBlock, Packets, count_unread, freeze, take, under
+from engine.types import PacketBlock, Packets, count_unread, freeze, rows_at, take, under
 
 SENSORS = 4096  # most sensor runs whose sequence numbers are remembered
 NO_SLOTS = np.empty(0, np.int32)
@@ -191,7 +191,7 @@ class Detector:
                 its = records
                 if one.scores.size != len(records):
                     at = np.arange(one.first, one.first + one.scores.size)
-            scorer.judge(one.scores, its.rows if at is None else its.rows[at])
+            scorer.judge(one.scores, its.rows if at is None else rows_at(its.rows, at))
             yield ScoreBatch(scorer.name, one.version, its, one.scores, at, scorer.shadow)
 
     def features_of(self, scorer: Scorer) -> FeaturePass | None:

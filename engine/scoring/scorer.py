@@ -21,7 +21,7 @@ from engine.scoring.batch import PHASES, SCORE
 from engine.scoring.hosts import MOST as MOST_HOSTS
 from engine.scoring.hosts import NEW, Hosts
 from engine.scoring.start import StartConfig
-from engine.types import Floats, Packets, Rows, as_bytes, from_bytes, under
+from engine.types import Floats, Packets, Rows, as_bytes, from_bytes, raw, rows_at, under
 from models.threshold import Threshold, ThresholdConfig, fit
 
 Slots = NDArray[np.int32]
@@ -333,7 +333,7 @@ class Scorer:
 
     def interim(self, slots: Slots) -> Found:
         """Rows of connections that go on."""
-        rows = self._rows(self._sums[slots], final=False)
+        rows = self._rows(rows_at(self._sums, slots), final=False)
         rows["begins"] = False
         return Found(slots, -1, rows, self.version)
 
@@ -370,8 +370,8 @@ class Scorer:
             held = self._warm(held)
         events(held)
         self._add_last(held)
-        sums = self._sums[slots]
-        self._sums[slots] = np.zeros(1, SUM)
+        sums = rows_at(self._sums, slots)
+        raw(self._sums)[slots] = raw(np.zeros(1, SUM))
         out = self._rows(sums, final=True, finals=finals)
         if self.threshold is None:
             self._sample.append(out["score"][~np.isnan(out["score"])])
@@ -420,7 +420,7 @@ class Scorer:
 
     def _calibrate(self) -> None:
         """Fit the threshold to the connections seen while calibrating, ended or not."""
-        live = self._sums[self._sums["scored"] > 0]
+        live = rows_at(self._sums, self._sums["scored"] > 0)
         sample = np.concatenate([*self._sample, self._scores_of(live)])
         self._calibrated = 0
         if sample.size:  # otherwise all packets lacked a connection (ARP, for example): calibrate once more
@@ -434,7 +434,7 @@ class Scorer:
         arrays, values = self.model.state()
         arrays = {f"model.{name}": array for name, array in arrays.items()}
         slots = np.flatnonzero(self._sums["scored"])
-        arrays["slots"], arrays["sums"] = slots, as_bytes(self._sums[slots])
+        arrays["slots"], arrays["sums"] = slots, as_bytes(rows_at(self._sums, slots))
         arrays["hosts"], hosts = self.hosts.state()
         arrays["sample"] = np.concatenate(self._sample) if self._sample else np.empty(0)
         fitted = None if self.threshold is None else asdict(self.threshold)

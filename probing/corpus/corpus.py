@@ -49,6 +49,12 @@ def read_corpus(path: Path) -> Corpus:
     return Corpus(stem.name, captures, labels, labels_file, manifest)
 
 
+def is_of_lab(path: Path) -> bool:
+    """Whether a file has the manifest of a corpus beside it, or is one."""
+    stem = _stem(path)
+    return stem.with_name(stem.name + ".manifest.json").is_file()
+
+
 def _stem(path: Path) -> Path:
     """The path of a corpus's files without their endings."""
     if not path.is_dir():

@@ -7,7 +7,7 @@ either would leak from one part into another.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from engine.errors import ConfigError
 from probing.corpus.columns import Ints, dictionary, ports
+
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly from any one to any later one
 
 
 class Units(NamedTuple):
@@ -60,8 +62,8 @@ def units(labels: pa.Table) -> Units:
 def split(labels: pa.Table, shares: Mapping[str, float], seed: int) -> dict[str, NDArray[np.bool_]]:
     """The rows of each part: {name: (rows,)}. Every row is in one part; runs and twins stay together.
 
-    Units of the same group, scenario and activity are distributed as evenly as possible. Raises ConfigError
-    when shares are not positive or do not add up to 1.
+    Units of the same scenario, activity and termination are distributed as evenly as possible, and so are those of each
+    group among them. Raises ConfigError when shares are not positive or do not add up to 1.
     """
     if not shares or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-9:
         raise ConfigError(f"shares {dict(shares)} must be positive and add up to 1")
@@ -76,16 +78,16 @@ def thin(
 ) -> list[str]:
     """The runs, with their twins, that together have at least a share of the packets (or connections).
 
-    Every combination of group, scenario and activity stays, even if that makes the share larger. Raises
+    Every combination of group, scenario, activity and termination stays, even if that makes the share larger. Raises
     ConfigError when the share is not in (0, 1].
     """
     if not 0 < share <= 1:
         raise ConfigError(f"share {share} must be more than 0 and at most 1")
     found = units(labels)
-    place, stratum = _places(labels, found, seed)
+    place, kind = _places(labels, found, seed)
     weight = np.bincount(found.of_row, _weights(labels, by), minlength=len(found.names))
     order = np.argsort(place, kind="stable").tolist()
-    kept = list({int(stratum[k]): k for k in reversed(order)}.values())  # the first of each stratum
+    kept = list({int(kind[k]): k for k in reversed(order)}.values())  # the first of each kind
     first, total, goal = set(kept), weight[kept].sum(), share * weight.sum()
     for k in order:
         if total >= goal:
@@ -105,24 +107,56 @@ def _weights(labels: pa.Table, by: str) -> NDArray[np.float64]:
 
 
 def _places(labels: pa.Table, found: Units, seed: int) -> tuple[NDArray[np.float64], Ints]:
-    """A place in [0, 1) for each unit, spread evenly over its stratum, and the stratum of each.
+    """A place in [0, 1) for each unit, and the kind of each.
 
-    A stratum is all units with the same combinations of group, scenario and activity, background included.
+    A kind is all units with the same termination and the same combinations of group, scenario and activity, background
+    included. Places are spread evenly over all units of the same scenario, activity and termination, and nearly so over
+    each kind among them: units of a kind follow each other in a sequence of which every stretch is spread out.
     """
-    named = [dictionary(labels.column(name)) for name in ("group", "scenario", "activity")]
-    rows = np.unique(np.stack((found.of_row, *(codes for codes, _ in named)), axis=1), axis=0)
-    does: list[list[str]] = [[] for _ in found.names]
-    for unit, *codes in rows.tolist():
-        does[unit].append("/".join(texts[code] for code, (_, texts) in zip(codes, named)))
-    strata: dict[str, list[int]] = {}
-    for unit, what in enumerate(does):
-        strata.setdefault("\n".join(sorted(what)), []).append(unit)
-    place, stratum = np.zeros(len(found.names)), np.zeros(len(found.names), np.int64)
-    for k, (name, members) in enumerate(sorted(strata.items())):
-        offset = _drawn(seed, f"stratum {name}")
-        for i, unit in enumerate(sorted(members, key=lambda u: _drawn(seed, found.names[u]))):
-            place[unit], stratum[unit] = (i + offset) / len(members), k
-    return place, stratum
+    kind = _texts(labels, found, ("group", "scenario", "activity"), None)
+    does = _texts(labels, found, ("scenario", "activity"), _own_rows(labels, found))
+    ends = _terminations(labels, found)
+    strata: dict[tuple[str, str], list[int]] = {}
+    for unit in range(len(found.names)):
+        strata.setdefault((does[unit], ends[unit]), []).append(unit)
+    place = np.zeros(len(found.names))
+    for name, members in sorted(strata.items()):
+        members.sort(key=lambda u: (_drawn(seed, f"kind {kind[u]}"), kind[u], _drawn(seed, found.names[u])))
+        spread = np.arange(len(members)) * GOLDEN % 1.0
+        rank = np.argsort(np.argsort(spread, kind="stable"))
+        place[members] = (rank + _drawn(seed, f"stratum {name}")) / len(members)
+    numbers = {name: k for k, name in enumerate(sorted(set(zip(kind, ends))))}
+    return place, np.array([numbers[name] for name in zip(kind, ends)], np.int64)
+
+
+def _own_rows(labels: pa.Table, found: Units) -> NDArray[np.bool_]:
+    """The rows that say what a unit does: those of its own users; all, where it has background alone."""
+    own = ports(labels.column("background")) == 0
+    lonely = np.bincount(found.of_row, own, minlength=len(found.names)) == 0
+    rows: NDArray[np.bool_] = own | lonely[found.of_row]
+    return rows
+
+
+def _texts(
+    labels: pa.Table, found: Units, columns: Sequence[str], rows: NDArray[np.bool_] | None
+) -> list[str]:
+    """The different combinations of values of each unit, over some of its rows, as a text."""
+    named = [dictionary(labels.column(name)) for name in columns]
+    codes = np.stack((found.of_row, *(code for code, _ in named)), axis=1)
+    result: list[list[str]] = [[] for _ in found.names]
+    for unit, *row in np.unique(codes if rows is None else codes[rows], axis=0).tolist():
+        result[unit].append("/".join(texts[code] for code, (_, texts) in zip(row, named)))
+    return ["\n".join(sorted(texts)) for texts in result]
+
+
+def _terminations(labels: pa.Table, found: Units) -> list[str]:
+    """The way in which most connections of each unit end."""
+    code, names = dictionary(labels.column("termination"))
+    rows = _own_rows(labels, found)
+    counts = np.zeros((len(found.names), max(len(names), 1)), np.int64)
+    np.add.at(counts, (found.of_row[rows], code[rows]), 1)
+    order = np.argsort(names, kind="stable")  # a tie must not depend on the order of rows
+    return [names[order[k]] if names else "" for k in np.argmax(counts[:, order], axis=1).tolist()]
 
 
 def _drawn(seed: int, name: str) -> float:

@@ -4,6 +4,7 @@ connection.
 settings.py      the settings of lab files
 catalog.py       scenarios and corpora by name; a corpus as a list of runs
 isolation.py     a private machine for each run
+trace.py         delivery traces
 hosts.py         hosts of a run
 link/            the link between them
 load.py          load of the server, set and measured
@@ -12,6 +13,7 @@ run.py           one run, from fresh hosts to captures and label rows
 attribution.py   users, and the label row of each connection
 labels.py        the label columns
 vantage.py       captures at a vantage, from the log of the link
+frames.py        what the link did to each frame of a capture
 worker.py        a process that does runs
 campaign.py      a corpus in the making: workers, finished and missing runs
 assemble.py      from the folders of runs to one corpus

@@ -1,4 +1,4 @@
-"""From the folders of runs to one corpus: NAME.pcap.zst, NAME.labels.parquet, NAME.manifest.json."""
+"""From the folders of runs to one corpus: NAME.pcap.zst, NAME.frames.parquet, NAME.labels.parquet, manifest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import zstandard
 from connectors.files.parquet import ParquetFile
 from connectors.files.whole import WholeFile, write_whole
 from engine import __version__
-from probing.lab import labels
+from probing.lab import frames, labels
 from probing.lab.run import How
 from probing.lab.settings import Corpus, Run
 from probing.lab.vantage import FULL, HEADERS, PCAP_HEADER
@@ -124,6 +124,19 @@ def write_capture(path: Path, found: Sequence[Part], vantage: str) -> dict[str, 
     return {"file": path.name, "packets": packets, "sha256": digest.hexdigest()}
 
 
+def write_frames(path: Path, found: Sequence[Part], vantage: str) -> str:
+    """Write what the link did to each frame of a capture; returns the file's name, "" for runs made without."""
+    path.unlink(missing_ok=True)
+    ordered = sorted(
+        (p.account["first_ns"] + p.shift, p.folder / f"{vantage}.frames.parquet", p.shift) for p in found
+    )
+    parts = [(file, shift) for _, file, shift in ordered]
+    if not all(file.exists() for file, _ in parts):
+        return ""
+    frames.merge(path, parts)
+    return path.name
+
+
 def rows(found: Sequence[Part]) -> list[dict[str, Any]]:
     """The label rows of all runs, shifted."""
     result = []
@@ -178,6 +191,9 @@ def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made:
         )
         for k, vantage in enumerate(corpus.vantage)
     }
+    for k, vantage in enumerate(corpus.vantage):
+        name = f"{corpus.name}{'' if k == 0 else '.' + vantage}.frames.parquet"
+        captures[vantage]["frames"] = write_frames(out / name, found, vantage)
     labelled = rows(found)
     file = ParquetFile(out / f"{corpus.name}.labels.parquet", labels.schema())
     try:
@@ -241,7 +257,10 @@ def is_made(out: Path, name: str, runs: Sequence[Run], how: How) -> bool:
         if manifest is None or (manifest["snap"], manifest["link"]) != (_snap(how.snap), how.link):
             return False
         made = {entry["run"]["id"]: entry["run"] for entry in manifest["runs"]}
-        files = [capture["file"] for capture in manifest["captures"].values()] + [manifest["labels"]]
+        captures = manifest["captures"].values()
+        files = [name for c in captures for name in (c["file"], c.get("frames")) if name] + [
+            manifest["labels"]
+        ]
     except (KeyError, TypeError):
         return False
     wanted = {run.id: run.model_dump(mode="json") for run in runs}

@@ -41,8 +41,8 @@ class Role:
 
     @property
     def key(self) -> str:
-        """The name of the server's host among those of the run: scenario/server."""
-        return f"{self.scenario}/{self.server}"
+        """The name of the server's host among those of the run: users of one server program share a host."""
+        return self.server
 
 
 def roles(run: Run) -> list[Role]:
@@ -121,7 +121,7 @@ def _labels(
     if wanted not in does.terminations:
         wanted = does.terminations[0]
     ours = role.background is None
-    loaded = role.key == f"{run.scenario}/{run.server}"  # a load is the first server's
+    loaded = role.key == run.server  # a load is the first server's
     result = {
         "scenario": role.scenario, "task": given.task, "activity": role.activity, "role": part,
         "background": int(not ours), "client_impl": role.client, "server_impl": role.server,
@@ -132,11 +132,14 @@ def _labels(
         "run": run.id, "user": number, "sample": span.sample,
         "pair": f"{run.pair}-{span.sample}" if run.pair and ours else "", "twin": run.twin if ours else "",
         "content_bytes": span.content_bytes, "succeeded": span.succeeded, "problem": span.problem or None,
+        "carries_attack": does.attack, "mirrored": False,
         "phases": phases([(name, at + epoch) for name, at in span.marks]), "sample_start": span.start + epoch,
     }  # fmt: skip
     if not loaded:
         result["load_waiting_pct"] = None
     own = own | (span.by_port.get(own_port, {}) if own_port is not None else {})
+    if "attack" in own:
+        own.setdefault("carries_attack", bool(own["attack"]))
     result["termination"] = labels.termination(flow, own.pop("termination", wanted))
     return result | own
 

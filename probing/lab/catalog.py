@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from random import Random
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from connectors.files.yaml_core import YamlError, read_yaml
+from probing.lab import design
 from probing.lab.errors import LabError
 from probing.lab.settings import (
     MAX_CLIENTS,
@@ -106,30 +108,65 @@ def thinned(corpus: Corpus, share: float) -> Corpus:
 
 
 def expand(corpus: Corpus) -> list[Run]:
-    """All runs of a corpus, in an order that mixes its entries and never changes."""
+    """All runs of a corpus, in an order that mixes its entries.
+
+    Id, seed, address block and place in the order follow from a run's own settings and the corpus's seed, so that the
+    others stay as they are when a run is added. (Rarely, a run that is listed earlier takes another's address block.)
+    """
     plans: list[dict[str, Any]] = []
+    met: Counter[str] = Counter()
     for index, entry in enumerate(corpus.runs):
         where = f"corpus {corpus.name}: runs.{index} ({entry.scenario})"
-        settings = list(_settings(entry, where))
-        if not settings:
-            raise LabError(f"{where}: no activity fits this server and this client")
-        _check_hosts(entry, settings, where)
-        for point, setting in enumerate(settings):
-            for copy in range(entry.copies):
-                name = f"{corpus.name}/{corpus.seed}/{index}/{point}/{copy}"
-                seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big")
-                plans.extend(_twins(entry, setting, seed, where))
+        for cell in design.cells(entry, where):
+            settings = list(_settings(cell, where))
+            if not settings:
+                raise LabError(f"{where}: no activity fits this server and this client")
+            _check_hosts(cell, settings, where)
+            for setting in settings:
+                plans.extend(_plans(cell, setting, corpus.seed, met, where))
     if len(plans) > MAX_RUNS:
         raise LabError(f"corpus {corpus.name}: {len(plans)} runs, at most {MAX_RUNS} are possible")
-    Random(corpus.seed).shuffle(plans)
+    numbers: set[int] = set()
     runs = []
-    for number, plan in enumerate(plans):
+    for plan in plans:
         words = (plan["scenario"], plan["activity"], plan["server"], plan["client"])
-        name = f"{number:05d}-{'-'.join(words)}{plan['twin']}"
+        name = f"{plan['seed']:012x}-{'-'.join(words)}{plan['twin']}"
+        number = _free_number(name, numbers)
         runs.append(
             check({"id": name, "number": number, "vantage": corpus.vantage, **plan}, Run, corpus.name)
         )
-    return runs
+    return sorted(runs, key=lambda run: (_digest(run.id), run.id))
+
+
+def _plans(
+    entry: Entry, setting: dict[str, Any], seed: int, met: Counter[str], where: str
+) -> Iterator[dict[str, Any]]:
+    """The plans of a setting's copies and their twins. met: number of earlier plans of each content."""
+    content = {
+        **{name: value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, BaseModel) else value
+           for name, value in setting.items()},
+        "samples": entry.samples, "users": entry.users, "group": entry.group, "twins": entry.twins,
+        "background": [other.model_dump(mode="json", exclude_defaults=True) for other in entry.background],
+    }  # fmt: skip
+    text = json.dumps(content, sort_keys=True)
+    for _ in range(entry.copies):
+        own = int.from_bytes(_digest(f"{seed}/{met[text]}/{text}")[:6], "big")
+        met[text] += 1
+        yield from _twins(entry, setting, own, where)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _free_number(name: str, taken: set[int]) -> int:
+    """A number of an address block, the first of this name's own series that is not taken; it is taken now."""
+    for k in itertools.count():
+        number = int.from_bytes(_digest(f"{name}/{k}")[:2], "big")
+        if number not in taken:
+            taken.add(number)
+            return number
+    raise AssertionError
 
 
 def role_parameters(background: Background, where: str) -> Parameters:
@@ -198,13 +235,16 @@ def _settings(entry: Entry, where: str) -> Iterator[dict[str, Any]]:
         given.check_ending(activity, entry.parameters, where)
         defaults = given.parameters | given.activities[activity].parameters
         for server, client in pairs:
-            for link, load, parameters in itertools.product(
-                _grid(entry.link), _grid(entry.load), _grid(defaults | entry.parameters)
+            for link, load, parameters, pause in itertools.product(
+                _grid(entry.link),
+                _grid(entry.load),
+                _grid(defaults | entry.parameters),
+                _listed(entry.pause_s),
             ):
                 yield {
                     "scenario": given.name, "activity": activity, "server": server, "client": client,
                     "link": check(link, Link, f"{where}: link"), "load": check(load, Load, f"{where}: load"),
-                    "parameters": check(parameters, Parameters, f"{where}: parameters"),
+                    "parameters": check(parameters, Parameters, f"{where}: parameters"), "pause_s": pause,
                 }  # fmt: skip
 
 
@@ -221,6 +261,11 @@ def _chosen(value: Any, known: Sequence[str], where: str) -> tuple[str, ...]:
 
 def _grid(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every combination of values that are lists."""
-    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    lists = [_listed(value) for value in values.values()]
     for chosen in itertools.product(*lists):
         yield dict(zip(values, chosen))
+
+
+def _listed(value: Any) -> list[Any]:
+    """The values of a list, or a value alone."""
+    return value if isinstance(value, list) else [value]

@@ -17,6 +17,7 @@ import click
 
 from engine.commands.console import interrupts
 from engine.errors import ConfigError
+from probing.corpus.mix_cli import mix_corpus
 from probing.imports.cli import import_labels
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def lab() -> None:
 
 
 lab.add_command(import_labels)
+lab.add_command(mix_corpus)
 
 
 @lab.command("list")
@@ -73,12 +75,18 @@ def _line(text: str) -> str:
 @click.argument("what", nargs=-1, metavar="[SCENARIO|CORPUS]…")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def check_machine(what: tuple[str, ...], as_json: bool) -> None:
-    """Report what is missing here, and what the lab does to the machine. Exit 1 when something needed is missing."""
-    from probing.lab import check
+    """Report what is missing here, and what the lab does to the machine. Exit 1 when something needed is missing.
+
+    For a corpus also: labels that always go together in its runs, the fewest runs of a level, and the least effect that
+    these can show (80 % power at 5 % over all labels, in standard deviations of runs).
+    """
+    from probing.lab import catalog, check, confounding
 
     found = check.report(what)
+    designs = {corpus.name: confounding.examine(catalog.expand(corpus)) for corpus in map(catalog.find, what)}
     if as_json:
-        click.echo(json.dumps(found))
+        parts = {name: [confounding.as_dict(one) for one in parts] for name, parts in designs.items()}
+        click.echo(json.dumps(found | {"designs": parts}))
     else:
         for ability in found["abilities"]:
             state = "yes" if ability["there"] else "NO" if ability["needed"] else "no"
@@ -92,6 +100,10 @@ def check_machine(what: tuple[str, ...], as_json: bool) -> None:
         click.echo("What a run does to this machine:")
         for line in found["may"]:
             click.echo(f"  {line}")
+        for name, examined in designs.items():
+            click.echo(f"What {name} can tell apart:")
+            for line in confounding.told(examined):
+                click.echo(f"  {line}")
     if found["missing"] or any(a["needed"] and not a["there"] for a in found["abilities"]):
         sys.exit(1)
 

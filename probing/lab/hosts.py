@@ -15,14 +15,17 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 from probing.lab.errors import LabError
+from probing.lab.settings import MTU
 
 CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
-_TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 2, 0x1000
-MTU = 1500
+_TUNSETIFF, _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x400454CA, 2, 0x1000, 0x4000
+_TUNSETOFFLOAD, _SUMS, _TCP4, _TCP_ECN = 0x400454D0, 1, 2, 8  # <linux/if_tun.h>
+_TCP_CONGESTION, _TCP_REPAIR = 13, 19  # <linux/tcp.h>
+VNET_HEADER = 10  # bytes of struct virtio_net_hdr
 QUEUE = 10_000  # most frames that an interface holds for the link
 Value = TypeVar("Value")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,19 +37,46 @@ def call(function: str, *arguments: object) -> None:
         raise OSError(ctypes.get_errno(), f"{function}: {os.strerror(ctypes.get_errno())}")
 
 
-def open_tap(name: str) -> int:
+class Interface(NamedTuple):
+    """The interface of a host, and what TCP does behind it."""
+
+    mtu: int = MTU
+    congestion_control: str = ""  # "": the kernel's own
+    offload: bool = False  # True: the host leaves segmentation and checksums to the card
+    header: bool = (
+        False  # True: frames have a virtio_net_hdr in front, as all hosts' must where one leaves work to it
+    )
+
+
+PLAIN = Interface()
+
+
+def open_tap(name: str, interface: Interface = PLAIN) -> int:
     """Make a TAP device in this thread's network namespace; returns the descriptor that carries its frames."""
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI))
+    flags = _IFF_TAP | _IFF_NO_PI | (_IFF_VNET_HDR if interface.header else 0)
+    fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+    if interface.offload:
+        fcntl.ioctl(fd, _TUNSETOFFLOAD, _SUMS | _TCP4 | _TCP_ECN)
     return fd
 
 
 class Host:
     """One host. ``fd`` is the link's end of its interface."""
 
-    def __init__(self, name: str, address: str, number: int, folder: Path, *, client: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        number: int,
+        folder: Path,
+        *,
+        client: bool,
+        interface: Interface = PLAIN,
+    ) -> None:
         """Make a host. folder: for the logs of its processes. client: it has a link of its own to the network."""
-        self.name, self.address, self.client = name, address, client
+        self.name, self.address, self.client, self.interface = name, address, client, interface
+        self.congestion_control = ""  # algorithm that its connections use, once it is connected
         self.mac = bytes([2, 0x77, *socket.inet_aton(address)[1:], number])
         self.folder = folder
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -70,7 +100,7 @@ class Host:
             path = Path("/proc/sys/net") / setting
             if path.exists():
                 path.write_text(str(value))
-        self.fd = open_tap("eth0")
+        self.fd = open_tap("eth0", self.interface)
 
     @property
     def mac_text(self) -> str:
@@ -79,8 +109,13 @@ class Host:
 
     def connect(self, others: Sequence[Host], *, arp: bool = False) -> None:
         """Bring the interface up, with permanent neighbours, so that no ARP is seen, unless it is wanted."""
-        lines = ["link set lo up", f"link set eth0 address {self.mac_text} mtu {MTU} txqueuelen {QUEUE} up",
-                 f"address add {self.address}/24 dev eth0", "route add default dev eth0"]  # fmt: skip
+        network = f"{self.address.rpartition('.')[0]}.0/24"
+        # by the route: a namespace may not make an algorithm its default that the machine restricts to root
+        how = f" congctl {self.interface.congestion_control}" if self.interface.congestion_control else ""
+        lines = ["link set lo up",
+                 f"link set eth0 address {self.mac_text} mtu {self.interface.mtu} txqueuelen {QUEUE} up",
+                 f"address add {self.address}/24 dev eth0 noprefixroute",
+                 f"route add {network} dev eth0 src {self.address}{how}", "route add default dev eth0"]  # fmt: skip
         for other in others:
             if other is not self and not arp:
                 lines.append(f"neigh replace {other.address} lladdr {other.mac_text} nud permanent dev eth0")
@@ -96,6 +131,15 @@ class Host:
         )
         if done.returncode:
             raise LabError(f"host {self.name}: ip: {done.stderr.strip()}")
+        self.congestion_control = self.in_thread(lambda: self._algorithm(network))
+
+    def _algorithm(self, network: str) -> str:
+        """The congestion control of a connection to the network, read from one that sends nothing (TCP_REPAIR)."""
+        with socket.socket() as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+            sock.connect((f"{network.rpartition('.')[0]}.254", 9))
+            name = sock.getsockopt(socket.IPPROTO_TCP, _TCP_CONGESTION, 16)
+        return name.rstrip(b"\0").decode()
 
     def enter(self) -> None:
         """Move the calling thread to this host; the sockets it opens and the programs it starts are the host's."""

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probing.lab import attribution, catalog, load, registry, vantage
+from probing.lab import attribution, catalog, frames, load, registry, vantage
 from probing.lab.attribution import Role, roles
 from probing.lab.errors import LabError
-from probing.lab.hosts import Host
+from probing.lab.hosts import Host, Interface
 from probing.lab.isolation import OUT, ROOM
 from probing.lab.link.link import Link, Log
 from probing.lab.link.netem import NetemLink, TbfLink
@@ -82,27 +82,30 @@ class Performance:
         self.users: list[tuple[Role, list[Host]]] = []
         settings: list[LinkSetting] = []
         hosts: list[Host] = []
+        header = any(role.link.segmentation_offload == "on" for role in self.roles)
 
-        def add(name: str, last: int, link: LinkSetting | None) -> Host:
-            host = Host(name, block + str(last), len(hosts) + 1, self.logs, client=link is not None)
+        def add(name: str, last: int, link: LinkSetting, *, client: bool) -> Host:
+            face = Interface(link.mtu, link.congestion_control, link.segmentation_offload == "on", header)
+            host = Host(name, block + str(last), len(hosts) + 1, self.logs, client=client, interface=face)
             hosts.append(host)
-            settings.append(link or LinkSetting())
+            settings.append(link)
             return host
 
         for role in self.roles:
             if role.key not in self.servers:
                 number = len(self.servers) + 1
-                self.servers[role.key] = add(f"server{number}", number, None), []
+                self.servers[role.key] = add(f"server{number}", number, role.link, client=False), []
             self.servers[role.key][1].append(role)
         last = FIRST_CLIENT
         for role in self.roles:
             for _ in range(role.users):
                 group = [
-                    add(f"client{last - FIRST_CLIENT + k + 1}", last + k, role.link)
+                    add(f"client{last - FIRST_CLIENT + k + 1}", last + k, role.link, client=True)
                     for k in range(role.hosts)
                 ]
                 last += role.hosts
                 self.users.append((role, group))
+        self.hosts = hosts
         arp = any(catalog.scenario(role.scenario).arp for role in self.roles)
         if arp and self.how.link != "user":
             raise LabError(f"run {self.run.id}: only the link in user space carries ARP; use --link user")
@@ -119,7 +122,7 @@ class Performance:
         clients = tuple(c for role, group in self.users if role in mine for c in group)
         activities = tuple(dict.fromkeys(role.activity for role in mine))
         site = Site(host, folder, mine[0].parameters, activities, clients, self.run.seed)
-        registry.service(key.split("/")[1]).start(site)
+        registry.service(key).start(site)
 
     def _samples(self) -> None:
         """Let all users work; the background stops when the run's own users have finished."""
@@ -180,8 +183,14 @@ class Performance:
 
     def _wait_for_the_last_packets(self) -> None:
         """Wait for FINs and their acknowledgements to cross the slowest link, also when they are sent again."""
-        slowest = max(role.link.delay_ms + 3 * role.link.jitter_ms for role in self.roles)
-        lossy = any(r.link.loss_pct or r.link.corrupt_pct or r.link.rate_kbit for r in self.roles)
+        links = [role.link for role in self.roles]
+        slowest = max(
+            x.delay_ms + 3 * (x.jitter_ms + x.ordered_jitter_ms) + min(x.outage_ms, 500) for x in links
+        )
+        lossy = any(
+            x.loss_pct or x.burst_loss_pct or x.corrupt_pct or x.rate_kbit or x.delivery_trace or x.outage_ms
+            for x in links
+        )
         time.sleep(0.15 + 3 * slowest / 1e3 + (1.2 + 4 * slowest / 1e3 if lossy else 0.0))
 
     def _write(self, log: Log, meter: load.Meter, began: float, ready: float) -> None:
@@ -190,6 +199,13 @@ class Performance:
             for name in self.run.vantage
         }
         rows = attribution.rows(self.run, self.users, self.spans, log, self.link.epoch_ns(0), meter)
+        algorithms = {host.address: host.congestion_control for host in self.hosts}
+        for row in rows:
+            if row["proto"] == "tcp":
+                row["congestion_control_up"] = algorithms[row["src"]]
+                row["congestion_control_down"] = algorithms[row["dst"]]
+        for name in self.run.vantage:
+            frames.write(self.folder / f"{name}.frames.parquet", log, name, rows, self.run.id)
         if log.unsent:
             raise LabError(
                 f"run {self.run.id}: hosts did not accept {log.unsent} frames: too many at once; use fewer users"
@@ -209,6 +225,7 @@ class Performance:
             "failed_samples": len(failures),
             "link": {
                 "frames": len(log.records), "unsent": log.unsent, "real_time": log.real_time,
+                "began_ns": log.began,
                 "late_ms_p50": _rank(late, 0.5), "late_ms_p99": _rank(late, 0.99), "late_ms_max": _rank(late, 1.0),
             },
             "versions": {

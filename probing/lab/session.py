@@ -7,6 +7,7 @@ from ``rng``, which is equal in twins and in repetitions of a run.
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,7 +23,14 @@ from probing.lab.errors import LabError
 from probing.lab.hosts import Host
 from probing.lab.isolation import OUT, ROOM
 from probing.lab.link.link import Link
-from probing.lab.settings import Parameters
+from probing.lab.settings import (
+    LEAST_SPREAD,
+    LONGEST_THINK_S,
+    MOST_PACE,
+    MOST_SPREAD,
+    THINK_SIGMAS,
+    Parameters,
+)
 
 TEXT = b"the quick brown fox jumps over the lazy dog and then it sleeps in the sun until noon "
 COMMAND_S = 60.0  # seconds after which a client's program is killed, unless its call says otherwise
@@ -105,6 +113,27 @@ class Sample:
     number: int  # index of the repetition, from 0
 
 
+class Thoughts:
+    """The think times of a sample: log-normal, with a pace and a spread that belong to the user.
+
+    They have a generator of their own, so that think_ms changes no content and no choice.
+    """
+
+    def __init__(self, sample: Sample, user: str) -> None:
+        """user: name of the user's host."""
+        own = Random(f"{sample.seed}/{user}/pace")
+        self.pace = math.exp(own.uniform(-MOST_PACE, MOST_PACE))  # factor of the median
+        self.spread = own.uniform(LEAST_SPREAD, MOST_SPREAD)  # sigma of the logarithm
+        self._rng = Random(f"{sample.seed}/{sample.number}/{user}/think")
+
+    def next(self, think_ms: float) -> float:
+        """A think time in seconds for a median of think_ms, before the user's pace."""
+        if not think_ms:
+            return 0.0
+        z = max(-THINK_SIGMAS, min(THINK_SIGMAS, self._rng.gauss(0.0, 1.0)))
+        return min(LONGEST_THINK_S, think_ms / 1e3 * self.pace * math.exp(self.spread * z))
+
+
 class Session:
     """What a client has to do, with what, and where it reports what it did."""
 
@@ -113,10 +142,12 @@ class Session:
     ) -> None:
         """hosts: the client's own, then further ones (synchronisation). held: receives what is to be kept open."""
         self.activity, self.parameters, self.sample = sample.activity, sample.parameters, sample.number
+        self.seed = sample.seed
         self.host, self.hosts = hosts[0], tuple(hosts)
         self.server, self.server_host = server.address, server
         self.rng = Random(f"{sample.seed}/{sample.number}")
         self.span = Span(sample.number, self.host.address, 0)
+        self._thoughts = Thoughts(sample, self.host.name)
         self.folder = ROOM / "clients" / self.host.name  # the client's own, kept between samples
         self._link, self._held = link, held
 
@@ -142,6 +173,12 @@ class Session:
     def claim_arp(self, host: Host, **labels: Any) -> None:
         """Claim what a host sends and receives by ARP in conversations that last now, or begin later."""
         self.span.claims.append(Claim(host, True, time.monotonic_ns(), labels))
+
+    def attempt(self, port: int, *, attack: bool) -> None:
+        """Count a login that is tried, or an injection, in the connection of this local port."""
+        own = self.span.by_port.setdefault(port, {})
+        own["attempts"] = own.get("attempts", 0) + 1
+        own["carries_attack"] = own.get("carries_attack", False) or attack
 
     def transferred(self, n: int) -> None:
         """Add n bytes of content that were, or should have been, transferred in either direction."""
@@ -177,6 +214,15 @@ class Session:
         """Wait for pause_ms."""
         if self.parameters.pause_ms:
             time.sleep(self.parameters.pause_ms / 1e3)
+
+    def thought(self) -> float:
+        """The next think time in seconds, for clients that wait by other means; 0.0 without think_ms."""
+        return self._thoughts.next(self.parameters.think_ms)
+
+    def think(self) -> None:
+        """Wait for a think time."""
+        if self.parameters.think_ms:
+            time.sleep(self.thought())
 
     def run(
         self, *argv: str | Path, ok: tuple[int, ...] = (0,), seconds: float = COMMAND_S, feed: bytes | None = None,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from probing.lab import trace
 from probing.lab.errors import LabError
 
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -15,6 +18,11 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")]
 DISTRIBUTIONS = ("uniform", "normal", "pareto", "paretonormal")
 TERMINATIONS = ("fin", "rst", "sudden", "timeout", "refused", "none")
 MAX_USERS, MAX_SERVERS, MAX_CLIENTS = 64, 9, 240  # most hosts of a run; addresses .1 to .9 and .10 to .249
+MTU = 1500
+AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
+# a user's pace is a factor of e to the power of ±MOST_PACE at most, the spread of their think times a sigma of at most
+# MOST_SPREAD; both law and sum are cut off, so that no server closes a connection while its user thinks
+MOST_PACE, LEAST_SPREAD, MOST_SPREAD, THINK_SIGMAS, LONGEST_THINK_S = 0.7, 0.3, 0.9, 3.0, 20.0
 LEAST_QUOTA = 0.2  # least quota in percent: the kernel grants at least 1 ms, in a period of at most a second
 
 
@@ -25,28 +33,102 @@ class Model(BaseModel):
 
 
 class Link(Model):
-    """One client's access to the network, alike in both directions; the parameters of tc-netem(8)."""
+    """One client's access to the network, alike in both directions; where tc-netem(8) has a parameter, it is that."""
 
     delay_ms: float = Field(0, ge=0, le=10_000)  # delay of one direction; a round trip takes twice as long
     jitter_ms: float = Field(0, ge=0, le=10_000)  # standard deviation of the delay (uniform: half width)
-    distribution: Literal["uniform", "normal", "pareto", "paretonormal"] = "normal"
-    loss_pct: Percent = 0  # share of packets that are dropped
+    # the same for a part of the delay in which a packet that is late holds back its successors
+    ordered_jitter_ms: float = Field(0, ge=0, le=10_000)
+    distribution: Literal["uniform", "normal", "pareto", "paretonormal"] = "normal"  # law of both jitters
+    loss_pct: Percent = 0  # share of packets that are dropped, each by itself
+    burst_loss_pct: Percent = 0  # share of packets that are dropped in bursts
+    burst_packets: float = Field(0, ge=0, le=10_000)  # mean length of a burst of losses; 0: there are none
+    outage_every_ms: float = Field(0, ge=0, le=3_600_000)  # mean time from an outage to the next; 0: none
+    outage_ms: float = Field(0, ge=0, le=600_000)  # mean duration of an outage, in which nothing is carried
     reorder_pct: Percent = 0  # share of packets that do not wait for the delay and so overtake others
     duplicate_pct: Percent = 0  # share of packets that are sent twice
     corrupt_pct: Percent = 0  # share of packets in which one bit is flipped
     rate_kbit: float = Field(0, ge=0, le=10_000_000)  # rate of the link; 0: no limit
-    queue_packets: int = Field(
-        1000, ge=1, le=10_000
-    )  # most packets that wait for the rate; the next is dropped
-    # side towards which packets are impaired; delay and rate hold in both directions
+    delivery_trace: str = ""  # file of a delivery trace in mahimahi's format, in place of a rate; "": none
+    queue_packets: int = Field(1000, ge=1, le=10_000)  # most packets that wait; the next is dropped
+    queue_discipline: Literal["drop-tail", "codel"] = "drop-tail"
+    cross_kbit: float = Field(0, ge=0, le=10_000_000)  # mean rate of a competitor's frames in the queue
+    # side towards which packets are impaired; delay, queue and outages hold in both directions
     impaired: Literal["both", "server", "client"] = "both"
-    keep_order: bool = False  # True: a packet that jitter delays holds back its successors
+    congestion_control: Annotated[str, Field(pattern=r"^[a-z0-9_-]{0,15}$")] = ""  # "": the kernel's own
+    mtu: int = Field(MTU, ge=576, le=9000)  # bytes of the largest packet of the client and of its server
+    segmentation_offload: Literal["off", "on"] = "off"  # on: hosts hand over super-frames of up to 64 KB
+
+    @field_validator("segmentation_offload", mode="before")
+    @classmethod
+    def _word(cls, given: Any) -> Any:
+        """The word for a YAML file's true or false."""
+        return {True: "on", False: "off"}[given] if isinstance(given, bool) else given
+
+    @field_validator("congestion_control")
+    @classmethod
+    def _known(cls, given: str) -> str:
+        try:
+            known = AVAILABLE.read_text().split()
+        except OSError:  # not on Linux: planned here, run elsewhere
+            return given
+        if given and given not in known:
+            raise ValueError(
+                f"the kernel has {', '.join(known)} (a further one is loaded by modprobe tcp_NAME)"
+            )
+        return given
+
+    @field_validator("delivery_trace")
+    @classmethod
+    def _readable(cls, given: str) -> str:
+        """The absolute path of a trace that can be read."""
+        if not given:
+            return ""
+        path = Path(given).absolute()
+        try:
+            trace.read(path)
+        except LabError as error:
+            raise ValueError(str(error)) from None
+        return str(path)
 
     @model_validator(mode="after")
     def _possible(self) -> Link:
-        if self.reorder_pct and not self.delay_ms:
-            raise ValueError("reorder_pct needs delay_ms: a packet overtakes those that are delayed")
+        for key, needed, why in (
+            ("reorder_pct", "delay_ms", "a packet overtakes those that are delayed"),
+            ("burst_packets", "burst_loss_pct", "it says how long bursts are, not how many packets are lost"),
+            ("burst_loss_pct", "burst_packets", "the mean length of a burst of losses"),
+            ("outage_ms", "outage_every_ms", "the mean time from an outage to the next"),
+            ("outage_every_ms", "outage_ms", "the mean duration of an outage"),
+        ):
+            if getattr(self, key) and not getattr(self, needed):
+                raise ValueError(f"{key} needs {needed}: {why}")
+        if self.rate_kbit and self.delivery_trace:
+            raise ValueError("rate_kbit and delivery_trace exclude each other: a trace has a rate of its own")
+        for key in ("cross_kbit", "queue_discipline"):
+            if getattr(self, key) not in (0, "drop-tail") and not (self.rate_kbit or self.delivery_trace):
+                raise ValueError(f"{key} needs rate_kbit or delivery_trace: nothing waits without one")
+        self._possible_bursts()
         return self
+
+    def _possible_bursts(self) -> None:
+        if not self.burst_loss_pct:
+            return
+        if self.burst_packets < 1:
+            raise ValueError(f"burst_packets {self.burst_packets:g} must be at least 1")
+        if self.burst_begins > 1:
+            most = 100 * self.burst_packets / (self.burst_packets + 1)
+            raise ValueError(
+                f"burst_loss_pct {self.burst_loss_pct:g} must be at most {most:.4g} with burst_packets "
+                f"{self.burst_packets:g}: a packet passes between two bursts"
+            )
+
+    @property
+    def burst_begins(self) -> float:
+        """The chance that a burst of losses begins at a packet outside of one."""
+        if not self.burst_loss_pct:
+            return 0.0
+        share = min(self.burst_loss_pct / 100, 1 - 1e-9)
+        return share / (1 - share) / self.burst_packets
 
 
 class Load(Model):
@@ -94,6 +176,13 @@ class Parameters(Model):
     rate_pps: float = Field(2000, gt=0, le=20_000)  # messages of a flood a second
     guesses: int = Field(8, ge=1, le=1000)  # number of passwords to try
     ports: int = Field(100, ge=1, le=65_535)  # number of ports that a scan asks
+    # median think time of a user before a request; log-normal, with a pace and a spread of each user's own; 0: none
+    think_ms: float = Field(0, ge=0, le=10_000)
+    # share of benign visits that send long harmless requests, each as long as a request of an injection
+    mirrored_pct: Percent = 15
+    parts: int = Field(
+        1, ge=1, le=1000
+    )  # number of samples that share a list of passwords; each tries its own part
 
     @model_validator(mode="after")
     def _possible(self) -> Parameters:
@@ -102,7 +191,16 @@ class Parameters(Model):
             raise ValueError(
                 f"content_bytes {self.content_bytes} must lie between 0 and 100000000, the smaller first"
             )
+        if self.parts > self.guesses:
+            raise ValueError(
+                f"parts {self.parts} must be at most guesses {self.guesses}: each part has a password"
+            )
         return self
+
+    @property
+    def longest_think_s(self) -> float:
+        """The longest think time of any user."""
+        return min(LONGEST_THINK_S, self.think_ms / 1e3 * math.exp(MOST_PACE + THINK_SIGMAS * MOST_SPREAD))
 
     @property
     def size_range(self) -> tuple[int, int]:
@@ -202,6 +300,18 @@ class Background(Model):
     parameters: dict[str, Any] = {}
 
 
+class Design(Model):
+    """Factors whose levels are crossed; each cell is a setting, with `copies` runs."""
+
+    factors: dict[str, Annotated[tuple[Any, ...], Field(min_length=2)]] = Field(min_length=1)
+    fraction: Annotated[str, Field(pattern=r"^1(/[2-9])?$")] = "1"  # share of the cells that have runs
+
+    @property
+    def parts(self) -> int:
+        """Number of fractions that make a full design."""
+        return int(self.fraction.partition("/")[2] or 1)
+
+
 class Entry(Model):
     """Runs of a corpus. A list in place of a value makes a run for each of its values; ``all``: all that fit."""
 
@@ -219,6 +329,9 @@ class Entry(Model):
     twins: tuple[dict[str, Any], ...] = ()
     background: tuple[Background, ...] = ()
     group: str = ""  # name of the setting in analyses
+    design: Design | None = None  # factors and levels, in place of lists
+    # seconds of silence put between the halves of a recorded run, while none of its connections lasts
+    pause_s: Any = 0
     limit_s: float = Field(300, gt=0, le=7200)  # most seconds that a run may take; a longer one has failed
 
 
@@ -251,5 +364,22 @@ class Run(Model):
     group: str
     pair: str  # name shared by twins; "": no twins
     twin: str  # letter of the twin: a, b …; "": no twins
+    pause_s: float = Field(0, ge=0, le=604_800)
     limit_s: float
     vantage: tuple[Literal["client", "server"], ...]
+    # SHA-256 of each delivery trace that its links name: the content of a trace is part of the run
+    trace_digests: dict[str, str] = Field({}, validate_default=True)
+
+    @field_validator("trace_digests")
+    @classmethod
+    def _digests(cls, given: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        if not {"link", "background"} <= info.data.keys():  # they are wrong themselves
+            return given
+        links = [info.data["link"], *(other.link for other in info.data["background"])]
+        found = {
+            x.delivery_trace: trace.read(Path(x.delivery_trace)).digest for x in links if x.delivery_trace
+        }
+        if given and given != found:
+            changed = [path for path in found if found[path] != given.get(path)]
+            raise ValueError(f"{', '.join(changed)}: changed since the run was planned")
+        return found

@@ -15,7 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from probing.lab import load
+from probing.lab import load, trace
+from probing.lab.errors import LabError
 from probing.lab.isolation import alone, die_with_parent
 from probing.lab.link.link import Bounds
 from probing.lab.run import LINKS, How, perform
@@ -52,6 +53,11 @@ def do(run: Run, work: Path, how: How) -> str:
     part, whole = work / f"{run.id}.part", work / run.id
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    try:
+        for path in run.trace_digests:
+            trace.read(Path(path))  # outside: a private machine has another /run
+    except LabError as unreadable:
+        return str(unreadable)
     group = load.group_name(os.getpid(), run.number)
     ended = alone(lambda: perform(run, part.name, group, how), work, run.limit_s, f"{part.name}/error.txt")
     load.sweep(os.getpid())

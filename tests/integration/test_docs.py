@@ -44,6 +44,7 @@ def pages() -> ModuleType:
 )
 def test_every_command_on_a_page_works(page: Path, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "demo", tmp_path / "demo")
+    (tmp_path / "corpora").symlink_to(ROOT / "corpora")
     for command in commands(page):
         works(command, tmp_path)
 

@@ -57,6 +57,18 @@ def test_a_block_coded_and_decoded_is_equal(block: PacketBlock) -> None:
 
 @given(block=blocks())
 @settings(max_examples=20)
+def test_a_message_is_the_stream_that_arrow_writes(block: PacketBlock) -> None:
+    data = wire.encode(block)
+    with pa.ipc.open_stream(data) as reader:
+        (batch,) = list(reader)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, reader.schema) as writer:
+            writer.write_batch(batch)
+    assert sink.getvalue().to_pybytes() == data
+
+
+@given(block=blocks())
+@settings(max_examples=20)
 def test_equal_blocks_give_equal_bytes(block: PacketBlock) -> None:
     assert wire.encode(block) == wire.encode(wire.decode(wire.encode(block)))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from probing.lab.link import kernels, tables
+from probing.lab.link import kernels, queue, tables
 from probing.lab.link.link import Bounds, Link
 from probing.lab.settings import Link as Setting
 
@@ -64,6 +64,13 @@ class Bench:
         return np.array(
             [self.put(self.server, 80, 40_000, ts=(i + 1) * MS, payload=100, **more) for i in range(n)]
         )
+
+    def until(self, ts: int) -> Any:
+        """Bring the queues up to a time; all records so far."""
+        for port in (0, 1):
+            for d in (0, 1):
+                self.waiting = queue.advance(self.state, port, d, ts, self.waiting)
+        return self.state.records[: self.state.control[tables.RECORDS]].copy()
 
     @property
     def flows(self) -> Any:

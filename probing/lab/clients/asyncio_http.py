@@ -96,8 +96,8 @@ class _Conversation:
     async def _converse(self) -> None:
         try:
             for k, request in enumerate(self.requests):
-                if k and self.pause_s:
-                    await asyncio.sleep(self.pause_s)
+                if k:
+                    await self._pause()
                 if self.broken.answer and self.broken.request == k:
                     share = self.broken.share or 0.0
                     self.session.vanish_amid(self.port, "server", int(share * request.content))
@@ -157,6 +157,13 @@ class _Conversation:
         await self._read(left)
         return self.broken.request != k
 
+    async def _pause(self) -> None:
+        """Wait between two requests: for pause_ms, and for a think time where a user reads a page meanwhile."""
+        reads = self.session.activity.removeprefix(web.TLS) == "keep-alive"
+        seconds = self.pause_s + (self.session.thought() if reads else 0.0)
+        if seconds:
+            await asyncio.sleep(seconds)
+
     async def _read(self, left: int) -> None:
         while left:
             part = await self._heard(self.reader.read(min(left, CHUNK)))
@@ -190,7 +197,7 @@ class _Conversation:
             self.writer.write(body[int(self.broken.share * len(body)) :])
         else:  # the client does not notice, and asks again
             following = self.requests[min(self.broken.request + 1, len(self.requests) - 1)]
-            await asyncio.sleep(self.pause_s)
+            await self._pause()
             self.session.mark("request")
             self.writer.write(self._head(following))
         self.session.keep(self._socket())

@@ -13,7 +13,7 @@ from probing.lab.services.vsftpd import CHUNK
 from probing.lab.session import Session
 
 # activities whose files are on the server from the beginning
-THERE = ("get", "passive-get", "mget", "delete", "mdelete", "rename", "wrong-password-get")
+THERE = ("get", "passive-get", "mget", "delete", "mdelete", "rename", "wrong-password-get", "mistyped-login")
 SEVERAL = ("mget", "mdelete", "mput", "make-remove")
 LEAST_BROKEN = 4 * CHUNK  # least bytes of a file whose transfer is broken off in its middle
 LONG_AGO = 1_500_000_000  # modification time of all files: clients send it to servers

@@ -8,8 +8,9 @@ import socket
 
 from probing.lab.clients.dialogue import break_off, moved, wait_for
 from probing.lab.clients.ftp_files import ASKS_AGAIN, Files, is_broken, prepare
+from probing.lab.clients.typos import mistyped_words
 from probing.lab.errors import LabError
-from probing.lab.isolation import USER
+from probing.lab.isolation import PASSWORD, USER
 from probing.lab.session import COMMAND_S, Session
 
 
@@ -39,8 +40,12 @@ class Ftplib:
         session.mark("login")
         ftp.connect(session.server, 21, timeout=COMMAND_S)
         assert ftp.sock is not None
-        session.claim(ftp.sock.getsockname()[1])
+        port = ftp.sock.getsockname()[1]
+        session.claim(port)
         ftp.set_pasv(session.activity.startswith("passive"))
+        if session.activity == "mistyped-login":
+            self._mistype(session, ftp, port)
+        session.attempt(port, attack=False)
         try:
             ftp.login(USER, files.password)
         except ftplib.error_perm:
@@ -57,6 +62,18 @@ class Ftplib:
         work = getattr(self, "_" + session.activity.removeprefix("passive-").replace("-", "_"))
         work(session, ftp, files)
         session.outcome(True)
+
+    def _mistype(self, session: Session, ftp: ftplib.FTP, port: int) -> None:
+        """Log in with the password mistyped once or twice."""
+        *wrong, _ = mistyped_words(session.rng, PASSWORD)
+        for word in wrong:
+            session.attempt(port, attack=False)
+            try:
+                ftp.login(USER, word)
+            except ftplib.error_perm:
+                session.think()
+                continue
+            raise LabError("a mistyped password was accepted")
 
     def _in_spite(self, session: Session, ftp: ftplib.FTP, files: Files) -> None:
         """Ask for the transfer although the login was refused."""
@@ -88,6 +105,8 @@ class Ftplib:
         session.mark("transfer")
         self._fetch(session, ftp, files)
         ftp.quit()
+
+    _mistyped_login = _get
 
     def _mget(self, session: Session, ftp: ftplib.FTP, files: Files) -> None:
         session.mark("list")

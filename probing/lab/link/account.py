@@ -12,18 +12,24 @@ import numpy as np
 from engine.kernels import kernel
 from probing.lab.link.tables import (
     ARMED,
+    BURST,
+    CODEL,
     COPY,
     CORRUPT,
     CUT,
+    ETHERNET,
     EVERYBODY,
     FAILED,
     FULL_RECORDS,
     FULL_STORE,
     GONE,
+    HEADER,
     LARGEST,
     LOST,
+    OUTAGE,
     OVERFLOW,
     RECORDS,
+    SUPER,
     USED,
     Bytes,
     Rows,
@@ -41,9 +47,15 @@ from probing.lab.link.tables import (
 
 
 @kernel
+def largest(s: State) -> int:
+    """The most bytes that a read can give, header included."""
+    return SUPER if s.control[HEADER] > 0 else LARGEST
+
+
+@kernel
 def has_room(s: State) -> bool:
     """Whether one more frame fits; sets control[FAILED] where it does not."""
-    if s.control[USED] + LARGEST > s.store.size:
+    if s.control[USED] + largest(s) > s.store.size:
         s.control[FAILED] = FULL_STORE
         return False
     if s.control[RECORDS] >= s.records.size:
@@ -69,6 +81,7 @@ def record(s: State, origin: int, target: int, n: int, now: int) -> int:
     r = s.records[number]
     r["in_ts"], r["due"], r["out_ts"], r["start"], r["sent"], r["length"] = now, now, 0, start, start, n
     r["origin"], r["target"], r["flow"], r["verdict"], r["direction"] = origin, target, -1, 0, 0
+    r["hold"], r["jitter"], r["flip"], r["twice"] = 0, 0, 0, 0
     s.control[RECORDS] = number + 1
     s.control[USED] = start + n
     return number
@@ -85,6 +98,9 @@ def came_in(s: State, r: Any, g: Segment, now: int) -> int:
     f["packets"][d] += 1
     f["bytes"][d] += np.int64(r["length"])
     f["data"][d] += occupies(g)
+    f["largest"][d] = max(f["largest"][d], np.int64(r["length"]))
+    access = r["origin"] if s.ports[r["origin"]]["client"] else r["target"]
+    f["super"][d] += np.int64(r["length"]) > s.ports[access]["mtu"] + ETHERNET
     f["last"] = now
     if opens(g) and d == 0 and f["syn"] == 0:
         f["syn"] = now
@@ -103,6 +119,7 @@ def arp_came_in(s: State, r: Any, target: int, now: int) -> None:
     f = s.flows[number]
     f["packets"][d] += 1
     f["bytes"][d] += np.int64(r["length"])
+    f["largest"][d] = max(f["largest"][d], np.int64(r["length"]))
     f["last"] = now
 
 
@@ -118,7 +135,7 @@ def is_cut(f: Any, d: int, payload: int, now: int) -> bool:
 
 @kernel
 def dropped(r: Any, f: Any, verdict: int, data: bool) -> None:
-    """Count a dropped frame. verdict: LOST, OVERFLOW or CUT. data: whether its sender has to send it again."""
+    """Count a dropped frame. verdict: one of DROPPED. data: whether its sender has to send it again."""
     d = np.int64(r["direction"])
     r["verdict"] |= verdict
     if verdict == LOST:
@@ -127,6 +144,18 @@ def dropped(r: Any, f: Any, verdict: int, data: bool) -> None:
     elif verdict == OVERFLOW:
         f["overflow"][d] += 1
         f["overflow_data"][d] += data
+    elif verdict == BURST:
+        number = f["packets"][d] - 1
+        f["bursts"][d] += f["burst_at"][d] != number - 1 or f["burst"][d] == 0
+        f["burst_at"][d] = number
+        f["burst"][d] += 1
+        f["burst_data"][d] += data
+    elif verdict == OUTAGE:
+        f["outage"][d] += 1
+        f["outage_data"][d] += data
+    elif verdict == CODEL:
+        f["codel"][d] += 1
+        f["codel_data"][d] += data
     elif verdict == CUT:
         f["cuts"][d] += 1
 
@@ -140,7 +169,13 @@ def released(s: State, number: int, now: int) -> None:
         return
     f, d = s.flows[r["flow"]], np.int64(r["direction"])
     f["last"] = now
-    if r["verdict"] & (COPY | CORRUPT):
+    if r["verdict"] & COPY:
+        return
+    took = (now - r["in_ts"]) * 1e-6
+    f["delivered"][d] += 1
+    f["delay"][d] += took
+    f["delay_squared"][d] += took * took
+    if r["verdict"] & CORRUPT:
         return
     g = parse(s.store, r["start"], r["length"])
     f["reordered"][d] += number < f["newest"][d]

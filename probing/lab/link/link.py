@@ -12,14 +12,16 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from probing.lab import trace
 from probing.lab.errors import LabError
-from probing.lab.hosts import Host
+from probing.lab.hosts import VNET_HEADER, Host
 from probing.lab.link import kernels, tables
 from probing.lab.settings import DISTRIBUTIONS
 from probing.lab.settings import Link as Setting
@@ -66,13 +68,46 @@ def port_row(host: Host, setting: Setting) -> Any:
     """The row of a host in the table of ports."""
     row = np.zeros((), tables.PORT)
     row["mac"], row["client"] = int.from_bytes(host.mac, "big"), host.client
-    row["delay"], row["jitter"] = round(setting.delay_ms * 1e6), round(setting.jitter_ms * 1e6)
+    for name in ("delay", "jitter", "ordered_jitter"):
+        row[name] = round(getattr(setting, f"{name}_ms") * 1e6)
     for name in ("loss", "reorder", "duplicate", "corrupt"):
         row[name] = getattr(setting, f"{name}_pct") / 100
-    row["rate"], row["queue"] = setting.rate_kbit * 1e3, setting.queue_packets
-    row["table"], row["keep_order"] = DISTRIBUTIONS.index(setting.distribution), setting.keep_order
+    if setting.burst_loss_pct:
+        row["burst"], row["burst_begins"] = setting.burst_loss_pct / 100, setting.burst_begins
+        row["burst_ends"] = 1 / setting.burst_packets
+    row["up"], row["down"] = setting.outage_every_ms * 1e6, setting.outage_ms * 1e6
+    row["out"] = 1  # until 0 ns from the beginning
+    row["queued"] = bool(setting.rate_kbit or setting.delivery_trace)
+    row["table"], row["mtu"] = DISTRIBUTIONS.index(setting.distribution), setting.mtu
     row["impaired"] = {"server": 1, "client": 2, "both": 3}[setting.impaired]
     return row
+
+
+def queue_rows(settings: Sequence[Setting]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """The rows of the settings' queues, (p, 2), and the opportunities of all their traces."""
+    rows = np.zeros((len(settings), 2), tables.QUEUE)
+    traces: dict[str, tuple[int, NDArray[np.int64]]] = {}
+    used = 0
+    for row, setting in zip(rows, settings):
+        row["rate"], row["limit"] = setting.rate_kbit * 1e3, setting.queue_packets
+        row["codel"] = setting.queue_discipline == "codel"
+        row["most"] = tables.SUPER if setting.segmentation_offload == "on" else setting.mtu + tables.ETHERNET
+        row["gap"] = tables.CROSS * 8e6 / setting.cross_kbit if setting.cross_kbit else 0.0
+        row["cross"], row["at"] = -1, -1
+        if name := setting.delivery_trace:
+            if name not in traces:
+                traces[name] = used, trace.read(Path(name)).times
+                used += traces[name][1].size
+            row["first"], times = traces[name]
+            row["n"], row["period"] = times.size, times[-1]
+    return rows, np.concatenate([np.zeros(0, np.int64), *(times for _, times in traces.values())])
+
+
+def streams(seed: int, ports: NDArray[Any], queues: NDArray[Any]) -> None:
+    """Seed the generators of outages and of cross traffic by the number of their port; in place."""
+    for k in range(ports.size):
+        for d, row in enumerate((ports[k], queues[k, 0], queues[k, 1])):
+            row["rng"] = tables.mix(np.uint64(seed) ^ tables.mix(np.uint64(1 << 48 | 3 * k + d)))
 
 
 class Log(NamedTuple):
@@ -84,6 +119,7 @@ class Log(NamedTuple):
     ports: NDArray[Any]  # (p,) PORT
     unsent: int  # frames that a host's interface did not accept
     real_time: bool  # whether the thread had a real-time priority
+    began: int  # time at which it began to carry frames
 
 
 class Link:
@@ -93,19 +129,26 @@ class Link:
         self, hosts: Sequence[Host], settings: Sequence[Setting], seed: int, bounds: Bounds = BOUNDS
     ) -> None:
         ports = np.array([port_row(h, s) for h, s in zip(hosts, settings, strict=True)], tables.PORT)
-        most = int(ports["queue"].max(initial=1))
+        queues, opportunities = queue_rows(settings)
+        streams(seed & (1 << 64) - 1, ports, queues)
+        most = int(queues["limit"].max(initial=1))
+        control = np.zeros(tables.PLACES, np.int64)
+        # one kind of interface for all hosts, so that one can take the other's super-frames
+        control[tables.HEADER] = VNET_HEADER if any(s.segmentation_offload == "on" for s in settings) else 0
         self._state = tables.State(
             fds=np.array([host.fd for host in hosts], np.int32),
             ports=ports,
             laws=laws(),
-            departures=np.zeros((ports.size, 2, most), np.int64),
+            traces=opportunities,
+            queues=queues,
+            slots=np.zeros((ports.size, 2, most), tables.SLOT),
             flows=np.zeros(FLOWS, tables.FLOW),
             heads=np.full(FLOWS * 2, -1, np.int32),
             kinds=np.zeros((1 << 16, 2), np.uint64),
             records=np.zeros(bounds.frames, tables.RECORD),
             store=np.empty(bounds.bytes, np.uint8),
             heap=np.zeros((WAITING, 2), np.int64),
-            control=np.zeros(6, np.int64),
+            control=control,
             seed=np.uint64(seed & (1 << 64) - 1),
         )
         # one offset for the whole run, so that a step of the machine's clock does not change the times of its packets
@@ -169,7 +212,8 @@ class Link:
             for name in names:
                 table[name] += np.where(table[name] != 0, self._epoch, 0)
         store = s.store[: s.control[tables.USED]]
-        return Log(records, flows, store, s.ports, int(s.control[tables.UNSENT]), self.real_time)
+        began = int(s.control[tables.BEGAN]) + self._epoch
+        return Log(records, flows, store, s.ports, int(s.control[tables.UNSENT]), self.real_time, began)
 
     def cut(self, address: str, port: int) -> bool:
         """Stop carrying the connections of this client's address and port; returns whether there are any."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from probing.lab.errors import LabError
-from probing.lab.hosts import CLONE_NEWNET, MTU, Host, call, open_tap
+from probing.lab.hosts import CLONE_NEWNET, Host, call, open_tap
 from probing.lab.link.account import settle
 from probing.lab.link.link import BOUNDS, Bounds, Link, Log
 from probing.lab.link.relay import Lines, relay
@@ -41,10 +41,9 @@ def available() -> bool:
 
 def words(setting: Setting, towards: str) -> list[str]:
     """The words for tc of a client's line towards server or client. Raises LabError for what netem cannot do."""
-    if setting.keep_order:
-        raise LabError("link.keep_order: netem cannot keep the order; use --link user")
+    _refuse(setting)
     # netem's limit counts packets that are delayed, too: room for as many as the rate can put on the way
-    under_way = round(setting.rate_kbit * (setting.delay_ms + 3 * setting.jitter_ms) / 8 / MTU)
+    under_way = round(setting.rate_kbit * (setting.delay_ms + 3 * setting.jitter_ms) / 8 / setting.mtu)
     limit = min(LIMIT, setting.queue_packets + under_way) if setting.rate_kbit else LIMIT
     result = ["netem", "limit", str(limit)]
     hurt = setting.impaired in (towards, "both")
@@ -57,6 +56,9 @@ def words(setting: Setting, towards: str) -> list[str]:
     elif setting.jitter_ms and hurt:
         result += ["delay", "0ms", f"{setting.jitter_ms:g}ms"]
     if hurt:
+        if setting.burst_loss_pct:  # lost in a burst: all; outside of one: none, netem's defaults
+            begins, ends = 100 * setting.burst_begins, 100 / setting.burst_packets
+            result += ["loss", "gemodel", f"{begins:g}%", f"{ends:g}%"]
         for name in ("loss", "corrupt", "duplicate", "reorder"):
             if share := getattr(setting, f"{name}_pct"):
                 result += [name, f"{share:g}%"]
@@ -65,9 +67,32 @@ def words(setting: Setting, towards: str) -> list[str]:
     return result
 
 
+def _refuse(setting: Setting) -> None:
+    """Raise LabError for what netem cannot do."""
+    for key, wanted, why in (
+        ("ordered_jitter_ms", setting.ordered_jitter_ms, "netem cannot keep the order"),
+        ("outage_every_ms", setting.outage_every_ms, "netem has no outages"),
+        ("delivery_trace", setting.delivery_trace, "netem replays no traces"),
+        ("queue_discipline", setting.queue_discipline != "drop-tail", "netem's queue is drop-tail"),
+        ("cross_kbit", setting.cross_kbit, "netem has no cross traffic"),
+        (
+            "segmentation_offload",
+            setting.segmentation_offload == "on",
+            "its queues would carry plain frames only",
+        ),
+        (
+            "burst_loss_pct with loss_pct",
+            setting.burst_loss_pct and setting.loss_pct,
+            "netem has one kind of loss",
+        ),
+    ):
+        if wanted:
+            raise LabError(f"link.{key}: {why}; use --link user")
+
+
 def _frame_ms(setting: Setting) -> float:
     """The time in ms that the rate needs for a frame of full size."""
-    return (MTU + 14) * 8 / setting.rate_kbit if setting.rate_kbit else 0.0
+    return (setting.mtu + 14) * 8 / setting.rate_kbit if setting.rate_kbit else 0.0
 
 
 def _silence(setting: Setting) -> float:
@@ -80,11 +105,11 @@ def _stay(setting: Setting) -> float:
     return _silence(setting) + setting.queue_packets * _frame_ms(setting)
 
 
-def _line(name: str, queue: Sequence[str]) -> tuple[int, int]:
+def _line(name: str, queue: Sequence[str], mtu: int) -> tuple[int, int]:
     """A new delay line in this thread's network namespace: (socket that takes frames in, device to read them from)."""
     device = open_tap(name)
     lines = (
-        ["ip", "link", "set", name, "mtu", str(MTU), "txqueuelen", "10000", "up"],
+        ["ip", "link", "set", name, "mtu", str(mtu), "txqueuelen", "10000", "up"],
         ["tc", "qdisc", "replace", "dev", name, "root", *queue],
     )
     for line in lines:
@@ -125,7 +150,7 @@ class NetemLink(Link):
         for k, (host, setting) in enumerate(zip(hosts, settings)):
             if host.client:
                 for d, towards in enumerate(("server", "client")):
-                    ends = _line(f"line{k}-{d}", self.queue(setting, towards))
+                    ends = _line(f"line{k}-{d}", self.queue(setting, towards), setting.mtu)
                     self._lines.into[k, d], self._lines.out[k, d] = ends
 
     def queue(self, setting: Setting, towards: str) -> list[str]:
@@ -153,4 +178,4 @@ class TbfLink(NetemLink):
         if not setting.rate_kbit:
             return ["pfifo", "limit", str(LIMIT)]
         rate = f"{setting.rate_kbit:g}kbit"
-        return ["tbf", "rate", rate, "burst", "3000", "limit", str(setting.queue_packets * MTU)]
+        return ["tbf", "rate", rate, "burst", "3000", "limit", str(setting.queue_packets * setting.mtu)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import http.client
 import itertools
+import math
 import shutil
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from random import Random
 
@@ -78,7 +80,9 @@ class Shop:
         (site.folder / "sessions").chmod(0o1777)
         socket = mariadb.start(site, _name(), "\n".join(statements()) + "\n")
         path = site.folder / "apache.conf"
-        idle = SHORT_S if site.parameters.termination == "timeout" else IDLE_S
+        idle = IDLE_S
+        if site.parameters.termination == "timeout":
+            idle = SHORT_S + math.ceil(site.parameters.longest_think_s)
         path.write_text(
             CONFIGURATION.format(folder=site.folder, www=www, socket=socket, modules=MODULES, php=_php(), port=PORT,
                                  idle=idle, workers=max(8, len(site.clients) + 4)).lstrip()
@@ -117,9 +121,31 @@ def _name() -> str:
     return hashlib.sha256("\n".join(statements()).encode()).hexdigest()[:12]
 
 
+@cache
+def product_names() -> tuple[str, ...]:
+    """The names of all products, by their number from 1 on."""
+    every = [f"{look} {use} {kind}" for look in LOOKS for use in USES for kind in KINDS]
+    return tuple(Random("products").sample(every, PRODUCTS))
+
+
+@cache
+def customers() -> tuple[str, ...]:
+    """The names of all customers, the lab's users first."""
+    rng, names = Random("customers"), dict.fromkeys(USERS)
+    while len(names) < CUSTOMERS:
+        names[f"{rng.choice(KINDS)}{rng.randrange(10_000):04d}"] = None
+    return tuple(names)
+
+
+def password_of(name: str) -> str:
+    """The password of a customer: 8 to 24 letters and digits, but for the lab's users."""
+    letters = hashlib.sha256(f"password of {name}".encode()).hexdigest()
+    return PASSWORD if name in USERS else letters[: 8 + int(letters[-2:], 16) % 17]
+
+
 def statements() -> Iterator[str]:
     """The statements of the shop's database, always the same, one a line."""
-    rng = Random("shop")
+    rng, users = Random("shop"), customers()
     yield "CREATE DATABASE shop CHARACTER SET utf8mb4;"
     yield "USE shop;"
     yield ("CREATE TABLE products (id INT PRIMARY KEY, name VARCHAR(80), price DECIMAL(8,2), stock INT, about TEXT,"
@@ -129,18 +155,12 @@ def statements() -> Iterator[str]:
     yield "CREATE TABLE coupons (id INT PRIMARY KEY, code CHAR(10), percent INT);"
     yield ("CREATE TABLE orders (id INT PRIMARY KEY AUTO_INCREMENT, buyer VARCHAR(80), product INT, pieces INT,"
            " KEY (buyer)) AUTO_INCREMENT = 10001;")  # fmt: skip
-    names = rng.sample([f"{look} {use} {kind}" for look in LOOKS for use in USES for kind in KINDS], PRODUCTS)
     yield from _insert("products", (
-        (k + 1, name, f"{rng.randrange(500, 40_000) / 100:.2f}", rng.randrange(80), _about(rng))
-        for k, name in enumerate(names)
+        (k, name, f"{rng.randrange(500, 40_000) / 100:.2f}", rng.randrange(80), _about(rng))
+        for k, name in enumerate(product_names(), 1)
     ))  # fmt: skip
-    users = [
-        *USERS,
-        *(f"{rng.choice(KINDS)}{rng.randrange(10_000):04d}" for _ in range(CUSTOMERS - len(USERS))),
-    ]
     yield from _insert("users", (
-        (k + 1, name, f"{name}@example.org", password_hash(PASSWORD if name in USERS else f"{rng.getrandbits(64):x}"))
-        for k, name in enumerate(users)
+        (k, name, f"{name}@example.org", password_hash(password_of(name))) for k, name in enumerate(users, 1)
     ))  # fmt: skip
     yield from _insert(
         "coupons", ((k + 1, f"{rng.getrandbits(40):010X}", rng.randrange(5, 50)) for k in range(COUPONS))

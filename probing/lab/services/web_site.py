@@ -58,7 +58,7 @@ def idle_ms(site: Site) -> int:
         return LONG_MS
     if all(activity.removeprefix("tls-") in ONE_REQUEST for activity in site.activities):
         return 1000
-    return 3000 + round(site.parameters.pause_ms)
+    return 3000 + round(site.parameters.pause_ms + 1e3 * site.parameters.longest_think_s)
 
 
 def certificate(site: Site) -> Certificate:

@@ -87,7 +87,7 @@ def test_a_corpus_is_made_whole_and_not_made_twice(tmp_path: Path) -> None:
     assert done.stdout == ""
     check_whole(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "c.labels.parquet", "c.manifest.json", "c.pcap.zst", "c.yaml",
+        "c.frames.parquet", "c.labels.parquet", "c.manifest.json", "c.pcap.zst", "c.yaml",
     ]  # fmt: skip
     before = (tmp_path / "c.manifest.json").read_bytes()
     again = run(corpus, "--out", tmp_path)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from probing.lab import catalog
+from probing.lab.session import Sample, Thoughts
 from tests.support.lab import BUSY_MS, Done, is_delayed, perform
 
 pytestmark = pytest.mark.lab
@@ -87,6 +88,19 @@ def test_a_connection_that_is_kept_alive_rests_between_requests(tmp_path: Path) 
             # curl counts from where it begins with a request: one that leaves late is nearer to the next
             assert all(b - a > (400 - BUSY_MS) * 1e6 for a, b in itertools.pairwise(requests))
             assert 2 * 400 - BUSY_MS < lasts_ms(row) < 2 * 400 + 3 * BUSY_MS
+
+
+def test_a_user_thinks_between_the_pages_of_a_connection_that_is_kept_alive(tmp_path: Path) -> None:
+    entry = {"scenario": "http", "activity": "keep-alive", "server": "nginx", "client": "asyncio", "samples": 4,
+             "users": 2, "parameters": {"requests": 5, "pause_ms": 10, "think_ms": 60}}  # fmt: skip
+    (done,) = perform(tmp_path, entry)
+    for row, _ in agrees(done):
+        sample = Sample("keep-alive", done.run.parameters, str(done.run.seed), row["sample"])
+        thoughts = Thoughts(sample, f"client{row['user'] + 1}")
+        requests = [at for name, at in json.loads(row["phases"]) if name == "request"]
+        waits = [(b - a) / 1e9 for a, b in itertools.pairwise(requests)]
+        assert len(waits) == 4
+        assert all(wait >= 0.01 + thoughts.next(60.0) for wait in waits)
 
 
 def test_requests_of_a_multi_get_follow_each_other(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def within(row: dict[str, Any], phase: str) -> int:
 
 
 def test_customers_get_what_they_came_for_at_both_servers(tmp_path: Path) -> None:
-    runs = perform(tmp_path, entry("sql", users=2))
+    runs = perform(tmp_path, entry("sql", users=2, activity=list(REQUESTS)))
     assert {(done.run.activity, done.run.server) for done in runs} == {
         (activity, server) for activity in REQUESTS for server in ("sql-injectable", "sql-prepared")
     }

@@ -124,6 +124,7 @@ def test_a_detector_that_is_killed_while_packets_come_leaves_none_unscored(
             time.sleep(1)
             report = sensor.ended()
             assert report["published"] == report["received"] == sent
+            wait_for(lambda: "restored" in second.said(), "its partitions")
             second.stop()
             outs = [detector.out, second.out, site.finish("last")]
             assert_equal(merge([out for out in outs if out.is_dir()]), site.undisturbed())

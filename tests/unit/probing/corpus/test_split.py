@@ -123,3 +123,59 @@ def test_all_is_kept_when_all_is_wanted() -> None:
 def test_a_share_that_is_none_is_refused(share: float) -> None:
     with pytest.raises(ConfigError, match="must be more than 0 and at most 1"):
         thin(table({}), share, 1)
+
+
+SHARES = {"train": 0.6, "calibrate": 0.2, "test": 0.2}
+
+
+def counts(rows: Any, *names: str) -> dict[str, dict[tuple[str, ...], int]]:
+    """The number of rows of each combination of labels, by part."""
+    found: dict[str, dict[tuple[str, ...], int]] = {}
+    for part, mask in split(rows, SHARES, 3).items():
+        kinds = list(zip(*(np.array(rows.column(name).to_pylist())[mask].tolist() for name in names)))
+        found[part] = {kind: kinds.count(kind) for kind in set(kinds)}
+    return found
+
+
+def test_every_way_to_end_is_shared_out_evenly_even_where_each_run_is_a_group_of_its_own() -> None:
+    rows = table(
+        *(row for k in range(40) for row in runs(1, samples=1, group=f"{k}", termination="fin")),
+        *(row for k in range(10) for row in runs(1, samples=1, group=f"{k}", termination="sudden")),
+    )
+    found = counts(rows, "termination")
+    assert found["train"] == {("fin",): 24, ("sudden",): 6}
+    assert found["calibrate"] == {("fin",): 8, ("sudden",): 2}
+    assert found["test"] == {("fin",): 8, ("sudden",): 2}
+
+
+def test_groups_of_one_activity_are_shared_out_nearly_evenly() -> None:
+    rows = table(*(row for k in range(8) for row in runs(10, samples=1, group=f"{k}")))
+    found = counts(rows, "group")
+    assert sum(found["test"].values()) == 16
+    assert set(found["test"].values()) <= {1, 2, 3}
+    assert set(found["train"].values()) <= {5, 6, 7}
+    assert len(found["test"]) == 8
+
+
+def test_a_connection_that_was_refused_does_not_make_a_run_another_kind() -> None:
+    rows = []
+    for k in range(10):
+        rows += runs(1, samples=3, group=f"{k}")
+        if k % 2:
+            rows[-1]["termination"] = "refused"
+    assert sum(counts(table(*rows), "activity")["test"].values()) == 6
+
+
+def test_users_in_the_background_do_not_make_a_run_another_kind() -> None:
+    rows = []
+    for k in range(10):
+        rows += runs(1, samples=3, group=f"{k}")
+        rows[-1] |= {"background": 1, "scenario": f"{'dns' if k % 2 else 'ntp'}", "activity": "lookup"}
+    found = {part: sum(n.values()) for part, n in counts(table(*rows), "run").items()}
+    assert found == {"train": 18, "calibrate": 6, "test": 6}
+
+
+def test_thinning_keeps_every_way_to_end() -> None:
+    rows = table(*runs(30), *runs(1, termination="sudden"), *runs(1, termination="rst"))
+    mask = np.isin(rows.column("run").to_pylist(), thin(rows, 0.2, 1))
+    assert set(np.array(rows.column("termination").to_pylist())[mask]) == {"fin", "sudden", "rst"}

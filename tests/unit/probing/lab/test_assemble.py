@@ -65,8 +65,9 @@ def row(run: Run, start: int, end: int) -> dict[str, Any]:
         else "x"
         for c in labels.COLUMNS
     }
+    block = f"10.{run.number >> 8}.{run.number & 255}"
     return result | {
-        "src": f"10.0.{run.number}.10", "sport": 40_000, "dst": f"10.0.{run.number}.1", "dport": 80, "proto": "tcp",
+        "src": f"{block}.10", "sport": 40_000, "dst": f"{block}.1", "dport": 80, "proto": "tcp",
         "start": start, "end": end, "run": run.id, "sample_start": start, "phases": json.dumps([["request", start]]),
         "scenario": "http", "activity": "get", "attack": 0, "packets_up": 2, "packets_down": 1,
     }  # fmt: skip

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.compiled
 def release(bench: Bench) -> None:
     """As if the loop had sent all that waits."""
     records = bench.state.records[: bench.state.control[tables.RECORDS]]
-    gone = records["verdict"] & (tables.LOST | tables.OVERFLOW | tables.CUT) != 0
+    gone = records["verdict"] & tables.DROPPED != 0
     records["out_ts"] = np.where(gone, 0, records["due"] + 1)
 
 

@@ -32,6 +32,10 @@ from tests.support.lab_link import Port
         ),
         ({"delay_ms": 1, "loss_pct": 1, "impaired": "client"}, "server", "netem limit 10000 delay 1ms"),
         ({"delay_ms": 1, "loss_pct": 1, "impaired": "client"}, "client", "netem limit 10000 delay 1ms loss 1%"),
+        (
+            {"burst_loss_pct": 2, "burst_packets": 4}, "client",
+            "netem limit 10000 loss gemodel 0.510204% 25%",
+        ),
         ({"rate_kbit": 500, "queue_packets": 20}, "client", "netem limit 20 rate 500kbit"),
     ],
 )  # fmt: skip
@@ -45,8 +49,16 @@ def test_what_the_delay_holds_takes_no_room_from_what_waits_for_the_rate() -> No
 
 
 def test_what_netem_cannot_do_is_refused() -> None:
-    with pytest.raises(LabError, match="keep_order"):
-        netem.words(Link(delay_ms=1, jitter_ms=1, keep_order=True), "client")
+    for setting, key in (
+        ({"ordered_jitter_ms": 1}, "ordered_jitter_ms"),
+        ({"outage_every_ms": 1, "outage_ms": 1}, "outage_every_ms"),
+        ({"rate_kbit": 1, "queue_discipline": "codel"}, "queue_discipline"),
+        ({"rate_kbit": 1, "cross_kbit": 1}, "cross_kbit"),
+        ({"segmentation_offload": "on"}, "segmentation_offload"),
+        ({"loss_pct": 1, "burst_loss_pct": 1, "burst_packets": 2}, "burst_loss_pct with loss_pct"),
+    ):
+        with pytest.raises(LabError, match=f"link.{key}: .*use --link user"):
+            netem.words(Link.model_validate(setting), "client")
 
 
 class Silent(Port):
