@@ -1,7 +1,8 @@
 """Probe labels: which packets belong to which controlled conversation.
 
 A label file has a row for each conversation: ``src, sport, dst, dport, proto, start, end`` (the originator first; a
-packet matches in both directions; an empty field matches anything). All other columns are labels, except those that a
+packet matches in both directions; an empty field matches anything; with protocol arp the addresses are MACs). All
+other columns are labels, except those that a
 Parquet file marks as measured. Rows with equal labels share one probe id, so there are as many ids as combinations of
 labels, however many rows. An id follows from its labels alone, so that files labelled separately agree on it and
 detectors elsewhere can look it up.
@@ -26,8 +27,10 @@ from engine.labels.rules import (
     HAS_PROTO,
     HAS_SPORT,
     HAS_SRC,
+    OF_ARP,
     RULE,
     WHOLE,
+    WHOLE_ARP,
     Labels,
     Probes,
     new_probe_id,
@@ -36,6 +39,7 @@ from engine.labels.table import KEYS, LabelTable, is_empty, label_text, missing_
 from engine.types import Rows
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmp6": 58, "ipv6-icmp": 58, "sctp": 132}
+MAC = re.compile(r"[0-9a-f]{2}(?:([:-])[0-9a-f]{2})(?:\1[0-9a-f]{2}){4}", re.ASCII | re.IGNORECASE)
 MAX_PATTERNS = 4096  # most rows with an empty field: each costs a comparison a packet
 
 
@@ -94,7 +98,7 @@ def _label_columns(path: Path, table: LabelTable) -> list[str]:
 
 def _in_order(path: Path, probes: Probes, rules: Rows) -> Labels:
     """The labels of rules in the order of the file."""
-    whole = rules["has"] == WHOLE
+    whole = (rules["has"] == WHOLE) | (rules["has"] == WHOLE_ARP)
     patterns = int((~whole).sum())
     if patterns > MAX_PATTERNS:
         raise InputError(
@@ -105,11 +109,18 @@ def _in_order(path: Path, probes: Probes, rules: Rows) -> Labels:
 
 def _fill(rule: Any, given: Mapping[str, Any]) -> None:
     """Write a rule. given: values by KEYS."""
-    has = 0
     values = {key: None if is_empty(value) else value for key, value in given.items()}
+    arp = str(values["proto"]).strip().lower() == "arp"
+    if arp:
+        values = _of_arp(values)
+    has = OF_ARP if arp else 0
     for name, bit in (("src", HAS_SRC), ("dst", HAS_DST)):
         if (value := values[name]) is not None:
-            rule[f"{name}_hi"], rule[f"{name}_lo"] = _address(str(value).strip())
+            text = str(value).strip()
+            if arp:
+                rule[f"{name}_lo"] = _mac(text)
+            else:
+                rule[f"{name}_hi"], rule[f"{name}_lo"] = _address(text)
             has |= bit
     for name, bit in (("sport", HAS_SPORT), ("dport", HAS_DPORT)):
         if (value := values[name]) is not None:
@@ -127,6 +138,20 @@ def _fill(rule: Any, given: Mapping[str, Any]) -> None:
         raise ValueError(f"end {end} is before start {start}")
 
 
+def _of_arp(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a row of ARP, whose protocol is said by OF_ARP. It has no ports."""
+    for name in ("sport", "dport"):
+        if values[name] is not None:
+            raise ValueError(f"{name} {values[name]!r} must be empty: ARP has no ports")
+    return {**values, "proto": None}
+
+
+def _mac(text: str) -> int:
+    if not MAC.fullmatch(text):
+        raise ValueError(f"address {text!r} must be a MAC: the addresses in ARP are claims")
+    return int(text.replace("-", "").replace(":", ""), 16)
+
+
 def _number(name: str, value: Any, top: int) -> int:
     text = f"{value:f}" if isinstance(value, float | Decimal) else str(value).strip()
     whole, _, part = text.partition(".")
@@ -136,6 +161,8 @@ def _number(name: str, value: Any, top: int) -> int:
 
 
 def _address(text: str) -> tuple[int, int]:
+    if MAC.fullmatch(text):
+        raise ValueError(f"address {text!r} is a MAC, which is possible only with proto arp")
     try:
         if ":" not in text:
             return 0, 0xFFFF << 32 | int.from_bytes(socket.inet_pton(socket.AF_INET, text), "big")

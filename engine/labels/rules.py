@@ -19,7 +19,9 @@ Probes = Mapping[int, Mapping[str, str]]  # probe id -> labels; id 0 means no pr
 NO_PROBES: Probes = {0: {}}
 
 HAS_SRC, HAS_SPORT, HAS_DST, HAS_DPORT, HAS_PROTO = 1, 2, 4, 8, 16
+OF_ARP = 32  # the rule is about frames of ARP, and its addresses are MACs (src_lo, dst_lo)
 WHOLE = HAS_SRC | HAS_SPORT | HAS_DST | HAS_DPORT | HAS_PROTO
+WHOLE_ARP = OF_ARP | HAS_SRC | HAS_DST
 PAIR, OF_TRANSPORT = HAS_SRC | HAS_DST, HAS_SPORT | HAS_DPORT | HAS_PROTO
 LINK, ARP = int(Kind.LINK), int(Kind.ARP)
 
@@ -46,9 +48,24 @@ def _is_of_ip(has: Int, network: Int) -> bool:
 
 
 @kernel
+def _matches_arp(rule: Any, p: Packets, i: int, swapped: bool) -> bool:
+    """Whether a frame is ARP between the MACs of a rule."""
+    has, src, dst = rule["has"], p.src_mac[i], p.dst_mac[i]
+    if swapped:
+        src, dst = dst, src
+    if p.kind[i] & KIND_MASK != ARP or (has & HAS_SRC and rule["src_lo"] != src):
+        return False
+    return not (has & HAS_DST and rule["dst_lo"] != dst)
+
+
+@kernel
 def _matches(rule: Any, p: Packets, i: int, swapped: bool) -> bool:
     has = rule["has"]
-    if p.ts[i] < rule["start"] or p.ts[i] > rule["end"] or _is_of_ip(has, p.kind[i] & KIND_MASK):
+    if p.ts[i] < rule["start"] or p.ts[i] > rule["end"]:
+        return False
+    if has & OF_ARP:
+        return _matches_arp(rule, p, i, swapped)
+    if _is_of_ip(has, p.kind[i] & KIND_MASK):
         return False
     if (
         has & HAS_PROTO
@@ -77,8 +94,12 @@ def _tag(
     by the hash of their key in ``heads`` and ``following``, latest start first."""
     mask = np.uint64(heads.size - 1)
     for i in range(p.ts.size):
-        h = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.sport[i]))
-        h += endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(p.dport[i]))
+        if p.kind[i] & KIND_MASK == ARP:  # no rule without empty fields names its addresses
+            h = endpoint_hash(np.uint64(0), p.src_mac[i], np.uint64(0))
+            h += endpoint_hash(np.uint64(0), p.dst_mac[i], np.uint64(0))
+        else:
+            h = endpoint_hash(p.src_hi[i], p.src_lo[i], np.uint64(p.sport[i]))
+            h += endpoint_hash(p.dst_hi[i], p.dst_lo[i], np.uint64(p.dport[i]))
         probe = np.uint32(0)
         k = heads[np.int64(fold(h, S32) & mask)]
         while k >= 0:

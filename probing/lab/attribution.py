@@ -56,6 +56,7 @@ def roles(run: Run) -> list[Role]:
     return [own, *others]
 
 
+EVERYBODY = "ff:ff:ff:ff:ff:ff"  # the samples of all hosts are known by it
 Users = Sequence[tuple[Role, Sequence[Host]]]
 Known = list[tuple[Role, int, Span]]  # samples of a host: their role, the user's index, and their span
 
@@ -71,23 +72,29 @@ def rows(
     owners = {host.address: (number, group) for number, (_, group) in enumerate(users) for host in group}
     for role, span in spans:
         number, group = owners[span.address]
-        for host in group:
-            known.setdefault(host.address, []).append((role, number, span))
+        for name in (EVERYBODY, *(name for host in group for name in (host.address, host.mac_text))):
+            known.setdefault(name, []).append((role, number, span))
     result = []
-    for flow in log.flows:
-        row = labels.flow_row(flow, epoch, meter)
+    passed = _passed(spans, log)
+    for index, flow in enumerate(log.flows):
+        row = labels.flow_row(flow, log.ports["mac"].tolist(), epoch, meter)
         found = _span_of(row, known, epoch)
         if found is None:
             raise LabError(f"run {run.id}: no sample made the {row['proto']} connection {row['src']}:{row['sport']} to "
                            f"{row['dst']}:{row['dport']}")  # fmt: skip
-        result.append(row | _labels(run, flow, row, found, epoch))
+        through = {name for name, flows in passed.items() if index in flows}
+        claimed = _claimed(found[2], row, epoch, through)
+        result.append(row | _labels(run, flow, row, found, epoch, claimed))
     return result
 
 
 def _span_of(row: dict[str, Any], known: dict[str, Known], epoch: int) -> tuple[Role, int, Span, bool] | None:
     """The sample that a connection is part of, and whether its client opened it: the sample that claimed its port;
     else one that was under way; else, for what comes late, the last that began before."""
-    for address, port, opened in ((row["src"], row["sport"], True), (row["dst"], row["dport"], False)):
+    ends = [(row["src"], row["sport"], True), (row["dst"], row["dport"], False)]
+    if row["proto"] == "arp":  # a server asks all for an address
+        ends.append((EVERYBODY, None, False))
+    for address, port, opened in ends:
         before = [s for s in known.get(address, ()) if s[2].start + epoch <= row["start"]]
         during = [s for s in before if not s[2].end or row["start"] <= s[2].end + epoch]
         claimed = [s for s in during if port in s[2].ports]
@@ -98,7 +105,12 @@ def _span_of(row: dict[str, Any], known: dict[str, Known], epoch: int) -> tuple[
 
 
 def _labels(
-    run: Run, flow: Any, row: dict[str, Any], found: tuple[Role, int, Span, bool], epoch: int
+    run: Run,
+    flow: Any,
+    row: dict[str, Any],
+    found: tuple[Role, int, Span, bool],
+    epoch: int,
+    own: dict[str, Any],
 ) -> dict[str, Any]:
     """The part of a row that was set for the connection, or reported by its client."""
     role, number, span, opened = found
@@ -126,6 +138,38 @@ def _labels(
     }  # fmt: skip
     if not loaded:
         result["load_waiting_pct"] = None
-    own = dict(span.by_port.get(own_port, {})) if own_port is not None else {}
+    own = own | (span.by_port.get(own_port, {}) if own_port is not None else {})
+    if "attack" in own:
+        own.setdefault("carries_attack", bool(own["attack"]))
     result["termination"] = labels.termination(flow, own.pop("termination", wanted))
     return result | own
+
+
+def _passed(spans: Sequence[tuple[Role, Span]], log: Log) -> dict[str, set[int]]:
+    """The flows whose frames passed through a host that a claim names, by the host's MAC."""
+    hosts = {
+        claim.via.mac_text: claim.via for _, span in spans for claim in span.claims if claim.via is not None
+    }
+    macs, r, result = log.ports["mac"], log.records, {}
+    for name, host in hosts.items():
+        here = macs == int.from_bytes(host.mac, "big")
+        result[name] = set(r["flow"][here[r["origin"]] | here[r["target"]]].tolist())
+    return result
+
+
+def _claimed(span: Span, row: dict[str, Any], epoch: int, through: set[str]) -> dict[str, Any]:
+    """The labels that a session claimed for the connections of a host; later claims count more.
+
+    through: MACs of the hosts that the connection's frames passed.
+    """
+    found: dict[str, Any] = {}
+    arp = row["proto"] == "arp"
+    when = row["end"] if arp else row["start"]  # ARP goes on in the conversation that has begun
+    for claim in span.claims:
+        ends = (row["src"], row["dst"]) if arp else (row["src"],)
+        name = claim.host.mac_text if arp else claim.host.address
+        if claim.via is not None and claim.via.mac_text not in through:
+            continue
+        if claim.arp == arp and name in ends and claim.since + epoch <= when:
+            found |= claim.labels
+    return found

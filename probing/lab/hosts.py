@@ -102,20 +102,23 @@ class Host:
                 path.write_text(str(value))
         self.fd = open_tap("eth0", self.interface)
 
-    def connect(self, others: Sequence[Host]) -> None:
-        """Bring the interface up, with permanent neighbours, so that no ARP is seen."""
-        mac = ":".join(f"{b:02x}" for b in self.mac)
+    @property
+    def mac_text(self) -> str:
+        """The MAC of its interface, as tools write it."""
+        return ":".join(f"{b:02x}" for b in self.mac)
+
+    def connect(self, others: Sequence[Host], *, arp: bool = False) -> None:
+        """Bring the interface up, with permanent neighbours, so that no ARP is seen, unless it is wanted."""
         network = f"{self.address.rpartition('.')[0]}.0/24"
         # by the route: a namespace may not make an algorithm its default that the machine restricts to root
         how = f" congctl {self.interface.congestion_control}" if self.interface.congestion_control else ""
         lines = ["link set lo up",
-                 f"link set eth0 address {mac} mtu {self.interface.mtu} txqueuelen {QUEUE} up",
+                 f"link set eth0 address {self.mac_text} mtu {self.interface.mtu} txqueuelen {QUEUE} up",
                  f"address add {self.address}/24 dev eth0 noprefixroute",
                  f"route add {network} dev eth0 src {self.address}{how}", "route add default dev eth0"]  # fmt: skip
         for other in others:
-            if other is not self:
-                theirs = ":".join(f"{b:02x}" for b in other.mac)
-                lines.append(f"neigh replace {other.address} lladdr {theirs} nud permanent dev eth0")
+            if other is not self and not arp:
+                lines.append(f"neigh replace {other.address} lladdr {other.mac_text} nud permanent dev eth0")
         done = self.in_thread(
             lambda: subprocess.run(
                 ["ip", "-batch", "-"],

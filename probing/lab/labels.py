@@ -17,11 +17,12 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from engine.labels.table import KIND
+from probing.lab.link.tables import ARP, EVERYBODY
 from probing.lab.load import Meter
 from probing.lab.settings import DISTRIBUTIONS, TERMINATIONS, Link
 
 Kind = Literal["key", "label", "measured"]
-ROLES = ("main", "control", "data", "scan")
+ROLES = ("main", "control", "data", "scan", "push", "pull", "idle")
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,11 @@ def _two(name: str, about: str, unit: str = "packets", kind: pa.DataType = _INT)
 
 
 COLUMNS: tuple[Label, ...] = (
-    Label("src", "key", _TEXT, "address", "address of the originator"),
-    Label("sport", "key", pa.uint16(), "port", "port of the originator; empty for ICMP"),
-    Label("dst", "key", _TEXT, "address", "address of the responder"),
-    Label("dport", "key", pa.uint16(), "port", "port of the responder; empty for ICMP"),
-    Label("proto", "key", _TEXT, "", "protocol", ("tcp", "udp", "icmp")),
+    Label("src", "key", _TEXT, "address", "address of the originator; ARP: its MAC"),
+    Label("sport", "key", pa.uint16(), "port", "port of the originator; empty for ICMP and ARP"),
+    Label("dst", "key", _TEXT, "address", "address of the responder; ARP: its MAC, or ff:ff:ff:ff:ff:ff for all"),
+    Label("dport", "key", pa.uint16(), "port", "port of the responder; empty for ICMP and ARP"),
+    Label("proto", "key", _TEXT, "", "protocol", ("tcp", "udp", "icmp", "arp")),
     Label("start", "key", _TIME, "UTC", "time of the first packet, at whichever vantage sees it first"),
     Label("end", "key", _TIME, "UTC", "time of the last packet, at whichever vantage sees it last"),
     Label("scenario", "label", _TEXT, "", "name of the scenario file"),
@@ -147,7 +148,7 @@ _COUNTS = {
     "codel_lost": "codel", "codel_lost_data": "codel_data", "cut": "cuts", "duplicated": "duplicated",
     "corrupted": "corrupted", "reordered": "reordered", "reordered_data": "reordered_data",
 }  # fmt: skip
-_PROTO = {1: "icmp", 6: "tcp", 17: "udp"}
+_PROTO = {ARP: "arp", 1: "icmp", 6: "tcp", 17: "udp"}
 
 
 def schema() -> pa.Schema:
@@ -168,13 +169,21 @@ def link_labels(link: Link) -> dict[str, Any]:
     return link.model_dump() | {"delivery_trace": Path(link.delivery_trace).stem}
 
 
-def flow_row(flow: Any, epoch: int, meter: Meter) -> dict[str, Any]:
-    """The part of a row that the link knows. epoch: ns from the monotonic clock to the link's times."""
+def flow_row(flow: Any, macs: Sequence[int], epoch: int, meter: Meter) -> dict[str, Any]:
+    """The part of a row that the link knows.
+
+    macs: MACs of the link's ports, by which ARP goes. epoch: ns from the monotonic clock to the link's times.
+    """
     proto = int(flow["proto"])
     ports = proto in (6, 17)
+    src, dst = int(flow["src"]), int(flow["dst"])
+    if proto == ARP:
+        ends = _mac_text(int(macs[src])), _mac_text(int(macs[dst]) if dst != EVERYBODY else (1 << 48) - 1)
+    else:
+        ends = _text(src), _text(dst)
     load = meter.between(int(flow["first"]) - epoch, int(flow["last"]) - epoch)
     row: dict[str, Any] = {
-        "src": _text(flow["src"]), "dst": _text(flow["dst"]), "proto": _PROTO.get(proto, str(proto)),
+        "src": ends[0], "dst": ends[1], "proto": _PROTO.get(proto, str(proto)),
         "sport": int(flow["sport"]) if ports else None, "dport": int(flow["dport"]) if ports else None,
         "start": int(flow["first"]), "end": int(flow["last"]),
         "load_busy_pct": round(load.busy, 2), "load_waiting_pct": round(load.waiting, 2),
@@ -205,6 +214,10 @@ def termination(flow: Any, wanted: str) -> str:
     if flow["proto"] != 6:
         return "none"
     return wanted if flow["answer"] else "sudden" if wanted == "sudden" else "refused"
+
+
+def _mac_text(mac: int) -> str:
+    return mac.to_bytes(6, "big").hex(":")
 
 
 def _text(address: int) -> str:

@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 PREFIX = "wiresonde-lab-"  # prefix of the control groups; the worker's process id and the run's number follow
 PERIOD_US = 20_000  # period of a quota: 1 % lets the server run for 0.2 ms in each
 EVERY_S = 0.1  # seconds between two readings of the load
+ROUNDS, ROUND_S = 40, 0.05  # most looks for new processes of a server, and seconds between two
 HOG = "while :; do :; done"
 
 
@@ -49,6 +51,14 @@ def processes_of(host: Host) -> list[int]:
     return found
 
 
+def threads_of(pid: int) -> list[int]:
+    """The ids of a process's threads; servers work in those beside the first."""
+    try:
+        return [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:  # it has just ended
+        return []
+
+
 def group_name(worker: int, number: int) -> str:
     """The name of a run's control group."""
     return f"{PREFIX}{worker}-{number}"
@@ -57,17 +67,31 @@ def group_name(worker: int, number: int) -> str:
 def apply(load: Load, server: Host, group: str) -> None:
     """Put the server's processes, and those that they start later, under a load."""
     if load.quota_pct:
-        _limit(processes_of(server), load.quota_pct, group)
+        place = _limited(load.quota_pct, group)
+        _for_all(server, lambda pid, _: (place / "cgroup.procs").write_text(str(pid)))
     if load.hogs:
         processor = min(os.sched_getaffinity(0))
         for _ in range(load.hogs):
             server.start(["sh", "-c", HOG], log="hog")
-        for pid in processes_of(server):
+        _for_all(server, lambda _, thread: os.sched_setaffinity(thread, {processor}))
+
+
+def _for_all(server: Host, work: Callable[[int, int], object]) -> None:
+    """Do something with every process and thread of a server, until none is new: it may be starting some now."""
+    done: set[tuple[int, int]] = set()
+    for _ in range(ROUNDS):
+        new = {(pid, thread) for pid in processes_of(server) for thread in threads_of(pid)} - done
+        if not new and done:
+            return
+        for pid, thread in new:
             with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(pid, {processor})
+                work(pid, thread)
+        done |= new
+        time.sleep(ROUND_S)
 
 
-def _limit(pids: list[int], quota_pct: float, group: str) -> None:
+def _limited(quota_pct: float, group: str) -> Path:
+    """A control group with a quota."""
     root = cgroup_root()
     if root is None:
         raise LabError("load.quota_pct: this machine allows no cpu control group; use load.hogs instead")
@@ -82,9 +106,7 @@ def _limit(pids: list[int], quota_pct: float, group: str) -> None:
         with contextlib.suppress(OSError):
             (root / "cgroup.subtree_control").write_text("+cpu")
         (place / "cpu.max").write_text(f"{quota} {period}")
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            (place / "cgroup.procs").write_text(str(pid))
+    return place
 
 
 def sweep(worker: int | None = None) -> None:
@@ -133,7 +155,7 @@ class Meter:
     def __init__(self, server: Host) -> None:
         self._server = server
         self._rows: list[tuple[int, int, int, int, int]] = []  # ns monotonic, busy, total, ran, waited
-        self._pids: dict[int, tuple[int, int]] = {}
+        self._threads: dict[int, tuple[int, int]] = {}
         self._ran = self._waited = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="load meter", daemon=True)
@@ -160,12 +182,17 @@ class Meter:
             with contextlib.suppress(OSError, ValueError):
                 if Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").endswith(HOG.encode()):
                     continue
-                ran, waited = map(int, Path(f"/proc/{pid}/schedstat").read_text().split()[:2])
-                before = self._pids.get(pid, (0, 0))
-                self._ran += max(0, ran - before[0])
-                self._waited += max(0, waited - before[1])
-                self._pids[pid] = (ran, waited)
+            for thread in threads_of(pid):
+                with contextlib.suppress(OSError, ValueError):
+                    self._read_thread(pid, thread)
         self._rows.append((time.monotonic_ns(), sum(ticks) - idle, sum(ticks), self._ran, self._waited))
+
+    def _read_thread(self, pid: int, thread: int) -> None:
+        ran, waited = map(int, Path(f"/proc/{pid}/task/{thread}/schedstat").read_text().split()[:2])
+        before = self._threads.get(thread, (0, 0))
+        self._ran += max(0, ran - before[0])
+        self._waited += max(0, waited - before[1])
+        self._threads[thread] = (ran, waited)
 
     def between(self, start: int, end: int) -> Measured:
         """The load between two times (ns, monotonic), widened to the readings before and after."""

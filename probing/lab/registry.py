@@ -21,6 +21,8 @@ SERVICES = {
     "dnsmasq": "dnsmasq:DNSMASQ",
     "chrony": "chrony:CHRONY",
     "hive": "hive:HIVE",
+    "echo-host": "echo_host:ECHO_HOST",
+    "tunnel-server": "tunnel:TUNNEL_SERVER",
     "open-host": "open_host:OPEN_HOST",
 }
 CLIENTS = {
@@ -49,6 +51,9 @@ CLIENTS = {
     "ntpdig": "ntp:NTPDIG",
     "sntp": "ntp:SNTP",
     "bot": "bot:BOT",
+    "flood": "flood:FLOOD",
+    "dns-tunnel": "dns_tunnel:DNS_TUNNEL",
+    "segment": "segment:SEGMENT",
 }
 
 

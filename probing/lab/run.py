@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from probing.lab import attribution, frames, load, pausing, registry, vantage
+from probing.lab import attribution, catalog, frames, load, pausing, registry, vantage
 from probing.lab.attribution import Role, roles
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host, Interface
@@ -68,6 +68,7 @@ class Performance:
         time.sleep(SETTLE_S)
         ready = time.time()
         self._samples()
+        self._wait_for_the_last_attempts()
         self._wait_for_the_last_packets()
         log = link.stop()
         meter.stop()
@@ -105,8 +106,11 @@ class Performance:
                 last += role.hosts
                 self.users.append((role, group))
         self.hosts = hosts
+        arp = any(catalog.scenario(role.scenario).arp for role in self.roles)
+        if arp and self.how.link != "user":
+            raise LabError(f"run {self.run.id}: only the link in user space carries ARP; use --link user")
         for host in hosts:
-            host.connect(hosts)
+            host.connect(hosts, arp=arp)
         for host in hosts:
             (ROOM / "clients" / host.name).mkdir(parents=True)
         self.link = LINKS[self.how.link](hosts, settings, self.run.seed)
@@ -173,6 +177,13 @@ class Performance:
             if session.span.succeeded is None:
                 session.span.succeeded = False
         session.span.end = time.monotonic_ns()
+
+    def _wait_for_the_last_attempts(self) -> None:
+        """Go on for after_sudden_s when the network has failed for a connection: its senders try again."""
+        cut, wanted = self.link.last_cut(), max(role.parameters.after_sudden_s for role in self.roles)
+        while cut and (left := cut + wanted - time.monotonic()) > 0:
+            time.sleep(min(left, 0.5))
+            self.link.check()
 
     def _wait_for_the_last_packets(self) -> None:
         """Wait for FINs and their acknowledgements to cross the slowest link, also when they are sent again."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from probing.lab.errors import LabError
 from probing.lab.hosts import Host
@@ -76,6 +76,16 @@ class Service(Protocol):
         """The version that the program reports."""
 
 
+class Claim(NamedTuple):
+    """Labels of the connections of a host, whose ports are not known, since a time."""
+
+    host: Host
+    arp: bool  # True: of its ARP; False: of what it does by IP
+    since: int  # ns, monotonic
+    labels: dict[str, Any]
+    via: Host | None = None  # only of connections whose frames pass through this host
+
+
 @dataclass
 class Span:
     """The log of a session. Times are ns, monotonic; ports are the client's own, where it knows them."""
@@ -90,6 +100,7 @@ class Span:
     succeeded: bool | None = None
     problem: str = ""
     by_port: dict[int, dict[str, Any]] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,17 @@ class Session:
         if labels:
             self.span.by_port.setdefault(port, {}).update(labels)
 
+    def claim_next(self, host: Host, via: Host | None = None, **labels: Any) -> None:
+        """Claim the connections that a host of the session opens from now on, whose ports are not known.
+
+        via: only those whose frames pass through this host.
+        """
+        self.span.claims.append(Claim(host, False, time.monotonic_ns(), labels, via))
+
+    def claim_arp(self, host: Host, **labels: Any) -> None:
+        """Claim what a host sends and receives by ARP in conversations that last now, or begin later."""
+        self.span.claims.append(Claim(host, True, time.monotonic_ns(), labels))
+
     def attempt(self, port: int, *, attack: bool) -> None:
         """Count a login that is tried, or an injection, in the connection of this local port."""
         own = self.span.by_port.setdefault(port, {})
@@ -173,8 +195,13 @@ class Session:
         low, high = self.parameters.size_range
         if low == high:
             return low
-        drawn: float = (low + 1) * ((high + 1) / (low + 1)) ** self.rng.random()
+        rank = 0.5 if self.parameters.content_fixed else self.rng.random()
+        drawn: float = (low + 1) * ((high + 1) / (low + 1)) ** rank
         return min(high, max(low, round(drawn) - 1))
+
+    def between(self, low: int, high: int) -> int:
+        """A number drawn from a range; its middle with content_fixed."""
+        return (low + high) // 2 if self.parameters.content_fixed else self.rng.randint(low, high)
 
     def content(self, n: int) -> bytes:
         """n bytes of content of the configured kind."""
@@ -223,7 +250,21 @@ class Session:
 
     def vanish(self, port: int) -> None:
         """Let the network fail for the connection of this local port: nothing more of it is carried."""
-        if not self._link.cut(self.host.address, port):
+        self._seen(port, self._link.cut(self.host.address, port))
+
+    def vanish_amid(self, port: int, sender: Literal["client", "server"], after: int = 0) -> None:
+        """Let the network fail at the segment that brings the sender's further payload above ``after`` bytes.
+
+        The sender then has unacknowledged data, and sends it again and again.
+        """
+        self._seen(port, self._link.cut_after(self.host.address, port, sender, after))
+
+    def vanished(self, port: int) -> bool:
+        """Whether the network has failed for the connection of this local port."""
+        return self._link.is_cut(self.host.address, port)
+
+    def _seen(self, port: int, seen: bool) -> None:
+        if not seen:
             raise LabError(f"port {port} of {self.host.name}: the link has seen no connection of it")
 
     def keep(self, thing: Any) -> None:

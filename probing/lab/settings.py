@@ -158,13 +158,22 @@ class Parameters(Model):
         "200-20000"  # size of a transfer, or a range from which it is drawn log-uniformly
     )
     content_kind: Literal["text", "binary"] = "text"  # kind of content: text compresses, binary does not
+    content_fixed: bool = (
+        False  # True: sizes and numbers of messages are the middle of their ranges, not drawn
+    )
     requests: int = Field(4, ge=1, le=10_000)  # number of requests in one connection
     pause_ms: float = Field(0, ge=0, le=60_000)  # pause between requests, commands or messages
     cache: Literal["cold", "warm"] = (
         "cold"  # state of the client; warm: it has been here before (validators, known hosts)
     )
     termination: Literal["fin", "rst", "sudden", "timeout"] = "fin"  # way in which connections end
+    # seconds that a run goes on after its last sudden termination, in which senders try again
+    after_sudden_s: float = Field(15, ge=0, le=600)
     hosts: int = Field(2, ge=2, le=4)  # number of hosts that synchronise
+    quiet_s: float = Field(5, ge=0, le=3600)  # seconds of ordinary traffic before an attack on a segment
+    attack_s: float = Field(5, gt=0, le=3600)  # seconds that such an attack lasts
+    packets: int = Field(2000, ge=1, le=100_000)  # number of messages of a flood
+    rate_pps: float = Field(2000, gt=0, le=20_000)  # messages of a flood a second
     guesses: int = Field(8, ge=1, le=1000)  # number of passwords to try
     ports: int = Field(100, ge=1, le=65_535)  # number of ports that a scan asks
     # median think time of a user before a request; log-normal, with a pace and a spread of each user's own; 0: none
@@ -228,6 +237,7 @@ class Scenario(Model):
     pairs: dict[
         Name, tuple[Name, ...]
     ] = {}  # servers that a client can talk to; a client that is not named: all
+    arp: bool = False  # True: hosts find each other by ARP; False: they know each other's MACs
     several_hosts: bool = False  # True: a user is parameters.hosts - 1 hosts, not one
 
     @model_validator(mode="after")

@@ -68,6 +68,10 @@ def seen(log: Log, vantage: str) -> tuple[NDArray[np.int64], NDArray[np.int64], 
     r = log.records
     outgoing = here[r["origin"]] & (r["verdict"] & COPY == 0)
     incoming = here[r["target"]] & ~here[r["origin"]] & (r["out_ts"] > 0)
+    # a frame for all is delivered to each host, and passes the vantage once
+    heard = np.flatnonzero(incoming & (log.store[r["start"]] & 1).astype(bool))
+    incoming[heard] = False
+    incoming[heard[np.unique(r["start"][heard], return_index=True)[1]]] = True
     number = np.flatnonzero(outgoing | incoming)
     ts = np.where(outgoing[number], r["in_ts"][number], r["out_ts"][number])
     order = np.argsort(ts, kind="stable")

@@ -49,6 +49,7 @@ def needs_default_link() -> None:
 
 
 USUAL = How()
+AFTER_SUDDEN_S = 0.3  # seconds that runs go on after a sudden termination, unless a test says otherwise
 BUSY_MS = 200  # that a busy machine may add to a handshake or a request
 
 
@@ -113,6 +114,8 @@ def connections_of(capture: Path) -> list[dict[str, Any]]:
 
 def perform(folder: Path, entry: dict[str, Any], *, seed: int = 1, how: How = USUAL) -> list[Done]:
     """Do all runs of an entry. Skips the test where a program of theirs is missing; fails it when a run fails."""
+    short = {"after_sudden_s": AFTER_SUDDEN_S} | entry.get("parameters", {})
+    entry = entry | {"parameters": short}
     corpus = Corpus(
         name="test", about="", seed=seed, vantage=("client", "server"), runs=(Entry.model_validate(entry),)
     )

@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import NamedTuple
 
+from probing.lab.clients.dialogue import BROKEN
 from probing.lab.clients.names import chosen
 from probing.lab.errors import LabError
 from probing.lab.services.dnsmasq import PORT, Entry
@@ -21,6 +22,8 @@ RECURSION_DESIRED, TRUNCATED = 0x0100, 0x0200
 NXDOMAIN = 3
 AGAIN_S, TRIES = 5.0, 4  # seconds before a query is repeated, and most queries, as in other resolvers
 PATIENCE_S = 30.0
+LOOK_S = 0.005  # seconds between two looks whether the network has failed
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a RST and no FIN
 
 
 class Answer(NamedTuple):
@@ -99,11 +102,16 @@ async def _resolve(session: Session, asked: list[Entry]) -> bool:
     """Ask for one entry after another; returns whether each answer is right."""
     resolver = _Resolver(session)
     session.mark("query")
+    how = session.parameters.termination
+    broken = session.rng.randrange(1, len(asked)) if how in BROKEN and len(asked) > 1 else -1
     right = True
     try:
         for k, entry in enumerate(asked):
             if k:
                 await asyncio.sleep(session.parameters.pause_ms / 1e3)
+            if k == broken:
+                await resolver.break_off(entry)
+                return False
             answer = await resolver.ask(entry, tcp=session.activity == "tcp")
             if session.activity == "missing" and answer.code != NXDOMAIN:
                 raise LabError(f"{entry.name} does not exist, but the code of the answer is {answer.code}")
@@ -163,6 +171,31 @@ class _Resolver(asyncio.DatagramProtocol):
         writer.write(struct.pack(">H", len(message)) + message)
         (n,) = struct.unpack(">H", await reader.readexactly(2))
         return parse(await reader.readexactly(n))
+
+    async def break_off(self, entry: Entry) -> None:
+        """Reset the connection, or ask while the network fails: with the query, or with its answer."""
+        assert self.stream is not None
+        writer, session = self.stream[1], self.session
+        message = query(session.rng.randrange(1 << 16), entry)
+        port, raw = writer.get_extra_info("sockname")[1], writer.get_extra_info("socket").dup()
+        self.stream = None
+        if session.parameters.termination == "rst":
+            raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            writer.transport.abort()
+            await writer.wait_closed()
+            raw.close()
+            return
+        unheard = session.rng.random() < 0.5  # the query; else its answer
+        if unheard:
+            session.vanish(port)
+        else:
+            session.vanish_amid(port, "server")
+        writer.write(struct.pack(">H", len(message)) + message)
+        async with asyncio.timeout(PATIENCE_S):
+            while not session.vanished(port):
+                await asyncio.sleep(LOOK_S)
+        session.keep(raw)
+        writer.transport.abort()
 
     async def close(self) -> None:
         """Close socket and connection, and wait until the server has closed its side too."""

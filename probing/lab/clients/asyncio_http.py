@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import threading
+from collections.abc import Coroutine
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from probing.lab.session import Session
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a RST and no FIN
 CHUNK = 1 << 16
+LOOK_S = 0.005  # seconds between two looks whether the network has failed
 STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 LOCATION = re.compile(rb"\r\nlocation: *\S*?//[^/]+/(\S*)", re.IGNORECASE)
@@ -50,6 +52,11 @@ class _Break(NamedTuple):
 
     request: int
     share: float | None  # share of that request's content; None: after its answer, in a pause
+    answer: bool = False  # True: the network fails amid that request's answer
+
+
+class _VanishedError(Exception):
+    """The network has failed, as was planned."""
 
 
 class _Conversation:
@@ -60,7 +67,7 @@ class _Conversation:
         self.name = host_name(session.server_host)
         self.pause_s = session.parameters.pause_ms / 1e3
         self.ends = session.parameters.termination
-        self.broken = _break(session, len(requests))
+        self.broken = _break(session, requests)
         self.statuses: list[int] = []
 
     async def go(self) -> None:
@@ -91,9 +98,16 @@ class _Conversation:
             for k, request in enumerate(self.requests):
                 if k:
                     await self._pause()
+                if self.broken.answer and self.broken.request == k:
+                    share = self.broken.share or 0.0
+                    self.session.vanish_amid(self.port, "server", int(share * request.content))
                 if not (await self._ask(k, request) and await self._take(k, request)):
                     await self._break_off()
                     return
+        except _VanishedError:
+            self.session.outcome(False)
+            self.session.keep(self._socket())
+            return
         except (asyncio.IncompleteReadError, ConnectionError):
             if self.ends != "timeout" or not self.statuses:
                 raise
@@ -117,7 +131,7 @@ class _Conversation:
             return True
         self.session.mark("transfer")
         body = request.body
-        if self.broken.request == k and self.broken.share is not None:
+        if self.broken.request == k and self.broken.share is not None and not self.broken.answer:
             body = body[: int(self.broken.share * len(body))]
         self.writer.write(body)
         await self.writer.drain()
@@ -125,7 +139,7 @@ class _Conversation:
 
     async def _take(self, k: int, request: web.Request) -> bool:
         """Receive an answer; returns whether the connection continues."""
-        head = await self.reader.readuntil(b"\r\n\r\n")
+        head = await self._heard(self.reader.readuntil(b"\r\n\r\n"))
         self.session.mark("response")
         status, length, location = STATUS.match(head), LENGTH.search(head), LOCATION.search(head)
         if status is None or (length is None and request.status != 304):
@@ -138,7 +152,7 @@ class _Conversation:
             self.session.mark("transfer")
             if left != request.content:
                 raise LabError(f"{request.path}: the answer has {left} bytes, expected {request.content}")
-        if self.broken.request == k and self.broken.share is not None:
+        if self.broken.request == k and self.broken.share is not None and not self.broken.answer:
             left = int(self.broken.share * left)
         await self._read(left)
         return self.broken.request != k
@@ -152,10 +166,21 @@ class _Conversation:
 
     async def _read(self, left: int) -> None:
         while left:
-            part = await self.reader.read(min(left, CHUNK))
+            part = await self._heard(self.reader.read(min(left, CHUNK)))
             if not part:
                 raise asyncio.IncompleteReadError(b"", left)
             left -= len(part)
+
+    async def _heard(self, reading: Coroutine[Any, Any, bytes]) -> bytes:
+        """What is read. Raises _VanishedError when the network fails amid an answer, as was planned."""
+        if not self.broken.answer:
+            return await reading
+        task = asyncio.ensure_future(reading)
+        while not (await asyncio.wait([task], timeout=LOOK_S))[0]:
+            if self.session.vanished(self.port):
+                task.cancel()
+                raise _VanishedError
+        return task.result()
 
     async def _break_off(self) -> None:
         whole = len(self.statuses) == len(self.requests) and self.broken.share is None
@@ -166,12 +191,15 @@ class _Conversation:
             await self.writer.wait_closed()
             return
         self.session.vanish(self.port)
-        following = self.broken.request + 1
-        if self.broken.share is None and following < len(self.requests):
-            # the client does not notice, and asks again
+        request = self.requests[self.broken.request]
+        if self.broken.share is not None:  # amid an upload, which goes on
+            body = request.body or b""
+            self.writer.write(body[int(self.broken.share * len(body)) :])
+        else:  # the client does not notice, and asks again
+            following = self.requests[min(self.broken.request + 1, len(self.requests) - 1)]
             await self._pause()
             self.session.mark("request")
-            self.writer.write(self._head(self.requests[following]))
+            self.writer.write(self._head(following))
         self.session.keep(self._socket())
 
     def _head(self, request: web.Request) -> bytes:
@@ -203,13 +231,18 @@ class _Conversation:
         return raw
 
 
-def _break(session: Session, requests: int) -> _Break:
-    """The place of a break: a reset hits a transfer, a network failure as often a pause; None without a break."""
+def _break(session: Session, requests: list[web.Request]) -> _Break:
+    """The place of a break: a reset hits a transfer; a network failure as often the client's data as the server's."""
     ends = session.parameters.termination
     if ends not in ("rst", "sudden"):
         return _Break(-1, None)
-    request, share = session.rng.randrange(requests), session.rng.uniform(0.1, 0.9)
-    return _Break(request, None if ends == "sudden" and session.rng.random() < 0.5 else share)
+    request, share = session.rng.randrange(len(requests)), session.rng.uniform(0.1, 0.9)
+    if ends == "rst":
+        return _Break(request, share)
+    if session.rng.random() < 0.5:
+        return _Break(request, share, answer=True)
+    uploads = requests[request].body is not None and session.rng.random() < 0.5
+    return _Break(request, share if uploads else None)
 
 
 @cache

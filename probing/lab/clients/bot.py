@@ -9,6 +9,7 @@ import platform
 import socket
 import struct
 import time
+from select import select
 
 from probing.lab.errors import LabError
 from probing.lab.services.hive import ORDERS, PORT
@@ -16,7 +17,9 @@ from probing.lab.services.hive_daemon import Orders
 from probing.lab.session import Session
 
 PATIENCE_S = 30.0
-LINGER_S = 0.5  # seconds that a bot continues after its network has failed, in which TCP retransmits
+LOOK_S = 0.005  # seconds between two looks whether the network has failed
+SILENCE_S = 1.0  # seconds without a word after which the hive closes, in a run about that
+CHUNKS = (1024, 2048, 4096, 8192)  # possible bytes of a chunk
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -52,18 +55,20 @@ class Bot:
 
 
 def _word(session: Session, low: int, high: int) -> str:
-    return "".join(session.rng.choices(LETTERS, k=session.rng.randint(low, high)))
+    return "".join(session.rng.choices(LETTERS, k=session.between(low, high)))
 
 
 def _orders(session: Session, command: int) -> tuple[Orders, bytes, str]:
     """The orders for this bot, the update, and the bot's name."""
     name, password, text = _word(session, 10, 16), _word(session, 8, 16), _word(session, 20, 160)
     size = session.size() if command in (3, 4) else 0
+    wait = 0.5 if session.parameters.content_fixed else session.rng.random()
     orders = Orders(
         password=password, command=command, text=text, size=size,
-        after=session.rng.randint(1, session.parameters.requests),
-        wait_s=session.rng.random() * session.parameters.pause_ms / 1e3, reports=session.rng.randint(6, 16),
-        chunk=session.rng.choice((1024, 2048, 4096, 8192)),
+        after=session.between(1, session.parameters.requests),
+        wait_s=wait * session.parameters.pause_ms / 1e3, reports=session.between(6, 16),
+        chunk=CHUNKS[session.between(0, len(CHUNKS) - 1)],
+        last=session.parameters.requests if session.parameters.termination == "timeout" else 0, silence_s=SILENCE_S,
     )  # fmt: skip
     return orders, session.content(size) if command == 3 else b"", name
 
@@ -88,7 +93,9 @@ class _Talk:
         self.gone_at, self.said = _leaves_at(session, orders), 0
         self.socket = socket.create_connection((session.server, PORT), PATIENCE_S)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.file = self.socket.makefile("rb")
+        self.heard = b""  # received and not yet read
+        self.hive_unheard = self.gone_at > 0 and session.rng.random() < 0.5
+        self.armed = False  # True: the network fails with the next message of the hive
         self.port: int = self.socket.getsockname()[1]
         session.claim(self.port)
 
@@ -96,11 +103,23 @@ class _Talk:
         """The next line, or everything up to ``end``."""
         line = b""
         while not line.endswith(end):
-            got = self.file.read(1)
-            if not got:
-                raise LabError(f"the hive closed the connection after {line!r}")
-            line += got
+            line += self.read(1)
         return line.decode().strip()
+
+    def read(self, n: int) -> bytes:
+        """The next n bytes. Raises _GoneError when the network fails meanwhile, as was planned."""
+        while len(self.heard) < n:
+            if not select([self.socket], [], [], LOOK_S if self.armed else PATIENCE_S)[0]:
+                if not self.armed:
+                    raise LabError(f"the hive said nothing for {PATIENCE_S:g} s after {self.heard!r}")
+                if self.session.vanished(self.port):
+                    raise _GoneError
+            elif got := self.socket.recv(1 << 16):
+                self.heard += got
+            else:
+                raise LabError(f"the hive closed the connection after {self.heard!r}")
+        taken, self.heard = self.heard[:n], self.heard[n:]
+        return taken
 
     def say(self, words: str, more: bytes = b"") -> None:
         """Send a line and its payload; this is where a bot may leave."""
@@ -111,12 +130,16 @@ class _Talk:
             return
         if self.session.parameters.termination == "rst":
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close()
-        else:
-            self.session.keep((self.socket, self.file))
-            self.session.vanish(self.port)
+            self.socket.close()
+            raise _GoneError
+        self.session.keep(self.socket)
+        if self.hive_unheard:  # its next message is on the way when the network fails
+            self.armed = True
+            self.session.vanish_amid(self.port, "server")
             self.socket.sendall(message)
-            time.sleep(LINGER_S)
+            return
+        self.session.vanish(self.port)
+        self.socket.sendall(message)
         raise _GoneError
 
     def log_in(self, name: str) -> None:
@@ -175,7 +198,7 @@ class _Talk:
         got, size = b"", int(argument)
         self.session.transferred(size)
         while len(got) < size:
-            got += self.file.read(int(self.hear().split()[1]))
+            got += self.read(int(self.hear().split()[1]))
             if len(got) < size:
                 self.say(f"have {len(got)}")
         self.session.mark("report")
@@ -194,16 +217,14 @@ class _Talk:
         return have == f"have {len(report)}"
 
     def leave(self) -> None:
-        """Say goodbye and close; wait for the hive to close too."""
-        self.say("bye")
-        self.hear()
-        self.socket.shutdown(socket.SHUT_WR)
-        self.file.read()
-        self.close()
-
-    def close(self) -> None:
-        """Close the socket and the file on it; the descriptor is freed with the last of them."""
-        self.file.close()
+        """Say goodbye and close, or say nothing; wait for the hive to close too."""
+        if self.session.parameters.termination != "timeout":
+            self.say("bye")
+            self.hear()
+            self.socket.shutdown(socket.SHUT_WR)
+        self.socket.settimeout(PATIENCE_S)
+        while self.socket.recv(1 << 16):
+            pass
         self.socket.close()
 
 

@@ -10,6 +10,8 @@ from probing.lab.session import Session, program_version
 # patterns in the output of --verbose: headers follow > and <, contents are } and {
 _HEADS = rb"^> (?P<request>GET|POST) |^< HTTP/\S+ (?P<response>[2-5]\d\d)"
 DOWNLOAD = re.compile(_HEADS + rb"|^< \r?\n(?P<transfer>\{)", re.MULTILINE)
+# by HTTP/2, or else there is no answer
+BY_HTTP2 = re.compile(DOWNLOAD.pattern.replace(rb"HTTP/\S+", rb"HTTP/2"), re.MULTILINE)
 UPLOAD = re.compile(_HEADS + rb"|^[<>] \r?\n(?P<transfer>\})", re.MULTILINE)
 
 
@@ -23,6 +25,7 @@ class Curl:
         web.only_fin(session, "curl")
         with web.visit(session) as requests:
             said = DOWNLOAD if requests[0].body is None else UPLOAD
+            said = BY_HTTP2 if web.http2(session) else said
             web.judge(session, requests, web.follow(session, _command(session, requests), said))
 
     def version(self) -> str:
@@ -42,6 +45,10 @@ def _command(session: Session, requests: list[web.Request]) -> list[str]:
         "--noproxy",
         "*",
     ]
+    if web.secure(session):  # a server that also serves visitors of HTTP/2 would offer it to all
+        words.append("--http2" if web.http2(session) else "--http1.1")
+    if web.http2(session) and len(requests) > 1:
+        words.append("--parallel")  # streams of one connection
     if session.parameters.pause_ms:
         # from request to request: curl has no pause after an answer
         words += ["--rate", f"{max(1, round(3_600_000 / session.parameters.pause_ms))}/h"]

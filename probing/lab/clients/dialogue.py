@@ -6,6 +6,7 @@ open although the program cannot.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from select import select
+from typing import Literal
 
 from probing.lab.errors import LabError
 from probing.lab.session import COMMAND_S, Session
@@ -97,10 +99,13 @@ def wait_for(ready: Callable[[], bool], what: str, seconds: float = COMMAND_S) -
         time.sleep(0.002)
 
 
-def break_off(session: Session, sockets: Iterable[socket.socket]) -> None:
-    """End connections by ``termination``: reset them, or leave them on a network that has failed."""
+def break_off(session: Session, sockets: Iterable[socket.socket], *more: bytes) -> None:
+    """End connections by ``termination``: reset them, or leave them on a network that has failed.
+
+    more: bytes that the client still sends on each of them after the failure, and that nobody acknowledges.
+    """
     how = session.parameters.termination
-    for sock in sockets:
+    for k, sock in enumerate(sockets):
         session.claim(sock.getsockname()[1], termination=how)
         if how == "rst":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -108,6 +113,24 @@ def break_off(session: Session, sockets: Iterable[socket.socket]) -> None:
         else:
             session.vanish(sock.getsockname()[1])
             session.keep(sock)
+            if k < len(more) and more[k]:
+                with contextlib.suppress(BlockingIOError):  # the socket is full: then there is enough to send
+                    sock.send(more[k], socket.MSG_DONTWAIT)
+
+
+def fail_amid(
+    session: Session, sock: socket.socket, sender: Literal["client", "server"], after: int = 0
+) -> None:
+    """Let the network fail as soon as more than ``after`` further bytes of payload come from the sender."""
+    session.claim(sock.getsockname()[1], termination="sudden")
+    session.vanish_amid(sock.getsockname()[1], sender, after)
+    session.keep(sock)
+
+
+def wait_for_failure(session: Session, sock: socket.socket) -> None:
+    """Wait until the network has failed for a connection."""
+    port = sock.getsockname()[1]
+    wait_for(lambda: session.vanished(port), "failure of the network")
 
 
 class Dialogue:

@@ -24,6 +24,8 @@ class Dig:
         asked = chosen(session)
         session.mark("query")
         if session.activity == "tcp":
+            if session.parameters.termination != "fin":
+                raise LabError("dig can end a connection only by fin; use the client asyncio-dns")
             session.outcome(ask(session, asked, *BY_TCP))
             return
         right = True

@@ -92,7 +92,10 @@ class Folders:
             session.transferred(self.clients * sum(path.stat().st_size for path in self.hub.iterdir()))
         session.mark(step)
         if maker is not None:
+            session.claim_next(maker, role="push")
             self.on(maker, 0.0, True)
+        for host in session.hosts:
+            session.claim_next(host, role="idle" if host is maker or step == "idle" else "pull")
         waits = [session.rng.random() * STAGGER_S for _ in session.hosts]
         with ThreadPoolExecutor(self.clients) as threads:
             list(threads.map(lambda host, wait: self.on(host, wait, False), session.hosts, waits))

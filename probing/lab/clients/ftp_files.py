@@ -36,6 +36,15 @@ class Files:
         return sum(self.sizes)
 
 
+BREAKABLE = ("get", "put", "passive-get", "passive-put")  # activities whose transfer can be broken off
+ASKS_AGAIN = b"NOOP\r\n"  # a client's question on the control connection, when its network has failed
+
+
+def is_broken(session: Session) -> bool:
+    """Whether the session breaks its transfer off."""
+    return session.activity in BREAKABLE and session.parameters.termination in BROKEN
+
+
 def prepare(session: Session) -> Files:
     """Make the files of a sample where the activity needs them; returns them."""
     count = session.parameters.requests if session.activity in SEVERAL else 1

@@ -6,8 +6,8 @@ import ftplib
 import platform
 import socket
 
-from probing.lab.clients.dialogue import BROKEN, break_off, moved, wait_for
-from probing.lab.clients.ftp_files import Files, prepare
+from probing.lab.clients.dialogue import break_off, moved, wait_for
+from probing.lab.clients.ftp_files import ASKS_AGAIN, Files, is_broken, prepare
 from probing.lab.clients.typos import mistyped_words
 from probing.lab.errors import LabError
 from probing.lab.isolation import PASSWORD, USER
@@ -56,7 +56,7 @@ class Ftplib:
         if session.activity.startswith("wrong-password"):
             raise LabError("a wrong password was accepted")
         ftp.cwd(files.there)
-        if session.activity in ("passive-get", "passive-put") and session.parameters.termination in BROKEN:
+        if is_broken(session):
             self._broken(session, ftp, files)
             return
         work = getattr(self, "_" + session.activity.removeprefix("passive-").replace("-", "_"))
@@ -89,15 +89,16 @@ class Ftplib:
         session.mark("transfer")
         ftp.voidcmd("TYPE I")
         session.transferred(files.total)
-        if session.activity == "passive-get":
+        rest = b""
+        if session.activity.endswith("get"):
             data = ftp.transfercmd(f"RETR {files.names[0]}")
             wait_for(lambda: moved(data)[1] > 0, "first bytes of a file")
         else:
             data = ftp.transfercmd(f"STOR {files.names[0]}")
-            half = files.contents[0][: files.total // 2]
+            half, rest = files.contents[0][: files.total // 2], files.contents[0][files.total // 2 :]
             data.sendall(half)
             wait_for(lambda: moved(data)[0] > len(half) // 2, "half a file")
-        break_off(session, (ftp.sock, data))
+        break_off(session, (ftp.sock, data), ASKS_AGAIN, rest)
         session.outcome(False)
 
     def _get(self, session: Session, ftp: ftplib.FTP, files: Files) -> None:

@@ -6,8 +6,8 @@ import os
 import socket
 from collections.abc import Callable
 
-from probing.lab.clients.dialogue import BROKEN, Dialogue, break_off, moved, wait_for
-from probing.lab.clients.ftp_files import Files, prepare
+from probing.lab.clients.dialogue import Dialogue, break_off, moved, wait_for
+from probing.lab.clients.ftp_files import ASKS_AGAIN, Files, is_broken, prepare
 from probing.lab.errors import LabError
 from probing.lab.isolation import USER
 from probing.lab.session import COMMAND_S, Session, program_version
@@ -58,7 +58,7 @@ class Lftp:
             lftp.hear("logged-in")
             if session.activity == "idle":
                 self._idle(session, lftp)
-            elif session.activity.startswith("passive") and session.parameters.termination in BROKEN:
+            elif is_broken(session):
                 self._broken(session, lftp, files)
             else:
                 self._work(session, lftp, files)
@@ -104,13 +104,15 @@ class Lftp:
         """Break off in the middle of a transfer; an upload reads from a pipe that is not filled."""
         session.mark("transfer")
         session.transferred(files.total)
-        if session.activity == "passive-get":
+        rest = b""
+        if session.activity.endswith("get"):
             lftp.say(f"get {files.names[0]} -o {files.here}/got")
             sockets = self._connections(lftp, lambda data: moved(data)[1] > 0)
         else:
             pipe = files.here / "pipe"
             os.mkfifo(pipe)
             half = files.contents[0][: min(files.total // 2, PIPE)]
+            rest = files.contents[0][len(half) :]
             both = os.open(pipe, os.O_RDWR)  # opening one end alone would wait for the other
             with os.fdopen(both, "wb", buffering=0) as end:
                 end.write(half)
@@ -118,7 +120,7 @@ class Lftp:
                 sockets = self._connections(lftp, lambda data: moved(data)[0] > len(half) // 2)
                 lftp.kill()
         lftp.kill()
-        break_off(session, sockets)
+        break_off(session, sockets, ASKS_AGAIN, rest)
         session.outcome(False)
 
     def _connections(self, lftp: Dialogue, ready: Callable[[socket.socket], bool]) -> list[socket.socket]:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from string import ascii_lowercase, digits
+from typing import Literal
 
-from probing.lab.clients.dialogue import BROKEN, Dialogue, break_off, moved, wait_for
+from probing.lab.clients.dialogue import (
+    BROKEN,
+    Dialogue,
+    break_off,
+    fail_amid,
+    moved,
+    unconfirmed,
+    wait_for,
+    wait_for_failure,
+)
 from probing.lab.clients.ssh_passwords import log_in
 from probing.lab.clients.typos import mistyped_words
 from probing.lab.errors import LabError
@@ -34,6 +45,7 @@ COMMANDS = (  # commands whose answers never change
     "ls -d /usr/*", "sha256sum /etc/services", "cat /etc/shells",
 )  # fmt: skip
 ENTRANCE = 2222  # port of a tunnel's entrance, on the client
+GREETINGS = 1000  # bytes that each side surely sends beside a file
 SCANNED = len(KINDS) + 2  # connections of a key-scan: it also asks for keys on security tokens
 
 
@@ -82,11 +94,40 @@ class OpenSSH:
     def _broken(self, session: Session, shell: Dialogue, command: str) -> None:
         """Break off after the first answer of the last command, which does not end."""
         sockets = shell.sockets()
-        before = moved(sockets[0])[1]
+        before, sudden = moved(sockets[0])[1], session.parameters.termination == "sudden"
+        session.outcome(False)
+        if sudden and session.rng.random() < 0.5:
+            fail_amid(session, sockets[0], "server")
+            shell.say(command)
+            wait_for_failure(session, sockets[0])
+            return
         shell.say(f"{command}; sleep 1000")
         wait_for(lambda: moved(sockets[0])[1] > before, "answer of a command")
+        if sudden:
+            session.vanish(sockets[0].getsockname()[1])
+            shell.say(command)
+            wait_for(lambda: unconfirmed(sockets[0]) > 0, "a command that is not heard")
         shell.kill()
         break_off(session, sockets)
+
+    def _lost(
+        self, session: Session, sender: Literal["client", "server"], *argv: str | Path, feed: str = ""
+    ) -> None:
+        """Do a transfer amid which, or amid the login before it, the network fails."""
+        found: list[socket.socket] = []
+        size = session.span.content_bytes or 0
+        size //= 2 if session.activity == "sftp" else 1  # each way once
+        after = GREETINGS + int(session.rng.uniform(0.1, 0.8) * size)
+        with Dialogue(session, *argv) as program:
+            program.say(*feed.splitlines())
+
+            def is_connected() -> bool:
+                found[:] = program.sockets()
+                return bool(found)
+
+            wait_for(is_connected, f"{argv[0]}: connection")
+            fail_amid(session, found[0], sender, after)
+            wait_for_failure(session, found[0])
         session.outcome(False)
 
     def _idle(self, session: Session, place: Path) -> None:
@@ -105,14 +146,24 @@ class OpenSSH:
     def _scp_down(self, session: Session, place: Path) -> None:
         served = self._file(session, Path("/home") / USER / f"{session.host.name}-{session.sample}.dat")
         session.mark("transfer")
-        session.run("scp", "-q", "-F", place / "config", f"{session.server}:{served}", place / "got")
+        argv = ("scp", "-q", "-F", place / "config", f"{session.server}:{served}", place / "got")
+        session.transferred(served.stat().st_size)
+        if session.parameters.termination == "sudden":
+            self._lost(session, "server", *argv)
+            return
+        session.run(*argv)
         self._compare(session, served, place / "got")
 
     def _scp_up(self, session: Session, place: Path) -> None:
         own = self._file(session, place / "own")
         target = Path("/home") / USER / f"{session.host.name}-{session.sample}.dat"
         session.mark("transfer")
-        session.run("scp", "-q", "-F", place / "config", own, f"{session.server}:{target}")
+        argv = ("scp", "-q", "-F", place / "config", own, f"{session.server}:{target}")
+        session.transferred(own.stat().st_size)
+        if session.parameters.termination == "sudden":
+            self._lost(session, "client", *argv)
+            return
+        session.run(*argv)
         self._compare(session, own, target)
 
     def _sftp(self, session: Session, place: Path) -> None:
@@ -121,8 +172,12 @@ class OpenSSH:
         target = Path("/home") / USER / f"{session.host.name}-{session.sample}.dat"
         batch = f"ls -l /etc\nput {own} {target}\nget {target} {place / 'got'}\n"
         session.mark("transfer")
-        session.run("sftp", "-q", "-F", place / "config", "-b", "-", session.server, feed=batch.encode())
-        session.transferred(own.stat().st_size)
+        argv = ("sftp", "-q", "-F", place / "config", "-b", "-", session.server)
+        session.transferred(2 * own.stat().st_size)
+        if session.parameters.termination == "sudden":
+            self._lost(session, session.rng.choice(("client", "server")), *argv, feed=batch)
+            return
+        session.run(*argv, feed=batch.encode())
         self._compare(session, own, place / "got")
 
     def _tunnel(self, session: Session, place: Path) -> None:
@@ -189,7 +244,6 @@ class OpenSSH:
     def _compare(self, session: Session, sent: Path, received: Path) -> None:
         if sent.read_bytes() != received.read_bytes():
             raise LabError(f"{received}: differs from the original")
-        session.transferred(sent.stat().st_size)
         session.outcome(True)
 
     def version(self) -> str:

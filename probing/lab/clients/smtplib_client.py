@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 
-from probing.lab.clients.dialogue import BROKEN, break_off, moved, wait_for
+from probing.lab.clients.dialogue import (
+    BROKEN,
+    break_off,
+    fail_amid,
+    moved,
+    wait_for,
+    wait_for_failure,
+)
 from probing.lab.clients.mails import Mail, compose
 from probing.lab.errors import LabError
 from probing.lab.session import COMMAND_S, Session
@@ -31,16 +38,22 @@ class Smtplib:
         assert server.sock is not None
         session.claim(server.sock.getsockname()[1])
         server.ehlo()
+        how = session.parameters.termination
         if session.activity == "idle":
             self._idle(session, server)
-        elif session.activity == "send" and session.parameters.termination in BROKEN:
-            self._broken(session, server, mails[0])
+            return
+        broken = session.rng.randrange(count) if how in BROKEN else -1
+        for number, mail in enumerate(mails):
+            if number:
+                session.pause()
+                session.mark("mail")
+            if number == broken:
+                self._broken(session, server, mail)
+                return
+            self._send(session, server, mail)
+        if how == "timeout":
+            self._wait_for_the_server(server)
         else:
-            for number, mail in enumerate(mails):
-                if number:
-                    session.pause()
-                    session.mark("mail")
-                self._send(session, server, mail)
             server.quit()
 
     def _send(self, session: Session, server: smtplib.SMTP, mail: Mail) -> None:
@@ -65,21 +78,30 @@ class Smtplib:
         server.docmd("DATA")
         sock = server.sock
         assert sock is not None
+        if session.parameters.termination == "sudden" and session.rng.random() < 0.5:
+            fail_amid(session, sock, "server")  # the answer to the whole mail
+            sock.sendall(message + b"\r\n.\r\n")
+            wait_for_failure(session, sock)
+            session.outcome(False)
+            return
         before = moved(sock)[0]
         half = message[: len(message) // 2]
         sock.sendall(half)
         wait_for(lambda: moved(sock)[0] >= before + len(half), "confirmation of half a mail")
-        break_off(session, [sock])
+        break_off(session, [sock], message[len(half) :])
         session.outcome(False)
 
     def _idle(self, session: Session, server: smtplib.SMTP) -> None:
         """Wait until the server closes the idle connection."""
         session.mark("idle")
+        self._wait_for_the_server(server)
+        session.outcome(True)
+
+    def _wait_for_the_server(self, server: smtplib.SMTP) -> None:
         assert server.sock is not None
         while server.sock.recv(1 << 16):
             pass
         server.close()
-        session.outcome(True)
 
     def version(self) -> str:
         """The version of Python, which runs this."""

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from probing.lab.clients.dialogue import BROKEN, Dialogue, break_off, moved, unconfirmed, wait_for
+from probing.lab.clients.dialogue import (
+    BROKEN,
+    Dialogue,
+    break_off,
+    fail_amid,
+    moved,
+    unconfirmed,
+    wait_for,
+    wait_for_failure,
+)
 from probing.lab.clients.mails import Mail, compose
 from probing.lab.errors import LabError
 from probing.lab.session import COMMAND_S, Session, program_version
@@ -21,7 +30,9 @@ class Swaks:
         mail = compose(session)
         argv = self._command(session, mail)
         session.mark("mail")
-        if session.activity == "send" and session.parameters.termination in BROKEN:
+        if session.parameters.termination == "timeout":
+            raise LabError("swaks cannot wait until the server closes; use the client smtplib")
+        if session.activity.startswith("send") and session.parameters.termination in BROKEN:
             self._broken(session, argv, mail)
             return
         refused = session.activity == "rejected-recipient"
@@ -52,9 +63,16 @@ class Swaks:
         return argv
 
     def _broken(self, session: Session, argv: list[str], mail: Mail) -> None:
-        """Break off after the mail is sent and before it is accepted."""
+        """Break off after the mail is sent and before it is accepted: the network fails with the server's answer."""
         session.transferred(mail.size)
         with Dialogue(session, *argv) as swaks:
+            if session.parameters.termination == "sudden":
+                swaks.hear("<-  354")
+                (sock,) = swaks.sockets()
+                fail_amid(session, sock, "server")
+                wait_for_failure(session, sock)
+                session.outcome(False)
+                return
             swaks.hear("lines sent")  # swaks prints this a moment before
             (sock,) = swaks.sockets()
             sent = mail.size + COMMANDS

@@ -15,7 +15,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 from probing.lab.errors import LabError
-from probing.lab.services.web_site import MOVED, STREAM, UPLOAD, WWW, host_name
+from probing.lab.services.web_site import HTTP2, MOVED, STREAM, UPLOAD, WWW, host_name
 from probing.lab.session import Session
 
 TLS = "tls-"  # prefix of the activities that are encrypted
@@ -64,6 +64,11 @@ def url(session: Session, request: Request) -> str:
 def secure(session: Session) -> bool:
     """Whether the activity is encrypted."""
     return session.activity.startswith(TLS)
+
+
+def http2(session: Session) -> bool:
+    """Whether the activity uses HTTP/2."""
+    return session.activity.startswith(HTTP2)
 
 
 def date(seconds: int) -> str:
@@ -188,6 +193,8 @@ def _cached(session: Session) -> list[Request]:
 
 _REQUESTS: dict[str, Callable[[Session], list[Request]]] = {
     "get": _get,
+    "h2-get": _get,
+    "h2-multi-get": _pages,
     "multi-get": _pages,
     "keep-alive": _pages,
     "post": _post,

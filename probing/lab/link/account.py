@@ -11,15 +11,18 @@ import numpy as np
 
 from engine.kernels import kernel
 from probing.lab.link.tables import (
+    ARMED,
     BURST,
     CODEL,
     COPY,
     CORRUPT,
     CUT,
     ETHERNET,
+    EVERYBODY,
     FAILED,
     FULL_RECORDS,
     FULL_STORE,
+    GONE,
     HEADER,
     LARGEST,
     LOST,
@@ -33,8 +36,10 @@ from probing.lab.link.tables import (
     Segment,
     State,
     answers,
+    arp_flow_of,
     big_endian,
     flow_of,
+    is_arp,
     occupies,
     opens,
     parse,
@@ -100,6 +105,32 @@ def came_in(s: State, r: Any, g: Segment, now: int) -> int:
     if opens(g) and d == 0 and f["syn"] == 0:
         f["syn"] = now
     return number
+
+
+@kernel
+def arp_came_in(s: State, r: Any, target: int, now: int) -> None:
+    """Count a record's frame in its flow, when it is ARP. target: -1 when it is for all."""
+    if not is_arp(s.store, r["start"], r["length"]):
+        return
+    number, d = arp_flow_of(s, int(r["origin"]), target if target >= 0 else EVERYBODY, now)
+    if number < 0:
+        return
+    r["flow"], r["direction"] = number, d
+    f = s.flows[number]
+    f["packets"][d] += 1
+    f["bytes"][d] += np.int64(r["length"])
+    f["largest"][d] = max(f["largest"][d], np.int64(r["length"]))
+    f["last"] = now
+
+
+@kernel
+def is_cut(f: Any, d: int, payload: int, now: int) -> bool:
+    """Whether the network has failed for a flow; it fails at the frame whose payload burns the rest of the fuse."""
+    if f["cut"] == ARMED + d and payload > 0:
+        f["fuse"] -= payload
+        if f["fuse"] < 0:
+            f["cut"], f["failed"] = GONE, now
+    return bool(f["cut"] == GONE)
 
 
 @kernel

@@ -17,7 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import kernel
-from probing.lab.link.account import came_in, dropped, has_room, largest, record, released, target_of
+from probing.lab.link.account import (
+    arp_came_in,
+    came_in,
+    dropped,
+    has_room,
+    is_cut,
+    largest,
+    record,
+    released,
+    target_of,
+)
 from probing.lab.link.forward import copy_of, forward
 from probing.lab.link.heap import pop, schedule
 from probing.lab.link.queue import enter, event, passes
@@ -103,6 +113,7 @@ def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
     r = s.records[number]
     g = parse(s.store, start, n)
     if target < 0 or g.transport == 0:
+        arp_came_in(s, r, target, now)
         return _spread(s, number, target, waiting)
     if came_in(s, r, g, now) < 0:
         return waiting
@@ -116,7 +127,7 @@ def decide(s: State, origin: int, n: int, now: int, waiting: int) -> int:
     u_ordered, u_burst = _uniform(f, d), _uniform(f, d)
     hurt = p["impaired"] >> up & 1
     burst = p["burst"] > 0.0 and _in_burst(f, d, p, u_burst)
-    if f["cut"]:
+    if is_cut(f, d, g.payload, now):
         dropped(r, f, CUT, occupies(g))
         return waiting
     if _is_out(s, p, now):

@@ -207,7 +207,7 @@ class Link:
         flows = s.flows[: s.control[tables.FLOWS]].copy()
         for table, names in (
             (records, ("in_ts", "due", "out_ts")),
-            (flows, ("first", "last", "syn", "answer")),
+            (flows, ("first", "last", "syn", "answer", "failed")),
         ):
             for name in names:
                 table[name] += np.where(table[name] != 0, self._epoch, 0)
@@ -217,13 +217,38 @@ class Link:
 
     def cut(self, address: str, port: int) -> bool:
         """Stop carrying the connections of this client's address and port; returns whether there are any."""
+        opened, accepted = self._flows_of(address, port)
+        flows, found = self._state.flows, np.concatenate([opened, accepted])
+        flows["failed"][found] = time.monotonic_ns()
+        flows["cut"][found] = tables.GONE
+        return bool(found.size)
+
+    def cut_after(self, address: str, port: int, sender: str, payload: int) -> bool:
+        """Cut them when more than this many bytes of further payload come from the sender, client or server."""
+        opened, accepted = self._flows_of(address, port)
+        flows, theirs = self._state.flows, sender == "server"
+        for found, d in ((opened, theirs), (accepted, not theirs)):
+            flows["fuse"][found] = payload
+            flows["cut"][found] = tables.ARMED + int(d)
+        return bool(opened.size + accepted.size)
+
+    def is_cut(self, address: str, port: int) -> bool:
+        """Whether the last connection of this client's address and port is cut."""
+        found = np.concatenate(self._flows_of(address, port))
+        return bool(found.size and self._state.flows["cut"][found.max()] == tables.GONE)
+
+    def last_cut(self) -> float:
+        """The time of the last cut, in seconds on the monotonic clock; 0: there was none."""
         n = int(self._state.control[tables.FLOWS])
-        flows = self._state.flows[:n]
+        return int(self._state.flows["failed"][:n].max(initial=0)) / 1e9
+
+    def _flows_of(self, address: str, port: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The numbers of the flows that a client's port opened, and of those that it accepted (active FTP)."""
+        flows = self._state.flows[: int(self._state.control[tables.FLOWS])]
         word = int.from_bytes(socket.inet_aton(address), "big")
-        found = (flows["src"] == word) & (flows["sport"] == port)
-        found |= (flows["dst"] == word) & (flows["dport"] == port)  # opened by the server (active FTP)
-        flows["cut"][found] = 1
-        return bool(found.any())
+        opened = (flows["src"] == word) & (flows["sport"] == port)
+        accepted = (flows["dst"] == word) & (flows["dport"] == port)
+        return np.flatnonzero(opened), np.flatnonzero(accepted)
 
     def epoch_ns(self, monotonic_ns: int) -> int:
         """The time on the log's clock of a reading of the monotonic clock."""

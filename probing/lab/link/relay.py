@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.kernels import kernel
-from probing.lab.link.account import came_in, dropped, has_room, record, released, target_of
+from probing.lab.link.account import came_in, dropped, has_room, is_cut, record, released, target_of
 from probing.lab.link.system import POLLIN, monotonic, ppoll, read_fd, write_fd
 from probing.lab.link.tables import (
     COPY,
@@ -86,7 +86,7 @@ def enter(s: State, lines: Lines, base: int, origin: int, n: int, now: int) -> N
     if came_in(s, r, g, now) < 0:
         return
     f = s.flows[r["flow"]]
-    if f["cut"]:
+    if is_cut(f, int(np.int64(r["direction"])), g.payload, now):
         dropped(r, f, CUT, occupies(g))
         return
     access, up = _way(s, origin, target)

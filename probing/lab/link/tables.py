@@ -49,7 +49,9 @@ QUEUE = np.dtype(  # frames that wait for the rate, or for the opportunities of 
 SLOT = np.dtype([("record", "i8"), ("ts", "i8"), ("size", "i8")])  # a waiting frame; record -1: cross traffic
 FLOW = np.dtype(
     [
-        ("src", "u4"), ("dst", "u4"), ("sport", "u2"), ("dport", "u2"), ("proto", "u1"), ("cut", "u1"),
+        ("src", "u4"), ("dst", "u4"), ("sport", "u2"), ("dport", "u2"), ("proto", "u1"),
+        ("cut", "u1"),  # CARRIED, GONE, or ARMED + the direction whose payload burns the fuse
+        ("fuse", "i8"), ("failed", "i8"),  # bytes of payload that still pass before the cut; ns at which it came
         ("origin", "u1"), ("target", "u1"),  # ports of the link
         ("isn", "u4"), ("ordinal", "u4"), ("next", "i4"),
         ("first", "i8"), ("last", "i8"),  # ns, monotonic, at which its first packet came in and its last was released
@@ -84,10 +86,15 @@ RECORD = np.dtype(
 # bits of verdict; COPY: made by the link, no frame came in; EARLY: did not wait for the delay
 LOST, OVERFLOW, CUT, CORRUPT, EARLY, COPY, BURST, OUTAGE, CODEL = (1 << k for k in range(9))
 DROPPED = LOST | OVERFLOW | CUT | BURST | OUTAGE | CODEL
+CARRIED, GONE, ARMED = 0, 1, 2  # values of cut; ARMED + 1: the responder's payload counts
 # places in control; BEGAN: ns, monotonic, at which the loop began; HEADER: bytes in front of a frame (virtio_net_hdr)
 STOP, RECORDS, USED, FLOWS, FAILED, UNSENT, BEGAN, HEADER = range(8)
 PLACES = 8
 FULL_STORE, FULL_RECORDS, FULL_FLOWS, FULL_HEAP = 1, 2, 3, 4  # values of control[FAILED]
+ARP, EVERYBODY = 0, 255  # proto of ARP flows, whose src and dst are ports of the link; dst of those to all
+ARP_IDLE_NS = (
+    60_000_000_000  # ns of silence after which two MACs begin another flow, as they begin another record
+)
 EPHEMERAL = 10_000  # least port that hosts (ip_local_port_range) and programs draw at random
 LAW = 4096  # number of entries in the table of a law
 LARGEST = 9216  # most bytes of a frame
@@ -233,6 +240,42 @@ def opens(g: Segment) -> bool:
 def answers(g: Segment) -> bool:
     """Whether a segment is the second of a TCP handshake."""
     return g.flags & (SYN | ACK) == SYN | ACK
+
+
+@kernel
+def is_arp(data: Bytes, start: int, n: int) -> bool:
+    """Whether a frame is ARP."""
+    return n >= 42 and big_endian(data, start + 12, 2) == 0x0806
+
+
+@kernel
+def arp_flow_of(s: State, origin: int, target: int, now: int) -> tuple[int, int]:
+    """The number and the direction of the flow of ARP between two ports, or from one to EVERYBODY; -1: no room."""
+    both = np.uint64(origin << 8 | target)
+    if target < origin:
+        both = np.uint64(target << 8 | origin)
+    slot = np.int64(mix(both + STEP) & np.uint64(s.heads.size - 1))
+    k = s.heads[slot]
+    while k >= 0:
+        f = s.flows[k]
+        if f["proto"] == ARP and now - f["last"] <= ARP_IDLE_NS:
+            if f["src"] == origin and f["dst"] == target:
+                return k, 0
+            if f["src"] == target and f["dst"] == origin:
+                return k, 1
+        k = f["next"]
+    n = s.control[FLOWS]
+    if n >= s.flows.size:
+        s.control[FAILED] = FULL_FLOWS
+        return -1, 0
+    f = s.flows[n]
+    f["src"], f["dst"], f["proto"], f["first"], f["last"] = origin, target, ARP, now, now
+    f["origin"], f["target"] = origin, target
+    f["newest"][0] = f["newest"][1] = f["newest_data"][0] = f["newest_data"][1] = -1
+    f["next"] = s.heads[slot]
+    s.heads[slot] = n
+    s.control[FLOWS] = n + 1
+    return n, 0
 
 
 @kernel

@@ -62,6 +62,7 @@ RedirectMatch 301 ^/{moved}(.*)$ /$1
 </Location>
 <VirtualHost *:443>
     SSLEngine on
+    {http2}
     SSLCertificateFile {certificate}
     SSLCertificateKeyFile {key}
     SetEnvIf Request_URI . ssl-unclean-shutdown
@@ -78,11 +79,13 @@ class Apache:
     def start(self, site: Site) -> None:
         """Serve the pages on ports 80 and 443."""
         (site.folder / web_site.UPLOAD).write_text(web_site.THANKS)
-        certificate = web_site.certificate(site)
+        certificate, http2 = web_site.certificate(site), web_site.serves_http2(site)
+        loaded = (*LOADED, "http2") if http2 else LOADED
         configuration = site.folder / "apache.conf"
         configuration.write_text(
             CONFIGURATION.format(
-                modules="\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in LOADED),
+                modules="\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in loaded),
+                http2="Protocols h2 http/1.1" if http2 else "",
                 folder=site.folder, idle=web_site.idle_ms(site), www=web_site.set_up(site), upload=web_site.UPLOAD,
                 moved=web_site.MOVED, stream=web_site.STREAM, rate=web_site.STREAM_KIB, **certificate._asdict(),
             )

@@ -33,6 +33,8 @@ class Orders:
     reports: int = 0  # number of reports that command 2 asks for
     size: int = 0  # bytes that command 3 sends down, or that command 4 asks for
     chunk: int = 4096  # bytes of a chunk
+    last: int = 0  # number of keep-alives after which the hive closes when it hears nothing; 0: it never does
+    silence_s: float = 1.0  # seconds that it waits then
 
     def write(self, folder: Path, name: str, update: bytes = b"") -> None:
         """Write the orders where the hive looks when the bot logs in."""
@@ -69,13 +71,23 @@ class Talk:
             return
         await self.say("welcome")
         heard = 0
-        while (word := await self.hear()) != "bye":
+        while (word := await self.next_word(orders, heard)) not in ("", "bye"):
             heard += 1
             await self.say(word.replace("ping", "pong"))
             if orders.command and heard == orders.after:
                 await asyncio.sleep(orders.wait_s)
                 await self.command(orders, name)
-        await self.say("bye")
+        if word:
+            await self.say("bye")
+
+    async def next_word(self, orders: Orders, heard: int) -> str:
+        """The next line; "" when none comes in time after the last keep-alive."""
+        if not orders.last or heard < orders.last:
+            return await self.hear()
+        try:
+            return await asyncio.wait_for(self.hear(), orders.silence_s)
+        except TimeoutError:
+            return ""
 
     async def command(self, orders: Orders, name: str) -> None:
         """Send the command of this bot."""

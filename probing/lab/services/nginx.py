@@ -32,7 +32,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen 80;
-        listen 443 ssl;
+        listen 443 ssl{http2};
         ssl_certificate {certificate};
         ssl_certificate_key {key};
         ssl_protocols TLSv1.2 TLSv1.3;
@@ -65,6 +65,7 @@ class Nginx:
         configuration = site.folder / "nginx.conf"
         configuration.write_text(
             CONFIGURATION.format(
+                http2=" http2" if web_site.serves_http2(site) else "",
                 folder=site.folder, idle=web_site.idle_ms(site), www=web_site.set_up(site), upload=web_site.UPLOAD,
                 moved=web_site.MOVED, stream=web_site.STREAM, rate=web_site.STREAM_KIB,
                 thanks=web_site.THANKS.replace("\n", "\\n"), **certificate._asdict(),

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from probing.lab.session import Site
 
 IDLE_S, SHORT_S = 300, 4  # seconds until an idle connection is closed, and in a run about that
-NEVER_S = 10_000  # seconds that accepting a mail takes in a run that breaks it off
+# seconds that accepting a mail takes in a run that breaks it off, by its end: the client prepares that meanwhile
+ACCEPT_S = {"rst": 10_000, "sudden": 1}
 UNKNOWN = "nobody"  # name of the recipients that are refused
 
 
@@ -24,7 +25,7 @@ class Aiosmtpd:
     def start(self, site: Site) -> None:
         """Accept mail on port 25."""
         end = site.parameters.termination
-        idle, accept = SHORT_S if end == "timeout" else IDLE_S, NEVER_S if end in ("rst", "sudden") else 0
+        idle, accept = SHORT_S if end == "timeout" else IDLE_S, ACCEPT_S.get(end, 0)
         daemon = Path(__file__).with_name("smtp_daemon.py")
         # a path, not a module, so that it starts without the lab's own imports
         words = ("25", str(idle), str(accept), UNKNOWN)

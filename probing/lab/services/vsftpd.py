@@ -12,7 +12,7 @@ from probing.lab.session import Site, program_version
 PAM = "auth required pam_unix.so nodelay\naccount required pam_unix.so\nsession required pam_permit.so\n"
 SERVICE = "lab-vsftpd"
 IDLE_S, SHORT_S = 300, 4  # seconds until an idle session is closed, and in a run about that
-CHUNK, SLOW = 4096, 1000  # bytes, bytes/s: downloads pause after each chunk in runs that break transfers off
+CHUNK, SLOW = 4096, 4000  # bytes, bytes/s: downloads pause after each chunk in runs that break transfers off
 CONFIGURATION = """
 background=NO
 listen=YES

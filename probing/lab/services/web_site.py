@@ -19,6 +19,7 @@ STREAM_KIB = 256  # KiB/s of a stream: half a megabyte takes two seconds
 THANKS = "thank you\n"
 
 LONG_MS = 65_000  # idle ms after which a server closes a connection: longer than any pause of a client
+HTTP2 = "tls-h2-"  # prefix of the activities that use HTTP/2
 ONE_REQUEST = ("get", "post", "streaming", "not-found", "cached")
 
 
@@ -40,6 +41,11 @@ def set_up(site: Site) -> Path:
     with Path("/etc/hosts").open("a") as names:
         names.write(f"{site.host.address} {host_name(site.host)}\n")
     return WWW
+
+
+def serves_http2(site: Site) -> bool:
+    """Whether the server is to offer HTTP/2 over TLS."""
+    return any(activity.startswith(HTTP2) for activity in site.activities)
 
 
 def idle_ms(site: Site) -> int:

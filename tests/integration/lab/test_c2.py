@@ -78,11 +78,44 @@ def test_a_bot_that_is_gone_leaves_its_command_undone(tmp_path: Path, terminatio
         for row, connection in done.joined():
             assert (row["termination"], connection["conn_state"]) == (termination, state)
             assert row["succeeded"] is False
-            assert bool(row["cut_up"]) == (termination == "sudden")
+            assert (row["cut_up"] + row["cut_down"] > 0) == (termination == "sudden")
             if done.run.activity == "command-3":
                 assert connection["resp_bytes"] < 20000 + 300
             if done.run.activity == "command-4":
                 assert connection["orig_bytes"] < 20000
+
+
+def test_fixed_content_makes_the_samples_of_a_command_alike_on_any_link(tmp_path: Path) -> None:
+    entry = ENTRY | {"samples": 3, "users": 3, "link": {"delay_ms": [0, 15]},
+                     "parameters": {"content_fixed": True, "pause_ms": 10}}  # fmt: skip
+    said: dict[str, set[tuple[int, ...]]] = {}
+    delays: dict[str, set[float]] = {}
+    for done in perform(tmp_path, entry):
+        clean(done)
+        for row, connection in done.joined():
+            content = row["content_bytes"] or 0
+            key = connection["orig_bytes"], connection["resp_bytes"], content, len(json.loads(row["phases"]))
+            said.setdefault(row["activity"], set()).add(key)
+            delays.setdefault(row["activity"], set()).add(row["delay_ms"])
+    assert len(said) == 5
+    assert all(len(sizes) == 1 for sizes in said.values()), said
+    assert len(set.union(*said.values())) == 5, "commands differ"
+    assert all(d == {0.0, 15.0} for d in delays.values())
+
+
+def test_a_bot_that_falls_silent_is_left_by_the_hive(tmp_path: Path) -> None:
+    link = {"delay_ms": 30, "jitter_ms": 10, "loss_pct": 3}
+    entry = ENTRY | {
+        "activity": "command-1",
+        "link": link,
+        "parameters": {"pause_ms": 20, "termination": "timeout"},
+    }
+    (done,) = perform(tmp_path, entry)
+    clean(done)
+    for row, connection in done.joined():
+        assert (row["termination"], row["succeeded"]) == ("timeout", True)
+        assert row["end"] - row["start"] > 1e9
+        assert connection["history"].index("f") < connection["history"].index("F")
 
 
 def test_twins_say_the_same(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from engine.commands.reading import read_connection_tables
+from engine.commands.reading import Choice, read_connection_tables
 from engine.config import Config
 from probing.corpus.corpus import read_corpus
 from probing.corpus.join import join
@@ -32,7 +32,8 @@ STATES = {
 def check_corpus(path: Path) -> None:
     """Every connection of the capture has one row, every row one connection, and ends as its row says."""
     corpus = read_corpus(path)
-    connections = pa.concat_tables(list(read_connection_tables([corpus.capture], Config())))
+    tables = read_connection_tables([corpus.capture], Config(), choice=Choice(link_layer=True))
+    connections = pa.concat_tables(list(tables))
     rows = join(corpus.labels, connections)
     assert Counter(rows.tolist()) == Counter(range(corpus.labels.num_rows))
     endings = corpus.labels.column("termination").to_pylist()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.integration.lab.test_http import agrees, lasts_ms
-from tests.support.lab import perform
+from tests.support.lab import needs, perform
 
 pytestmark = pytest.mark.lab
 
@@ -47,6 +48,36 @@ def test_encrypted_connections_end_as_they_are_told_to(tmp_path: Path, ends: str
             # no alert of the client crosses the server's end, which would answer with a RST
             assert ends != "timeout" or "r" not in connection["history"].lower()
     assert (unheard > 0) is (ends == "sudden"), "the server goes on with its stream"
+
+
+def test_http2_is_agreed_on_in_the_handshake_and_fetches_pages_in_one_connection(tmp_path: Path) -> None:
+    needs("tshark")
+    entry = {"scenario": "https", "activity": ["tls-h2-get", "tls-h2-multi-get", "tls-get"], "client": "curl",
+             "samples": 2, "users": 2, "link": {"delay_ms": 10},
+             "parameters": {"requests": 5, "content_bytes": 20_000}}  # fmt: skip
+    done = perform(tmp_path, entry)
+    assert len(done) == 3 * 2
+    for run in done:
+        for row, connection in run.joined():
+            pages = 5 if "multi" in row["activity"] else 1
+            what = f"{run.run.id}: {row} {connection}"
+            assert (row["succeeded"], row["content_bytes"]) == (True, pages * 20_000), what
+            assert (
+                row["content_bytes"] < connection["resp_bytes"] < row["content_bytes"] + TLS + pages * 2000
+            ), what
+            assert connection["conn_state"] == "SF", what
+        assert len(run.rows) == 2, "a connection each"
+        offers = {"h2,http/1.1"} if "h2" in run.run.activity else {"http/1.1"}
+        assert offered(run.capture()) == offers
+
+
+def offered(capture: Path) -> set[str]:
+    """The protocols that clients offer by ALPN."""
+    words = ["-Y", "tls.handshake.type == 1", "-T", "fields", "-e", "tls.handshake.extensions_alpn_str"]
+    done = subprocess.run(
+        ["tshark", "-r", str(capture), *words], capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stdout.split())
 
 
 def test_only_the_encrypted_page_cannot_be_read(tmp_path: Path) -> None:

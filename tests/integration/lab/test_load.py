@@ -51,6 +51,23 @@ def test_hogs_compete_with_the_server_and_the_wait_is_measured(tmp_path: Path) -
         assert 0 < row["load_busy_pct"] <= 100
 
 
+OTHERS: list[dict[str, Any]] = [  # servers of threads, and of a process for each connection
+    {"scenario": "https", "server": "apache", "client": "asyncio", "activity": "tls-get"},
+    {"scenario": "ftp", "server": "vsftpd", "client": "ftplib", "activity": "passive-get"},
+]
+
+
+@pytest.mark.parametrize("entry", OTHERS)
+def test_a_load_is_felt_at_other_servers(tmp_path: Path, entry: dict[str, Any]) -> None:
+    if load.cgroup_root() is None:
+        pytest.skip("no cpu control group can be made here")
+    more = {"samples": 10, "link": {"delay_ms": 1}, "parameters": {"content_bytes": 2_000_000, "pause_ms": 0}}
+    runs = by_load(perform(tmp_path / "quota", entry | more | {"load": {"quota_pct": [0, 2]}}))
+    assert seconds(runs["quota-2"]) > 2 * seconds(runs["none"])
+    hogged = by_load(perform(tmp_path / "hogs", entry | more | {"load": {"hogs": 6}}))
+    assert waiting(hogged["hogs-6"]) > 50, "six of seven shares of the processor are the hogs'"
+
+
 @pytest.mark.parametrize(
     ("given", "name"),
     [

@@ -56,7 +56,7 @@ def check(done: Done, steps: list[str]) -> None:
     assert done.account["failed_samples"] == 0
     for row, connection in done.joined():
         assert row["succeeded"] is True
-        assert (row["task"], row["role"]) == ("file-sync", "main")
+        assert row["task"] == "file-sync"
         assert (row["termination"], connection["conn_state"]) == ("fin", "SF")
         assert is_delayed(row, 5), row
     found = by_step(done)
@@ -65,6 +65,11 @@ def check(done: Done, steps: list[str]) -> None:
         first = len(connections) - clients
         assert first == 0 if name in ("idle", "first") else first in (0, 1)
         assert len({row["src"] for row, _ in connections[first:]}) == clients
+        makers = {row["src"] for row, _ in connections[:first]}
+        roles = ["push"] * first + [
+            "idle" if name == "idle" or row["src"] in makers else "pull" for row, _ in connections[first:]
+        ]
+        assert [row["role"] for row, _ in connections] == roles
 
 
 @pytest.mark.parametrize("client", BOTH)
@@ -96,6 +101,9 @@ def test_four_hosts_fetch_the_same_at_the_same_time(tmp_path: Path, client: str)
         if name == "put":
             carried = [max(c["orig_bytes"], c["resp_bytes"]) > 50_000 for _, c in connections]
             assert sum(carried) == 3
+            for row, c in connections:
+                moved = (c["orig_bytes"] > 50_000, c["resp_bytes"] > 50_000)
+                assert moved == (row["role"] == "push", row["role"] == "pull"), row
     assert {row["content_bytes"] for row in done.rows} == {3 * (50_000 + 6_250)}
 
 

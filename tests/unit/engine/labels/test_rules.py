@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.errors import InputError
 from engine.labels.file import read_labels
 from engine.labels.rules import Labels
 from engine.labels.table import KEYS
@@ -137,6 +138,56 @@ def test_a_frame_that_is_not_ip_matches_a_time_and_arp_one_host_at_most(
     assert tagged(known, Kind.IPV4, here) == ip
     assert tagged(known, Kind.ARP, here) == arp
     assert tagged(known, Kind.LINK, here._replace(src="::", dst="::", sport=0)) == lldp
+
+
+MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02", "ff:ff:ff:ff:ff:ff")
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ({"src": MACS[0], "dst": MACS[1]}, [True, True, False, False]),
+        ({"src": MACS[0].upper().replace(":", "-"), "dst": MACS[2]}, [False, False, True, False]),
+        ({"src": MACS[0]}, [True, True, True, False]),
+        ({"dst": MACS[0]}, [True, True, True, False]),
+        ({}, [True, True, True, True]),
+    ],
+)
+def test_a_row_of_arp_names_macs_in_either_direction(
+    tmp_path: Path, row: dict[str, str], wanted: list[bool]
+) -> None:
+    known = labels(tmp_path, ROW | ANYTHING | {"proto": "arp"} | row)
+    p = packets(*[Packet(sport=1, dport=0, proto=0)] * 4)
+    p.kind[:] = Kind.ARP
+    for i, (src, dst) in enumerate(((0, 1), (1, 0), (0, 2), (1, 2))):
+        p.src_mac[i], p.dst_mac[i] = (int(MACS[k].replace(":", ""), 16) for k in (src, dst))
+    assert (known.tag(p).probe > 0).tolist() == wanted
+    for other in (Kind.IPV4, Kind.LINK):
+        p.kind[:] = other
+        assert not known.tag(p).probe.any()
+
+
+def test_many_rows_of_two_macs_need_no_comparison_each(tmp_path: Path) -> None:
+    rows = [
+        ROW | ANYTHING | {"proto": "arp", "src": MACS[0], "dst": f"02:00:00:01:{k >> 8:02x}:{k & 255:02x}"}
+        for k in range(5000)
+    ]
+    assert labels(tmp_path, *rows).patterns == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"proto": "arp", "src": "10.0.0.1"}, "'10.0.0.1' must be a MAC"),
+        ({"proto": "arp", "src": "02:00:00:00:00"}, "must be a MAC"),
+        ({"proto": "arp", "src": "", "sport": "1"}, "sport '1' must be empty"),
+        ({"proto": "tcp", "src": MACS[0]}, "only with proto arp"),
+        ({"proto": "", "dst": MACS[0]}, "only with proto arp"),
+    ],
+)
+def test_macs_and_arp_go_together(tmp_path: Path, row: dict[str, str], words: str) -> None:
+    with pytest.raises(InputError, match=f"row 1: .*{words}"):
+        labels(tmp_path, ROW | ANYTHING | row)
 
 
 # ------------------------------------------------------------------------------------------- against a naive twin

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from probing.lab.link import tables
+from probing.lab.link import kernels, tables
+from probing.lab.link.link import Bounds, Link
 from probing.lab.settings import Link as Setting
 from probing.lab.vantage import FULL, HEADERS, PCAP_HEADER, seen, write_pcap
-from tests.support.lab_link import ACK, MS, SYN, Bench
+from tests.support.lab_link import ACK, MS, SYN, Bench, Port
 
 pytestmark = pytest.mark.compiled
 
@@ -95,3 +96,19 @@ def test_frames_are_cut_behind_their_headers_and_their_length_is_kept(
     ):
         write_pcap(tmp_path / "x.pcap", bench.link.log(), "client", snap)
         assert [p[1:] for p in packets(tmp_path / "x.pcap")] == [(kept, int(record["length"]))]
+
+
+def test_a_frame_for_all_is_seen_once() -> None:
+    ports = [Port(1, False), Port(10, True), Port(11, True)]
+    link = Link(ports, [Setting()] * 3, 1, Bounds(1 << 24, 1 << 17))  # type: ignore[arg-type]
+    state = link._state
+    frame = b"\xff" * 6 + ports[0].mac + b"\x08\x06" + bytes(46)
+    state.store[: len(frame)] = np.frombuffer(frame, np.uint8)
+    assert kernels.decide(state, 0, len(frame), 1, 0) == 2
+    state.records["out_ts"][:2] = 2
+    log = link.log()
+    assert log.records["target"].tolist() == [1, 2]
+    for vantage in ("client", "server"):
+        number, _, outgoing = seen(log, vantage)
+        assert number.tolist() == [0]
+        assert outgoing.tolist() == [vantage == "server"]

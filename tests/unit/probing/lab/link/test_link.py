@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 
 from probing.lab.errors import LabError
-from probing.lab.link import heap, tables
+from probing.lab.link import heap, kernels, tables
 from probing.lab.link.link import FLOWS, laws
 from probing.lab.settings import DISTRIBUTIONS
 from probing.lab.settings import Link as Setting
-from tests.support.lab_link import ACK, FIN, MS, SYN, Bench
+from tests.support.lab_link import ACK, FIN, MS, SYN, Bench, Port
 
 pytestmark = pytest.mark.compiled  # the kernels call the C library
 
@@ -183,6 +185,54 @@ def test_a_cut_connection_is_not_carried_and_others_are() -> None:
     assert bench.put(bench.client, 40_000, 80)["verdict"] == tables.CUT
     assert bench.put(bench.server, 80, 40_001)["verdict"] == 0
     assert bench.flows["cuts"].tolist() == [[1, 1], [0, 0]]
+
+
+@pytest.mark.parametrize("sender", ["client", "server"])
+@pytest.mark.parametrize("opened_by_server", [False, True])
+def test_the_network_fails_at_the_segment_that_exceeds_what_its_sender_may_still_send(
+    sender: Literal["client", "server"], opened_by_server: bool
+) -> None:
+    bench = Bench(Setting())
+    first = bench.server if opened_by_server else bench.client
+    ports = {bench.client.last: 40_000, bench.server.last: 20}
+
+    def put(by: Port, payload: int) -> int:
+        other = bench.server if by is bench.client else bench.client
+        return int(bench.put(by, ports[by.last], ports[other.last], payload=payload)["verdict"])
+
+    put(first, 500)
+    assert bench.link.cut_after("10.0.0.10", 40_000, sender, 250)
+    mine, other = (bench.client, bench.server) if sender == "client" else (bench.server, bench.client)
+    assert [put(mine, 100), put(other, 1000), put(mine, 0), put(mine, 150)] == [0] * 4
+    assert not bench.link.is_cut("10.0.0.10", 40_000)
+    assert [put(mine, 1), put(other, 0), put(mine, 1)] == [tables.CUT] * 3
+    assert bench.link.is_cut("10.0.0.10", 40_000)
+
+
+def _arp(bench: Bench, sender: Port, to: bytes, ts: int) -> Any:
+    """Put an ARP frame in; its records."""
+    frame = to + sender.mac + b"\x08\x06" + bytes(46)
+    used, before = int(bench.state.control[tables.USED]), int(bench.state.control[tables.RECORDS])
+    bench.state.store[used : used + len(frame)] = np.frombuffer(frame, np.uint8)
+    origin = 1 if sender is bench.client else 0
+    bench.waiting = kernels.decide(bench.state, origin, len(frame), ts, bench.waiting)
+    return bench.state.records[before : bench.state.control[tables.RECORDS]]
+
+
+def test_arp_has_flows_by_pair_of_macs_which_end_after_a_minute_of_silence() -> None:
+    bench, second = Bench(Setting(delay_ms=50, loss_pct=100)), 1_000_000_000
+    everybody = b"\xff" * 6
+    assert _arp(bench, bench.client, everybody, second)["target"].tolist() == [0]
+    _arp(bench, bench.server, bench.client.mac, second)
+    _arp(bench, bench.client, bench.server.mac, 2 * second)
+    _arp(bench, bench.client, everybody, 61 * second)
+    _arp(bench, bench.client, bench.server.mac, 63 * second)
+    flows = bench.flows
+    assert flows["src"].tolist() == [1, 0, 1]
+    assert flows["dst"].tolist() == [tables.EVERYBODY, 1, 0]
+    assert flows["packets"].tolist() == [[2, 0], [1, 1], [1, 0]]
+    assert set(flows["proto"].tolist()) == {tables.ARP}
+    assert flows["lost"].sum() == 0, "ARP suffers neither delay nor loss"
 
 
 def test_frames_leave_the_heap_in_order_of_time_and_of_coming_in() -> None:
