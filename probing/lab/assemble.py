@@ -27,7 +27,10 @@ from probing.lab.vantage import FULL, HEADERS, PCAP_HEADER
 
 FORMAT = 1
 SILENCE_NS = 2_000_000_000  # longest silence between runs in a capture; a longer one is shortened
-LEVEL = 10  # compression level of zstd
+LEVEL, HEADERS_LEVEL = (
+    10,
+    19,
+)  # compression levels of zstd: of complete frames, and of headers, which are kept for long
 _TIMES = ("start", "end", "sample_start")
 
 
@@ -105,12 +108,18 @@ def merged(captures: Sequence[tuple[int, Path, int]]) -> Iterator[bytes]:
             heapq.heapreplace(heap, (following[0], which, following[1], packets))
 
 
+def settings_of(run: Run) -> dict[str, Any]:
+    """The settings of a run for the manifest: those that differ from their defaults."""
+    return run.model_dump(mode="json", exclude_defaults=True)
+
+
 def write_capture(path: Path, found: Sequence[Part], vantage: str) -> dict[str, Any]:
     """Write the capture of all runs at a vantage; returns its file, packets and checksum for the manifest."""
     file = WholeFile(path)
     packets = 0
     try:
-        with zstandard.ZstdCompressor(level=LEVEL).stream_writer(file.file, closefd=False) as out:
+        level = HEADERS_LEVEL if found[0].account["how"]["snap"] == HEADERS else LEVEL
+        with zstandard.ZstdCompressor(level=level).stream_writer(file.file, closefd=False) as out:
             out.write(PCAP_HEADER)
             ordered = sorted(
                 (p.account["first_ns"] + p.shift, p.folder / f"{vantage}.pcap", p.shift) for p in found
@@ -228,10 +237,11 @@ def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made:
         "wiresonde": __version__,
         "versions": dict(sorted(versions.items())),
         "machine": machine(),
-        "corpus": corpus.model_dump(mode="json"),
+        "corpus": corpus.model_dump(mode="json", exclude_defaults=True),
         "runs": [
             {
                 **{k: v for k, v in part.account.items() if k not in ("versions", "how")},
+                "run": settings_of(part.run),
                 "shift_ns": part.shift,
             }
             for part in found
@@ -267,5 +277,5 @@ def is_made(out: Path, name: str, runs: Sequence[Run], how: How) -> bool:
         ]
     except (KeyError, TypeError):
         return False
-    wanted = {run.id: run.model_dump(mode="json") for run in runs}
+    wanted = {run.id: settings_of(run) for run in runs}
     return made == wanted and all((out / file).exists() for file in files)

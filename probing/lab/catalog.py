@@ -141,11 +141,14 @@ def expand(corpus: Corpus) -> list[Run]:
 def _plans(
     entry: Entry, setting: dict[str, Any], seed: int, met: Counter[str], where: str
 ) -> Iterator[dict[str, Any]]:
-    """The plans of a setting's copies and their twins. met: number of earlier plans of each content."""
+    """The plans of a setting's copies and their twins. met: number of earlier plans of each content.
+
+    Samples and users are no part of the content: a thinned corpus has the same runs.
+    """
     content = {
         **{name: value.model_dump(mode="json", exclude_defaults=True) if isinstance(value, BaseModel) else value
            for name, value in setting.items()},
-        "samples": entry.samples, "users": entry.users, "group": entry.group, "part": entry.part, "twins": entry.twins,
+        "group": entry.group, "part": entry.part, "twins": entry.twins,
         "background": [other.model_dump(mode="json", exclude_defaults=True) for other in entry.background],
     }  # fmt: skip
     text = json.dumps(content, sort_keys=True)

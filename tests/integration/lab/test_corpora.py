@@ -16,7 +16,7 @@ from engine.commands.reading import Choice, read_connection_tables
 from engine.config import Config
 from probing.corpus.corpus import read_corpus
 from probing.corpus.join import join
-from probing.lab import catalog
+from probing.lab import assemble, catalog
 from probing.lab.check import programs
 from tests.integration.kafka.site import ROOT
 from tests.support.lab import needs, needs_default_link
@@ -118,7 +118,7 @@ def test_committed_corpora_have_the_settings_of_their_files() -> None:
     """Of probe a share of the samples, but every run."""
     for name in MADE:
         made = {run["run"]["id"]: run["run"] for run in read_corpus(COMMITTED / name).manifest["runs"]}
-        wanted = {run.id: run.model_dump(mode="json") for run in catalog.expand(catalog.find(name))}
+        wanted = {run.id: assemble.settings_of(run) for run in catalog.expand(catalog.find(name))}
         assert made.keys() == wanted.keys()
         for key, run in made.items():
             less = {"samples": wanted[key]["samples"], "users": wanted[key]["users"]}

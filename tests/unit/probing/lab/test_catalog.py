@@ -79,6 +79,7 @@ def test_a_share_of_the_samples_keeps_every_run() -> None:
     runs = catalog.expand(catalog.thinned(given, 0.3))
     assert len(runs) == 6
     assert {(r.samples, r.users) for r in runs} == {(6, 6)}
+    assert [(r.id, r.seed) for r in runs] == [(r.id, r.seed) for r in catalog.expand(given)]
     assert {r.samples for r in catalog.expand(catalog.thinned(given, 0.001))} == {1}
     assert catalog.thinned(given, 1.0) == given
     for share in (0, 1.5, -1):
