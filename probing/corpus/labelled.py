@@ -56,9 +56,7 @@ def of_corpus(corpus: Corpus) -> Labelled:
     there = np.zeros(corpus.labels.num_rows, bool)
     there[row[row >= 0]] = True
     number = np.where(there, np.cumsum(there) - 1, -1)
-    labels = corpus.labels.filter(pa.array(there)).append_column(
-        "part", pa.nulls(int(there.sum()), pa.string())
-    )
+    labels = corpus.labels.filter(pa.array(there))
     row = np.where(row >= 0, number[row], -1)
     ends = zip(*(labels.column(name).to_pylist() for name in ("server_impl", "role", "dport", "proto")))
     places = [(impl, EPHEMERAL if role == DATA else str(port), proto) for impl, role, port, proto in ends]

@@ -49,7 +49,9 @@ def _checked(table: pa.Table) -> pa.Table:
         _refuse(table, name, pc.is_null(table.column(name)), "is empty")
     for column in COLUMNS:
         if column.values:
-            known = pc.is_in(table.column(column.name).cast(pa.string()), value_set=pa.array(column.values))
+            empty = pa.array([None] if column.kind == "measured" else [], pa.string())
+            words = pa.concat_arrays([pa.array(column.values), empty])
+            known = pc.is_in(table.column(column.name).cast(pa.string()), value_set=words)
             _refuse(table, column.name, pc.invert(known), f"is not one of {', '.join(column.values)}")
     _refuse(table, "end", pc.less(table.column("end"), table.column("start")), "is before start")
     _refuse_overlap(table)

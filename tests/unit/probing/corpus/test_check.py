@@ -224,6 +224,41 @@ def test_a_label_that_few_runs_vary_is_noted_where_it_is_constant(tmp_path: Path
     assert any("load (" in note for note in report.notes)
 
 
+def test_parts_that_the_corpus_names_are_taken_and_what_they_lack_is_noted(tmp_path: Path) -> None:
+    made = [
+        (
+            e,
+            row
+            | {"part": "train" if int(row["run"][:3]) % 2 else "test"}
+            | ({} if int(row["run"][:3]) % 2 else {"loss_pct": 3.0}),
+        )
+        for e, row in clean(runs=20)
+    ]
+    report = checked(tmp_path, made)
+    assert report.split == "label column part"
+    assert faults(report) == []
+    assert any("as the corpus has it" in note and "loss_pct (" in note for note in report.notes)
+
+
+def test_connections_of_a_group_may_repeat_and_others_may_not(tmp_path: Path) -> None:
+    made = clean()
+    for exchange, row in made:
+        if row.get("attack"):
+            exchange.payloads = [100, -200, 300, -400, 500, -600]
+    kinds = [kind for kind, _ in faults(checked(tmp_path / "a", made))]
+    assert "near-duplicates" in kinds
+    made = [(e, row | {"group": "bot-1"}) if row.get("attack") else (e, row) for e, row in made]
+    kinds = [kind for kind, _ in faults(checked(tmp_path / "b", made))]
+    assert "near-duplicates" not in kinds
+
+
+def test_an_attack_without_any_neighbour_is_not_judged(tmp_path: Path) -> None:
+    made = [(e, row) for e, row in clean() if row.get("attack")]
+    report = checked(tmp_path, made)
+    assert giveaway(report).outcome == "not judged"
+    assert report.outcome == "passed"
+
+
 def test_a_run_without_a_part_is_an_error(tmp_path: Path) -> None:
     made = clean()
     file = parts_file(tmp_path, made[:-5], TWO_OF_TEN)
