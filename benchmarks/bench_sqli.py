@@ -131,6 +131,12 @@ def kinds(labels: pa.Table) -> Iterator[tuple[str, str, bool, Bools, Bools]]:
                     yield activity, server, succeeded, chosen, benign
 
 
+def _units(labels: pa.Table) -> Ints:
+    """(rows,) run of each connection; twins, which have the same contents, are one."""
+    columns = zip(labels.column("run").to_pylist(), labels.column("pair").to_pylist())
+    return dictionary(pa.chunked_array([[pair.rpartition("-")[0] or run for run, pair in columns]]))[0]
+
+
 def line(kind: dict[str, Any]) -> str:
     """A line of the text table."""
     areas = "  ".join(
@@ -150,7 +156,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     corpus = read_corpus(given.corpus)
-    x, run = counts(corpus), dictionary(corpus.labels.column("run"))[0]
+    x, run = counts(corpus), _units(corpus.labels)
     found = []
     print(
         "kind                     attacks benign  logistic regression   boosted trees         best count alone",

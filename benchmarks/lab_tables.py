@@ -153,3 +153,25 @@ def small(document: dict[str, Any]) -> str:
             f"{row['greatest']:.3f} |"
         )
     return "\n".join(lines)
+
+
+def sqli(document: dict[str, Any]) -> str:
+    """The table of bench_sqli."""
+    names = list(document["kinds"][0]["models"])
+    lines = [
+        f"Area under the ROC curve, by models that had not seen the run, with 95 % intervals by run "
+        f"(`python -m benchmarks.bench_sqli corpora/sqli`, commit {document['commit']}); "
+        f"{document['mirrored_share']:.0%} of the customers' visits are mirrored.",
+        "",
+        f"| injection | connections | of customers | {' | '.join(names)} | best count alone |",
+        f"|---|---:|---:|{'---:|' * len(names)}---:|",
+    ]
+    for kind in sorted(document["kinds"], key=lambda k: not k["succeeded"]):
+        areas = [f"{m['value']:.3f} [{m['low']:.3f}, {m['high']:.3f}]" for m in kind["models"].values()]
+        best = max(kind["alone"], key=kind["alone"].__getitem__)
+        how = "succeeded" if kind["succeeded"] else "failed"
+        lines.append(
+            f"| {kind['activity'].removeprefix('visit-')}, {how} | {kind['attacks']:,} | {kind['benign']:,} | "
+            f"{' | '.join(areas)} | {kind['alone'][best]:.3f} ({best}) |"
+        )
+    return "\n".join(lines)

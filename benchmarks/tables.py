@@ -232,6 +232,7 @@ TABLES: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (  #
     ("bench_vantage.json", "lab-measured.md", "vantage", lab_tables.vantage),
     ("bench_repeat.json", "lab-measured.md", "repeat", lab_tables.repeat),
     ("bench_small.json", "lab.md", "small", lab_tables.small),
+    ("bench_sqli.json", "lab.md", "sqli", lab_tables.sqli),
     ("study_interarrival.json", "models/kitsune.md", "pauses", study_tables.pauses),
     ("study_start.json", "models/kitsune.md", "starts", study_tables.starts),
     ("lab_corpora.json", "lab-measured.md", "corpora", lab_tables.corpora),
