@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from connectors.files.parquet import ParquetFile
 from probing.lab.link.link import Log
-from probing.lab.link.tables import BURST, CODEL, COPY, CORRUPT, CUT, LOST, OUTAGE, OVERFLOW
+from probing.lab.link.tables import ARP, BURST, CODEL, COPY, CORRUPT, CUT, LOST, OUTAGE, OVERFLOW
 from probing.lab.vantage import seen
 
 VERDICTS = {"lost": LOST, "burst": BURST, "outage": OUTAGE, "overflow": OVERFLOW, "codel": CODEL, "cut": CUT}
@@ -50,6 +50,13 @@ def overtaken(records: NDArray[Any]) -> NDArray[np.bool_]:
     return result
 
 
+def made_twice(log: Log) -> NDArray[np.bool_]:
+    """(r,) whether the link made a record's frame as a copy for the same host. ARP has one for each host instead."""
+    of_ip = np.append(log.flows["proto"] != ARP, False)  # the last: frames of no flow
+    result: NDArray[np.bool_] = (log.records["verdict"] & COPY != 0) & of_ip[log.records["flow"]]
+    return result
+
+
 def _phases(
     flows: NDArray[Any], ts: NDArray[np.int64], rows: Sequence[Mapping[str, Any]]
 ) -> list[str | None]:
@@ -76,7 +83,7 @@ def write(path: Path, log: Log, vantage: str, rows: Sequence[Mapping[str, Any]],
             pa.array(np.arange(1, number.size + 1)), pa.array(ts, SCHEMA.field("ts").type),
             pa.array([run] * number.size, pa.string()).cast(_WORD), pa.array(words, pa.string()).cast(_WORD),
             pa.array((r["out_ts"] - r["in_ts"]) / 1e6, mask=~delivered), pa.array(overtaken(log.records)[number]),
-            pa.array(r["verdict"] & COPY != 0), pa.array(r["verdict"] & CORRUPT != 0),
+            pa.array(made_twice(log)[number]), pa.array(r["verdict"] & CORRUPT != 0),
             pa.array(_phases(r["flow"], ts, rows), pa.string()).cast(_WORD),
         ],
         schema=SCHEMA,

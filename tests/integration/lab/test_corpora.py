@@ -23,6 +23,7 @@ from tests.support.lab import needs, needs_default_link
 
 COMMITTED = ROOT / "corpora"
 MADE = ("normal", "small", "probe")
+LOSSY = ["loss_pct", "burst_loss_pct", "outage_every_ms", "queue_discipline"]  # what can drop the last FIN
 STATES = {
     "fin": {"SF"}, "timeout": {"SF"}, "rst": {"RSTO", "RSTR"}, "sudden": {"S1", "S2"}, "refused": {"REJ", "S0"},
     "none": {"SF", "S0", "SHR", "OTH"},
@@ -37,7 +38,11 @@ def check_corpus(path: Path) -> None:
     rows = join(corpus.labels, connections)
     assert Counter(rows.tolist()) == Counter(range(corpus.labels.num_rows))
     endings = corpus.labels.column("termination").to_pylist()
-    lossy = [loss > 0 for loss in corpus.labels.column("loss_pct").to_pylist()]
+    lossy = [
+        row["loss_pct"] > 0 or row["burst_loss_pct"] > 0 or row["outage_every_ms"] > 0
+        or row["queue_discipline"] == "codel"
+        for row in corpus.labels.select(LOSSY).to_pylist()
+    ]  # fmt: skip
     states = connections.column("conn_state").to_pylist()
     wrong = [
         (

@@ -39,9 +39,9 @@ def test_a_flood_is_bounded_and_succeeds_where_the_link_is_narrow(
     tmp_path: Path, activity: str, proto: str
 ) -> None:
     entry = {"scenario": "flood", "activity": activity, "link": [{"rate_kbit": 200, "queue_packets": 20}, {}],
-             "parameters": {"packets": 800, "rate_pps": 1000}}  # fmt: skip
+             "parameters": {"packets": 500, "rate_pps": 1000}}  # fmt: skip
     links = entry.pop("link")
-    for link in links:
+    for link in links if proto == "udp" else links[:1]:
         (done,) = perform(tmp_path / str(len(link)), entry | {"link": link})
         found = rows_by_host(done)
         flood, probe = found[ATTACKER], found[PROBER]
@@ -49,12 +49,12 @@ def test_a_flood_is_bounded_and_succeeds_where_the_link_is_narrow(
         assert (probe["attack"], probe["attack_kind"], probe["activity"]) == (
             0, "none", "ping" if proto == "icmp" else "datagrams",
         )  # fmt: skip
-        assert flood["orig_pkts"] == flood["packets_up"] == 800
-        assert flood["duration"] > 0.7
+        assert flood["orig_pkts"] == flood["packets_up"] == 500
+        assert flood["duration"] > 0.4
         assert 10 <= probe["packets_up"] < 200
         if link:
             assert flood["succeeded"] is True
             assert flood["overflow_up"] > 100
-            assert flood["resp_pkts"] < 700
+            assert flood["resp_pkts"] < 400
         else:
             assert flood["resp_pkts"] == flood["packets_down"]

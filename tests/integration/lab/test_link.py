@@ -84,9 +84,11 @@ def test_reordering_at_the_receiver_is_what_the_link_did(tmp_path: Path) -> None
         late = total(done.rows, "reordered_data_down")
         assert late > 0
         assert total(done.rows, "reordered_down") >= late
-        assert total(done.connections("client"), "resp_reordered") == late
         sent_again = tshark(done.capture("server"), RETRANSMITTED)  # for it looked like a loss: few
-        assert tshark(done.capture("client"), RETRANSMITTED) == late + sent_again
+        assert sent_again < late
+        # one that is sent again may be late as well: then it is the one or the other
+        assert late - sent_again <= total(done.connections("client"), "resp_reordered") <= late
+        assert late <= tshark(done.capture("client"), RETRANSMITTED) <= late + sent_again
         assert total(done.connections("server"), "resp_reordered") == 0
 
 
@@ -140,7 +142,7 @@ def test_duplicates_and_damage_reach_the_receiver_only(tmp_path: Path) -> None:
 
 def test_fates_are_repeated_with_the_seed(tmp_path: Path) -> None:
     link = {"delay_ms": 2, "loss_pct": 5}
-    entry = {**DOWNLOAD, "samples": 6, "link": link, "parameters": {"content_bytes": 3000}}
+    entry = {**DOWNLOAD, "samples": 12, "link": link, "parameters": {"content_bytes": 3000}}
 
     def lost(folder: str, seed: int) -> list[tuple[int, int]]:
         (done,) = perform(tmp_path / folder, entry, seed=seed)
