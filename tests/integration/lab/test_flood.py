@@ -38,9 +38,8 @@ def test_neighbours_ask_at_an_ordinary_rate(tmp_path: Path, activity: str, proto
 def test_a_flood_is_bounded_and_succeeds_where_the_link_is_narrow(
     tmp_path: Path, activity: str, proto: str
 ) -> None:
-    entry = {"scenario": "flood", "activity": activity, "link": [{"rate_kbit": 200, "queue_packets": 20}, {}],
-             "parameters": {"packets": 500, "rate_pps": 1000}}  # fmt: skip
-    links = entry.pop("link")
+    entry = {"scenario": "flood", "activity": activity, "parameters": {"packets": 500, "rate_pps": 1000}}
+    links: list[dict[str, Any]] = [{"rate_kbit": 200, "queue_packets": 20}, {}]
     for link in links if proto == "udp" else links[:1]:
         (done,) = perform(tmp_path / str(len(link)), entry | {"link": link})
         found = rows_by_host(done)
