@@ -15,6 +15,18 @@ from probing.lab.session import Session, program_version
 
 FTP_PORT = 21
 FTP_TRIES, SSH_TRIES = 3, 5  # most guesses in one connection; after these, or one more, the servers close it
+NAMES = (
+    USER,
+    "root",
+    "admin",
+    "administrator",
+    "test",
+    "oracle",
+    "postgres",
+    "www-data",
+    "backup",
+    "webmaster",
+)
 BASES = ("password", "welcome", "dragon", "monkey", "sunshine", "shadow", "master", "letmein", "football", "qwerty",
          "princess", "iloveyou", "charlie", "summer", "winter", "autumn", "spring", "london", "secret", "hunter",
          "tigger", "flower", "coffee", "purple", "orange", "banana", "guitar", "freedom", "starwars")  # fmt: skip
@@ -36,7 +48,7 @@ def word_list(rng: Random, n: int) -> list[str]:
     while len(words) < n:
         word = rng.choice(BASES)
         word = word.capitalize() if rng.random() < 0.3 else word
-        words[f"{word}{rng.choice(('', '!', '#'))}{rng.randrange(2100)}"] = None
+        words[f"{word}{rng.choice(('', '!', '#'))}{rng.randrange(10 ** rng.randint(1, 7))}"] = None
     listed = list(words)
     if rng.random() < 0.5:
         listed[rng.randrange(len(listed))] = PASSWORD
@@ -115,7 +127,7 @@ class Ftp:
             session.think()
             session.mark("guess")
             session.attempt(port, attack=True)
-            _say(at, f"USER {USER}", b"331")
+            _say(at, f"USER {USER if word == PASSWORD else session.rng.choice(NAMES)}", b"331")
             said = _say(at, f"PASS {word}", b"230", b"530")
             if said == b"230":
                 break

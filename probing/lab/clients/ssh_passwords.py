@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 from probing.lab.errors import LabError
@@ -16,6 +17,15 @@ SSH_PORT, ESTABLISHED, LIMIT_S = 22, "01", 120.0
 OPTIONS = {
     "PreferredAuthentications": "password", "PubkeyAuthentication": "no", "StrictHostKeyChecking": "no",
     "UserKnownHostsFile": "/dev/null", "LogLevel": "ERROR", "ConnectTimeout": "60",
+}  # fmt: skip
+# what OpenSSH's servers take by default; users' programs of different age and configuration offer a part of it
+OFFERS = {
+    "KexAlgorithms": (
+        "curve25519-sha256", "ecdh-sha2-nistp256", "ecdh-sha2-nistp384", "ecdh-sha2-nistp521",
+        "diffie-hellman-group14-sha256", "diffie-hellman-group16-sha512",
+    ),
+    "Ciphers": ("chacha20-poly1305@openssh.com", "aes128-ctr", "aes192-ctr", "aes256-ctr", "aes128-gcm@openssh.com"),
+    "MACs": ("umac-64-etm@openssh.com", "hmac-sha2-256-etm@openssh.com", "hmac-sha2-512", "hmac-sha2-256"),
 }  # fmt: skip
 # each line of the list: seconds to wait, and a password
 PROGRAM = """#!/bin/sh
@@ -77,10 +87,16 @@ def _local_port(table: str, server: str) -> int | None:
     return None
 
 
+def offers(session: Session) -> dict[str, str]:
+    """The algorithms that this user's program offers, the same in all of the user's connections."""
+    rng = Random(f"{session.seed}/{session.host.name}/offers")
+    return {name: ",".join(rng.sample(known, rng.randint(1, len(known)))) for name, known in OFFERS.items()}
+
+
 def log_in(session: Session, words: Sequence[str], command: str = "true", *, attack: bool) -> bool:
     """Run a command by SSH with the first password that is right; whether there is one."""
     asked = typist(session, words)
-    options = OPTIONS | {"NumberOfPasswordPrompts": f"{len(words)}"}
+    options = OPTIONS | offers(session) | {"NumberOfPasswordPrompts": f"{len(words)}"}
     done = session.run(
         "ssh", "-F", "none", *(f"-o{name}={value}" for name, value in options.items()), f"{USER}@{session.server}",
         command, ok=(0, 255), seconds=LIMIT_S, env=asked.environment,
