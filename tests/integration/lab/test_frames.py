@@ -21,7 +21,7 @@ pytestmark = pytest.mark.lab
 TWINS = (
     {"delay_ms": 5, "loss_pct": 5, "duplicate_pct": 2, "corrupt_pct": 2, "reorder_pct": 2},
     {"delay_ms": 5, "burst_loss_pct": 5, "burst_packets": 2, "outage_every_ms": 80, "outage_ms": 20},
-    {"delay_ms": 5, "rate_kbit": 5000, "queue_packets": 4, "congestion_control": "cubic"},
+    {"delay_ms": 5, "rate_kbit": 2000, "queue_packets": 1, "congestion_control": "cubic"},
 )
 
 

@@ -167,4 +167,4 @@ def test_a_trace_is_reproduced_within_two_percent(runs: dict[str, Done]) -> None
         assert delivered[-1] == pytest.approx(offered[-1], rel=0.02)
         assert np.abs(delivered - offered).max() < 0.02 * offered[-1]
         rates = np.diff(np.interp(np.arange(at[first], at[last], 100), at, carried))
-        assert rates.max() > 2 * rates.min()  # it was no constant rate
+        assert rates.max() > 1.5 * rates.min()  # no constant rate; a window may lie across a change
