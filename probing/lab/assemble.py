@@ -10,7 +10,7 @@ import os
 import platform
 import struct
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -247,8 +247,15 @@ def assemble(corpus: Corpus, runs: Sequence[Run], folder: Path, out: Path, made:
             for part in found
         ],
     }
-    write_whole(out / f"{corpus.name}.manifest.json", (json.dumps(manifest, indent=1) + "\n").encode())
+    write_whole(out / f"{corpus.name}.manifest.json", manifest_text(manifest).encode())
     return manifest
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """A manifest as JSON, a line for each run."""
+    head = json.dumps({name: value for name, value in manifest.items() if name != "runs"}, indent=1)
+    runs = ",\n".join(json.dumps(run, separators=(",", ":")) for run in manifest["runs"])
+    return f'{head.removesuffix("}").rstrip()},\n "runs": [\n{runs}\n ]\n}}\n'
 
 
 def _snap(snap: int) -> str | int | None:
