@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from connectors.files.frames import FrameBlock
 from engine.commands.reading import frames
 from engine.connections.bounds import SPARE
-from engine.connections.layout import PACKET_FROM_ORIGINATOR, PACKET_OPENED
+from engine.connections.layout import PACKET_COPY, PACKET_FROM_ORIGINATOR, PACKET_OPENED
 from engine.connections.record import connection_table
 from engine.connections.tracker import Tracked, Tracker
 from engine.headers.decode import decode
@@ -82,8 +82,9 @@ class _Collector:
         opened = slot[(flags & PACKET_OPENED) != 0]
         self._number[opened] = np.arange(self._opened, self._opened + opened.size)
         self._opened += opened.size
-        at = at[self._number[slot] >= 0]
-        number, rows = self._number[tracked.slot[at]], at + tracked.begin
+        at = at[(self._number[slot] >= 0) & ((flags & PACKET_COPY) == 0)]  # records do not count copies
+        number = self._number[tracked.slot[at]]
+        rows: NDArray[np.int64] = at + tracked.begin
 
         def of(column: NDArray[np.generic]) -> NDArray[np.int64]:
             return column[rows].astype(np.int64)

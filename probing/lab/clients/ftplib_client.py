@@ -14,6 +14,15 @@ from probing.lab.isolation import PASSWORD, USER
 from probing.lab.session import COMMAND_S, Session
 
 ONLY_LOGS_IN = 0.4  # share of those who mistype that leave once they are in
+HABITS = (
+    "SYST",
+    "TYPE I",
+    "TYPE A",
+    "OPTS UTF8 ON",
+    "NOOP",
+    "MODE S",
+    "STRU F",
+)  # what programs say after a login
 
 
 class _Connection(ftplib.FTP):
@@ -58,6 +67,8 @@ class Ftplib:
         if session.activity.startswith("wrong-password"):
             raise LabError("a wrong password was accepted")
         if session.activity == "mistyped-login" and session.rng.random() < ONLY_LOGS_IN:
+            for command in session.rng.sample(HABITS, session.rng.randint(0, 4)):
+                ftp.voidcmd(command)
             session.outcome(True)
             ftp.quit()
             return

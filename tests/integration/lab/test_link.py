@@ -134,7 +134,8 @@ def test_duplicates_and_damage_reach_the_receiver_only(tmp_path: Path) -> None:
     assert twice > 5
     assert damaged > 3
     assert done.account["packets"]["client"] == done.account["packets"]["server"] + twice
-    assert tshark(done.capture("client"), "tcp.checksum.status == 0") == damaged
+    wrong = tshark(done.capture("client"), "tcp.checksum.status == 0")
+    assert damaged <= wrong <= damaged + twice  # a damaged frame may be sent twice
     assert tshark(done.capture("server"), "tcp.checksum.status == 0") == 0
     # the receiver's kernel throws damaged segments away: they are sent again
     assert total(done.connections("server"), "resp_retransmitted") == damaged

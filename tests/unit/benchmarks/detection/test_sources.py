@@ -55,7 +55,7 @@ def test_packets_of_a_corpus_have_the_codes_of_their_label_rows() -> None:
     seen = np.bincount(p.probe, minlength=labels.num_rows + 1)[1:]
     assert np.count_nonzero(seen == 0) == 0
     attacks = corpus.codes("attack", 1)
-    assert len(attacks) == 475
+    assert len(attacks) == 573
     assert corpus.runs.size == labels.num_rows + 1
     scans = corpus.codes("attack_kind", "port-scan") & corpus.codes("activity", "syn-scan")
     assert len(scans) == 151
