@@ -18,7 +18,7 @@ pytestmark = pytest.mark.lab
 QUICK = ["get", "multi-get", "post", "not-found", "redirect", "cached"]
 STATES = {"fin": "SF", "timeout": "SF", "rst": "RSTO", "sudden": "S1"}
 HEADERS = 4000  # bytes, of a conversation of 4 requests at most
-LATE_NS = 50_000_000  # a client on a busy machine sees late what has come
+LATE_NS = 200_000_000  # as BUSY_MS: a client on a busy machine sees late what has come
 
 
 def agrees(done: Done, tls: int = 0) -> list[tuple[dict[str, Any], dict[str, Any]]]:
