@@ -12,8 +12,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt(3)
 def keep_freed() -> bool:
     """Have glibc keep freed memory up to KEPT; False where there is no mallopt(3).
 
-    By default it hands a block of two megabytes back to the kernel, which clears and maps its pages again for the next
-    one: a tenth of the time from capture to scores.
+    By default it hands a block of two megabytes back to the kernel, which clears and maps its pages again for the next.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

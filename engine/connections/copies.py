@@ -59,9 +59,9 @@ def age_of(copies: NDArray[np.int64], check: Int, ts: Int) -> Int:
                 return -1
             mine[WAYS + k] = (max(ts, at) & ~COUNT_MASK) | min(count + 1, COUNT_MASK)
             return age if count < MOST else -1
-    a, b, c, e, f, g = mine[0], mine[1], mine[2], mine[4], mine[5], mine[6]
-    mine[0], mine[1], mine[2], mine[3] = wanted, a, b, c  # the oldest goes
-    mine[4], mine[5], mine[6], mine[7] = ts & ~COUNT_MASK, e, f, g
+    for k in range(WAYS - 1, 0, -1):  # the oldest goes
+        mine[k], mine[WAYS + k] = mine[k - 1], mine[WAYS + k - 1]
+    mine[0], mine[WAYS] = wanted, ts & ~COUNT_MASK
     return -1
 
 

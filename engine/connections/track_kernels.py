@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import BACK, BACKS, step
+from engine.clock import BACK, BACK_FOR_GOOD, BACKS, step
 from engine.connections.bounds import TCP_SERVER, UDP_SERVER
-from engine.connections.copies import is_certain, is_copy
-from engine.connections.first_pass import ends_of, has_ends
+from engine.connections.copies import LONGEST, age_of, is_certain, is_copy, may_be_copied, print_of
 from engine.connections.history import (
     H_DATA,
     H_SYN,
@@ -65,7 +64,7 @@ from engine.connections.tcp import end_recovery, end_unheard, segment
 from engine.connections.window import AHEAD, RUN_SYN, SYN_ACK_SENT, SYN_SENT, is_outside, set_base, was_heard
 from engine.hashing import S32, endpoint_hash, stir
 from engine.kernels import Int, kernel
-from engine.notation import V4_PREFIX
+from engine.notation import LINK_HOST, V4_PREFIX
 from engine.types import (
     ACK,
     ICMP,
@@ -99,6 +98,25 @@ BROADCAST_V4 = np.uint64(0xFFFF_FFFF_FFFF)  # 255.255.255.255
 NIBBLE, V6_GROUP, ONE = np.uint64(0xF), np.uint64(0xFF), np.uint64(1)
 LOW16 = np.uint64(0xFFFF)
 S16, S28, S40, S56 = np.uint64(16), np.uint64(28), np.uint64(40), np.uint64(56)
+
+
+@kernel
+def icmp_counterpart(proto: Int, kind: Int) -> Int:
+    """The ICMP type that answers ``kind``, or -1 without one (RFC 792, 4443, 4861, 2710)."""
+    if proto == ICMP:
+        pairs = ((8, 0), (13, 14), (15, 16), (10, 9), (17, 18))
+        for one, other in pairs:
+            if kind == one:
+                return other
+            if kind == other:
+                return one
+    else:
+        for one, other in ((128, 129), (133, 134), (135, 136), (130, 131), (139, 140), (144, 145)):
+            if kind == one:
+                return other
+            if kind == other:
+                return one
+    return -1
 
 
 @kernel
@@ -383,8 +401,6 @@ def track(
     timeouts: NDArray[np.int64],
     server_ports: NDArray[np.uint8],
     options: NDArray[np.int64],
-    ends: NDArray[np.uint64],
-    ages: NDArray[np.int64],
     slot_out: NDArray[np.int32],
     flags_out: NDArray[np.uint8],
     segment_out: NDArray[np.uint8],
@@ -394,10 +410,10 @@ def track(
 ) -> tuple[Int, Int, Int]:
     """Process packets from ``begin`` on; stops early when ``closed`` is full: call it from there with ``again``.
 
-    t: changed in place. options: see Tracker. ends, ages: results of ``first_pass``. slot_out, flags_out, segment_out:
-    (n,) receive each packet's connection (-1 = none), PACKET_ bits and Segment. closed: receives the slots of
-    connections that ended, in order; their rows stay until they are released. closed_at: receives the packet at which
-    each ended. interim: (n,) receives the slots of connections for which an interim row is due, if these are asked for.
+    t: changed in place. options: see Tracker. slot_out, flags_out, segment_out: (n,) receive each packet's connection
+    (-1 = none), PACKET_ bits and Segment. closed: receives the slots of connections that ended, in order; their rows
+    stay until they are released. closed_at: receives the packet at which each ended. interim: (n,) receives the slots
+    of connections for which an interim row is due, where these are asked for.
     Returns the first packet not processed, the number of closed connections, and that of interim rows.
     """
     n_closed = noted = n_interim = 0
@@ -406,8 +422,17 @@ def track(
         ts = p.ts[i]
         noted = mark(closed_at, noted, n_closed, i - 1)
         if not again or i > begin:  # else its time was taken before the stop
-            if step(t.registers, ts) != 0:
+            before = t.registers[NOW]
+            if ts > before:
+                if t.registers[AGAIN] != 0:
+                    t.registers[AGAIN] = 0
+            elif due(ts, LONGEST) < before:
+                t.registers[AGAIN] = 1
+            found = step(t.registers, ts)
+            if found != 0:
                 rewind(t)
+            if found == BACK_FOR_GOOD:  # what comes with equal times was captured again, not copied
+                t.copies[:] = 0
             if ts < t.registers[NOW]:
                 t.registers[LATE] += 1
         if t.registers[NOW] >= t.registers[NEXT_EXPIRY]:
@@ -427,16 +452,28 @@ def track(
         slot_out[i] = -1
         flags_out[i] = 0
         segment_out[i] = 0
-        if not has_ends(p, i):
+        network = p.kind[i] & KIND_MASK
+        if network == UNREAD or (network < IPV4 and p.src_mac[i] == 0 and p.dst_mac[i] == 0):
             continue
         proto, flags = p.proto[i], np.int64(p.tcp_flags[i])
-        src, dst = ends_of(p, i)
-        sport, dport = src[2], dst[2]
+        sport: Int = np.int64(p.sport[i])
+        dport: Int = np.int64(p.dport[i])
         ethertype: Int = 0
-        if p.kind[i] & KIND_MASK < IPV4:
+        src_hi, src_lo, dst_hi, dst_lo = p.src_hi[i], p.src_lo[i], p.dst_hi[i], p.dst_lo[i]
+        if network < IPV4:
             ethertype = max(np.int64(p.ethertype[i]), 1)
-        one, two, age = ends[i, 0], ends[i, 1], ages[i]
+            sport = dport = 0
+            src_hi, src_lo, dst_hi, dst_lo = LINK_HOST, p.src_mac[i], LINK_HOST, p.dst_mac[i]
+        elif proto in (ICMP, ICMP6):
+            other = icmp_counterpart(proto, sport)
+            if other >= 0:
+                dport = other
+        one = endpoint_hash(src_hi, src_lo, np.uint64(sport))
+        two = endpoint_hash(dst_hi, dst_lo, np.uint64(dport))
         vlan = p.vlan[i] & mask
+        age = np.int64(-1)
+        if not t.registers[AGAIN] and may_be_copied(p, i):
+            age = age_of(t.copies, print_of(p, i, one, two, np.uint64(vlan)), ts)
         slot, d, tag = -1, 0, 0
         if p.kind[i] & KIND_FRAGMENT:
             place, check = fragment_entry(t, p, i)
@@ -451,6 +488,7 @@ def track(
                 if leaps and has_lapsed(t, slot, ts, timeouts):
                     n_closed = close_lapsed(t, slot, closed, n_closed)
                     slot, d = -1, 0
+        src, dst = (src_hi, src_lo, sport), (dst_hi, dst_lo, dport)
         if slot < 0:
             tag = key_tag(
                 one, two, np.uint64(proto) | np.uint64(vlan) << np.uint64(8) | np.uint64(ethertype) << S40

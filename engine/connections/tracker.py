@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.clock import BACKS, Tick, believe
+from engine.clock import BACKS, believe
 from engine.connections.bounds import SPARE, TrackerConfig
-from engine.connections.first_pass import first_pass
 from engine.connections.layout import FLAG_DROPPED, FLAG_MIDSTREAM, Ending, allocate
 from engine.connections.saved import restore, state
 from engine.connections.table import (
@@ -74,14 +73,11 @@ class Tracker:
         n, begin, again = p.ts.size, 0, False
         slot, flags, kind = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8)
         due = np.empty(n if self._options[2] else 0, np.int32)
-        ends, ages = np.empty((n, 2), np.uint64), np.empty(n, np.int64)
-        with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when kernels run uncompiled
-            first_pass(self.table, p, self._options[1], self.table.registers[: len(Tick)].copy(), ends, ages)
         while begin < n:
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when kernels run uncompiled
                 end, n_closed, n_due = track(
-                    self.table, p, begin, again, self._timeouts, self._ports, self._options, ends, ages,
-                    slot, flags, kind, self._closed, self._closed_at, due,
+                    self.table, p, begin, again, self._timeouts, self._ports, self._options, slot, flags, kind,
+                    self._closed, self._closed_at, due,
                 )  # fmt: skip
             closed, at = self._closed[:n_closed], self._closed_at[:n_closed] - begin
             settle(self.table, closed)

@@ -6,7 +6,6 @@ a temporary file, of which memory holds an index.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import tempfile
@@ -14,17 +13,17 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import zstandard
 from numpy.typing import NDArray
 
 from connectors.files.frames import FrameBlock
 from connectors.files.parquet import ParquetFile
-from connectors.files.whole import WholeFile, write_whole
+from connectors.files.whole import write_whole
 from engine import __version__
 from engine.errors import ConfigError
 from engine.headers.decode import decode
@@ -47,10 +46,9 @@ from probing.corpus.mapping import (
     text,
 )
 from probing.corpus.rewriting import Change, rewritten
-from probing.lab.assemble import FORMAT
+from probing.lab.assemble import FORMAT, manifest_text, write_records
 from probing.lab.errors import LabError
 from probing.lab.labels import schema
-from probing.lab.vantage import PCAP_HEADER
 
 LEVEL = 3  # compression level of zstd: a background may be large
 LAST_SECOND = (1 << 32) - 1  # last second since the epoch that a pcap can hold
@@ -93,7 +91,8 @@ def mix(background: Path, corpus: Corpus, out: Path, how: How, command: str) -> 
     manifest_file.unlink(missing_ok=True)  # files of two mixes must not look like one
     with tempfile.TemporaryFile(dir=out.parent) as store:
         frames = _spool(corpus, runs, plan, _change(corpus, seen, plan), store)
-        capture = _write_capture(out.with_name(out.name + ".pcap.zst"), background, frames, store)
+        records = chain.from_iterable(_merged(background, frames, store))
+        capture = write_records(out.with_name(out.name + ".pcap.zst"), records, LEVEL)
     labels = _moved(corpus.labels, plan)
     _write_labels(out.with_name(out.name + ".labels.parquet"), labels)
     manifest = _manifest(out.name, corpus, labels, capture, command) | {
@@ -108,7 +107,7 @@ def mix(background: Path, corpus: Corpus, out: Path, how: How, command: str) -> 
             "ports": [[text(old[0]), old[1], old[2], new] for old, new in plan.ports.items()],
         }
     }  # fmt: skip
-    write_whole(manifest_file, (json.dumps(manifest, indent=1) + "\n").encode())
+    write_whole(manifest_file, manifest_text(manifest).encode())
     return manifest
 
 
@@ -211,26 +210,6 @@ def _shift_of(
         found = ip & (known[place] == address)
         out[found], there = shift[place[found]], there | found
     return out, there
-
-
-def _write_capture(path: Path, background: Path, frames: Frames, store: IO[bytes]) -> dict[str, Any]:
-    """Write the merged capture; returns its file, packets and checksum for the manifest."""
-    file = WholeFile(path)
-    packets = 0
-    try:
-        with zstandard.ZstdCompressor(level=LEVEL).stream_writer(file.file, closefd=False) as out:
-            out.write(PCAP_HEADER)
-            for records in _merged(background, frames, store):
-                out.write(b"".join(records))
-                packets += len(records)
-        file.file.flush()
-        with Path(file.file.name).open("rb") as written:
-            digest = hashlib.file_digest(written, "sha256")
-        file.commit()
-    except BaseException:
-        file.abort()
-        raise
-    return {"file": path.name, "packets": packets, "sha256": digest.hexdigest()}
 
 
 def _merged(background: Path, frames: Frames, store: IO[bytes]) -> Iterator[list[bytes]]:

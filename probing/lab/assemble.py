@@ -10,7 +10,7 @@ import os
 import platform
 import struct
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +27,8 @@ from probing.lab.vantage import FULL, HEADERS, PCAP_HEADER
 
 FORMAT = 1
 SILENCE_NS = 2_000_000_000  # longest silence between runs in a capture; a longer one is shortened
-LEVEL, HEADERS_LEVEL = (
-    10,
-    19,
-)  # compression levels of zstd: of complete frames, and of headers, which are kept for long
+LEVEL = 10  # compression level of zstd for complete frames
+HEADERS_LEVEL = 19  # the same for headers, which are kept for long
 _TIMES = ("start", "end", "sample_start")
 
 
@@ -113,18 +111,14 @@ def settings_of(run: Run) -> dict[str, Any]:
     return run.model_dump(mode="json", exclude_defaults=True)
 
 
-def write_capture(path: Path, found: Sequence[Part], vantage: str) -> dict[str, Any]:
-    """Write the capture of all runs at a vantage; returns its file, packets and checksum for the manifest."""
+def write_records(path: Path, records: Iterable[bytes], level: int = LEVEL) -> dict[str, Any]:
+    """Write a capture of these records; returns its file, packets and checksum for the manifest."""
     file = WholeFile(path)
     packets = 0
     try:
-        level = HEADERS_LEVEL if found[0].account["how"]["snap"] == HEADERS else LEVEL
         with zstandard.ZstdCompressor(level=level).stream_writer(file.file, closefd=False) as out:
             out.write(PCAP_HEADER)
-            ordered = sorted(
-                (p.account["first_ns"] + p.shift, p.folder / f"{vantage}.pcap", p.shift) for p in found
-            )
-            for record in merged(ordered):
+            for record in records:
                 out.write(record)
                 packets += 1
         file.file.flush()
@@ -135,6 +129,13 @@ def write_capture(path: Path, found: Sequence[Part], vantage: str) -> dict[str, 
         file.abort()
         raise
     return {"file": path.name, "packets": packets, "sha256": digest.hexdigest()}
+
+
+def write_capture(path: Path, found: Sequence[Part], vantage: str) -> dict[str, Any]:
+    """Write the capture of all runs at a vantage; returns its entry in the manifest."""
+    level = HEADERS_LEVEL if found[0].account["how"]["snap"] == HEADERS else LEVEL
+    ordered = sorted((p.account["first_ns"] + p.shift, p.folder / f"{vantage}.pcap", p.shift) for p in found)
+    return write_records(path, merged(ordered), level)
 
 
 def write_frames(path: Path, found: Sequence[Part], vantage: str) -> str:

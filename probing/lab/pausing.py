@@ -28,7 +28,9 @@ def moment(rows: Sequence[dict[str, Any]], name: str) -> int:
             gaps.append((abs(2 * k - len(spans)), (start + end) // 2))
         end = max(end, last)
     if not gaps:
-        raise LabError(f"run {name}: pause_s needs a moment without connections: leave the background out")
+        raise LabError(
+            f"run {name}: pause_s needs a moment without connections: no background, and two samples or more"
+        )
     return int(min(gaps)[1])
 
 

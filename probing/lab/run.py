@@ -133,8 +133,8 @@ class Performance:
             for k, (role, group) in enumerate(others)
         ]
         half = self.run.samples // 2 if self.run.pause_s else 0
-        for begin, end in ((0, half), (half, self.run.samples)):
-            if half and begin:
+        for begin, end in ((0, half), (half, self.run.samples)) if half else ((0, self.run.samples),):
+            if begin:
                 self._wait_for_the_last_packets()
             working = [
                 on_host(
