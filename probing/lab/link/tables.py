@@ -249,6 +249,16 @@ def is_arp(data: Bytes, start: int, n: int) -> bool:
 
 
 @kernel
+def _enter(s: State, slot: Any, n: int) -> None:
+    """Count the new flow n in, and put it at the head of the list of its hash."""
+    f = s.flows[n]
+    f["newest"][0] = f["newest"][1] = f["newest_data"][0] = f["newest_data"][1] = -1
+    f["next"] = s.heads[slot]
+    s.heads[slot] = n
+    s.control[FLOWS] = n + 1
+
+
+@kernel
 def arp_flow_of(s: State, origin: int, target: int, now: int) -> tuple[int, int]:
     """The number and the direction of the flow of ARP between two ports, or from one to EVERYBODY; -1: no room."""
     both = np.uint64(origin << 8 | target)
@@ -271,10 +281,7 @@ def arp_flow_of(s: State, origin: int, target: int, now: int) -> tuple[int, int]
     f = s.flows[n]
     f["src"], f["dst"], f["proto"], f["first"], f["last"] = origin, target, ARP, now, now
     f["origin"], f["target"] = origin, target
-    f["newest"][0] = f["newest"][1] = f["newest_data"][0] = f["newest_data"][1] = -1
-    f["next"] = s.heads[slot]
-    s.heads[slot] = n
-    s.control[FLOWS] = n + 1
+    _enter(s, slot, n)
     return n, 0
 
 
@@ -315,8 +322,5 @@ def flow_of(s: State, g: Segment, origin: int, target: int, now: int) -> tuple[i
     start = mix(s.seed ^ name) + np.uint64(f["ordinal"])
     f["rng"][0], f["rng"][1] = mix(start), mix(start ^ _M3)
     f["burst_at"][0] = f["burst_at"][1] = -1
-    f["newest"][0] = f["newest"][1] = f["newest_data"][0] = f["newest_data"][1] = -1
-    f["next"] = s.heads[slot]
-    s.heads[slot] = n
-    s.control[FLOWS] = n + 1
+    _enter(s, slot, n)
     return n, 0
