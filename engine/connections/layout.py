@@ -81,6 +81,7 @@ PACKET_FROM_ORIGINATOR = 1  # bits of the tracker's per-packet flags
 PACKET_IN_RECOVERY = 2
 PACKET_OPENED = 4  # the packet opened its connection
 PACKET_COPY = 8  # the capture made the packet: a copy of another
+PACKET_SIDE = 16  # side 1 sent the packet; sides, unlike roles, never change
 
 HISTORY_LETTERS = 24
 FRAGMENTS = 1 << 14  # fragmented datagrams with a known connection, for their later fragments

@@ -109,8 +109,10 @@ def reorder_bound(row: Any, me: Any, you: Any) -> Int:
 
 
 @kernel
-def place(row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, end: Int, ts: Int) -> Int:
-    """Put [begin, end) into the side's sequence space and return its Segment class."""
+def place(
+    row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, end: Int, ts: Int
+) -> tuple[Int, Int]:
+    """Put [begin, end) into the side's sequence space; gives its Segment class, and how much of it was seen before."""
     high = me["high"]
     if begin >= high:
         for k in range(me["holes"]):
@@ -119,7 +121,7 @@ def place(row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, end: In
             open_hole(row, me, holes, s, high, begin, ts)
         me["high"] = end
         me["t_high"] = ts
-        return NEW
+        return NEW, np.int64(0)
     filled, opened, quiet = fill_holes(row, me, holes, s, begin, min(end, high))
     seen = min(end, high) - begin - filled
     me["again_bytes"] += seen
@@ -128,14 +130,14 @@ def place(row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, end: In
         me["t_high"] = ts
     if filled == 0 and end <= high:
         acked = me["acked"] >= end and ts - me["t_acked"] >= ACK_GUARD
-        return SPURIOUS if acked else DUPLICATE
+        return SPURIOUS if acked else DUPLICATE, seen
     if seen > 0:
-        return PARTIAL
+        return PARTIAL, seen
     if end <= me["acked"] and ts - opened < ACK_GUARD:
-        return NEW  # the tap delivered the ACK before its data
+        return NEW, seen  # the tap delivered the ACK before its data
     if ts - opened >= reorder_bound(row, me, you):
-        return RETRANSMITTED
-    return NEW if quiet else REORDERED
+        return RETRANSMITTED, seen
+    return NEW if quiet else REORDERED, seen
 
 
 @kernel

@@ -125,14 +125,14 @@ def count(me: Any, kind: Int) -> None:
 def send(
     row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int,
     flags: Int, seq: Int, payload: Int, ts: Int,
-) -> Int:  # fmt: skip
-    """Enter one packet of side d into its sequence space; gives its Segment class."""
+) -> tuple[Int, Int]:  # fmt: skip
+    """Enter one packet of side d into its sequence space; gives its Segment class, and how much of it was seen before."""
     begin = unwrap(seq, me["base"], me["high"])
     if me["state"] == RESET:
-        return UNTRUSTED
+        return UNTRUSTED, np.int64(0)
     if flags & RST:  # its payload is not part of the stream
         me["high"] = max(me["high"], begin)
-        return UNTRUSTED
+        return UNTRUSTED, np.int64(0)
     length = payload + int(flags & SYN != 0) + int(flags & FIN != 0)
     end = begin + length
     if payload <= 1 and not flags & (SYN | FIN) and me["state"] >= PARTIAL_STATE:
@@ -141,11 +141,11 @@ def send(
             me["keep_alive"] += 1
             if payload:
                 write_again(row, me, d)
-            return KEEP_ALIVE
+            return KEEP_ALIVE, np.int64(payload)
         if payload == 1 and begin == me["high"] and was_heard(you) and you["last_window"] == 0:
             me["zero_window_probe"] += 1
             me["probed"] = 1
-            return ZERO_WINDOW_PROBE
+            return ZERO_WINDOW_PROBE, np.int64(0)
     if me["probed"] and begin == me["high"] + 1:  # the probe's byte was accepted after all
         me["high"] += 1
         me["probed"] = 0
@@ -154,21 +154,23 @@ def send(
             open_hole(row, me, holes, s, me["high"], begin, ts)
             holes[s, me["holes"] - 1, 3] = HOLE_SHOWN
             me["high"] = begin
-        return PURE_ACK
+        return PURE_ACK, np.int64(0)
     if flags & SYN and abs(end - me["high"]) > AHEAD:
-        return UNTRUSTED
+        return UNTRUSTED, np.int64(0)
     if flags & FIN:
         me["fin"] = end
         me["fins"] = min(me["fins"] + 1, 255)
+    cut: Int = np.int64(0)
     if begin < 1 and not flags & SYN:  # before the guessed base
         if end <= 1:
             if payload:
                 write_again(row, me, d)
-            return BEFORE
+            return BEFORE, np.int64(0)
+        cut = 1 - begin
         begin = 1
     if payload and end <= me["high"]:
         write_again(row, me, d)
-    kind = place(row, me, you, holes, s, begin, end, ts)
+    kind, seen = place(row, me, you, holes, s, begin, end, ts)
     count(me, kind)
     unheard = not was_heard(you)  # the capture has one direction only: no ACK will ever end an episode
     if kind != NEW or has_open_hole(me, holes, s, ts - SILENCE if unheard else BEGINNING):
@@ -176,7 +178,7 @@ def send(
         leave_recovery(me, ts)  # at once: everything had been acknowledged already (a spurious segment)
     elif unheard and me["recovery_point"]:
         end_recovery(me, ts)
-    return kind
+    return kind, seen + cut
 
 
 @kernel
@@ -349,12 +351,15 @@ def advance(row: Any, me: Any, you: Any, d: Int, flags: Int, seq: Int, payload: 
 def segment(
     row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int, ts: Int,
     flags: Int, seq: Int, ack: Int, payload: Int, window: Int, size: Int,
-) -> Int:  # fmt: skip
-    """Process one packet of side d, whose SIDE row is number s; gives its Segment class. size: bytes of IP."""
+) -> tuple[Int, Int]:  # fmt: skip
+    """Process one packet of side d, whose SIDE row is number s. size: bytes of IP.
+
+    Gives its Segment class, and how much of its sequence space was seen before.
+    """
     if is_outside(me, you, flags, seq, ack, payload):
         if not is_believed(me, you, flags, seq, payload, ts):
             note_outside(me, you, flags, seq, payload, size, ts)
-            return OUT_OF_WINDOW
+            return OUT_OF_WINDOW, np.int64(0)
         move_to(row, me, you, holes, s, begin_of(me, flags, seq, payload), ts)
     elif not was_heard(you):
         me["run_segments"] = 0  # not in a row: nothing will confirm it
@@ -380,7 +385,7 @@ def segment(
             acknowledge(row, you, holes, s ^ 1, ack, ts)
     elif flags & ACK and you["state"] == INACTIVE and not you["have_base"]:
         set_base(you, np.int64(ack) - 1, 0)
-    kind = send(row, me, you, holes, s, d, flags, seq, payload, ts)
+    kind, seen = send(row, me, you, holes, s, d, flags, seq, payload, ts)
     if kind == PURE_ACK and repeats:
         me["duplicate_ack"] += 1
     if (
@@ -401,4 +406,4 @@ def segment(
     me["last_ack"] = ack
     me["last_flags"] = flags
     me["last_window"] = window
-    return kind
+    return kind, seen

@@ -31,6 +31,7 @@ from engine.connections.layout import (
     PACKET_FROM_ORIGINATOR,
     PACKET_IN_RECOVERY,
     PACKET_OPENED,
+    PACKET_SIDE,
     Ending,
     Registers,
     Segment,
@@ -404,14 +405,15 @@ def track(
     slot_out: NDArray[np.int32],
     flags_out: NDArray[np.uint8],
     segment_out: NDArray[np.uint8],
+    seen_out: NDArray[np.uint32],
     closed: NDArray[np.int32],
     closed_at: NDArray[np.int64],
     interim: NDArray[np.int32],
 ) -> tuple[Int, Int, Int]:
     """Process packets from ``begin`` on; stops early when ``closed`` is full: call it from there with ``again``.
 
-    t: changed in place. options: see Tracker. slot_out, flags_out, segment_out: (n,) receive each packet's connection
-    (-1 = none), PACKET_ bits and Segment. closed: receives the slots of connections that ended, in order; their rows
+    t: changed in place. options: see Tracker. slot_out, flags_out, segment_out, seen_out: (n,) receive each packet's connection
+    (-1 = none), PACKET_ bits, Segment, and how much of its sequence space was seen before. closed: receives the slots of connections that ended, in order; their rows
     stay until they are released. closed_at: receives the packet at which each ended. interim: (n,) receives the slots
     of connections for which an interim row is due, where these are asked for.
     Returns the first packet not processed, the number of closed connections, and that of interim rows.
@@ -451,7 +453,7 @@ def track(
         leaps = t.registers[LEAPT] == ts and ts > t.registers[NOW]  # believed by its own connection only
         slot_out[i] = -1
         flags_out[i] = 0
-        segment_out[i] = 0
+        segment_out[i] = seen_out[i] = 0
         network = p.kind[i] & KIND_MASK
         if network == UNREAD or (network < IPV4 and p.src_mac[i] == 0 and p.dst_mac[i] == 0):
             continue
@@ -557,7 +559,7 @@ def track(
             window: Int = np.int64(p.window[i])
             if p.reason[i] == TRUNCATED and window == 0:
                 window = np.int64(0xFFFF)  # cut off by the snaplen, not closed
-            segment_out[i] = segment(
+            segment_out[i], seen_out[i] = segment(
                 row, me, you, t.holes, s, d, ts,
                 flags, p.seq[i], p.ack[i], np.int64(p.payload[i]), window, np.int64(p.ip_size[i]),
             )  # fmt: skip
@@ -593,6 +595,8 @@ def track(
                 row["probe"] = 0
         elif p.probe[i]:
             row["probe"] = p.probe[i]
+        if d != 0:
+            flags_out[i] |= PACKET_SIDE
         slot_out[i] = slot
         if alone:
             n_closed = close_lapsed(t, slot, closed, n_closed)

@@ -39,6 +39,9 @@ class Tracked:
     slot: NDArray[np.int32]  # (end - begin,) the packet's connection, -1 = none
     flags: NDArray[np.uint8]  # PACKET_ bits
     segment: NDArray[np.uint8]  # Segment
+    seen: NDArray[
+        np.uint32
+    ]  # how much of a TCP packet's sequence space was seen before: bytes, SYN and FIN count 1
     closed: NDArray[np.int32]  # slots of the connections that ended, in order
     closed_at: NDArray[np.int64]  # row, counted from begin, of the packet at which each connection ended
     number: int = 0  # number of the first of these packets in the stream
@@ -72,17 +75,18 @@ class Tracker:
         """
         n, begin, again = p.ts.size, 0, False
         slot, flags, kind = np.empty(n, np.int32), np.empty(n, np.uint8), np.empty(n, np.uint8)
+        seen = np.empty(n, np.uint32)
         due = np.empty(n if self._options[2] else 0, np.int32)
         while begin < n:
             with np.errstate(over="ignore"):  # hashes wrap; numpy would warn when kernels run uncompiled
                 end, n_closed, n_due = track(
-                    self.table, p, begin, again, self._timeouts, self._ports, self._options, slot, flags, kind,
+                    self.table, p, begin, again, self._timeouts, self._ports, self._options, slot, flags, kind, seen,
                     self._closed, self._closed_at, due,
                 )  # fmt: skip
             closed, at = self._closed[:n_closed], self._closed_at[:n_closed] - begin
             settle(self.table, closed)
             yield Tracked(
-                begin, end, slot[begin:end], flags[begin:end], kind[begin:end], closed, at, number + begin,
+                begin, end, slot[begin:end], flags[begin:end], kind[begin:end], seen[begin:end], closed, at, number + begin,
                 due[:n_due].copy(),
             )  # fmt: skip
             release(self.table, closed)

@@ -55,7 +55,7 @@ class Detector:
         self._passes: dict[str, FeaturePass] = {}
         for entry in entries:
             if entry.features is not None and entry.features.digest not in self._passes:
-                self._passes[entry.features.digest] = entry.features.begin()
+                self._passes[entry.features.digest] = entry.features.begin(slots_needed(tracker))
         self.packets = 0
         self._given = 0  # packets given to models: all but copies, where these are dropped
         self.lost_packets = 0  # packets missing from the sequence numbers of a sensor
@@ -136,7 +136,12 @@ class Detector:
         )  # packets kept before each row, and before the next step
         closed_at = before[t.closed_at]
         return freeze(take(p, keep)), replace(
-            t, slot=t.slot[keep], flags=t.flags[keep], segment=t.segment[keep], closed_at=closed_at
+            t,
+            slot=t.slot[keep],
+            flags=t.flags[keep],
+            segment=t.segment[keep],
+            seen=t.seen[keep],
+            closed_at=closed_at,
         )
 
     def _interim(self, t: Tracked) -> Iterator[ScoreBatch]:
@@ -154,8 +159,10 @@ class Detector:
     def _advance(self, now: int) -> Iterator[ScoreBatch]:
         """Advance event time without packets: connections that have timed out end."""
         now = self.tracker.believe(now)
+        given = {digest: one.tick(now) for digest, one in self._passes.items()}
         for k, entry in enumerate(self._entries):
-            found = entry.scorer.tick(now, self._events(k))
+            x = None if entry.features is None else given[entry.features.digest]
+            found = entry.scorer.tick(now, x, self._events(k))
             yield from self._batches(entry.scorer, found, NO_RECORDS)
         for closed in self.tracker.expire():
             yield from self._finish(closed)
@@ -166,8 +173,10 @@ class Detector:
 
     def _finish(self, closed: Slots) -> Iterator[ScoreBatch]:
         records, ended = self._ended(closed)
+        given = {digest: one.close(closed) for digest, one in self._passes.items()}
         for k, entry in enumerate(self._entries):
-            yield from self._batches(entry.scorer, entry.scorer.finish(ended, self._events(k)), records)
+            x = None if entry.features is None else given[entry.features.digest]
+            yield from self._batches(entry.scorer, entry.scorer.finish(ended, x, self._events(k)), records)
         if self.tracer is not None:
             self.tracer.end(ended)
 

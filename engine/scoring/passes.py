@@ -31,6 +31,12 @@ class FeaturePass(Protocol):
     def update(self, p: Packets, t: Tracked) -> Any:
         """Features of p, row i of packet i; valid until the next call. They do not depend on the cuts of a stream."""
 
+    def tick(self, now: int) -> Any:
+        """Features that event time lets go when it reaches ``now`` without a packet; None: nothing is ever held back."""
+
+    def close(self, slots: NDArray[np.int32]) -> Any:
+        """Features held back for connections that have ended otherwise than in an ``update``; None as in ``tick``."""
+
     def ready(self, config: StartConfig) -> int:
         """Row of the first packet of the last ``update`` after a warm-up; the number of its packets if there is none.
 
@@ -73,7 +79,9 @@ class Features:
 
     name: str
     config: Any  # a frozen dataclass
-    start: Callable[[Any, Carried | None], FeaturePass]  # starts a new pass
+    start: Callable[
+        [Any, Carried | None, int], FeaturePass
+    ]  # starts a new pass; the number is that of the connection table's slots
     carried: Carried | None = None
 
     @cached_property
@@ -85,9 +93,9 @@ class Features:
         text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def begin(self) -> FeaturePass:
-        """A new pass."""
-        return self.start(self.config, self.carried)
+    def begin(self, slots: int) -> FeaturePass:
+        """A new pass. slots: number of slots of the connection table."""
+        return self.start(self.config, self.carried, slots)
 
 
 # how a pass began: without streams of a bundle; still undecided; with them; or without, because the first packet came
@@ -100,7 +108,7 @@ KNOWN = 64  # of these, the fewest with a known sender
 class AfterImagePass:
     """The damped statistics of AfterImage, (n, 100) float64."""
 
-    def __init__(self, config: AfterImageConfig, carried: Carried | None = None) -> None:
+    def __init__(self, config: AfterImageConfig, carried: Carried | None = None, slots: int = 0) -> None:  # noqa: ARG002
         self._afterimage = AfterImage(config)
         self._out = np.empty((0, len(config.lambdas) * 20))
         self.warming = True
@@ -143,6 +151,12 @@ class AfterImagePass:
             self.origin = "carried" if self._known >= KNOWN else "strangers"
             if self.origin == "carried":
                 self._accepted = int(rows[-1]) + 1
+
+    def tick(self, now: int) -> None:
+        """Nothing is held back."""
+
+    def close(self, slots: NDArray[np.int32]) -> None:
+        """Nothing is held back."""
 
     def ready(self, config: StartConfig) -> int:
         """As in FeaturePass; carried streams count once the senders of the first packets are known to them."""

@@ -114,11 +114,18 @@ class Model(Protocol):
         is cut.
         """
 
-    def tick(self, now: int) -> Events:
-        """Scores of packets released when event time reaches ``now`` without a packet. ``at`` has no meaning here."""
+    def tick(self, now: int, x: Any) -> Events:
+        """Scores of packets released when event time reaches ``now`` without a packet. ``at`` has no meaning here.
 
-    def close(self, ended: Ended) -> tuple[Events, Floats | None]:
-        """Scores held back until the connections ended; and final scores (n,), None: the packets' scores decide."""
+        x: features that the pass releases then.
+        """
+
+    def close(self, ended: Ended, x: Any) -> tuple[Events, Floats | None]:
+        """Scores held back until the connections ended; and final scores (n,), None: the packets' scores decide.
+
+        x: features that the pass held back for these connections; None for those that ended in a ``step``, which had
+        them.
+        """
 
     def state(self) -> State:
         """A copy of everything that later scores depend on."""
@@ -135,11 +142,11 @@ class PromptModel:
 
     delays, scores_packets = False, True
 
-    def tick(self, now: int) -> Events:  # noqa: ARG002
+    def tick(self, now: int, x: Any) -> Events:  # noqa: ARG002
         """No events: nothing is held back."""
         return NO_EVENTS
 
-    def close(self, ended: Ended) -> tuple[Events, Floats | None]:  # noqa: ARG002
+    def close(self, ended: Ended, x: Any) -> tuple[Events, Floats | None]:  # noqa: ARG002
         """No events: a connection's score follows from its packets."""
         return NO_EVENTS, None
 
@@ -315,20 +322,23 @@ class Scorer:
         late = (closed[place] == given.slot) & (given.at >= at[place])
         return _chosen(given, ~late), _chosen(given, late)
 
-    def tick(self, now: int, events: Callable[[Events], None]) -> list[Found]:
-        """Advance event time to ``now`` without a packet; returns begun alarms."""
+    def tick(self, now: int, x: Any, events: Callable[[Events], None]) -> list[Found]:
+        """Advance event time to ``now`` without a packet; returns begun alarms. x: features that are released."""
         found: list[Found] = []
-        given = self.model.tick(now)
+        given = self.model.tick(now, x)
         if self.start is not None:
             given = self._warm(given)
         events(given)
         self._add(given, found)
         return found
 
-    def finish(self, ended: Ended, events: Callable[[Events], None]) -> list[Found]:
-        """Final scores of connections that ended; they count for calibration, and their sums are cleared."""
+    def finish(self, ended: Ended, x: Any, events: Callable[[Events], None]) -> list[Found]:
+        """Final scores of connections that ended; they count for calibration, and their sums are cleared.
+
+        x: features held back for them.
+        """
         found: list[Found] = []
-        self._finish(ended, 0, found, events)
+        self._finish(ended, 0, found, events, x=x)
         return found
 
     def interim(self, slots: Slots) -> Found:
@@ -357,15 +367,15 @@ class Scorer:
 
     def _finish(
         self, ended: Ended, first: int, found: list[Found], events: Callable[[Events], None],
-        late: Events = NO_EVENTS,
+        late: Events = NO_EVENTS, x: Any = None,
     ) -> None:  # fmt: skip
-        """Add rows of connections that ended to found. late: events released after their connection's end."""
+        """Add rows of connections that ended to found. late: events released after their connection's end; x: features."""
         slots = ended.slot
         if not slots.size:
             return
         if late.slot.size:
             self._add_last(_chosen(late, np.isin(late.slot, slots)))
-        held, finals = self.model.close(ended)
+        held, finals = self.model.close(ended, x)
         if self.start is not None:
             held = self._warm(held)
         events(held)

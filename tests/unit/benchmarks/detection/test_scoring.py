@@ -90,7 +90,15 @@ def test_a_slot_that_is_used_again_is_another_connection() -> None:
         n = len(slots)
         zeros = np.zeros(n, np.uint8)
         seen = Tracked(
-            0, n, np.array(slots, np.int32), zeros, zeros, none, none.astype(np.int64), 100 + first
+            0,
+            n,
+            np.array(slots, np.int32),
+            zeros,
+            zeros,
+            zeros.astype(np.uint32),
+            none,
+            none.astype(np.int64),
+            100 + first,
         )
         watcher.packets(take(p, slice(first, first + n)), seen, np.zeros(3, CONNECTION))
 
