@@ -17,6 +17,7 @@ from engine.types import Reason
 
 DEFAULT_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 26), 6))
 DELAY_BOUNDS = tuple(float(b) for b in np.round(np.geomspace(0.001, 100.0, 51), 6))
+HOLD_BOUNDS = (0.001, 0.01, 0.1, 1.0)  # seconds that packets wait for one missing before them
 REASONS = tuple(reason.name.lower() for reason in Reason if reason)
 
 
@@ -101,6 +102,38 @@ class Metrics:
         )
         self.out_of_range = Series(
             "counter", "wiresonde_out_of_range_inputs", "Model inputs outside the learned range.", ("model",)
+        )
+        self.tokens = Series("counter", "wiresonde_tokens", "Packets given to a sequence model.", ("model",))
+        self.tokenless = Series(
+            "counter",
+            "wiresonde_tokenless_packets",
+            "Packets without a token: not TCP, or left out by the model's policy.",
+            ("model", "reason"),
+        )
+        self.waiting = Series(
+            "gauge",
+            "wiresonde_waiting_packets",
+            "Packets that wait for one missing before them in their stream.",
+            ("model",),
+        )
+        self.hold = Series(
+            "histogram",
+            "wiresonde_hold_seconds",
+            "Event time that packets waited for one missing before them.",
+            ("model",),
+            HOLD_BOUNDS,
+        )
+        self.stream_holes = Series(
+            "counter",
+            "wiresonde_stream_holes",
+            "Missing ranges let go: acknowledged by the peer, or not filled in time.",
+            ("model", "reason"),
+        )
+        self.stream_fallbacks = Series(
+            "counter",
+            "wiresonde_stream_fallbacks",
+            "Connections over a bound of reassembly, continued without it.",
+            ("model",),
         )
         self.phase = Series(
             "gauge",

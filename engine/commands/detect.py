@@ -196,10 +196,10 @@ class Detect:
         summary.top = self.top.rows(self.probes)
         summary.partitions = {int(k): int(v) for (k,), v in sorted(self.metrics.next_offset.values.items())}
         summary.counters = {
-            "lost packets": totals["lost_packets", ""],
-            "packets published again, skipped": totals["repeated_packets", ""],
+            "lost packets": totals["lost_packets", ()],
+            "packets published again, skipped": totals["repeated_packets", ()],
             "messages that held no packets": self._intake.unreadable,
-            "evicted connections": totals["evicted", ""],
+            "evicted connections": totals["evicted", ()],
             "cold starts": int(self.metrics.cold_starts.values[()]),
         }
         summary.losses = {name: n for name, n in summary.counters.items() if n}

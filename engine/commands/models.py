@@ -18,8 +18,8 @@ def chosen_models(config: Config, given: Sequence[str] = ()) -> list[ModelSpec]:
     """The models to score with, in order; ``given``: the texts of --model, FILE or NAME=FILE.
 
     Without a ``models`` section and without --model, that is a learning Kitsune. Raises ConfigError for a NAME that is
-    invalid or given twice, for a bundle of another kind than configured, and if all models are shadows; InputError for
-    a bundle that cannot be read.
+    invalid or given twice, for a bundle of another kind than configured, for a model without the bundle that it needs,
+    and if all models are shadows; InputError for a bundle that cannot be read.
     """
     bundles = _bundles(given)
     specs = []
@@ -35,6 +35,12 @@ def chosen_models(config: Config, given: Sequence[str] = ()) -> list[ModelSpec]:
         specs.append(ModelSpec(name, KINDS[kind], section, bundle=bundle))
     if not specs:
         specs.append(ModelSpec("kitsune", KINDS["kitsune"], config.kitsune, key="kitsune"))
+    for spec in specs:
+        if spec.bundle is None and not spec.kind.online:
+            raise ConfigError(
+                f"model {spec.name}: a {spec.kind.name} does not learn from the stream: give a trained one, "
+                f"--model {spec.name}=FILE (made by `wiresonde train {spec.kind.name}`)"
+            )
     if all(spec.shadow for spec in specs):
         raise ConfigError(
             f"models: {', '.join(s.name for s in specs)}: only shadows; give at least one model that is not a shadow"

@@ -102,6 +102,12 @@ CONNECTION_COLUMNS: tuple[Column, ...] = (
     ),
     Column("proper_close", pa.bool_(), "", "whether both sides sent a FIN that was acknowledged"),
     Column("midstream", pa.bool_(), "", "whether the first packet was not a SYN: the originator is a guess"),
+    Column(
+        "one_sided",
+        pa.bool_(),
+        "",
+        "whether only one side was captured, though it acknowledged the other's bytes",
+    ),
     Column("holes_overflow", pa.bool_(), "", "whether there were more gaps at once than the tracker keeps"),
     Column("late_packets", pa.bool_(), "", "whether a packet was older than the one before it"),
     Column("capture_loss", pa.bool_(), "", "whether the sensor lost packets while the connection lived"),

@@ -112,7 +112,7 @@ def reorder_bound(row: Any, me: Any, you: Any) -> Int:
 def place(
     row: Any, me: Any, you: Any, holes: Holes, s: Int, begin: Int, end: Int, ts: Int
 ) -> tuple[Int, Int]:
-    """Put [begin, end) into the side's sequence space; gives its Segment class, and how much of it was seen before."""
+    """Put [begin, end) into the side's sequence space; gives its Segment class, and how much was seen before."""
     high = me["high"]
     if begin >= high:
         for k in range(me["holes"]):

@@ -255,6 +255,7 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
         "round_trip": pa.array(rows["handshake"] / 1e9, mask=rows["handshake"] == 0),
         "proper_close": finished,
         "midstream": (flags & FLAG_MIDSTREAM) != 0,
+        "one_sided": _one_sided(orig, resp) | _one_sided(resp, orig),
         "holes_overflow": (flags & FLAG_HOLES_OVERFLOW) != 0,
         "late_packets": (flags & FLAG_LATE) != 0,
         "capture_loss": (flags & FLAG_DROPPED) != 0,
@@ -262,6 +263,12 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
         "probe": rows["probe"],
     }
     return pa.table([columns[name] for name in CONNECTION_SCHEMA.names], schema=CONNECTION_SCHEMA)
+
+
+def _one_sided(seen: Rows, missing: Rows) -> NDArray[np.bool_]:
+    """Whether a side was not captured, and the other acknowledged it: its acknowledgements gave it a base."""
+    one: NDArray[np.bool_] = (seen["packets"] > 0) & (missing["packets"] == 0) & (missing["have_base"] != 0)
+    return one
 
 
 def json_lines(table: pa.Table) -> Iterator[str]:

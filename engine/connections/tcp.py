@@ -126,7 +126,7 @@ def send(
     row: Any, me: Any, you: Any, holes: Holes, s: Int, d: Int,
     flags: Int, seq: Int, payload: Int, ts: Int,
 ) -> tuple[Int, Int]:  # fmt: skip
-    """Enter one packet of side d into its sequence space; gives its Segment class, and how much of it was seen before."""
+    """Enter one packet of side d into its sequence space; gives its Segment class, and how much was seen before."""
     begin = unwrap(seq, me["base"], me["high"])
     if me["state"] == RESET:
         return UNTRUSTED, np.int64(0)

@@ -412,10 +412,11 @@ def track(
 ) -> tuple[Int, Int, Int]:
     """Process packets from ``begin`` on; stops early when ``closed`` is full: call it from there with ``again``.
 
-    t: changed in place. options: see Tracker. slot_out, flags_out, segment_out, seen_out: (n,) receive each packet's connection
-    (-1 = none), PACKET_ bits, Segment, and how much of its sequence space was seen before. closed: receives the slots of connections that ended, in order; their rows
-    stay until they are released. closed_at: receives the packet at which each ended. interim: (n,) receives the slots
-    of connections for which an interim row is due, where these are asked for.
+    t: changed in place. options: see Tracker. slot_out, flags_out, segment_out, seen_out: (n,) receive each packet's
+    connection (-1 = none), PACKET_ bits, Segment, and how much of its sequence space was seen before. closed: receives
+    the slots of connections that ended, in order; their rows stay until they are released. closed_at: receives the
+    packet at which each ended. interim: (n,) receives the slots of connections for which an interim row is due, where
+    these are asked for.
     Returns the first packet not processed, the number of closed connections, and that of interim rows.
     """
     n_closed = noted = n_interim = 0

@@ -86,8 +86,8 @@ class Tracker:
             closed, at = self._closed[:n_closed], self._closed_at[:n_closed] - begin
             settle(self.table, closed)
             yield Tracked(
-                begin, end, slot[begin:end], flags[begin:end], kind[begin:end], seen[begin:end], closed, at, number + begin,
-                due[:n_due].copy(),
+                begin, end, slot[begin:end], flags[begin:end], kind[begin:end], seen[begin:end], closed, at,
+                number + begin, due[:n_due].copy(),
             )  # fmt: skip
             release(self.table, closed)
             begin, again = end, True

@@ -486,7 +486,8 @@ def reassemble(
             counts[C.NOT_TCP] += 1
             continue
         m = enter(
-            out, m, t, tables, counts, bounds, p, i, slot[i], np.int64(bits[i]), kind[i], np.int64(seen[i]), first + i, words
+            out, m, t, tables, counts, bounds, p, i, slot[i], np.int64(bits[i]), kind[i], np.int64(seen[i]), first + i,
+            words,
         )  # fmt: skip
     while ended < closed.size:
         m = end_stream(out, m, t, tables, counts, closed[ended], max(0, p.ts.size - 1))

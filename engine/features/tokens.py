@@ -23,6 +23,10 @@ KEEP, NO_ACKS, DUPLICATES, LATE, EPISODES, BYTES, STREAM = range(len(POLICIES))
 ENCODERS = ("sizes", "header")
 SIZES, HEADER = range(len(ENCODERS))
 
+VERSION = (
+    1  # changes whenever the same packets would give other tokens: bundles learned from those do not fit
+)
+
 NONE, COPY, PURE_ACK = int(Segment.NONE), int(Segment.CAPTURE_DUPLICATE), int(Segment.ACK)
 NEVER = -(1 << 63)
 
@@ -271,7 +275,7 @@ def takes(flow: Any, kind: Int, bits: Int, flags: Int, policy: Int, tables: Look
         return kind != COPY
     if policy == EPISODES and bits & PACKET_IN_RECOVERY:
         return False
-    return bool(not tables.left_out[kind])
+    return bool(tables.left_out[kind] == 0)
 
 
 @kernel

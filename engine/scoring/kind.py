@@ -51,6 +51,7 @@ class Kind(NamedTuple):
     # section with the values of its features that the bundle's model learned with; errors as of load
     start: Callable[[Any], StartConfig | None] = lambda section: None  # noqa: ARG005
     # how scoring with a bundle starts, for models whose packets have scores; None: at once
+    online: bool = True  # whether a model can learn from the stream; if not, it needs a bundle
 
 
 FIRST = 3  # number of inputs chosen together, each with those before it as expected

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.scoring import baseline, kitsune
+from engine.scoring import baseline, kitsune, sequence
 from engine.scoring.kind import Kind
 
 KINDS: dict[str, Kind] = {
@@ -10,5 +10,6 @@ KINDS: dict[str, Kind] = {
     for kind in (
         kitsune.KIND,
         baseline.KIND,
+        sequence.KIND,
     )
 }  # fmt: skip

@@ -32,7 +32,7 @@ class FeaturePass(Protocol):
         """Features of p, row i of packet i; valid until the next call. They do not depend on the cuts of a stream."""
 
     def tick(self, now: int) -> Any:
-        """Features that event time lets go when it reaches ``now`` without a packet; None: nothing is ever held back."""
+        """Features that event time lets go when it reaches ``now`` without a packet; None: it holds none back."""
 
     def close(self, slots: NDArray[np.int32]) -> Any:
         """Features held back for connections that have ended otherwise than in an ``update``; None as in ``tick``."""

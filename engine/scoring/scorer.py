@@ -369,7 +369,7 @@ class Scorer:
         self, ended: Ended, first: int, found: list[Found], events: Callable[[Events], None],
         late: Events = NO_EVENTS, x: Any = None,
     ) -> None:  # fmt: skip
-        """Add rows of connections that ended to found. late: events released after their connection's end; x: features."""
+        """Add rows of connections that ended to found. late: events released after their end; x: features."""
         slots = ended.slot
         if not slots.size:
             return
