@@ -13,8 +13,8 @@ import numpy as np
 
 from models.kernels import inlined, kernel
 from models.kitnet.feature_map import LIMIT
-from models.kitnet.lanes import LINE, aligned, load, logistic, root, splat, store, total
 from models.kitnet.score_kernels import TINY, Floats, Ints, Nets
+from models.lanes import LINE, aligned, load, logistic, root, splat, store, total
 
 WIDTH = LINE // 8  # autoencoders to a tile
 

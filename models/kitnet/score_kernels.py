@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from models.kernels import inlined, kernel
 from models.kitnet.feature_map import FeatureMap
-from models.kitnet.lanes import LINE, Lanes, Real, aligned, load, logistic, root, splat, store, turn
+from models.lanes import LINE, Lanes, Real, aligned, load, logistic, root, splat, store, turn
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 from numba import njit
 
-from models.kitnet.lanes import LINE, aligned, load, logistic, root, splat, store, total, turn
+from models.lanes import LINE, aligned, fused, load, logistic, root, splat, store, total, turn
 
 KINDS = [np.float64, np.float32]
 
@@ -22,6 +23,19 @@ def arithmetic(a: Any, b: Any, number: Any, out: Any) -> Any:
     x, y = load(a, 1), load(b, 0)
     store(out, 2, root(x * y + (x - splat(number)) / y))
     return total(y)
+
+
+@njit(error_model="numpy")
+def each_fused(a: Any, b: Any, c: Any, out: Any) -> None:
+    for i in range(0, a.size, LINE // a.itemsize):
+        store(out, i, fused(load(a, i), load(b, i), load(c, i)))
+
+
+def rounded(exact: Fraction) -> float:
+    """The nearest float32, in a tie the even one, of a number that is not subnormal."""
+    _, exponent = np.frexp(float(exact))
+    unit = Fraction(2) ** (int(exponent) - 24)
+    return float(round(exact / unit) * unit)
 
 
 @njit(error_model="numpy")
@@ -51,6 +65,25 @@ def test_each_lane_rounds_like_its_scalar_twin(kind: type) -> None:
     np.testing.assert_array_equal(out[2:-2], np.sqrt(a[1:] * b + (a[1:] - kind(0.5)) / b))
     assert not out[:2].any()
     assert not out[-2:].any()
+
+
+def test_a_fused_product_and_sum_is_rounded_once() -> None:
+    rng = np.random.default_rng(4)
+    shape = 16 * 25
+    near = 1 + rng.integers(-1, 2, (4, shape)) * 2.0**-23  # a * b is a half or next to it: ties, and almost
+    a = np.concatenate([near[0] / 2, rng.normal(size=shape), near[2] / 2]).astype(np.float32)
+    b = np.concatenate([near[1], rng.normal(size=shape), near[3]]).astype(np.float32)
+    c = np.concatenate([rng.integers(2**23 + 1, 2**24 - 1, shape), rng.normal(size=shape), -near[1] / 2])
+    c = c.astype(np.float32)
+    expected = [
+        rounded(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in zip(*(v.tolist() for v in (a, b, c)))
+    ]
+    out = np.empty_like(a)
+    each_fused(a, b, c, out)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(fused(a, b, c), expected)  # without the compiler
+    assert (a * b + c != out).any()
+    assert ((a.astype(np.float64) * b + c).astype(np.float32) != out).any()
 
 
 @pytest.mark.parametrize("kind", KINDS)
