@@ -13,8 +13,10 @@ product and a sum in place of `fused`, a packet took a third longer.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -117,6 +119,23 @@ class LSTM:
             raise ValueError(f"unknown arrays {', '.join(unknown)}")
         self._weights = pack(config, self._arrays)
         self._scratch = make_scratch(self._weights)
+
+    @classmethod
+    def random(cls, config: LSTMConfig, seed: int) -> LSTM:
+        """A network of random weights, small as before learning; the same seed gives the same weights everywhere."""
+        draw = np.random.RandomState(seed)
+        bound = config.hidden**-0.5
+        shapes = config.shapes()
+        return cls(config, {n: draw.uniform(-bound, bound, s).astype(d) for n, (s, d) in shapes.items()})
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the weights."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self._arrays.items()):
+            digest.update(f"{name} {array.shape}\n".encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()[:12]
 
     def arrays(self) -> dict[str, Floats32]:
         """Copies of the arrays that the network was made of."""

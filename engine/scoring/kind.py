@@ -44,9 +44,9 @@ class Kind(NamedTuple):
     learns: Callable[[Any], int]  # packets that a section learns from before calibration
     layouts: Mapping[str, np.dtype[Any]]  # row types in the state of the model and its features
     bounds: tuple[float, ...]  # upper bounds of the buckets of the scores' histogram
-    explain: Callable[
-        [Any, Floats], list[Moved]
-    ]  # inputs (d,) of one packet -> the inputs that moved its score most
+    explain: (
+        Callable[[Any, Floats], list[Moved]] | None
+    )  # inputs (d,) of one packet -> the inputs that moved its score most; None: a packet's inputs do not give its score
     adapt: Callable[[Bundle, Any], Any] = lambda bundle, section: section  # noqa: ARG005
     # section with the values of its features that the bundle's model learned with; errors as of load
     start: Callable[[Any], StartConfig | None] = lambda section: None  # noqa: ARG005

@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from models.lstm import LSTM, LSTMConfig
 from numpy.typing import NDArray
 
 from engine.connections.tracker import Tracked
 from engine.errors import ConfigError
 from engine.features.reassembly import HELD, SIDE
 from engine.features.tokens import FLOW, VERSION, TokenConfig, Tokens
-from engine.scoring.kind import Kind, Moved
+from engine.scoring.kind import Kind
 from engine.scoring.scorer import NO_EVENTS, Ended, Events, ScorerConfig, State
 from engine.scoring.token_pass import tokens
-from engine.types import Floats, Packets
+from engine.types import Packets
 from models.bundle import Bundle, BundleError
+from models.lstm import LSTM, LSTMConfig, fold
 from models.threshold import ThresholdConfig
 
 LEARNED = ("policy", "encoder", "identity")  # values of the tokens that a model is trained with
@@ -136,24 +136,8 @@ def lstm_of(bundle: Bundle) -> LSTM:
         raise BundleError(f"{bundle.path}: {config.inputs} inputs, but its tokens have {of.inputs}")
     arrays = dict(bundle.arrays)
     if of.words:
-        arrays["input.0"] = folded(arrays.pop("embedding"), arrays["input.0"], of.words)
+        arrays["input.0"] = fold(arrays.pop("embedding"), arrays["input.0"])
     return LSTM(config, arrays)
-
-
-def folded(embedding: NDArray[Any], weights: NDArray[Any], words: int) -> NDArray[np.float32]:
-    """The table of input weights of the encoder ``header``, (words * 256, 4 * hidden): a row a byte of each word.
-
-    embedding: (256, e) of a byte. weights: (words * e, 4 * hidden). ValueError for other shapes.
-    """
-    if embedding.ndim != 2 or len(embedding) != 256 or weights.ndim != 2:
-        raise ValueError(f"array embedding is {list(embedding.shape)}, must be [256, e]")
-    if len(weights) != words * embedding.shape[1]:
-        raise ValueError(
-            f"array input.0 has {len(weights)} rows, must be {words} words of {embedding.shape[1]}"
-        )
-    of_word = weights.astype(np.float64).reshape(words, embedding.shape[1], -1)
-    table = np.einsum("be,wek->wbk", embedding.astype(np.float64), of_word)
-    return np.ascontiguousarray(table.reshape(words * 256, -1), np.float32)
 
 
 def tokens_of(bundle: Bundle, config: TokenConfig) -> TokenConfig:
@@ -191,10 +175,6 @@ def _learning(section: SequenceSection, n: int) -> SequenceSection:
     return replace(section, scorer=replace(section.scorer, calibrate_packets=n))
 
 
-def _explain(model: SequenceModel, x: Floats) -> list[Moved]:  # noqa: ARG001
-    return []  # a score is that of a sequence, not of one packet's inputs
-
-
 KIND = Kind(
     name="sequence",
     section=SequenceSection,
@@ -207,7 +187,7 @@ KIND = Kind(
     learns=lambda section: 0,  # noqa: ARG005
     layouts={"flow": FLOW, "side": SIDE, "held": HELD},
     bounds=BOUNDS,
-    explain=_explain,
+    explain=None,
     adapt=lambda bundle, section: replace(section, tokens=tokens_of(bundle, section.tokens)),
     online=False,
 )

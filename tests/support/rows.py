@@ -88,6 +88,8 @@ def bundled(spec: ModelSpec, blocks: Sequence[PacketBlock], path: Path) -> Model
     for block in blocks:
         detector.process(block)
     scorer: Scorer = detector.scorers[0]
+    if not spec.kind.online:
+        scorer.model.trained = 1  # type: ignore[attr-defined]  # random weights, and a bundle that says otherwise
     path.write_bytes(pack_model(spec.kind, scorer, {}))
     return replace(spec, bundle=BundleFile(path))
 
