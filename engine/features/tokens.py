@@ -272,7 +272,7 @@ def takes(flow: Any, kind: Int, bits: Int, flags: Int, policy: Int, tables: Look
         flow["resets"] |= side
         return bool(first)
     if policy == NO_ACKS and flags & RST:
-        return kind != COPY
+        return bool(kind != COPY)
     if policy == EPISODES and bits & PACKET_IN_RECOVERY:
         return False
     return bool(tables.left_out[kind] == 0)

@@ -46,7 +46,7 @@ class Kind(NamedTuple):
     bounds: tuple[float, ...]  # upper bounds of the buckets of the scores' histogram
     explain: (
         Callable[[Any, Floats], list[Moved]] | None
-    )  # inputs (d,) of one packet -> the inputs that moved its score most; None: a packet's inputs do not give its score
+    )  # inputs (d,) of one packet -> the inputs that moved its score most; None: they alone do not give its score
     adapt: Callable[[Bundle, Any], Any] = lambda bundle, section: section  # noqa: ARG005
     # section with the values of its features that the bundle's model learned with; errors as of load
     start: Callable[[Any], StartConfig | None] = lambda section: None  # noqa: ARG005

@@ -56,13 +56,13 @@ class Delaying:
         for slot in [s for s, (ts, _, _) in self.held.items() if ts <= now - SECOND]:
             gone.append((slot, *self.held.pop(slot), at))
 
-    def tick(self, now: int, x: Any) -> Events:
+    def tick(self, now: int, x: Any) -> Events:  # noqa: ARG002
         gone: list[tuple[int, int, int, float, int]] = []
         self.now = max(self.now, now)
         self._expire(self.now, 0, gone)
         return _events(gone)
 
-    def close(self, ended: Ended, x: Any) -> tuple[Events, None]:
+    def close(self, ended: Ended, x: Any) -> tuple[Events, None]:  # noqa: ARG002
         return _events([(s, *self.held.pop(s), 0) for s in ended.slot.tolist() if s in self.held]), None
 
     def state(self) -> State:
@@ -105,7 +105,7 @@ class Ends:
     def tick(self, now: int, x: Any) -> Events:  # noqa: ARG002
         return NO_EVENTS
 
-    def close(self, ended: Ended, x: Any) -> tuple[Events, Floats]:
+    def close(self, ended: Ended, x: Any) -> tuple[Events, Floats]:  # noqa: ARG002
         return NO_EVENTS, ended.sides["packets"].sum(axis=1).astype(float)
 
     def state(self) -> State:
