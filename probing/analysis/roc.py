@@ -118,7 +118,7 @@ def _sweep(
     out[0] = area / (float(positives) * negatives)
 
 
-class _Swept:
+class Swept:
     """A sample sorted once for every model, so that a resample is one pass."""
 
     def __init__(self, sample: Sample, rates: Sequence[float]) -> None:
@@ -162,7 +162,7 @@ def measures(sample: Sample, rates: Sequence[float] = (), how: Bootstrap | None 
     how = how or Bootstrap()
     if wrong := [rate for rate in rates if not 0 < rate < 1]:
         raise ValueError(f"rate of false positives {wrong[0]} must lie in (0, 1)")
-    swept, rng = _Swept(sample, rates), np.random.default_rng(how.seed)
+    swept, rng = Swept(sample, rates), np.random.default_rng(how.seed)
     each = np.array([swept.measured(k, swept.ones) for k in range(len(swept))])
     rounds = np.array(
         [swept.measured(int(rng.integers(len(swept))), swept.drawn(rng)) for _ in range(how.rounds)]
@@ -201,7 +201,7 @@ def area(scores: Floats, positive: Bools) -> float:
     """Area under the ROC curve: share of the pairs in which the positive has the greater score, ties half."""
     n = scores.size
     sample = Sample(scores[None].astype(float), positive, np.arange(n, dtype=np.int64))
-    swept = _Swept(sample, ())
+    swept = Swept(sample, ())
     return float(swept.measured(0, swept.ones)[0])
 
 
