@@ -34,9 +34,7 @@ WIDTH = 16  # units of a block: float32 numbers of a line
 COLUMNS = 4 * WIDTH  # columns of a block: its units' gates i, f, g, o, a line each
 CHUNK = 32  # most tokens done with one block of the weights before the next: both stay in the L1 cache
 SUMS = 2**17  # numbers in the sums of a micro-batch, 512 KiB: they stay in the L2 cache
-LARGEST = (
-    1e6  # largest weight and value: with larger ones a sum could overflow; learned weights are below 100
-)
+LARGEST = 1e6  # largest weight and value: larger ones could overflow a sum; learned weights are below 100
 
 ONE = np.float32(1.0)
 TWO = np.float32(2.0)

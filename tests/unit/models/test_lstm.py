@@ -105,8 +105,8 @@ def test_small_batches_give_the_same_bits(size: int) -> None:
 
 def test_a_list_ends_at_its_first_minus_one() -> None:
     net = make_network(LSTMConfig(6, 3))
-    rows = np.array([[2, 5, -1, 4], [-1, 1, 1, 1], [0, 1, 2, 3]], np.int32)
-    values = np.array([[1, 2, np.nan, 4], [5, 1, 1, 1], [1, 1, 1, 1]], np.float32)
+    rows = np.array([[2, 5, -1, 4], [-1, 77, -5, 1], [0, 1, 2, 3]], np.int32)
+    values = np.array([[1, 2, np.nan, np.inf], [5, 1, 1, 1], [1, 1, 1, 1]], np.float32)
     slot = np.zeros(3, np.int32)
     expected = lstm(net.arrays(), rows, values, slot)
     np.testing.assert_allclose(scores(net, Sparse(rows, values, slot), 1), expected, rtol=0, atol=1e-6)
@@ -119,6 +119,13 @@ def test_padding_of_the_state_stays_zero() -> None:
     by_part = state.reshape(4, 2, 2, 16)  # connection, layer, c or h, unit
     assert by_part[..., :5].all()
     assert not by_part[..., 5:].any()
+
+
+def test_tokens_are_counted_from_zero_in_each_batch() -> None:
+    net = make_network(LSTMConfig(6, 3))
+    scores(net, make_tokens(6, elephant(9, 40)), 9)
+    assert net._scratch.seen.size == 9
+    assert not net._scratch.seen.any()
 
 
 def test_a_cleared_connection_begins_again() -> None:
