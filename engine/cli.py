@@ -43,7 +43,7 @@ class Main(Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names of the commands, sorted."""
-        more = ["corpus", "lab"] if find_spec("probing") is not None else []
+        more = ["corpus", "lab", "trace"] if find_spec("probing") is not None else []
         return sorted({*super().list_commands(ctx), *more})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -56,6 +56,10 @@ class Main(Group):
             from probing.corpus.cli import corpus
 
             return corpus
+        if cmd_name == "trace" and find_spec("probing") is not None:
+            from probing.trace.cli import trace
+
+            return trace
         return super().get_command(ctx, cmd_name)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 from prometheus_client import generate_latest
 
 from connectors.bus.memory import BusClosedError, MemoryBus
@@ -55,6 +56,7 @@ class Job:
     linger: float = 0.0  # seconds that the metrics endpoint stays up after the last packet
     feed: Feed | None = None  # source of packets; None: the captures
     trace: Selection | None = None  # connections to trace, with an output directory
+    keep_trace: bool = False  # whether the traced packets are kept for ``Scoring.traced``: needs no directory
     choice: Choice = field(default_factory=Choice)  # packets of the captures to score
     max_gap: float = 0.0  # longest pause in seconds of the capture; 0: as long as they are
 
@@ -76,7 +78,14 @@ class Scoring:
         partitions = range(config.bus.partitions)
         self.tracers = (
             [
-                Tracer(job.trace, names, self.probes, k, MOST_CONNECTIONS // len(partitions))
+                Tracer(
+                    job.trace,
+                    names,
+                    self.probes,
+                    k,
+                    MOST_CONNECTIONS // len(partitions),
+                    waits=job.keep_trace,
+                )
                 for k in partitions
             ]
             if job.trace
@@ -100,7 +109,8 @@ class Scoring:
         return build_detector(partition, self.job.config.connections, self.specs, tracer)
 
     def _check(self) -> None:
-        if self.job.trace is not None and self.job.config.output.directory is None:
+        needs_place = self.job.trace is not None and not self.job.keep_trace
+        if needs_place and self.job.config.output.directory is None:
             raise ConfigError("--trace writes trace.parquet: give --out DIR")
         if self.job.trace is not None:
             check_labels(self.job.trace, self.probes)
@@ -130,7 +140,7 @@ class Scoring:
         else:
             self.files.append(ScoreFile(directory / "scores.parquet", self.probes))
         self.files.append(AlertFile(directory / "alerts.jsonl", self.probes, name, append=endless))
-        if self.tracers:
+        if self.tracers and not self.job.keep_trace:
             self.files.append(TraceFile(directory / "trace.parquet", self.tracers))
 
     def abort(self) -> None:
@@ -191,6 +201,10 @@ class Scoring:
                 config.detect.snapshot_seconds if self.feed.endless else None,
             ),
         )
+
+    def traced(self) -> pa.Table:
+        """With ``Job.keep_trace``, after ``run``: the packets of the traced connections."""
+        return pa.concat_tables([tracer.drain() for tracer in self.tracers])
 
     def leave(self) -> None:
         """Keep the metrics endpoint open for the job's linger time or until ``stop``, then close it."""

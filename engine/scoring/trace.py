@@ -12,7 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.connections.columns import Column, schema_of
-from engine.connections.layout import PACKET_FROM_ORIGINATOR, PACKET_OPENED, Segment
+from engine.connections.layout import (
+    PACKET_FROM_ORIGINATOR,
+    PACKET_IN_RECOVERY,
+    PACKET_OPENED,
+    Segment,
+)
 from engine.connections.record import community_ids, uids
 from engine.connections.tracker import Tracked
 from engine.errors import ConfigError
@@ -27,7 +32,7 @@ MOST_ROWS = 1 << 20  # most packets kept of live connections; later ones are cou
 TRACED = np.dtype(
     [
         ("number", "i8"), ("ts", "i8"), ("slot", "i4"), ("probe", "u4"), ("size", "u4"), ("payload", "u4"),
-        ("tcp_flags", "u1"), ("from_orig", "?"), ("segment", "u1"),
+        ("tcp_flags", "u1"), ("from_orig", "?"), ("segment", "u1"), ("recovery", "?"),
     ],
     align=True,
 )  # fmt: skip
@@ -46,6 +51,7 @@ TRACE_COLUMNS = (
     Column("payload", pa.uint32(), "bytes", "length after the transport header"),
     Column("tcp_flags", pa.uint8(), "bits", "FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128"),
     Column("segment", pa.string(), "", "class of the segment by what it adds to its side's sequence space"),
+    Column("recovery", pa.bool_(), "", "whether a side of the connection is in a recovery episode"),
     Column("probe", pa.uint32(), "", "probe id of the packet; 0: none"),
     Column("partition", pa.int32(), "", "partition of the packets topic"),
 )  # followed by score.MODEL (float64) for each model: null if the packet has no score
@@ -127,6 +133,7 @@ class Tracer:
     resolve: Callable[[set[int]], None] = lambda _: (
         None
     )  # looks up the labels of probe ids that ``probes`` lacks
+    waits: bool = False  # whether nobody drains before the end: then MOST_ROWS bounds ended connections, too
     connections: int = 0  # connections chosen so far
     refused: int = 0  # connections not traced because of ``most``
     skipped: int = 0  # packets not traced because of MOST_ROWS
@@ -149,7 +156,8 @@ class Tracer:
         if first:
             begins = np.array([first.get(s, 0) for s in t.slot[rows].tolist()], np.int64)
             rows = rows[rows >= begins]
-        room = max(0, MOST_ROWS - self._rows.size)
+        ended = sum(table.num_rows for table in self._ready) if self.waits else 0
+        room = max(0, MOST_ROWS - self._rows.size - ended)
         self.skipped += max(0, rows.size - room)
         rows = rows[:room]
         if not rows.size:
@@ -160,6 +168,7 @@ class Tracer:
             new[name] = getattr(p, name)[rows]
         new["from_orig"] = (t.flags[rows] & PACKET_FROM_ORIGINATOR) != 0
         new["segment"] = t.segment[rows]
+        new["recovery"] = (t.flags[rows] & PACKET_IN_RECOVERY) != 0
         self._rows = join_rows([self._rows, new])
         self._scores = np.concatenate([self._scores, np.full((rows.size, len(self.models)), np.nan)])
 
@@ -221,7 +230,7 @@ class Tracer:
             "segment": pa.array(_SEGMENTS[rows["segment"]].tolist(), pa.string()),
             "partition": np.full(rows.size, self.partition, np.int32),
         }
-        for name in ("number", "size", "payload", "tcp_flags", "probe"):
+        for name in ("number", "size", "payload", "tcp_flags", "recovery", "probe"):
             columns[name] = rows[name].copy()
         for k, name in enumerate(self.models):
             columns[f"score.{name}"] = pa.array(scores[:, k].copy(), mask=np.isnan(scores[:, k]))
