@@ -22,7 +22,7 @@ from probing.trace.scale import Scale
 WIDTH, LEFT, RIGHT = 1000, 70, 18
 PLOT = WIDTH - LEFT - RIGHT
 SCORES, PACKETS = 120, 120  # heights of the two panels
-TITLE, BANDS, TICKS, APART = 22, 15, 20, 16  # heights above, between and below them
+TITLE, BANDS, TICKS, APART = 36, 15, 20, 16  # heights above, between and below them
 STEP = 0.5  # px: of the bars of a kind that are closer, only the longest is drawn
 LEAST_BAR = 3.0  # px
 MODEL = ("#1f5fbf", "#c2410c", "#0f766e", "#7c3aed", "#a16207", "#be185d")
@@ -50,7 +50,7 @@ def draw(connections: Sequence[TracedConnection], axis: Axis) -> str:
     largest = max(1, *(int(one.size.max()) for one in connections))
     for k, one in enumerate(connections):
         parts += _row(one, axis, k, top, scale, largest)
-        top += TITLE + BANDS + SCORES + APART / 2 + PACKETS + TICKS + APART
+        top += TITLE + BANDS + SCORES + APART + PACKETS + TICKS + APART
     return svg.document(WIDTH, top, f"Packets of {', '.join(one.uid for one in connections)}", parts)
 
 
@@ -60,7 +60,8 @@ def _legend(
     """What colours mean, and the height at which it ends."""
     present = {segment for one in connections for segment in one.segment}
     items = [(MODEL[k % len(MODEL)], f"{name}: score", "line") for k, name in enumerate(models)]
-    items += [(svg.SOFT, scale.dashed, "dashed")] if scale.dashed else []
+    if any(scale.threshold(one, name) is not None for one in connections for name in models):
+        items.append((svg.SOFT, "threshold", "dashed"))
     items += [(CLASS[name], name.replace("_", " "), "box") for name in ORDER if name in present]
     if any(one.recovery.any() for one in connections):
         items.append((RECOVERY, "recovery episode", "box"))
@@ -90,9 +91,9 @@ def _row(one: TracedConnection, axis: Axis, k: int, top: float, scale: Scale, la
     """The panels of a connection."""
     x = LEFT + PLOT * axis.places[k]
     scores = top + TITLE + BANDS
-    packets = scores + SCORES + APART / 2
+    packets = scores + SCORES + APART
     bottom = packets + PACKETS
-    parts = [svg.text(LEFT, top + 14, _title(one), 12)]
+    parts = [*_title(one, top)]
     parts += _bands(axis, k, top + TITLE, bottom)
     parts += [
         svg.rectangle(begin, scores, max(1.0, end - begin), bottom - scores, RECOVERY, 'fill-opacity="0.8"')
@@ -110,11 +111,18 @@ def _row(one: TracedConnection, axis: Axis, k: int, top: float, scale: Scale, la
     return [*parts, *_ticks(axis, k, bottom)]
 
 
-def _title(one: TracedConnection) -> str:
-    labels = " ".join(f"{name}={value}" for name, value in one.labels.items())
-    said = f"{one.uid}  {one.ends}  {one.state}  {one.ts.size:,} packets  {one.capture}  {labels}".rstrip()
-    most = int(PLOT / (12 * svg.LETTER))
-    return said if len(said) <= most else said[: most - 1] + "…"
+def _title(one: TracedConnection, top: float) -> Iterator[str]:
+    """Who talks, and below it the capture and the labels."""
+    labels = "  ".join(f"{name}={value}" for name, value in one.labels.items())
+    lines = (
+        (f"{one.uid}   {one.ends}   {one.state}   {one.ts.size:,} packets", 12, svg.INK),
+        (f"{one.capture}   {labels}", 10, svg.SOFT),
+    )
+    for k, (said, size, fill) in enumerate(lines):
+        most = int(PLOT / (size * svg.LETTER))
+        yield svg.text(
+            LEFT, top + 14 + 14 * k, said if len(said) <= most else said[: most - 1] + "…", size, fill=fill
+        )
 
 
 def _bands(axis: Axis, k: int, top: float, bottom: float) -> Iterator[str]:
@@ -136,7 +144,7 @@ def _recovery(one: TracedConnection, x: Floats) -> Iterator[tuple[float, float]]
 
 
 def _score_frame(top: float, scale: Scale) -> Iterator[str]:
-    for height, said in scale.ticks:
+    for height, said in scale.ticks():
         y = top + SCORES * (1 - height)
         yield svg.line(LEFT, y, LEFT + PLOT, y, svg.RULE, 0.6)
         yield svg.text(LEFT - 5, y + 3, said, 9, "end", svg.SOFT)
@@ -231,8 +239,9 @@ def _ticks(axis: Axis, k: int, bottom: float) -> Iterator[str]:
     elif axis.kind == "phase":
         for band, seconds in zip(axis.bands[k], axis.spans[k]):
             x = LEFT + PLOT * (band.begin + band.end) / 2
-            if svg.width_of(f"{seconds:.3g} s", 9) < PLOT * (band.end - band.begin):
-                yield svg.text(x, y, f"{seconds:.3g} s", 9, "middle", svg.SOFT)
+            said = f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
+            if svg.width_of(said, 9) < PLOT * (band.end - band.begin):
+                yield svg.text(x, y, said, 9, "middle", svg.SOFT)
     else:
         for share in (0, 0.25, 0.5, 0.75, 1):
             x = LEFT + PLOT * (0.05 + 0.9 * share)
