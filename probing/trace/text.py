@@ -46,8 +46,9 @@ def _one(one: TracedConnection) -> Iterator[str]:
 def _rows(one: TracedConnection) -> Iterator[list[str]]:
     """The heading, then a row a packet."""
     phases = one.phase if one.marks else None
-    yield ["seconds", "from", "size", "payload", "flags", "segment", "recovery",
-           *(["link"] if one.verdict else []), *(["phase"] if phases else []), *one.scores]  # fmt: skip
+    known = [name for name, there in (("link", one.verdict), ("phase", phases)) if there]
+    models = [f"{name} " for name in one.scores]  # a space below the mark of a score above the threshold
+    yield ["seconds", "from", "size", "payload", "flags", "segment", "recovery", *known, *models]
     since = one.since.tolist()
     scores = {name: values.tolist() for name, values in one.scores.items()}
     for k in range(one.ts.size):
@@ -62,7 +63,7 @@ def _rows(one: TracedConnection) -> Iterator[list[str]]:
 
 def _score(score: float, threshold: float | None) -> str:
     if math.isnan(score):
-        return NONE
+        return f"{NONE} "
     above = threshold is not None and score > threshold
     return f"{score:.4f}{'*' if above else ' '}"
 
