@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from engine.types import Floats
+from probing.corpus.columns import Ints
 from probing.trace.connection import TracedConnection
 
 ADDS = frozenset({"new", "reordered", "retransmitted", "partial", "none"})  # segments that bring new bytes
@@ -70,7 +71,7 @@ def by_phase(connections: Sequence[TracedConnection], common: int) -> Axis:
     edges = np.linspace(0.0, 1.0, len(names) + 1)
     for one in connections:
         at = _edges(one, common, before, after)
-        places.append(np.interp(one.ts - at[0], _rising(at - at[0]), edges))
+        places.append(_within(one.ts, at, edges))
         bands.append([Band(a, b, name) for a, b, name in zip(edges.tolist(), edges[1:].tolist(), names)])
         spans.append((np.diff(at) / 1e9).tolist())
     phases = f"{common} phase{'s' if common > 1 else ''}"
@@ -80,7 +81,7 @@ def by_phase(connections: Sequence[TracedConnection], common: int) -> Axis:
     )
 
 
-def _edges(one: TracedConnection, common: int, before: bool, after: bool) -> Floats:
+def _edges(one: TracedConnection, common: int, before: bool, after: bool) -> Ints:
     """Times in ns at which the parts of an axis begin, and the end of the last."""
     first, last = int(one.ts.min()), int(one.ts.max())
     starts = [max(first, mark.ts) for mark in one.marks[:common]]
@@ -90,10 +91,12 @@ def _edges(one: TracedConnection, common: int, before: bool, after: bool) -> Flo
     return np.array([*at, max(last, at[-1])], np.int64)
 
 
-def _rising(at: Floats) -> Floats:
-    """Times made strictly rising by parts of a nanosecond, so that an empty part has a place, too."""
-    rising: Floats = np.maximum.accumulate(at.astype(np.float64)) + np.arange(at.size) * 1e-3
-    return rising
+def _within(ts: Ints, at: Ints, edges: Floats) -> Floats:
+    """Places of times: a part of no length holds none, or, if it is the last, those at its beginning."""
+    k = np.clip(np.searchsorted(at, ts, side="right") - 1, 0, at.size - 2)
+    share = np.clip((ts - at[k]) / np.maximum(1, at[k + 1] - at[k]), 0.0, 1.0)
+    places: Floats = edges[k] + share * (edges[k + 1] - edges[k])
+    return places
 
 
 def by_bytes(connections: Sequence[TracedConnection]) -> Axis:

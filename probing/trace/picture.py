@@ -83,7 +83,7 @@ def _sign(kind: str, colour: str, x: float, y: float) -> str:
     if kind == "cross":
         return svg.path(_cross(x + 8, y - 4), colour, 1.4)
     return svg.line(
-        x, y - 4, x + 16, y - 4, colour, 2 if kind == "line" else 1, "" if kind == "line" else "4 3"
+        (x, y - 4), (x + 16, y - 4), colour, 2 if kind == "line" else 1, "" if kind == "line" else "4 3"
     )
 
 
@@ -104,7 +104,7 @@ def _row(one: TracedConnection, axis: Axis, k: int, top: float, scale: Scale, la
         colour = MODEL[number % len(MODEL)]
         if (height := scale.threshold(one, name)) is not None:
             y = scores + SCORES * (1 - height)
-            parts.append(svg.line(LEFT, y, LEFT + PLOT, y, colour if scale.raw else svg.SOFT, 1, "4 3"))
+            parts.append(svg.line((LEFT, y), (LEFT + PLOT, y), colour if scale.raw else svg.SOFT, 1, "4 3"))
         parts += _scores(x, scale.heights(one, name), scores, colour)
     parts += _packet_frame(packets, largest)
     parts += _bars(one, x, packets + PACKETS / 2, largest)
@@ -131,7 +131,7 @@ def _bands(axis: Axis, k: int, top: float, bottom: float) -> Iterator[str]:
         x, width = LEFT + PLOT * band.begin, PLOT * (band.end - band.begin)
         if number % 2 == 0:
             yield svg.rectangle(x, top, width, bottom - top, BAND)
-        yield svg.line(x, top, x, bottom, svg.RULE)
+        yield svg.line((x, top), (x, bottom), svg.RULE)
         if svg.width_of(band.name, 9) + 4 <= width:
             yield svg.text(x + 3, top + 10, band.name, 9, fill=svg.SOFT)
 
@@ -146,7 +146,7 @@ def _recovery(one: TracedConnection, x: Floats) -> Iterator[tuple[float, float]]
 def _score_frame(top: float, scale: Scale) -> Iterator[str]:
     for height, said in scale.ticks():
         y = top + SCORES * (1 - height)
-        yield svg.line(LEFT, y, LEFT + PLOT, y, svg.RULE, 0.6)
+        yield svg.line((LEFT, y), (LEFT + PLOT, y), svg.RULE, 0.6)
         yield svg.text(LEFT - 5, y + 3, said, 9, "end", svg.SOFT)
     yield _upright(top + SCORES / 2, scale.name)
 
@@ -182,7 +182,7 @@ def _spread(x: Floats, y: Floats) -> NDArray[np.int64]:
 
 def _packet_frame(top: float, largest: int) -> Iterator[str]:
     middle = top + PACKETS / 2
-    yield svg.line(LEFT, middle, LEFT + PLOT, middle, svg.SOFT, 0.6)
+    yield svg.line((LEFT, middle), (LEFT + PLOT, middle), svg.SOFT, 0.6)
     for y, said in ((top, f"{largest:,} B"), (middle, "0"), (top + PACKETS, f"{largest:,} B")):
         yield svg.text(LEFT - 5, y + 3, said, 9, "end", svg.SOFT)
     yield _upright(top + PACKETS * 0.25, "orig ↑")
@@ -234,7 +234,7 @@ def _ticks(axis: Axis, k: int, bottom: float) -> Iterator[str]:
         step = _step(length)
         for n in range(int(length / step) + 1):
             x = LEFT + PLOT * n * step / length
-            yield svg.line(x, bottom, x, bottom + 3, svg.SOFT)
+            yield svg.line((x, bottom), (x, bottom + 3), svg.SOFT)
             yield svg.text(x, y, f"{n * step:g} s", 9, "middle", svg.SOFT)
     elif axis.kind == "phase":
         for band, seconds in zip(axis.bands[k], axis.spans[k]):

@@ -7,6 +7,8 @@ from html import escape
 
 from engine.commands.console import shown
 
+Point = tuple[float, float]
+
 INK, SOFT, RULE = "#1b2430", "#5b6675", "#d5dbe3"
 FONT = "Helvetica, Arial, sans-serif"
 LETTER = 0.56  # mean width of a letter, in sizes of the font
@@ -32,8 +34,9 @@ def rectangle(x: float, y: float, width: float, height: float, fill: str, more: 
     return f'<rect {place} fill="{fill}"{" " + more if more else ""}/>'
 
 
-def line(x1: float, y1: float, x2: float, y2: float, stroke: str, width: float = 1, dash: str = "") -> str:
+def line(begin: Point, end: Point, stroke: str, width: float = 1, dash: str = "") -> str:
     """A line."""
+    (x1, y1), (x2, y2) = begin, end
     ends = f'x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}"'
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     return f'<line {ends} stroke="{stroke}" stroke-width="{number(width)}"{dashed}/>'
@@ -45,9 +48,7 @@ def path(points: str, stroke: str, width: float = 1, opacity: float = 1) -> str:
     return f'<path d="{points}" fill="none" stroke="{stroke}" stroke-width="{number(width)}"{fading}/>'
 
 
-def polyline(
-    points: Sequence[tuple[float, float]], stroke: str, width: float = 1.2, opacity: float = 1
-) -> str:
+def polyline(points: Sequence[Point], stroke: str, width: float = 1.2, opacity: float = 1) -> str:
     """A line through points."""
     return path("M" + "L".join(f"{number(x)} {number(y)}" for x, y in points), stroke, width, opacity)
 

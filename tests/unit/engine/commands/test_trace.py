@@ -47,9 +47,8 @@ def test_packets_name_their_frames_and_copies_are_among_them_without_a_score_whe
     capture = copied(tmp_path / "x.pcap")
     config = replace(Config(), "test", {"connections.copies": copies})
     uid = uid_of(capture, "10.0.0.10")
-    seen: list[pa.Table] = []
     beside = traces._beside
-    monkeypatch.setattr(traces, "_beside", lambda p, s, m, d: seen.append(s) or beside(p, numbered(s), m, d))
+    monkeypatch.setattr(traces, "_beside", lambda p, s, m, d: beside(p, numbered(s), m, d))
     got = trace(capture, config, chosen_models(config, [f"m={trained}"]), frozenset([uid]))
     with CaptureFile(capture) as file:
         times = [int(t) for block in file for t in block.ts]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from probing.trace.align import aligned, by_bytes, by_time
-from tests.support.traced import marks, traced
+from tests.support.traced import PACKETS, marks, traced
 
 
 def test_by_time_the_first_packet_stands_at_the_beginning_and_the_last_at_the_end() -> None:
@@ -44,8 +44,12 @@ def test_packets_before_the_first_phase_and_after_the_last_common_one_have_parts
 
 
 def test_a_phase_that_lasts_no_time_keeps_its_width() -> None:
-    axis = aligned([traced(marks=marks((0, "a"), (50, "b"), (50, "c"))) for _ in range(2)])
-    assert axis.places[0] == pytest.approx([0, 2 / 30, 4 / 30, 0.2, *(2 / 3 + np.array([1, 2, 3, 5]) / 15)])
+    """What comes with the beginning of the next is of the next."""
+    rows = [*PACKETS[:4], (50, 66, 0, "new"), *PACKETS[4:]]
+    axis = aligned([traced(rows, marks=marks((0, "a"), (50, "b"), (50, "c"))) for _ in range(2)])
+    assert axis.places[0] == pytest.approx(
+        [0, 2 / 30, 4 / 30, 0.2, *(2 / 3 + np.array([0, 1, 2, 3, 5]) / 15)]
+    )
 
 
 def test_without_common_phases_packets_stand_by_the_share_of_bytes_and_that_is_said() -> None:
