@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from connectors.files.pcap import CaptureFile
 from engine.commands import trace as traces
@@ -35,6 +37,12 @@ def copied(path: Path) -> Path:
     return path
 
 
+def times_of(capture: Path) -> NDArray[np.int64]:
+    """Times of a capture's frames."""
+    with CaptureFile(capture) as file:
+        return np.concatenate([block.ts for block in file])
+
+
 def uid_of(capture: Path, host: str) -> str:
     records = read_connections([capture])
     return str(records.filter(pc.equal(records["id.orig_h"], host))["uid"][0].as_py())
@@ -50,10 +58,11 @@ def test_packets_name_their_frames_and_copies_are_among_them_without_a_score_whe
     beside = traces._beside
     monkeypatch.setattr(traces, "_beside", lambda p, s, m, d: beside(p, numbered(s), m, d))
     got = trace(capture, config, chosen_models(config, [f"m={trained}"]), frozenset([uid]))
-    with CaptureFile(capture) as file:
-        times = [int(t) for block in file for t in block.ts]
     packets = got.packets.to_pylist()
-    assert [times[p["number"]] for p in packets] == got.packets["ts"].cast(pa.int64()).to_pylist()
+    assert (
+        times_of(capture)[got.packets["number"].to_numpy()].tolist()
+        == got.packets["ts"].cast(pa.int64()).to_pylist()
+    )
     assert len(packets) == len(Exchange(T0).packets()) + 1
     copy = [p["segment"] == "capture_duplicate" for p in packets]
     assert copy == [k == 4 for k in range(len(packets))]
@@ -75,7 +84,7 @@ def test_scores_and_thresholds_are_those_of_score(trained: Path, tmp_path: Path)
     capture = CAPTURE  # longer than the model's warm-up
     summary(capture, "--model", trained, "--out", tmp_path / "a")
     rows = pq.read_table(tmp_path / "a/scores.parquet")
-    row: Any = rows.filter(pc.greater(rows["scored_pkts"], 10)).to_pylist()[0]
+    row: Any = rows.filter(pc.greater(rows["scored_pkts"], 10)).to_pylist()[-1]
     uid = row["uid"]
     summary(capture, "--model", trained, "--out", tmp_path / "b", "--trace", uid)
     written = pq.read_table(tmp_path / "b/trace.parquet")
@@ -86,6 +95,9 @@ def test_scores_and_thresholds_are_those_of_score(trained: Path, tmp_path: Path)
     assert pc.count(got.packets["score.kitsune"]).as_py() > 0
     assert got.thresholds == {"kitsune": row["threshold"]}
     assert got.left_out == 0
+    number = got.packets["number"].to_numpy()
+    assert number[0] > 4096  # not of the first block
+    assert times_of(capture)[number].tolist() == got.packets["ts"].cast(pa.int64()).to_pylist()
 
 
 def test_packets_beyond_the_bound_are_counted(
