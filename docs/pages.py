@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, get_type_hints
 
 import click
 import pyarrow as pa
@@ -164,19 +164,20 @@ def _same(name: str, column: Column) -> bool:
     return next(c for c in CONNECTION_COLUMNS if c.name == name).about == column.about
 
 
-def section_table(kind: type[Any], prefix: str = "") -> str:
+def section_table(kind: type[Any]) -> str:
     """One row a value of a kind's section."""
     rows = ["| value | default | meaning |", "|---|---|---|"]
 
-    def walk(kind: type[Any], prefix: str) -> None:
-        comments, hints = _comments(kind), get_type_hints(kind)
-        for f in fields(kind):
-            if is_dataclass(hints[f.name]):
-                walk(cast(type[Any], hints[f.name]), f"{prefix}{f.name}.")
+    def walk(section: Any, prefix: str) -> None:
+        comments = _comments(type(section))
+        for f in fields(section):
+            value = getattr(section, f.name)
+            if is_dataclass(value):
+                walk(value, f"{prefix}{f.name}.")
             else:
-                rows.append(f"| `{prefix}{f.name}` | {f.default} | {comments.get(f.name, '')} |")
+                rows.append(f"| `{prefix}{f.name}` | {value} | {comments.get(f.name, '')} |")
 
-    walk(kind, prefix)
+    walk(kind(), "")
     return "\n".join(rows)
 
 

@@ -19,9 +19,13 @@ from benchmarks.study_lstm.nets import Net, arrays_of, last_of, scores, train_al
 from engine.features.tokens import POLICIES
 
 SIZES: dict[str, dict[str, Any]] = {
-    "full": {"policies": POLICIES, "vantages": ("client", "server"), "mixes": ("none", "faults15"), "nets": 5, "recipe": {}},
-    "ci": {"policies": ("keep", "no-acks", "stream"), "vantages": ("client",), "mixes": ("none",), "nets": 3,
-           "recipe": {"steps": 2000}},
+    "full": {
+        "policies": POLICIES, "vantages": ("client", "server"), "mixes": ("none", "faults15"), "nets": 5, "recipe": {},
+    },
+    "ci": {
+        "policies": ("keep", "no-acks", "stream"), "vantages": ("client",), "mixes": ("none",), "nets": 3,
+        "recipe": {"steps": 2000},
+    },
 }  # fmt: skip
 
 

@@ -22,8 +22,10 @@ FAMILIES = {
     "keep": ("keep", "drop-duplicates", "drop-late", "drop-episodes"),
     "no-acks": ("no-acks", "bytes", "stream"),
 }  # the same nets, trained with the first, given the tokens of each
-CLAIMS = (("stream", "keep"), ("stream", "no-acks"), ("stream", "bytes"), ("no-acks", "keep"), ("drop-duplicates", "keep"),
-          ("drop-late", "keep"), ("drop-episodes", "keep"))  # fmt: skip
+CLAIMS = (
+    ("stream", "keep"), ("stream", "no-acks"), ("stream", "bytes"), ("no-acks", "keep"), ("drop-duplicates", "keep"),
+    ("drop-late", "keep"), ("drop-episodes", "keep"),
+)  # fmt: skip
 
 
 class Judged(NamedTuple):
@@ -113,13 +115,12 @@ def cell(found: Paired, policy: str) -> dict[str, Any]:
 
 def differences(found: Paired) -> dict[str, Any]:
     """The claims that these policies can answer."""
+    measures = {"auc": AREA, "tpr": FOUND, "fpr": FALSE}
     return {
-        f"{one} - {other}": {
-            name: found.difference(one, other, k)._asdict() for name, k in (("auc", AREA), ("tpr", FOUND), ("fpr", FALSE))
-        }
+        f"{one} - {other}": {name: found.difference(one, other, k)._asdict() for name, k in measures.items()}
         for one, other in CLAIMS
         if one in found.names and other in found.names
-    }  # fmt: skip
+    }
 
 
 def failed(by_policy: Mapping[str, Judged], test: Test) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""Which label goes with misclassification: correlations, pooled and within activity, with intervals over runs and nets."""
+"""Which label goes with misclassification: correlations, pooled and within activity, with intervals."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from engine.types import Floats
 from probing.analysis.roc import Bootstrap
 from probing.corpus.columns import dictionary
 
-SET = ("delay_ms", "jitter_ms", "loss_pct")  # what the link was set to
-REALISED = (
     "retransmitted",
     "reordered",
     "recovery_share",

@@ -35,7 +35,7 @@ class Net:
 
 
 def train_all(nets: Sequence[Net], corpora: Path, folder: Path, recipe: dict[str, Any], jobs: int) -> None:
-    """Train those that are not in the folder yet, ``jobs`` at a time; nets of one policy and vantage share their data."""
+    """Train those that are not in the folder yet, ``jobs`` at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [net for net in nets if not (folder / net.name).exists()]
     began = time.monotonic()

@@ -20,6 +20,7 @@ from engine.types import FIN, RST, SYN, Packets, Rows
 
 POLICIES = ("keep", "no-acks", "drop-duplicates", "drop-late", "drop-episodes", "bytes", "stream")
 KEEP, NO_ACKS, DUPLICATES, LATE, EPISODES, BYTES, STREAM = range(len(POLICIES))
+Policy = Literal["keep", "no-acks", "drop-duplicates", "drop-late", "drop-episodes", "bytes", "stream"]
 ENCODERS = ("sizes", "header")
 SIZES, HEADER = range(len(ENCODERS))
 
@@ -54,7 +55,7 @@ IDENTITY_WORDS = (
 class TokenConfig:
     """Which packets of a connection have a token, and what it holds."""
 
-    policy: Literal["keep", "no-acks", "drop-duplicates", "drop-late", "drop-episodes", "bytes", "stream"] = (
+    policy: Policy = (
         "stream"  # packets that have tokens; stream: payload in order, each byte once, no bare ACKs
     )
     encoder: Literal["sizes", "header"] = "sizes"  # what a token holds: sizes and times, or header bytes

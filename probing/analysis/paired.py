@@ -1,8 +1,8 @@
 """Several detectors on the same connections: estimates, and differences of pairs, from the same resamples.
 
-Each resample draws units (probing/analysis/roc.py) once for all detectors. Where a detector is several nets that differ in
-their seed, its value is their mean, and each resample draws as many nets as there are, with replacement: the same for
-all detectors if these are the same nets given different inputs.
+Each resample draws units (probing/analysis/roc.py) once for all detectors. Where a detector is several nets that differ
+in their seed, its value is their mean, and each resample draws as many nets as there are, with replacement: the same
+for all detectors if these are the same nets given different inputs.
 """
 
 from __future__ import annotations
