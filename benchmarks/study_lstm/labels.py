@@ -15,15 +15,6 @@ from engine.types import Floats
 from probing.analysis.roc import Bootstrap
 from probing.corpus.columns import dictionary
 
-    "retransmitted",
-    "reordered",
-    "recovery_share",
-    "lost_data",
-    "lost",
-    "handshake_ms",
-    "duration_s",
-    "load_busy_pct",
-)
 MOST_VALUES = 12  # most values of a label that are looked at one by one
 LEFT_OUT = {
     "run", "pair", "twin", "sample", "user", "src", "sport", "dst", "start", "end", "sample_start", "phases", "problem",
