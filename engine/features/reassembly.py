@@ -48,7 +48,8 @@ SIDE = np.dtype(
         ("next", "u4"),  # sequence number of the next byte to let through
         ("acked", "u4"),  # highest acknowledgement of the peer
         ("t_acked", "i8"),  # event time of it
-        ("due", "i8"),  # event time at which a hole is let go that the peer has acknowledged
+        ("due", "i8"),  # event time at which holes are let go that the peer has acknowledged
+        ("upto", "u4"),  # acknowledgement up to which they are
         ("head", "i4"), ("tail", "i4"),  # first and last waiting segment + 1 in the pool; 0: none
         ("before", "i4"), ("after", "i4"),  # neighbours in the list of such sides + 1
         ("due_set", "u1"),  # whether the side is in that list
@@ -139,10 +140,10 @@ def distance(one: Int, other: Int) -> Int:
 
 
 @kernel
-def wait(t: Streams, s: Int) -> None:
+def wait(t: Streams, s: Int, due: Int) -> None:
     """Put side s at the end of the list of sides whose hole the peer has acknowledged."""
     side, last = t.sides[s], t.registers[DUE_LAST]
-    side["due_set"], side["due"], side["before"], side["after"] = 1, after(t.clock[NOW], GUARD), last, 0
+    side["due_set"], side["due"], side["upto"], side["before"], side["after"] = 1, due, side["acked"], last, 0
     if last:
         t.sides[last - 1]["after"] = s + 1
     else:
@@ -171,7 +172,7 @@ def wait_no_more(t: Streams, s: Int) -> None:
 @kernel
 def new_bytes(flags: Int, payload: Int, begin: Int) -> Int:
     """Bytes of a segment's payload from ``next`` on. begin: where it begins, relative to ``next``, at most 0."""
-    return payload if flags & SYN else max(0, payload + begin)
+    return min(payload, max(0, payload + begin + int(flags & SYN != 0)))
 
 
 @kernel
@@ -246,21 +247,19 @@ def drop_head(t: Streams, s: Int) -> None:
 
 
 @kernel
-def is_passed(t: Streams, side: Any) -> bool:
-    """Whether the peer has acknowledged all before the first waiting segment of a side."""
-    return bool(
-        side["head"] and side["heard"] and distance(side["acked"], t.pool[side["head"] - 1]["seq"]) >= 0
-    )
+def is_passed(t: Streams, side: Any, ack: Int) -> bool:
+    """Whether an acknowledgement takes in all before the first waiting segment of a side."""
+    return bool(side["head"] and side["heard"] and distance(ack, t.pool[side["head"] - 1]["seq"]) >= 0)
 
 
 @kernel
-def settle(t: Streams, s: Int) -> None:
+def settle(t: Streams, s: Int, now: Int) -> None:
     """Put side s into the list of those whose hole the peer has acknowledged, or take it out."""
     side = t.sides[s]
-    if not is_passed(t, side):
+    if not is_passed(t, side, side["acked"]):
         wait_no_more(t, s)
     elif not side["due_set"]:
-        wait(t, s)
+        wait(t, s, after(now, GUARD))
 
 
 @kernel
@@ -283,7 +282,7 @@ def end_stream(
         m = let_all(out, m, t, tables, counts, slot, at)
         for s in range(2 * slot, 2 * slot + 2):
             side = t.sides[s]
-            side["next"] = side["acked"] = side["t_acked"] = side["due"] = side["known"] = side["heard"] = 0
+            side["next"] = side["acked"] = side["t_acked"] = side["known"] = side["heard"] = 0
     flow = t.flows[slot]
     flow["last"] = flow["used"] = flow["resets"] = flow["fallen"] = 0
     return m
@@ -361,7 +360,34 @@ def hear(t: Streams, s: Int, ack: Int) -> None:
         return
     side["acked"], side["t_acked"], side["heard"] = ack, t.clock[NOW], 1
     if side["head"]:
-        settle(t, s)
+        settle(t, s, t.clock[NOW])
+
+
+@kernel
+def begin_side(side: Any, seq: Int) -> None:
+    """Let a side's stream begin, or begin again, at a sequence number."""
+    if side["known"] or abs(distance(side["acked"], seq)) > FAR:
+        side["heard"] = 0  # an acknowledgement of other bytes
+    side["next"], side["known"] = seq, 1
+
+
+@kernel
+def enter_bytes(
+    out: Tokens, m: Int, t: Streams, tables: Lookups, counts: NDArray[np.int64], p: Packets, i: Int,
+    slot: Int, bits: Int, kind: Int, seen: Int, number: Int, words: NDArray[np.uint8],
+) -> Int:  # fmt: skip
+    """Take packet i as the policy ``bytes`` does; a RST lets through what waits. Gives the new number of tokens."""
+    flow, flags = t.flows[slot], np.int64(p.tcp_flags[i])
+    if not takes(flow, kind, bits, flags, BYTES, tables):
+        counts[C.LEFT_OUT] += 1
+        return m
+    if flags & RST:
+        m = let_all(out, m, t, tables, counts, slot, i)
+    payload = 0 if flags & RST else fresh_payload(p, i, seen)
+    if words.size:
+        write_words(p, i, words)
+    up = bits & PACKET_FROM_ORIGINATOR
+    return emit(out, m, flow, tables, slot, p.ts[i], number, i, up, flags, payload, words)
 
 
 @kernel
@@ -375,26 +401,20 @@ def enter(
     up, s = bits & PACKET_FROM_ORIGINATOR, 2 * slot + int(bits & PACKET_SIDE != 0)
     side = t.sides[s]
     if flow["fallen"] or flags & RST or kind == COPY or kind == OUTSIDE or kind == PROBE:
-        if not takes(flow, kind, bits, flags, BYTES, tables):
-            counts[C.LEFT_OUT] += 1
-            return m
-        if flags & RST:
-            m = let_all(out, m, t, tables, counts, slot, i)
-        payload = 0 if flags & RST else fresh_payload(p, i, seen)
-        if words.size:
-            write_words(p, i, words)
-        return emit(out, m, flow, tables, slot, p.ts[i], number, i, up, flags, payload, words)
+        return enter_bytes(out, m, t, tables, counts, p, i, slot, bits, kind, seen, number, words)
     if flags & ACK:
         hear(t, s ^ 1, p.ack[i])
     length = payload + int(flags & SYN != 0) + int(flags & FIN != 0)
     if length == 0:
         counts[C.LEFT_OUT] += 1
         return m
-    if not side["known"] or (flags & SYN and kind == NEW):
+    begin = distance(p.seq[i], side["next"])
+    elsewhere = flags & SYN or begin > FAR or begin + length <= 0  # where the tracker has moved this side
+    if not side["known"] or (kind == NEW and elsewhere):
         m = let_through(out, m, t, tables, counts, s, i, ALL)
         wait_no_more(t, s)
-        side["next"], side["known"] = p.seq[i], 1
-    begin = distance(p.seq[i], side["next"])
+        begin_side(side, p.seq[i])
+        begin = np.int64(0)
     heard = side["heard"] and distance(side["acked"], p.seq[i]) >= 0
     if begin > 0 and not side["head"] and heard and side["t_acked"] <= t.clock[NOW] - GUARD:
         counts[C.LOST_ACKED] += 1
@@ -404,15 +424,12 @@ def enter(
         return m
     if begin > 0:
         if hold(t, bounds, p, i, s, number, up):
-            settle(t, s)
+            settle(t, s, t.clock[NOW])
             return m
         counts[C.FALLBACKS] += 1
         flow["fallen"] = 1
         m = let_all(out, m, t, tables, counts, slot, i)
-        begin = min(0, distance(p.seq[i], side["next"]))
-        if begin + length <= 0:
-            counts[C.LEFT_OUT] += 1
-            return m
+        return enter_bytes(out, m, t, tables, counts, p, i, slot, bits, kind, seen, number, words)
     if words.size:
         write_words(p, i, words)
     side["next"] = (np.int64(p.seq[i]) + length) & 0xFFFFFFFF
@@ -421,7 +438,7 @@ def enter(
     )
     if side["head"]:
         m = let_through(out, m, t, tables, counts, s, i, 0)
-        settle(t, s)
+        settle(t, s, t.clock[NOW])
     return m
 
 
@@ -441,22 +458,38 @@ def go_back(t: Streams) -> None:
 def release_due(
     out: Tokens, m: Int, t: Streams, tables: Lookups, counts: NDArray[np.int64], bounds: Bounds, at: Int
 ) -> Int:
-    """Let go the holes whose time has come; gives the new number of tokens."""
+    """Let go the holes whose time has come, in order of time; gives the new number of tokens."""
     now = t.clock[NOW]
-    while t.registers[DUE] and t.sides[t.registers[DUE] - 1]["due"] <= now:
-        s = t.registers[DUE] - 1
-        side = t.sides[s]
-        while is_passed(t, side):
-            counts[C.LOST_ACKED] += 1
-            side["next"] = t.pool[side["head"] - 1]["seq"]
-            m = let_through(out, m, t, tables, counts, s, at, 0)
-        wait_no_more(t, s)
-    while t.registers[OLDEST] and after(t.pool[t.registers[OLDEST] - 1]["arrived"], bounds.patience) <= now:
-        k = t.registers[OLDEST]
-        s = np.int64(t.pool[k - 1]["side"])
-        counts[C.LOST_TIME] += 1
-        m = let_through(out, m, t, tables, counts, s, at, k)
-        settle(t, s)
+    while t.registers[OLDEST]:
+        k, s = t.registers[OLDEST], t.registers[DUE] - 1
+        latest = after(t.pool[k - 1]["arrived"], bounds.patience)
+        if s >= 0 and t.sides[s]["due"] <= min(now, latest):
+            m = let_acked(out, m, t, tables, counts, s, at)
+        elif latest <= now:
+            s = np.int64(t.pool[k - 1]["side"])
+            counts[C.LOST_TIME] += 1
+            m = let_through(out, m, t, tables, counts, s, at, k)
+            settle(t, s, latest)
+        else:
+            break
+    return m
+
+
+@kernel
+def let_acked(
+    out: Tokens, m: Int, t: Streams, tables: Lookups, counts: NDArray[np.int64], s: Int, at: Int
+) -> Int:
+    """Let go the holes of side s that were acknowledged when it was put into the list; gives the new number of tokens.
+
+    Those acknowledged since then have a time of their own: their data may follow the acknowledgement, too.
+    """
+    side = t.sides[s]
+    while is_passed(t, side, side["upto"]):
+        counts[C.LOST_ACKED] += 1
+        side["next"] = t.pool[side["head"] - 1]["seq"]
+        m = let_through(out, m, t, tables, counts, s, at, 0)
+    wait_no_more(t, s)
+    settle(t, s, side["due"])
     return m
 
 
@@ -533,47 +566,88 @@ def saved(t: Streams) -> dict[str, NDArray[Any]]:
         due.append(s - 1)
         s = int(t.sides[s - 1]["after"])
     sides = rows_at(pairs, slots).reshape(-1) if pairs.size else np.zeros(0, SIDE)
+    rows = rows_at(t.pool, np.array(held, np.int64))
+    unlink(sides, rows)
     return {
         "slots": slots, "flows": as_bytes(rows_at(flows, slots)), "sides": as_bytes(sides),
-        "held": as_bytes(rows_at(t.pool, np.array(held, np.int64))), "words": t.words[held].copy(),
+        "held": as_bytes(rows), "words": t.words[held].copy(),
         "due": np.array(due, np.int64), "clock": t.clock.copy(),
     }  # fmt: skip
+
+
+def unlink(sides: Rows, held: Rows) -> None:
+    """Clear all that follows from the order of waiting segments and of sides that are due."""
+    for name in ("head", "tail", "before", "after", "due_set"):
+        sides[name] = 0
+    for name in ("next", "prev", "newer", "older"):
+        held[name] = 0
 
 
 def restored(slots: int, config: TokenConfig, arrays: Mapping[str, NDArray[Any]]) -> Streams:
     """Streams from a result of ``saved``. KeyError or ValueError when it does not fit."""
     t = new_streams(slots, config)
-    used, flows, sides = arrays["slots"], from_bytes(arrays["flows"], FLOW), from_bytes(arrays["sides"], SIDE)
-    held, words, due = from_bytes(arrays["held"], HELD), arrays["words"], arrays["due"]
+    used, words, due, clock = (
+        checked(arrays, name, kind, width)
+        for name, kind, width in (
+            ("slots", "int64", None), ("words", "uint8", config.words), ("due", "int64", None),
+            ("clock", "int64", None),
+        )
+    )  # fmt: skip
+    flows, sides, held = (
+        from_bytes(arrays[name], kind) for name, kind in (("flows", FLOW), ("sides", SIDE), ("held", HELD))
+    )
+    sides, held = sides.copy(), held.copy()
     streams = config.policy == "stream"
     for name, array, size in (
         ("flows", flows, used.size), ("sides", sides, 2 * used.size * streams), ("words", words, held.size),
-        ("clock", arrays["clock"], t.clock.size),
+        ("clock", clock, t.clock.size),
     ):  # fmt: skip
         if len(array) != size:
             raise ValueError(f"streams: {len(array)} rows of {name}, must be {size}")
-    if words.shape[1:] != t.words.shape[1:] or held.size > t.pool.size:
-        raise ValueError(f"streams: {held.size} waiting packets of {words.shape[1:]} words do not fit")
-    for name, array, least, most in (
-        ("slots", used, 0, slots), ("due", due, 0, 2 * slots), ("held", held["side"], 0, 2 * slots)
+    for name, array, end in (
+        ("slots", used, slots), ("due", due, len(t.sides)), ("held", held["side"], len(t.sides))
     ):  # fmt: skip
-        if array.size and (array.min() < least or array.max() >= most):
-            raise ValueError(f"streams: {name} outside 0 to {most - 1}")
+        if array.size and (array.min() < 0 or array.max() >= end):
+            raise ValueError(f"streams: {name} outside 0 to {end - 1}")
+    check_bounds(held, bounds_of(config))
+    unlink(sides, held)
     t.flows[used] = flows
     if streams:
-        for name in ("head", "tail", "before", "after", "due_set"):
-            sides[name] = 0
         t.sides.reshape(-1, 2)[used] = sides.reshape(-1, 2)
-    t.clock[:] = arrays["clock"]
+    t.clock[:] = clock
     for k in range(held.size):
         t.pool[k] = held[k]
         t.words[k] = words[k]
         insert(t, k)
     t.registers[FRESH] = held.size
     for s in due.tolist():
-        when = t.sides[s]["due"]
-        if t.sides[s]["due_set"] or not t.sides[s]["head"]:
+        side = t.sides[s]
+        if side["due_set"] or not side["head"]:
             raise ValueError(f"streams: side {s} cannot be due")
-        wait(t, s)
-        t.sides[s]["due"] = when
+        upto = side["upto"]
+        wait(t, s, side["due"])
+        side["upto"] = upto
     return t
+
+
+def checked(arrays: Mapping[str, NDArray[Any]], name: str, kind: str, width: int | None) -> NDArray[Any]:
+    """One of the arrays. width: its columns, None without. ValueError when it has another type or shape."""
+    array = arrays[name]
+    shape = (len(array) if array.ndim else 0,) + (() if width is None else (width,))
+    if array.dtype != kind or array.shape != shape:
+        raise ValueError(f"streams: {name} is {array.dtype} {array.shape}, must be {kind} {shape}")
+    return array
+
+
+def check_bounds(held: Rows, bounds: Bounds) -> None:
+    """ValueError when more packets or bytes wait than may."""
+    payload = held["payload"].astype(np.int64)
+    slot, first = np.unique(held["side"] >> 1, return_inverse=True)
+    loads = np.bincount(first, payload, slot.size)
+    for name, found, most in (
+        ("packets", held.size, bounds.packets), ("bytes", int(payload.sum()), bounds.bytes),
+        ("packets of a connection", np.bincount(first).max(initial=0), bounds.connection_packets),
+        ("bytes of a connection", int(loads.max(initial=0)), bounds.connection_bytes),
+    ):  # fmt: skip
+        if found > most:
+            raise ValueError(f"streams: {found} {name} wait, the bound is {most}")

@@ -108,8 +108,13 @@ class TokenPass:
 
     def restore(self, saved: Mapping[str, NDArray[Any]]) -> None:
         """Continue from a result of ``state``."""
-        self._streams = restored(self._slots, self.config, saved)
-        self._counts[:] = saved["counts"]
+        streams, counts = restored(self._slots, self.config, saved), saved["counts"]
+        if counts.dtype != np.int64 or counts.shape != self._counts.shape:
+            raise ValueError(
+                f"{counts.shape} counts of {counts.dtype}, must be {self._counts.shape} of int64"
+            )
+        self._streams = streams
+        self._counts[:] = counts
 
     def counters(self) -> Mapping[str, int]:
         """Counts since the beginning, and packets that wait now."""
