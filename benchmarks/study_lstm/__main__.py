@@ -20,7 +20,8 @@ from engine.features.tokens import POLICIES
 
 SIZES: dict[str, dict[str, Any]] = {
     "full": {
-        "policies": POLICIES, "vantages": ("client", "server"), "mixes": ("none", "faults15"), "nets": 5, "recipe": {},
+        "policies": POLICIES, "vantages": ("client", "server"), "mixes": ("none", "faults15"), "nets": 5,
+        "recipe": {"steps": 2500},
     },
     "ci": {
         "policies": ("keep", "no-acks", "stream"), "vantages": ("client",), "mixes": ("none",), "nets": 3,

@@ -46,12 +46,15 @@ class Parts:
 
 
 def parts(folder: Path, vantage: str, policy: str) -> Parts:
-    """The parts of a folder with the corpus ``sqli``, and where they are, ``sqli-faults`` and ``sqli-sweep``."""
+    """The parts of a folder with ``sqli``, and where they are, ``sqli-train``, ``sqli-faults`` and ``sqli-sweep``."""
     tokens = TokenConfig(policy=policy)  # type: ignore[arg-type]
     whole = sequences(folder / "sqli", vantage, tokens)
     part = np.array(whole.labels.column("part").to_pylist())
     known = truth(whole.labels) != UNSURE
-    learn, held = divided(whole.chosen((part == "train") & known), {"learn": 1 - HELD_OUT, "held": HELD_OUT})
+    train = [whole.chosen((part == "train") & known)]
+    if (folder / "sqli-train.manifest.json").exists():
+        train.append(sequences(folder / "sqli-train", vantage, tokens))
+    learn, held = divided(join_sequences(train), {"learn": 1 - HELD_OUT, "held": HELD_OUT})
     benign = whole.chosen(part == "calibrate")
     calibrate = join_sequences([benign, held.chosen(truth(held.labels) == ATTACK)])
     mixed = mixed_held = seen = swept = None

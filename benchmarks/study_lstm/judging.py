@@ -44,17 +44,25 @@ class Test:
     failed: NDArray[np.bool_]  # attacks that failed
     link: NDArray[np.str_]
     unit: NDArray[np.int64]
+    mirrored: NDArray[np.bool_]  # benign ones that send harmless requests as long as an injection's
 
-    def chosen(self, setting: str) -> NDArray[np.bool_]:
-        """The connections of a setting of the link, attacks that failed left out."""
+    def chosen(self, setting: str, *, mirrored: bool = True) -> NDArray[np.bool_]:
+        """The connections of a setting of the link, attacks that failed left out, and mirrored ones if so asked."""
         right = np.isin(self.link, FAULTS) if setting == "faults" else self.link == setting
-        return right & ~self.failed
+        return right & ~self.failed & (mirrored | ~self.mirrored)
 
 
 def test_of(data: Sequences) -> Test:
     """The test part."""
     known = truth(data.labels)
-    return Test(known == ATTACK, known == UNSURE, link_of(data.labels), unit_of(data.labels))
+    mirrored = np.array([value is True for value in data.labels.column("mirrored").to_pylist()])
+    return Test(
+        known == ATTACK,
+        known == UNSURE,
+        link_of(data.labels),
+        unit_of(data.labels),
+        mirrored & (known != ATTACK),
+    )
 
 
 def judged(nets: Sequence[Net], folder: Path, data: Parts) -> Judged:
@@ -93,12 +101,12 @@ def baseline(data: Parts, test: Test) -> Iterator[tuple[str, Estimate]]:
         )
 
 
-def resampled(by_policy: Mapping[str, Judged], test: Test, setting: str, how: Bootstrap, *, same: bool,
-              seen: bool = False) -> Paired:  # fmt: skip
-    """All policies on the connections of a setting, resampled together. same: whether their nets are the same."""
-    at = test.chosen(setting)
+def resampled(
+    by_policy: Mapping[str, Judged], test: Test, at: NDArray[np.bool_], how: Bootstrap, *, same: bool
+) -> Paired:
+    """All policies on chosen connections, resampled together. same: whether their nets are the same."""
     samples = {
-        policy: Sample(j.scores[:, at], test.attack[at], test.unit[at], j.seen if seen else j.plain)
+        policy: Sample(j.scores[:, at], test.attack[at], test.unit[at], j.plain)
         for policy, j in by_policy.items()
     }
     return paired(samples, how, same_nets=same)
