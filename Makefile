@@ -1,4 +1,4 @@
-# make setup demo test check verify bench bench-capture bench-lab soak broker chaos
+# make setup demo test check verify bench bench-capture bench-lab study-lstm soak broker chaos
 PYTHON ?= python3
 BIN := .venv/bin
 TRACE ?=
@@ -9,7 +9,7 @@ JOBS ?= 2
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test check verify bench bench-capture bench-lab soak broker chaos
+.PHONY: setup demo test check verify bench bench-capture bench-lab study-lstm soak broker chaos
 .SILENT:
 .DEFAULT_GOAL := demo
 
@@ -76,6 +76,24 @@ bench-lab: .venv/.installed-test
 	  $(BIN)/python -m benchmarks.bench_$$NAME --json docs/figures/bench_$$NAME.json > /dev/null || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.tables
+
+# SIZE=full: makes its traffic in the lab (35 minutes, as root), then trains 140 nets (an hour on two cores).
+# SIZE=ci: a small one on the committed corpus, three minutes
+SIZE ?= full
+STUDY := out/study-lstm
+.venv/.installed-study: .venv/.installed
+	echo "+ installing PyTorch and what figures need (some minutes, several GB)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[probing,train,study]'
+	touch $@
+
+study-lstm: .venv/.installed-study
+	if [ $(SIZE) = full ]; then \
+	  echo "+ $(BIN)/wiresonde lab run sqli sqli-faults sqli-sweep sqli-train --seed 2027 --share 0.5 --headers --out $(STUDY)/corpora"; \
+	  $(BIN)/wiresonde lab run sqli sqli-faults sqli-sweep --seed 2027 --share 0.5 --headers --out $(STUDY)/corpora && \
+	  $(BIN)/wiresonde lab run sqli-train --seed 2027 --share 0.8 --headers --out $(STUDY)/corpora || exit 1; \
+	fi
+	echo "+ $(BIN)/python -m benchmarks.study_lstm --size $(SIZE) --out $(STUDY)"
+	$(BIN)/python -m benchmarks.study_lstm --size $(SIZE) --out $(STUDY) --corpora $(if $(filter full,$(SIZE)),$(STUDY)/corpora,corpora)
 
 soak: have-trace .venv/.installed-test
 	echo "+ $(BIN)/python -m benchmarks.soak --trace $(TRACE) --json docs/figures/soak.json"

@@ -69,29 +69,30 @@ def judge(result: dict[str, Any], vantage: str, size: dict[str, Any], given: arg
             for policy in size["policies"]
         }
         for setting in judging.SETTINGS:
-            found = judging.resampled(said, test, setting, figures.HOW, same=False)
+            found = judging.resampled(said, test, test.chosen(setting), figures.HOW, same=False)
             for policy in size["policies"]:
                 result["cells"].append({
                     "policy": policy, "vantage": vantage, "mix": mix, "link": setting, "nets": size["nets"],
                     **judging.cell(found, policy),
                 })  # fmt: skip
             put(result, "retrained", vantage, mix, setting, judging.differences(found))
-            if said["keep"].seen is not None:
-                seen = judging.resampled(said, test, setting, figures.HOW, same=False, seen=True)
-                put(
-                    result,
-                    "threshold_with_faults",
-                    vantage,
-                    mix,
-                    setting,
-                    {p: judging.cell(seen, p) for p in said},
-                )
+            seen = {p: j._replace(plain=j.seen) for p, j in said.items() if j.seen is not None}
+            if seen:
+                other = judging.resampled(seen, test, test.chosen(setting), figures.HOW, same=False)
+                cells = {policy: judging.cell(other, policy) for policy in seen}
+                put(result, "threshold_with_faults", vantage, mix, setting, cells)
+            plain = judging.resampled(
+                said, test, test.chosen(setting, mirrored=False), figures.HOW, same=False
+            )
+            cells = {policy: judging.cell(plain, policy) for policy in said}
+            put(result, "without mirrored visits", vantage, mix, setting,
+                {"cells": cells, "differences": judging.differences(plain)})  # fmt: skip
         result.setdefault("failed_attacks", {})[f"{vantage}, {mix}"] = judging.failed(said, test)
     for origin, family in judging.FAMILIES.items():
         own = [policy for policy in family if policy in size["policies"]]
         said = {p: judging.judged(nets_of(origin, vantage, "none", size), folder, data[p]) for p in own}
         for setting in judging.SETTINGS:
-            found = judging.resampled(said, test, setting, figures.HOW, same=True)
+            found = judging.resampled(said, test, test.chosen(setting), figures.HOW, same=True)
             cells = {policy: judging.cell(found, policy) for policy in own}
             put(result, f"same nets, trained with {origin}", vantage, "none", setting,
                 {"cells": cells, "differences": judging.differences(found)})  # fmt: skip
