@@ -44,6 +44,7 @@ class Metrics:
         self._bounds = dict(bounds or {})
         self._of_stream()
         self._of_models(slices)
+        self._of_sequences()
         self._of_partitions()
         self.series = [s for s in vars(self).values() if isinstance(s, Series)]
         self.collector = BatchCollector(self.series)
@@ -103,38 +104,6 @@ class Metrics:
         self.out_of_range = Series(
             "counter", "wiresonde_out_of_range_inputs", "Model inputs outside the learned range.", ("model",)
         )
-        self.tokens = Series("counter", "wiresonde_tokens", "Packets given to a sequence model.", ("model",))
-        self.tokenless = Series(
-            "counter",
-            "wiresonde_tokenless_packets",
-            "Packets without a token: not TCP, or left out by the model's policy.",
-            ("model", "reason"),
-        )
-        self.waiting = Series(
-            "gauge",
-            "wiresonde_waiting_packets",
-            "Packets that wait for one missing before them in their stream.",
-            ("model",),
-        )
-        self.hold = Series(
-            "histogram",
-            "wiresonde_hold_seconds",
-            "Event time that packets waited for one missing before them.",
-            ("model",),
-            HOLD_BOUNDS,
-        )
-        self.stream_holes = Series(
-            "counter",
-            "wiresonde_stream_holes",
-            "Missing ranges let go: acknowledged by the peer, or not filled in time.",
-            ("model", "reason"),
-        )
-        self.stream_fallbacks = Series(
-            "counter",
-            "wiresonde_stream_fallbacks",
-            "Connections over a bound of reassembly, continued without it.",
-            ("model",),
-        )
         self.phase = Series(
             "gauge",
             "wiresonde_phase",
@@ -170,6 +139,41 @@ class Metrics:
         )
         self.unknown_probes = Series(
             "counter", "wiresonde_unknown_probes", "Rows with a probe id that has no labels."
+        )
+
+    def _of_sequences(self) -> None:
+        """What sequence models are given, and what waits for it."""
+        self.tokens = Series("counter", "wiresonde_tokens", "Packets given to a sequence model.", ("model",))
+        self.tokenless = Series(
+            "counter",
+            "wiresonde_tokenless_packets",
+            "Packets without a token: not TCP, or left out by the model's policy.",
+            ("model", "reason"),
+        )
+        self.waiting = Series(
+            "gauge",
+            "wiresonde_waiting_packets",
+            "Packets that wait for one missing before them in their stream.",
+            ("model",),
+        )
+        self.hold = Series(
+            "histogram",
+            "wiresonde_hold_seconds",
+            "Event time that packets waited for one missing before them.",
+            ("model",),
+            HOLD_BOUNDS,
+        )
+        self.stream_holes = Series(
+            "counter",
+            "wiresonde_stream_holes",
+            "Missing ranges let go: acknowledged by the peer, or not filled in time.",
+            ("model", "reason"),
+        )
+        self.stream_fallbacks = Series(
+            "counter",
+            "wiresonde_stream_fallbacks",
+            "Connections over a bound of reassembly, continued without it.",
+            ("model",),
         )
 
     def _of_partitions(self) -> None:
