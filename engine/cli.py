@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from contextlib import ExitStack, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -281,8 +282,34 @@ def watch(
         raise InputError(report.problem)
 
 
-@main.command()
-@click.argument("kind", metavar="KIND")
+class Kinds(click.Group):
+    """A command for each kind of model; that of a kind that needs labels is in the researcher's half."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Names of the kinds, sorted."""
+        from engine.scoring.kinds import KINDS
+
+        return sorted({*KINDS, *(["sequence"] if find_spec("probing") is not None else [])})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of a kind; one that does not exist is refused when it is run."""
+        if cmd_name == "sequence" and find_spec("probing") is not None:
+            from probing.training.cli import train_sequence
+
+            return train_sequence
+        assert train_online.callback is not None
+        return click.Command(
+            cmd_name, callback=partial(train_online.callback, cmd_name), params=train_online.params,
+            help=train_online.help,
+        )  # fmt: skip
+
+
+@main.group(cls=Kinds)
+def train() -> None:
+    """Train a model and write it as a bundle."""
+
+
+@click.command()
 @CAPTURES
 @CONFIG
 @click.option("-o", "--output", type=FILE, required=True, help="Bundle to write.")
@@ -291,14 +318,13 @@ def watch(
 )
 @FILTER
 @click.option("--force", is_flag=True, help="Write the bundle even if there is too little to learn from.")
-def train(
+def train_online(
     kind: str, captures: tuple[Path, ...], config_file: Path | None, output: Path, learn: int | None,
     expression: str | None, force: bool,
 ) -> None:  # fmt: skip
     """Train a model on captures without attacks and write it as a bundle.
 
-    KIND: kitsune, or another kind of model (see the documentation of each). PCAP: a file, a folder, or a pattern in
-    quotes.
+    PCAP: a file, a folder, or a pattern in quotes.
     """
     check_pipes(*captures, config_file)
     config = load_config(config_file)

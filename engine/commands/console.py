@@ -267,17 +267,37 @@ def _handled(handle: Callable[[int, FrameType | None], None], *numbers: signal.S
             signal.signal(number, handler)
 
 
+def progress_bar(
+    what: str, stream: IO[str] | None = None
+) -> contextlib.AbstractContextManager[Progress | None]:
+    """A progress bar of bytes with time left, on a terminal only."""
+    return _bar(what, stream or sys.stderr, counting=False)
+
+
+def counting_bar(
+    what: str, stream: IO[str] | None = None
+) -> contextlib.AbstractContextManager[Progress | None]:
+    """A progress bar of steps with time left, on a terminal only."""
+    return _bar(what, stream or sys.stderr, counting=True)
+
+
 @contextlib.contextmanager
-def progress_bar(what: str, stream: IO[str] | None = None) -> Iterator[Progress | None]:
-    """A progress bar with time left, on a terminal only."""
-    stream = stream or sys.stderr
+def _bar(what: str, stream: IO[str], *, counting: bool) -> Iterator[Progress | None]:
     if not stream.isatty():
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    amount = MofNCompleteColumn() if counting else DownloadColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
     console = Console(file=stream)
     with Progress(
         *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False

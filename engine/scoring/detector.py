@@ -108,7 +108,9 @@ class Detector:
     def _step(self, p: Packets) -> Iterator[ScoreBatch]:
         for step in self.tracker.track(p):
             part = p if step.end - step.begin == p.ts.size else take(p, slice(step.begin, step.end))
-            part, tracked = self._without_copies(part, replace(step, number=self._given))
+            tracked = replace(step, number=self._given)
+            if self.tracker.config.copies != "keep":
+                part, tracked = without_copies(part, tracked)
             self._given += part.ts.size
             waiting = {e.features.digest for e in self._entries if e.features and e.scorer.first is None}
             for digest, one in self._passes.items():
@@ -125,24 +127,6 @@ class Detector:
             yield from self._interim(tracked)
             if self.tracer is not None:
                 self.tracer.end(ended)
-
-    def _without_copies(self, p: Packets, t: Tracked) -> tuple[Packets, Tracked]:
-        """Packets and the tracker's results without the copies that the capture made, where these are dropped."""
-        keep = (t.flags & PACKET_COPY) == 0
-        if keep.all() or self.tracker.config.copies == "keep":
-            return p, t
-        before = np.concatenate(
-            ([0], np.cumsum(keep))
-        )  # packets kept before each row, and before the next step
-        closed_at = before[t.closed_at]
-        return freeze(take(p, keep)), replace(
-            t,
-            slot=t.slot[keep],
-            flags=t.flags[keep],
-            segment=t.segment[keep],
-            seen=t.seen[keep],
-            closed_at=closed_at,
-        )
 
     def _interim(self, t: Tracked) -> Iterator[ScoreBatch]:
         slots = t.going_on()
@@ -279,3 +263,19 @@ NO_RECORDS = Records(np.zeros(0, CONNECTION), np.zeros((0, 2), SIDE))
 
 def _ignore(events: Events) -> None:
     """Drop events when no tracer is set."""
+
+
+def without_copies(p: Packets, t: Tracked) -> tuple[Packets, Tracked]:
+    """Packets and the tracker's results without the copies that the capture made."""
+    keep = (t.flags & PACKET_COPY) == 0
+    if keep.all():
+        return p, t
+    before = np.concatenate(([0], np.cumsum(keep)))  # packets kept before each row, and before the next step
+    return freeze(take(p, keep)), replace(
+        t,
+        slot=t.slot[keep],
+        flags=t.flags[keep],
+        segment=t.segment[keep],
+        seen=t.seen[keep],
+        closed_at=before[t.closed_at],
+    )
