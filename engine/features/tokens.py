@@ -18,7 +18,9 @@ from engine.errors import ConfigError
 from engine.kernels import Int, kernel
 from engine.types import FIN, RST, SYN, Packets, Rows
 
-VERSION = 1  # number of the encoding, in bundles of models that learned from it: it changes when tokens change
+VERSION = (
+    1  # number of the encoding, in bundles of models that learned from it: it changes when tokens change
+)
 POLICIES = ("keep", "no-acks", "drop-duplicates", "drop-late", "drop-episodes", "bytes", "stream")
 KEEP, NO_ACKS, DUPLICATES, LATE, EPISODES, BYTES, STREAM = range(len(POLICIES))
 Policy = Literal["keep", "no-acks", "drop-duplicates", "drop-late", "drop-episodes", "bytes", "stream"]

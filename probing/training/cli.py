@@ -40,7 +40,9 @@ POLICIES = ("keep", "no-acks", "drop-duplicates", "drop-late", "drop-episodes", 
     "--patience", type=int, default=2000, show_default=True,
     help="Steps without a better validation after which training stops.",
 )  # fmt: skip
-@click.option("--seed", type=int, default=1, show_default=True, help="Seed of weights, order and split.")
+@click.option(
+    "--seed", type=int, default=1, show_default=True, help="Seed of the first weights and the order."
+)
 @click.option(
     "--seeds", type=click.IntRange(1, 1000), default=1, show_default=True,
     help="Number of networks; bundles get -1, -2 … before the suffix.",

@@ -21,11 +21,12 @@ from models.bundle import BundleError
 from models.threshold import Threshold, ThresholdConfig, fit
 from probing.corpus.check import Settings, check
 from probing.corpus.corpus import read_corpus
+from probing.corpus.divided import SEED
 from probing.corpus.labelled import Labelled, of_capture, of_corpus
 from probing.training.bundle import bundle_of
 from probing.training.checkpoint import checkpoint_of
 from probing.training.curve import write_curve
-from probing.training.network import Network, chosen_device, last_scores, load_torch, shape_of
+from probing.training.network import Network, chosen_device, last_scores, shape_of
 from probing.training.parts import Parts, counted, divide, shares, warnings, with_parts
 from probing.training.recipe import Recipe
 from probing.training.sequences import Sequences, join_sequences, read_sequences
@@ -64,13 +65,12 @@ def run(job: Job, say: Say, bar: Bar, stop: Callable[[], bool]) -> bool:
     Raises, before anything is written, ConfigError without torch or device, OutputError for a place that cannot be
     written, and InputError for traffic that is damaged, has a fault, or lacks what training needs.
     """
-    load_torch()
     device = chosen_device(job.device)
     places = bundle_places(job.out, job.recipe.seed, job.seeds)
     for place in places.values():
         check_bundle_place(place)
     data, origin = gather(job, say)
-    parts = divide(data, job.recipe.held_out, job.recipe.seed)
+    parts = divide(data, job.recipe.held_out, SEED)
     tell(parts, say)
     for seed, place in places.items():
         recipe = replace(job.recipe, seed=seed)
@@ -214,7 +214,7 @@ def provenance(job: Job, training: Training, parts: Parts, origin: list[dict[str
         "parts": counted(parts),
         "shares": {name: round(share, 6) for name, share in shares(parts.fit).items()},
         "recipe": asdict(training.recipe),
-        "split_seed": job.recipe.seed,
+        "split_seed": SEED,
         "device": training.network.device,
         "torch": str(training.network.torch.__version__),
         "steps": training.step,

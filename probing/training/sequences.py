@@ -134,9 +134,8 @@ class _Collector:
 
     def _add(self, tokens: Tokens) -> None:
         if tokens.slot.size:
-            ended = np.logical_or.accumulate(
-                tokens.rows < 0, axis=1
-            )  # what lies behind the end has no meaning
+            # what lies behind the end has no meaning
+            ended = np.logical_or.accumulate(tokens.rows < 0, axis=1)
             rows = np.where(ended, -1, tokens.rows).astype(np.int16)
             values = np.where(ended, np.float32(0), tokens.values)
             self._tokens.append((self._number[tokens.slot], rows, values))

@@ -31,10 +31,8 @@ def made(rows: Sequence[dict[str, Any]], general: bool = False) -> Sequences:
 
 def runs(n: int, **given: Any) -> list[dict[str, Any]]:
     """Runs of two samples, two and two of them twins."""
-    return [
-        {"run": f"{given}{k}", "pair": f"{given}{k // 2}/{s}", "twin": "ab"[k % 2], "sample": s, "part": "train"} | given
-        for k in range(n) for s in range(2)
-    ]  # fmt: skip
+    own = [(k, s, {"run": f"{given}{k}", "pair": f"{given}{k // 2}/{s}"}) for k in range(n) for s in range(2)]
+    return [row | {"twin": "ab"[k % 2], "sample": s, "part": "train"} | given for k, s, row in own]
 
 
 CALIBRATE = [{"run": "c", "part": "calibrate"}]
@@ -51,8 +49,11 @@ def test_validation_tears_neither_runs_nor_pairs(seed: int) -> None:
 
 
 def test_only_benign_connections_calibrate_and_tests_are_not_touched() -> None:
-    more: list[dict[str, Any]] = [
-        {"run": "t", "part": "test"}, {"run": "a", "part": "calibrate", **ATTACK}, {"run": "n", "part": ""}]  # fmt: skip
+    more = [
+        {"run": "t", "part": "test"},
+        {"run": "a", "part": "calibrate", **ATTACK},
+        {"run": "n", "part": ""},
+    ]
     parts = divide(made(runs(20) + runs(20, **ATTACK) + CALIBRATE + more), 0.2, 1)
     assert parts.calibrate.labels.column("run").to_pylist() == ["c"]
     assert set(parts.fit.labels.column("part").to_pylist()) == {"train"}

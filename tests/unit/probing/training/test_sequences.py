@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -41,7 +42,7 @@ def of(path: Path, policy: Literal["keep", "stream"] = "keep") -> Sequences:
 
 def tokens(data: Sequences, k: int) -> list[dict[int, float]]:
     rows, values = (column[data.start[k] : data.start[k + 1]].tolist() for column in (data.rows, data.values))
-    return [dict((r, v) for r, v in zip(*token) if r >= 0) for token in zip(rows, values)]
+    return [{r: v for r, v in zip(*token) if r >= 0} for token in zip(rows, values)]
 
 
 def two(folder: Path) -> Path:
@@ -91,13 +92,12 @@ def test_chosen_connections_keep_their_tokens_and_labels(tmp_path: Path) -> None
 
 
 def test_two_connections_of_one_label_row_are_two_sequences(tmp_path: Path) -> None:
-    keys = "src,sport,dst,dport,proto,start,end,attack\n"
-    made = write(tmp_path, [(Exchange(T0), {}), (Exchange(T0 + 900 * SECOND), {})])
-    labels = tmp_path / "x.csv"
-    labels.write_text(keys + f"10.0.0.10,40000,10.0.0.1,80,tcp,{T0 // SECOND},{T0 // SECOND + 1000},0\n")
-    capture = made.with_name("made.pcap.zst")
-    data = read_sequences(of_capture(capture, labels), [capture], TokenConfig(policy="keep"))
+    made = write(tmp_path, [(Exchange(T0), {}), (Exchange(T0 + 900 * SECOND, sport=40001), {})])
+    corpus = read_corpus(made)
+    known = replace(of_corpus(corpus), row=np.array([0, 0]))
+    data = read_sequences(known, [corpus.capture], TokenConfig(policy="keep"))
     assert data.lengths.tolist() == [8, 8]
+    assert data.labels.column("sport").to_pylist() == [40000, 40000]
 
 
 def test_connections_without_labels_are_left_out(tmp_path: Path) -> None:
