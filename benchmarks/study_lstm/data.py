@@ -133,7 +133,8 @@ def mix(plain: Sequences, faulty: Sequences) -> Sequences:
 def link_of(labels: pa.Table) -> NDArray[np.str_]:
     """(n,) the setting of the link of each connection: one of LINKS."""
     jitter, loss = (pc.fill_null(labels.column(n), 0).to_numpy() > 0 for n in ("jitter_ms", "loss_pct"))
-    return np.array(LINKS)[loss + 2 * jitter]
+    names: NDArray[np.str_] = np.array(LINKS)[loss + 2 * jitter]
+    return names
 
 
 def unit_of(labels: pa.Table) -> Ints:

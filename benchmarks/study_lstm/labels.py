@@ -62,7 +62,7 @@ def correlations(
     groups |= {name: attack & (kind == name) for name in sorted(set(kind[attack]))}
     out = {}
     for group, mask in groups.items():
-        rows = []
+        rows: list[dict[str, Any]] = []
         for name, column in dict(columns(data.labels)).items():
             if np.ptp(column[mask]) > 0:
                 rows.append(
