@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from probing.training.sequences import ATTACK, UNSURE, Sequences, join_sequences, read_sequences, truth
 
 from engine.features.tokens import TokenConfig
 from engine.types import Floats
@@ -17,6 +16,7 @@ from probing.corpus.columns import Ints, dictionary
 from probing.corpus.corpus import read_corpus
 from probing.corpus.labelled import Labelled, of_corpus
 from probing.corpus.split import split
+from probing.training.sequences import ATTACK, UNSURE, Sequences, join_sequences, read_sequences, truth
 
 LINKS = ("none", "loss", "jitter", "both")
 FAULTS = ("loss", "jitter", "both")

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from probing.training.sequences import Sequences
 
 from benchmarks.study_lstm.data import unit_of
 from engine.types import Floats
 from probing.analysis.roc import Bootstrap
 from probing.corpus.columns import dictionary
+from probing.training.sequences import Sequences
 
 MOST_VALUES = 12  # most values of a label that are looked at one by one
 LEFT_OUT = {

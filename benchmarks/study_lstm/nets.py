@@ -7,16 +7,22 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from probing.training.sequences import Sequences
 
-from benchmarks.study_lstm.data import parts
+from benchmarks.study_lstm.data import Parts, parts
 from connectors.files.whole import write_whole
+from engine.features.tokens import TokenConfig
 from models.bundle import load, pack
+from models.lstm import LSTM, LSTMConfig
+from probing.training.network import Network, shape_of
+from probing.training.recipe import Recipe
+from probing.training.sequences import Sequences
+from probing.training.train import Training
 
 
 @dataclass(frozen=True)
@@ -38,35 +44,32 @@ def train_all(nets: Sequence[Net], corpora: Path, folder: Path, recipe: dict[str
     """Train those that are not in the folder yet, ``jobs`` at a time."""
     folder.mkdir(parents=True, exist_ok=True)
     missing = [net for net in nets if not (folder / net.name).exists()]
-    began = time.monotonic()
-    with ProcessPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(train, net, corpora, folder, recipe) for net in missing]
-        for k, done in enumerate(as_completed(waiting), 1):
-            left = (time.monotonic() - began) / k * (len(missing) - k)
-            print(
-                f"net {k} of {len(missing)}: {done.result()}; {left / 60:.0f} min left",
-                file=sys.stderr,
-                flush=True,
-            )
+    began, trained = time.monotonic(), 0
+    for vantage, policy in dict.fromkeys((net.vantage, net.policy) for net in missing):
+        own = [net for net in missing if (net.vantage, net.policy) == (vantage, policy)]
+        data = parts(corpora, vantage, policy)
+        # forked, so that the processes share the data; nothing here has started a thread yet
+        with ProcessPoolExecutor(jobs, get_context("fork"), _keep, (data,)) as pool:
+            for done in as_completed([pool.submit(train, net, folder, recipe) for net in own]):
+                trained += 1
+                left = (time.monotonic() - began) / trained * (len(missing) - trained) / 60
+                said = f"net {trained} of {len(missing)}: {done.result()}; {left:.0f} min left"
+                print(said, file=sys.stderr, flush=True)
 
 
-_kept: dict[tuple[str, str], Any] = {}
+_data: list[Parts] = []  # in a process of the pool: the data of its nets
 
 
-def train(net: Net, corpora: Path, folder: Path, recipe: dict[str, Any]) -> str:
-    """Train one net and write it; says how it went."""
-    from probing.training.network import Network, shape_of
-    from probing.training.recipe import Recipe
-    from probing.training.train import Training
+def _keep(data: Parts) -> None:
+    _data[:] = [data]
 
-    from engine.features.tokens import TokenConfig
 
-    key = net.policy, net.vantage
-    if key not in _kept:
-        _kept.clear()
-        _kept[key] = parts(corpora, net.vantage, net.policy)
-    data = _kept[key]
+def train(net: Net, folder: Path, recipe: dict[str, Any]) -> str:
+    """Train one net on the data of this process and write it; says how it went."""
+    data = _data[0]
     fit, held = (data.train, data.held_out) if net.mix == "none" else (data.mixed, data.mixed_held_out)
+    if fit is None or held is None:
+        raise ValueError(f"{net.name}: there is no corpus sqli-faults to mix in")
     how = replace(Recipe(**recipe), seed=net.seed)
     network = Network(shape_of(TokenConfig(), how.hidden, how.layers, how.embedding), seed=how.seed)
     began = time.monotonic()
@@ -87,8 +90,6 @@ def arrays_of(net: Net, folder: Path) -> dict[str, NDArray[Any]]:
 
 def scores(arrays: dict[str, NDArray[Any]], data: Sequences) -> NDArray[np.float64]:
     """(tokens,) the score of every packet, by the engine's own kernel."""
-    from models.lstm import LSTM, LSTMConfig
-
     hidden = len(arrays["hidden.0"])
     layers = sum(name.startswith("hidden.") for name in arrays)
     lstm = LSTM(LSTMConfig(len(arrays["input.0"]), hidden, layers), arrays)
