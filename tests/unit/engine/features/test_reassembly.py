@@ -31,6 +31,12 @@ def sizes(c: Conversation, config: TokenConfig | None = None) -> dict[int, int]:
     return {row.number: round(2 ** (16 * dict(row.entries).get(LOG_PAYLOAD, -1))) for row in rows}
 
 
+def bounded(bound: str) -> TokenConfig:
+    """A configuration in which one bound is 1."""
+    values: dict[str, Any] = {bound: 1}
+    return replace(TokenConfig(), **values)
+
+
 def test_a_segment_waits_for_the_one_before_it() -> None:
     c = Conversation().open().send("a", "PA", 101, 1, 50).send("a", "PA", 1, 1, 100)
     assert numbers(c) == [(0, 0), (1, 1), (4, 4), (3, 4)]
@@ -133,7 +139,7 @@ def test_a_packet_over_the_bound_keeps_its_bytes_though_it_precedes_those_that_w
 def test_over_any_bound_a_connection_goes_on_as_bytes(bound: str) -> None:
     c = Conversation().open().send("a", "PA", 101, 1, 1).send("a", "PA", 201, 1, 50)
     c.send("a", "PA", 401, 1, 50).send("a", "PA", 1, 1, 100).send("a", "PA", 1, 1, 100)
-    rows, counts = kernel_run(c.packets(), replace(TokenConfig(), **{bound: 1}))  # type: ignore[arg-type]
+    rows, counts = kernel_run(c.packets(), bounded(bound))
     assert [(row.number, row.at) for row in rows] == [(0, 0), (1, 1), (3, 4), (4, 4), (5, 5), (6, 6)]
     assert counts["fallbacks"] == 1
 
@@ -178,7 +184,7 @@ def test_a_state_that_came_and_went_is_equal() -> None:
 @pytest.mark.parametrize("bound", ["connection_packets", "connection_bytes", "packets", "bytes"])
 def test_a_state_over_a_bound_is_refused(bound: str) -> None:
     with pytest.raises(ValueError, match="the bound is 1"):
-        restored(waiting_state(), replace(TokenConfig(), **{bound: 1}))  # type: ignore[arg-type]
+        restored(waiting_state(), bounded(bound))
 
 
 @pytest.mark.parametrize("name", ["slots", "flows", "sides", "held", "words", "due", "clock", "counts"])
