@@ -12,7 +12,7 @@ from engine.scoring.hosts import Hosts
 from engine.scoring.scorer import ScorerConfig
 from models.bundle import pack
 from models.threshold import Threshold
-from probing.training.network import Arrays, Shape
+from probing.training.network import Network
 
 KIND = "sequence"
 NO_HOSTS = Hosts(
@@ -21,9 +21,10 @@ NO_HOSTS = Hosts(
 
 
 def bundle_of(
-    shape: Shape, arrays: Arrays, tokens: TokenConfig, threshold: Threshold, provenance: Mapping[str, Any]
+    network: Network, trained: int, tokens: TokenConfig, threshold: Threshold, provenance: Mapping[str, Any]
 ) -> bytes:
-    """The bytes of a bundle. arrays: a result of ``Network.arrays``. Raises BundleError."""
+    """The bytes of a network's bundle. trained: steps of its training. Raises BundleError."""
+    shape = network.shape
     hashes, hosts = NO_HOSTS.state()
     config = {
         "lstm": {"inputs": shape.inputs, "hidden": shape.hidden, "layers": shape.layers},
@@ -32,6 +33,7 @@ def bundle_of(
         },
         "scorer": asdict(ScorerConfig(aggregate="last", known_hosts=0)),
         "threshold": asdict(threshold),
+        "trained": trained,
         HOSTS: hosts,
     }  # fmt: skip
-    return pack({**arrays, HOSTS: hashes}, config, provenance, kind=KIND)
+    return pack({**network.arrays(), HOSTS: hashes}, config, provenance, kind=KIND)

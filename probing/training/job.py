@@ -174,7 +174,7 @@ def _finish(
     network.restore(learned.best)
     threshold = fit(last_scores(network, parts.calibrate), job.threshold)
     try:
-        data = bundle_of(network.shape, network.arrays(), job.tokens, threshold,
+        data = bundle_of(network, learned.best_step, job.tokens, threshold,
                          provenance(job, training, parts, origin))  # fmt: skip
         write_whole(place, data)
     except BundleError as error:

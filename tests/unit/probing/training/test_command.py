@@ -11,15 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.features.tokens import INPUTS, POLICIES, VERSION
-from engine.scoring.building import HOSTS, digest_of_file
+from engine.features.tokens import INPUTS, POLICIES, VERSION, TokenConfig
+from engine.scoring.building import HOSTS, BundleFile, digest_of_file
 from engine.scoring.hosts import Hosts
 from engine.scoring.scorer import ScorerConfig
+from engine.scoring.sequence import lstm_of, tokens_of
 from models.bundle import load
 from models.threshold import Threshold
+from probing.corpus.corpus import read_corpus
+from probing.corpus.labelled import of_corpus
 from probing.training import cli
 from probing.training.job import bundle_places
+from probing.training.network import Network, last_scores, shape_of
 from probing.training.recipe import Recipe
+from probing.training.sequences import read_sequences
 from tests.support.calls import called, refused
 from tests.support.small_corpus import Entry, clean, write
 
@@ -120,6 +125,25 @@ def test_a_bundle_holds_what_the_engine_needs(tmp_path: Path) -> None:
     assert (threshold.false_positive_rate, threshold.sufficient) == (0.01, False)
     assert len(Hosts.from_state(bundle.arrays[HOSTS], config[HOSTS])) == 0
     assert "warning: too few to calibrate with: 1,000 are needed for a rate of 0.01" in result.stderr
+
+
+@pytest.mark.parametrize("encoder", ["sizes", "header"])
+def test_the_engine_scores_with_a_bundle_as_training_did(encoder: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    path, out = corpus(tmp_path), tmp_path / "m.safetensors"
+    words = ("--policy", "keep", "--encoder", encoder, "--layers", 2)
+    assert called("train", "sequence", path, "-o", out, *QUICK, *words).exit_code == 0
+    bundle = BundleFile(out).learned
+    lstm = lstm_of(bundle)
+    tokens, read = tokens_of(bundle, TokenConfig()), read_corpus(path)
+    data = read_sequences(of_corpus(read), [read.capture], tokens)
+    network = Network(shape_of(tokens, 6, 2, Recipe().embedding))
+    network.take(bundle.arrays)
+    scores, state = np.empty(data.rows.shape[0]), lstm.new_state(len(data))
+    slot = np.repeat(np.arange(len(data), dtype=np.int32), data.lengths)
+    lstm.step(data.rows.astype(np.int32), data.values, slot, state, scores)
+    assert scores[data.start[1:] - 1] == pytest.approx(last_scores(network, data), abs=1e-5)  # float32
+    assert called("score", read.capture, "--model", out).exit_code == 0
 
 
 def test_a_bundle_tells_its_origin(tmp_path: Path) -> None:
