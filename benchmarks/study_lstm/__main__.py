@@ -21,11 +21,11 @@ from engine.features.tokens import POLICIES
 SIZES: dict[str, dict[str, Any]] = {
     "full": {
         "policies": POLICIES, "vantages": ("client", "server"), "mixes": ("none", "faults15"), "nets": 5,
-        "recipe": {"steps": 2500},
+        "recipe": {"steps": 1250, "batch": 64},
     },
     "ci": {
         "policies": ("keep", "no-acks", "stream"), "vantages": ("client",), "mixes": ("none",), "nets": 3,
-        "recipe": {"steps": 2000},
+        "recipe": {"steps": 1000, "batch": 64},
     },
 }  # fmt: skip
 
