@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import lab_tables, study_tables
+from benchmarks import lab_tables, lstm_tables, study_tables
 from benchmarks.detection import text as detection
 
 STAGES = {
@@ -236,6 +237,26 @@ TABLES: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (  #
     ("study_interarrival.json", "models/kitsune.md", "pauses", study_tables.pauses),
     ("study_start.json", "models/kitsune.md", "starts", study_tables.starts),
     ("lab_corpora.json", "lab-measured.md", "corpora", lab_tables.corpora),
+    ("study_lstm.json", "study-lstm.md", "connections", lstm_tables.connections),
+    ("study_lstm.json", "study-lstm.md", "client", partial(lstm_tables.cells, vantage="client", mix="none")),
+    ("study_lstm.json", "study-lstm.md", "server", partial(lstm_tables.cells, vantage="server", mix="none")),
+    (
+        "study_lstm.json",
+        "study-lstm.md",
+        "client-mixed",
+        partial(lstm_tables.cells, vantage="client", mix="faults15"),
+    ),
+    (
+        "study_lstm.json",
+        "study-lstm.md",
+        "server-mixed",
+        partial(lstm_tables.cells, vantage="server", mix="faults15"),
+    ),
+    ("study_lstm.json", "study-lstm.md", "differences", lstm_tables.differences),
+    ("study_lstm.json", "study-lstm.md", "plain", lstm_tables.plain),
+    ("study_lstm.json", "study-lstm.md", "thresholds", lstm_tables.thresholds),
+    ("study_lstm.json", "study-lstm.md", "correlations", lstm_tables.correlations),
+    ("bench_foreign.json", "study-lstm.md", "foreign", lstm_tables.foreign),
     *(("bench_detection.json", "detection.md", name, make) for name, make in detection.TABLES.items()),
 )
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from probing.training.sequences import ATTACK, UNSURE, Sequences, truth
 
 from benchmarks.measure import commit, machine
 from benchmarks.study_lstm import figures, judging, labels
 from benchmarks.study_lstm.data import Parts, parts
 from benchmarks.study_lstm.nets import Net, arrays_of, last_of, scores, train_all
 from engine.features.tokens import POLICIES
+from probing.training.sequences import ATTACK, UNSURE, Sequences, truth
 
 SIZES: dict[str, dict[str, Any]] = {
     "full": {

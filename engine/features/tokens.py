@@ -136,20 +136,20 @@ FLOW = np.dtype([("last", "i8"), ("used", "u1"), ("resets", "u1"), ("fallen", "u
 
 
 def _lookups() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    size = np.arange(1 << LAST_OCTAVE)
+    size = np.arange((1 << LAST_OCTAVE) + 1)
     logs = np.log2(np.maximum(size, 1))
     bucket = np.floor(OCTAVE_PARTS * (logs - FIRST_OCTAVE)).astype(np.int64) + 1
-    return np.clip(bucket, 0, INPUTS - BUCKETS - 2).astype(np.uint8), (logs / LAST_OCTAVE).astype(np.float32)
+    return np.maximum(bucket, 0).astype(np.uint8), (logs / LAST_OCTAVE).astype(np.float32)
 
 
-BUCKET, LOG = _lookups()  # (65536,) bucket, and log2 / 16, of a payload
+BUCKET, LOG = _lookups()  # (65537,) bucket, and log2 / 16, of a payload
 
 
 class Lookups(NamedTuple):
     """Tables of a pass; constant."""
 
-    bucket: NDArray[np.uint8]  # (65536,) bucket of a payload
-    log: NDArray[np.float32]  # (65536,) log2 of a payload, over 16
+    bucket: NDArray[np.uint8]  # (65537,) bucket of a payload; the last of all larger ones
+    log: NDArray[np.float32]  # (65537,) log2 of a payload, over 16
     left_out: NDArray[np.bool_]  # (len(Segment),) whether the policy leaves packets of a class out
 
 

@@ -43,7 +43,7 @@ class Token:
         out = {0: 1.0} if self.up else {}
         out |= {1 + bit: 1.0 for bit in range(8) if self.flags & 1 << bit}
         if self.payload > 0:
-            size = min(self.payload, 65535)
+            size = min(self.payload, 65536)
             out[9] = math.log2(size) / 16
             out[11 + (0 if size < 16 else math.floor(8 * (math.log2(size) - 4)) + 1)] = 1.0
         if self.gap > 0:

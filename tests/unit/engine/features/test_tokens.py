@@ -103,8 +103,8 @@ def test_stream_puts_packets_in_order() -> None:
 
 
 def payload_entries(size: int) -> dict[int, float]:
-    bucket = 0 if size < 16 else math.floor(8 * (math.log2(min(size, 65535)) - 4)) + 1
-    return {LOG_PAYLOAD: round(math.log2(min(size, 65535)) / 16, 6), BUCKETS + bucket: 1.0}
+    bucket = 0 if size < 16 else math.floor(8 * (math.log2(min(size, 65536)) - 4)) + 1
+    return {LOG_PAYLOAD: round(math.log2(min(size, 65536)) / 16, 6), BUCKETS + bucket: 1.0}
 
 
 def test_bytes_and_stream_count_each_byte_once() -> None:

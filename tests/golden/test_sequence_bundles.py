@@ -1,0 +1,54 @@
+"""The committed sequence bundles score their corpus as when they were made, without PyTorch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pytest
+
+from engine.commands.models import chosen_models
+from engine.commands.score import Job, Scoring
+from engine.config import Config
+from engine.labels.file import read_labels
+from engine.scoring.columns import read_scores
+from models import bundle
+from probing.analysis.roc import area
+
+pytestmark = pytest.mark.compiled
+
+ROOT = Path(__file__).parents[2]
+BUNDLES = ROOT / "bundles"
+CAPTURE = ROOT / "corpora" / "sqli.pcap.zst"
+KNOWN = json.loads((BUNDLES / "scores.json").read_text())
+LARGEST = 300_000  # bytes of a committed bundle
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_a_committed_bundle_scores_as_when_it_was_made(name: str, tmp_path: Path) -> None:
+    path = BUNDLES / f"{name}.safetensors"
+    assert path.stat().st_size <= LARGEST
+    config = Config.model_validate({"output": {"directory": str(tmp_path)}})
+    known = read_labels(ROOT / "corpora" / "sqli.labels.parquet", config.labels.max_probes)
+    Scoring(Job([CAPTURE], config, known, chosen_models(config, [str(path)]))).run()
+    rows = read_scores([tmp_path / "scores.parquet"])
+    rows = rows.filter(rows["final"])
+    said = {row["uid"]: row["score"] for row in rows.select(["uid", "score"]).to_pylist()}
+    for uid, score in KNOWN[name]["scores"].items():
+        assert said[uid] == pytest.approx(score, abs=1e-5), uid
+    test = rows.filter(pc.equal(rows["label.server_impl"], "sql-injectable"))  # where attacks succeed
+    attack = np.array(test["label.attack"].to_pylist()) == "1"
+    assert area(test["score"].to_numpy(), attack) == pytest.approx(KNOWN[name]["auc"], abs=1e-3)
+    assert "torch" not in sys.modules
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_a_committed_bundle_says_what_it_was_made_of(name: str) -> None:
+    made = bundle.load(BUNDLES / f"{name}.safetensors")
+    assert made.config["tokens"]["policy"] == name.removeprefix("sqli-")
+    text = json.dumps(made.provenance)
+    for word in ("sqli", "sha256", "wiresonde", "seed"):
+        assert word in text, word
