@@ -58,6 +58,8 @@ bench: have-trace .venv/.installed-test
 	echo "+ $(BIN)/python -m benchmarks.bench_offline --trace $(TRACE) --json docs/figures/bench_offline.json"
 	$(BIN)/python -m benchmarks.bench_offline --trace "$(TRACE)" --json docs/figures/bench_offline.json $(if $(KITSUNE_PY),--kitsune-py $(KITSUNE_PY)) > /dev/null
 	$(BIN)/python -m benchmarks.bench_models --trace $(TRACE) --json docs/figures/bench_models.json > /dev/null
+	echo "+ $(BIN)/python -m benchmarks.bench_lstm --trace $(TRACE) --json docs/figures/bench_lstm.json"
+	$(BIN)/python -m benchmarks.bench_lstm --trace "$(TRACE)" --json docs/figures/bench_lstm.json > /dev/null
 	echo "+ $(BIN)/python -m benchmarks.bench_memory --json docs/figures/bench_memory.json"
 	$(BIN)/python -m benchmarks.bench_memory --json docs/figures/bench_memory.json > /dev/null
 	echo "+ $(BIN)/python -m benchmarks.bench_kafka --trace $(TRACE) --json docs/figures/bench_kafka.json"

@@ -16,7 +16,7 @@ from typing import Any
 
 PACKAGES = (
     "wiresonde", "numpy", "numba", "llvmlite", "pyarrow", "dpkt", "scapy", "nfstream", "kafka-python",
-    "confluent-kafka",
+    "confluent-kafka", "torch", "onnxruntime",
 )  # fmt: skip
 
 

@@ -87,6 +87,95 @@ def models(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+LSTM_PEERS = {
+    "torch_cell": "torch, LSTMCell",
+    "torch_bag": "torch, embedding bag",
+    "torch_packed": "torch, packed LSTM",
+    "onnxruntime": "onnxruntime",
+}
+LSTM_PATHS = {"kitsune": "Kitsune alone", "sequence": "the LSTM alone", "both": "both"}
+
+
+def lstm(document: dict[str, Any]) -> str:
+    """The tables of bench_lstm."""
+    rate = {name: figure["value"] for name, figure in document["figures"].items()}
+    machine, ratios, streams = document["machine"], document["ratios"], document["streams"]
+    packages = ", ".join(f"{p} {v}" for p, v in machine["packages"].items() if p in ("torch", "onnxruntime"))
+    lines = [
+        f"{machine['cpu']}, one core of {machine['cores']}, commit {document['commit']}; medians of up to "
+        f"{len(document['figures']['scores_ours_256']['runs'])} interleaved runs over "
+        f"{streams['stream']['packets']:,} packets ({document['trace']['name']}), CPU time; {packages or 'no peer'}; "
+        f"load {document['load'][0]:.1f} at the end.",
+        "",
+        "| policy | tokens | ns a packet of the trace |",
+        "|---|---:|---:|",
+        *(f"| `{p}` | {s['tokens']:,} | {1e9 / rate[f'tokens_{p}']:,.0f} |" for p, s in streams.items()),
+        "",
+        *_lstm_scores(rate, ratios, streams),
+        "",
+        "| file → rows | packets/s | of Kitsune alone |",
+        "|---|---:|---:|",
+        *(
+            f"| {text} | {rate[f'pipeline_{name}']:,.0f} | {ratios[f'pipeline_{name}']:.2f} |"
+            for name, text in LSTM_PATHS.items()
+        ),
+    ]
+    trained = [(d, rate[f"train_{d}"]) for d in ("cpu", "cuda") if f"train_{d}" in rate]
+    said = [f"{r:,.0f} tokens/s on {'one core' if d == 'cpu' else 'the GPU'}" for d, r in trained]
+    lines += [
+        "",
+        f"Training takes {' and '.join(said)}." if said else "Training needs torch and is left out.",
+    ]
+    return "\n".join([*lines, "", *_lstm_costs(document)])
+
+
+def _lstm_scores(rate: dict[str, float], ratios: dict[str, float], streams: dict[str, Any]) -> list[str]:
+    """Scoring alone, by size of the micro-batch."""
+    sizes = sorted(int(name.rpartition("_")[2]) for name in rate if name.startswith("scores_ours_"))
+    shown = {name: text for name, text in LSTM_PEERS.items() if f"scores_{name}_{sizes[0]}" in rate}
+    columns = [
+        "tokens/s",
+        "packets of the trace/s",
+        "the same, `keep`",
+        *(f"{t}: tokens/s" for t in shown.values()),
+    ]
+    lines = [f"| packets a micro-batch | {' | '.join(columns)} |", "|---:" * (1 + len(columns)) + "|"]
+    for size in sizes:
+        ours, kept = rate[f"scores_ours_{size}"], rate[f"scores_keep_{size}"]
+        cells = [f"{ours:,.0f}", *(_of_trace(r, streams[p]) for r, p in ((ours, "stream"), (kept, "keep")))]
+        cells += [f"{rate[n]:,.0f} ({ratios[n]:.1f}×)" for n in (f"scores_{name}_{size}" for name in shown)]
+        lines.append(f"| {size:,} | {' | '.join(cells)} |")
+    if absent := [text for name, text in LSTM_PEERS.items() if name not in shown]:
+        lines += ["", f"Not installed and left out: {'; '.join(absent)}."]
+    return lines
+
+
+def _of_trace(tokens: float, stream: dict[str, Any]) -> str:
+    """Packets of the trace a second, from tokens a second."""
+    return f"{tokens * stream['packets'] / stream['tokens']:,.0f}"
+
+
+def _lstm_costs(document: dict[str, Any]) -> list[str]:
+    """Memory and the time to compile."""
+    memory, compiling = document["memory"], document["compiling"]
+    parts = memory["design"]
+    designed = sum(n for name, n in parts.items() if name != "held")
+    return [
+        "| | |",
+        "|---|---:|",
+        f"| state of a connection by design: LSTM {parts['lstm']}, stream {parts['flow']} + {parts['sides']} + "
+        f"{parts['load']}, marks {parts['marks']} | {designed} bytes |",
+        f"| {memory['live']:,} live connections, measured | {memory['bytes'] / 2**30:.2f} GiB, "
+        f"{memory['bytes'] / memory['live']:,.0f} bytes each |",
+        f"| at most, at the default `connections.capacity` of {memory['capacity']:,} | "
+        f"{designed * memory['capacity'] / 2**20:,.0f} MiB |",
+        f"| and of packets that wait, at most {memory['waiting']:,} | "
+        f"{parts['held'] * memory['waiting'] / 2**20:,.0f} MiB |",
+        f"| to compile the kernels, with an empty cache (Kitsune's) | {compiling['sequence']:.0f} s "
+        f"({compiling['kitsune']:.0f} s) |",
+    ]
+
+
 KAFKA = {
     "publish": "encode and publish",
     "consume": "fetch and decode",
@@ -227,6 +316,7 @@ TABLES: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (  #
     ("soak.json", "capture.md", "soak", soak),
     ("bench_offline.json", "performance.md", "offline", offline),
     ("bench_models.json", "performance.md", "models", models),
+    ("bench_lstm.json", "performance.md", "lstm", lstm),
     ("bench_kafka.json", "kafka.md", "kafka", kafka),
     ("chaos.json", "kafka.md", "chaos", chaos),
     ("bench_link.json", "lab-measured.md", "link", lab_tables.link),
