@@ -152,7 +152,7 @@ def foreign(document: Mapping[str, Any]) -> str:
     """The table of bench_foreign."""
     lines = [
         f"`python -m benchmarks.bench_foreign`, commit {document['commit']}.", "",
-        "| traffic | kind | TCP connections | alarms, `stream` | alarms, `keep` | median and greatest score, `stream` |",
+        "| traffic | kind | TCP connections | alarms, `stream` | alarms, `keep` | score: median, greatest |",
         "|---|---|---:|---:|---:|---:|",
     ]  # fmt: skip
     for row in document["rows"]:

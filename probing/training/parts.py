@@ -19,6 +19,7 @@ from probing.training.sequences import ATTACK, BENIGN, UNSURE, Sequences, truth
 
 ROLES = ("train", "calibrate")  # parts of a corpus that are used; the others are for tests
 LEAST_SHARE = 0.1  # of a type of traffic in training, below which a model may not learn it
+MOST_WARNINGS = 5  # types of little traffic that are each named
 GENERAL = "general traffic"
 
 
@@ -93,10 +94,18 @@ def _counts(part: Sequences) -> dict[str, int]:
 
 
 def warnings(given: dict[str, float]) -> Sequence[str]:
-    """A line for each type of traffic of which there is little."""
+    """A line for each type of traffic of which there is little, or one for all of them where they are many."""
+    few = {name: share for name, share in given.items() if share < LEAST_SHARE}
+    if len(few) <= MOST_WARNINGS:
+        return [
+            f"only {share:.1%} of the connections to learn from are {name}: below {LEAST_SHARE:.0%}, a model may not "
+            "learn it"
+            for name, share in few.items()
+        ]
+    least = ", ".join(
+        f"{name} {share:.1%}" for name, share in sorted(few.items(), key=lambda item: item[1])[:3]
+    )
     return [
-        f"only {share:.1%} of the connections to learn from are {name}: below {LEAST_SHARE:.0%}, a model may not "
-        "learn it"
-        for name, share in given.items()
-        if share < LEAST_SHARE
+        f"{len(few)} types of traffic have each below {LEAST_SHARE:.0%} of the connections to learn from (the least: "
+        f"{least}): a model may not learn them"
     ]

@@ -124,3 +124,13 @@ def test_a_recipe_rises_and_falls_once() -> None:
     assert sorted(rates[:31]) == rates[:31]
     assert sorted(rates[30:], reverse=True) == rates[30:]
     assert replace(recipe, seed=2).rate_at(7) == rates[7]
+
+
+def test_many_types_of_little_traffic_are_one_warning() -> None:
+    given = {f"probe: a/{k}": 0.01 * (k + 1) for k in range(6)} | {"attack: b": 0.79}
+    (line,) = warnings(given)
+    assert line == (
+        "6 types of traffic have each below 10% of the connections to learn from (the least: probe: a/0 1.0%, "
+        "probe: a/1 2.0%, probe: a/2 3.0%): a model may not learn them"
+    )
+    assert len(warnings({name: given[name] for name in list(given)[:5]})) == 5
