@@ -50,16 +50,18 @@ def parts(folder: Path, vantage: str, policy: str) -> Parts:
     tokens = TokenConfig(policy=policy)  # type: ignore[arg-type]
     whole = sequences(folder / "sqli", vantage, tokens)
     part = np.array(whole.labels.column("part").to_pylist())
-    known = truth(whole.labels) != UNSURE
-    train = [whole.chosen((part == "train") & known)]
-    if (folder / "sqli-train.manifest.json").exists():
-        train.append(sequences(folder / "sqli-train", vantage, tokens))
-    learn, held = divided(join_sequences(train), {"learn": 1 - HELD_OUT, "held": HELD_OUT})
+    if (
+        folder / "sqli-train.manifest.json"
+    ).exists():  # with the seed of sqli it repeats the visits of its part
+        train = sure(sequences(folder / "sqli-train", vantage, tokens))
+    else:
+        train = sure(whole.chosen(part == "train"))
+    learn, held = divided(train, {"learn": 1 - HELD_OUT, "held": HELD_OUT})
     benign = whole.chosen(part == "calibrate")
     calibrate = join_sequences([benign, held.chosen(truth(held.labels) == ATTACK)])
     mixed = mixed_held = seen = swept = None
     if (folder / "sqli-faults.manifest.json").exists():
-        faults = sequences(folder / "sqli-faults", vantage, tokens)
+        faults = sure(sequences(folder / "sqli-faults", vantage, tokens))
         own, other = divided(faults, {"learn": 0.5, "calibrate": 0.5})
         own_learn, own_held = divided(own, {"learn": 1 - HELD_OUT, "held": HELD_OUT})
         mixed, mixed_held = mix(learn, own_learn), mix(held, own_held)
@@ -108,6 +110,11 @@ def _floats(table: pa.Table, name: str) -> Floats:
 
 def _both(table: pa.Table, name: str) -> Floats:
     return _floats(table, f"orig_{name}") + _floats(table, f"resp_{name}")
+
+
+def sure(data: Sequences) -> Sequences:
+    """The connections of which it is known what they are: attacks that failed left out."""
+    return data.chosen(truth(data.labels) != UNSURE)
 
 
 def divided(data: Sequences, shares: dict[str, float]) -> list[Sequences]:

@@ -131,10 +131,11 @@ def differences(found: Paired) -> dict[str, Any]:
     }
 
 
-def failed(by_policy: Mapping[str, Judged], test: Test) -> dict[str, dict[str, float]]:
+def failed(by_policy: Mapping[str, Judged], test: Test) -> dict[str, dict[str, float | None]]:
     """Share of attacks that failed above the no-fault threshold, by policy and link; a description."""
-    out: dict[str, dict[str, float]] = {}
+    out: dict[str, dict[str, float | None]] = {}
     for policy, j in by_policy.items():
         over = j.scores > j.plain[:, None]
-        out[policy] = {link: float(over[:, test.failed & (test.link == link)].mean()) for link in LINKS}
+        own = {link: over[:, test.failed & (test.link == link)] for link in LINKS}
+        out[policy] = {link: float(of.mean()) if of.size else None for link, of in own.items()}
     return out

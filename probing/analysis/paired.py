@@ -1,8 +1,9 @@
 """Several detectors on the same connections: estimates, and differences of pairs, from the same resamples.
 
 Each resample draws units (probing/analysis/roc.py) once for all detectors. Where a detector is several nets that differ
-in their seed, its value is their mean, and each resample draws as many nets as there are, with replacement: the same
-for all detectors if these are the same nets given different inputs.
+in their seed, its value is their mean, and each resample draws nets with replacement, one fewer than there are, as the
+spread between few nets would else be understated: the same for all detectors if these are the same nets given different
+inputs.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def paired(samples: Mapping[str, Sample], how: Bootstrap | None = None, *, same_
     rounds = np.empty((how.rounds, len(swept), 3))
     for r in range(how.rounds):
         weight = swept[0].drawn(rng)
-        nets = rng.integers(len(swept[0]), size=len(swept[0]))
+        nets = rng.integers(len(swept[0]), size=max(1, len(swept[0]) - 1))
         for k, one in enumerate(swept):
             if not same_nets:
-                nets = rng.integers(len(one), size=len(one))
+                nets = rng.integers(len(one), size=max(1, len(one) - 1))
             drawn, times = np.unique(nets, return_counts=True)
             each = np.array([one.measured(int(net), weight) for net in drawn])
             rounds[r, k] = times @ each / times.sum()
