@@ -90,7 +90,7 @@ STUDY := out/study-lstm
 
 study-lstm: .venv/.installed-study
 	if [ $(SIZE) = full ]; then \
-	  echo "+ $(BIN)/wiresonde lab run sqli sqli-faults sqli-sweep sqli-train --seed 2027 --share 0.5 --headers --out $(STUDY)/corpora"; \
+	  echo "+ $(BIN)/wiresonde lab run sqli sqli-faults sqli-sweep sqli-train --seed 2027 … --out $(STUDY)/corpora"; \
 	  $(BIN)/wiresonde lab run sqli sqli-faults sqli-sweep --seed 2027 --share 0.5 --headers --out $(STUDY)/corpora && \
 	  $(BIN)/wiresonde lab run sqli-train --seed 2027 --share 0.8 --headers --out $(STUDY)/corpora || exit 1; \
 	fi

@@ -147,7 +147,7 @@ class Metrics:
         self.tokenless = Series(
             "counter",
             "wiresonde_tokenless_packets",
-            "Packets without a token: not TCP, or left out by the model's policy.",
+            "Packets without a token: not a connection's TCP (not_tcp), or left out by the model's policy.",
             ("model", "reason"),
         )
         self.waiting = Series(

@@ -9,5 +9,5 @@ data.py      corpora as sequences of tokens, in parts
 nets.py      nets trained, several at a time
 judging.py   scores, cells of the table and differences
 labels.py    which label goes with misclassification
-figures.py   the figures; page.py  the tables of docs/study-lstm.md
+figures.py   the figures; benchmarks/lstm_tables.py  the tables of docs/study-lstm.md
 """

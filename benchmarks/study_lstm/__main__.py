@@ -14,8 +14,9 @@ import numpy as np
 from benchmarks.measure import commit, machine
 from benchmarks.study_lstm import figures, judging, labels
 from benchmarks.study_lstm.data import Parts, parts
-from benchmarks.study_lstm.nets import Net, arrays_of, last_of, scores, train_all
+from benchmarks.study_lstm.nets import Net, arrays_of, train_all
 from engine.features.tokens import POLICIES
+from probing.training.scoring import connection_scores, packet_scores
 from probing.training.sequences import ATTACK, UNSURE, Sequences, truth
 
 SIZES: dict[str, dict[str, Any]] = {
@@ -163,7 +164,7 @@ def picture(result: dict[str, Any], vantage: str, size: dict[str, Any], given: a
     for policy, part in ((figures.BEFORE, before), (figures.AFTER, after)):
         own = part.sweep if part.sweep is not None else part.test
         said = [
-            last_of(own, scores(arrays_of(net, folder), own))
+            connection_scores(own, packet_scores(arrays_of(net, folder), own))
             for net in nets_of(policy, vantage, "none", size)
         ]
         pairs[policy] = np.array(said)
@@ -178,7 +179,7 @@ def picture(result: dict[str, Any], vantage: str, size: dict[str, Any], given: a
     packets, limits = {}, {}
     for policy, part in ((figures.BEFORE, before), (figures.AFTER, after)):
         net = Net(policy, vantage, "none", 1)
-        packets[policy] = scores(arrays_of(net, folder), part.test)
+        packets[policy] = packet_scores(arrays_of(net, folder), part.test)
         limits[policy] = float(judging.judged([net], folder, part).plain[0])
     tests = {figures.BEFORE: before.test, figures.AFTER: after.test}
     shown = figures.twins(tests, packets, limits, given.out / f"twins-{vantage}.svg")

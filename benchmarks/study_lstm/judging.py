@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from probing.training.sequences import ATTACK, UNSURE, Sequences, truth
 
 from benchmarks.study_lstm.data import COUNTS, FAULTS, LINKS, Parts, link_of, unit_of
-from benchmarks.study_lstm.nets import Net, arrays_of, last_of, scores
+from benchmarks.study_lstm.nets import Net, arrays_of
 from engine.types import Floats
 from probing.analysis.paired import AREA, FALSE, FOUND, Paired, balanced_threshold, paired
 from probing.analysis.roc import Bootstrap, Estimate, Sample
+from probing.training.scoring import connection_scores, packet_scores
+from probing.training.sequences import ATTACK, UNSURE, Sequences, truth
 
 SETTINGS = (*LINKS, "faults")
 FAMILIES = {
@@ -70,7 +71,7 @@ def judged(nets: Sequence[Net], folder: Path, data: Parts) -> Judged:
     found, plain, seen = [], [], []
     for net in nets:
         arrays = arrays_of(net, folder)
-        found.append(last_of(data.test, scores(arrays, data.test)))
+        found.append(connection_scores(data.test, packet_scores(arrays, data.test)))
         plain.append(_threshold(arrays, data.calibrate))
         if data.calibrate_faults is not None:
             seen.append(_threshold(arrays, data.calibrate_faults))
@@ -79,7 +80,7 @@ def judged(nets: Sequence[Net], folder: Path, data: Parts) -> Judged:
 
 def _threshold(arrays: dict[str, NDArray[Any]], data: Sequences) -> float:
     known = truth(data.labels)
-    own = last_of(data, scores(arrays, data))
+    own = connection_scores(data, packet_scores(arrays, data))
     return balanced_threshold(own[known != UNSURE], known[known != UNSURE] == ATTACK)
 
 

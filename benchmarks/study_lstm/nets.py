@@ -11,17 +11,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.study_lstm.data import Parts, parts
 from connectors.files.whole import write_whole
 from engine.features.tokens import TokenConfig
 from models.bundle import load, pack
-from models.lstm import LSTM, LSTMConfig
 from probing.training.network import Network, shape_of
 from probing.training.recipe import Recipe
-from probing.training.sequences import Sequences
 from probing.training.train import Training
 
 
@@ -86,23 +83,3 @@ def train(net: Net, folder: Path, recipe: dict[str, Any]) -> str:
 def arrays_of(net: Net, folder: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a net."""
     return load(folder / net.name, kind="net").arrays
-
-
-def scores(arrays: dict[str, NDArray[Any]], data: Sequences) -> NDArray[np.float64]:
-    """(tokens,) the score of every packet, by the engine's own kernel."""
-    hidden = len(arrays["hidden.0"])
-    layers = sum(name.startswith("hidden.") for name in arrays)
-    lstm = LSTM(LSTMConfig(len(arrays["input.0"]), hidden, layers), arrays)
-    slot = np.repeat(np.arange(len(data), dtype=np.int32), data.lengths)
-    out = np.empty(slot.size)
-    order = np.argsort(np.arange(slot.size) - np.repeat(data.start[:-1], data.lengths), kind="stable")
-    rows, values = data.rows[order].astype(np.int32), np.ascontiguousarray(data.values[order])
-    found = np.empty(slot.size)
-    lstm.step(rows, values, np.ascontiguousarray(slot[order]), lstm.new_state(len(data)), found)
-    out[order] = found
-    return out
-
-
-def last_of(data: Sequences, packets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) the score of each connection: that of its last packet."""
-    return packets[data.start[1:] - 1]

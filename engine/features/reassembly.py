@@ -22,8 +22,10 @@ from engine.clock import LATEST, NOW, new_clock, step
 from engine.connections.layout import PACKET_FROM_ORIGINATOR, PACKET_SIDE, Segment
 from engine.features.tokens import (
     BYTES,
+    COPY,
     FLOW,
     NONE,
+    OUTSIDE,
     C,
     Lookups,
     TokenConfig,
@@ -34,11 +36,9 @@ from engine.features.tokens import (
     write_words,
 )
 from engine.kernels import Int, kernel
-from engine.types import ACK, FIN, RST, SYN, Packets, Rows, as_bytes, from_bytes, rows_at
+from engine.types import ACK, FIN, RST, SYN, TCP, Packets, Rows, as_bytes, from_bytes, rows_at
 
-NEW, COPY, OUTSIDE, PROBE = (
-    int(k) for k in (Segment.NEW, Segment.CAPTURE_DUPLICATE, Segment.OUT_OF_WINDOW, Segment.ZERO_WINDOW_PROBE)
-)
+NEW, PROBE = int(Segment.NEW), int(Segment.ZERO_WINDOW_PROBE)
 
 GUARD = 1_000_000  # ns; a tap may deliver an ACK this much earlier than the data it acknowledges
 FAR = 1 << 30  # a segment further ahead than that is of another time
@@ -54,6 +54,7 @@ SIDE = np.dtype(
         ("before", "i4"), ("after", "i4"),  # neighbours in the list of such sides + 1
         ("due_set", "u1"),  # whether the side is in that list
         ("known", "u1"), ("heard", "u1"),  # whether `next` and `acked` are known
+        ("probed", "u1"),  # whether a zero-window probe sent the byte at `next`
     ],
     align=True,
 )  # fmt: skip
@@ -197,7 +198,7 @@ def let_through(
         flags, payload = np.int64(held["flags"]), np.int64(held["payload"])
         length = payload + int(flags & SYN != 0) + int(flags & FIN != 0)
         if begin + length > 0:
-            side["next"] = (np.int64(side["next"]) + begin + length) & 0xFFFFFFFF
+            side["next"], side["probed"] = (np.int64(side["next"]) + begin + length) & 0xFFFFFFFF, 0
             m = emit(out, m, t.flows[slot], tables, slot, held["ts"], held["number"], at, held["up"], flags,
                      new_bytes(flags, payload, begin), t.words[k])  # fmt: skip
             count_wait(counts, max(0, now - held["arrived"]))
@@ -282,7 +283,9 @@ def end_stream(
         m = let_all(out, m, t, tables, counts, slot, at)
         for s in range(2 * slot, 2 * slot + 2):
             side = t.sides[s]
-            side["next"] = side["acked"] = side["t_acked"] = side["known"] = side["heard"] = 0
+            side["next"] = side["acked"] = side["t_acked"] = side["known"] = side["heard"] = side[
+                "probed"
+            ] = 0
     flow = t.flows[slot]
     flow["last"] = flow["used"] = flow["resets"] = flow["fallen"] = 0
     return m
@@ -359,6 +362,10 @@ def hear(t: Streams, s: Int, ack: Int) -> None:
     if ahead <= 0 or (side["known"] and abs(distance(ack, side["next"])) > FAR):
         return
     side["acked"], side["t_acked"], side["heard"] = ack, t.clock[NOW], 1
+    if (
+        side["probed"] and not side["head"] and distance(ack, side["next"]) == 1
+    ):  # the probe's byte was accepted
+        side["next"], side["probed"] = ack, 0
     if side["head"]:
         settle(t, s, t.clock[NOW])
 
@@ -368,7 +375,7 @@ def begin_side(side: Any, seq: Int) -> None:
     """Let a side's stream begin, or begin again, at a sequence number."""
     if side["known"] or abs(distance(side["acked"], seq)) > FAR:
         side["heard"] = 0  # an acknowledgement of other bytes
-    side["next"], side["known"] = seq, 1
+    side["next"], side["known"], side["probed"] = seq, 1, 0
 
 
 @kernel
@@ -400,6 +407,8 @@ def enter(
     flow, flags = t.flows[slot], np.int64(p.tcp_flags[i])
     up, s = bits & PACKET_FROM_ORIGINATOR, 2 * slot + int(bits & PACKET_SIDE != 0)
     side = t.sides[s]
+    if kind == PROBE and side["known"] and p.seq[i] == side["next"]:
+        side["probed"] = 1
     if flow["fallen"] or flags & RST or kind == COPY or kind == OUTSIDE or kind == PROBE:
         return enter_bytes(out, m, t, tables, counts, p, i, slot, bits, kind, seen, number, words)
     if flags & ACK:
@@ -432,7 +441,7 @@ def enter(
         return enter_bytes(out, m, t, tables, counts, p, i, slot, bits, kind, seen, number, words)
     if words.size:
         write_words(p, i, words)
-    side["next"] = (np.int64(p.seq[i]) + length) & 0xFFFFFFFF
+    side["next"], side["probed"] = (np.int64(p.seq[i]) + length) & 0xFFFFFFFF, 0
     m = emit(
         out, m, flow, tables, slot, p.ts[i], number, i, up, flags, new_bytes(flags, payload, begin), words
     )
@@ -515,7 +524,7 @@ def reassemble(
         while ended < closed.size and closed_at[ended] <= i:
             m = end_stream(out, m, t, tables, counts, closed[ended], i)
             ended += 1
-        if slot[i] < 0 or kind[i] == NONE:
+        if slot[i] < 0 or kind[i] == NONE or p.proto[i] != TCP:
             counts[C.NOT_TCP] += 1
             continue
         m = enter(
@@ -523,7 +532,7 @@ def reassemble(
             words,
         )  # fmt: skip
     while ended < closed.size:
-        m = end_stream(out, m, t, tables, counts, closed[ended], max(0, p.ts.size - 1))
+        m = end_stream(out, m, t, tables, counts, closed[ended], p.ts.size)  # after all of them
         ended += 1
     counts[C.TOKENS] += m
     return m
@@ -609,6 +618,7 @@ def restored(slots: int, config: TokenConfig, arrays: Mapping[str, NDArray[Any]]
     ):  # fmt: skip
         if array.size and (array.min() < 0 or array.max() >= end):
             raise ValueError(f"streams: {name} outside 0 to {end - 1}")
+    check_order(used, held, int(clock[NOW]))
     check_bounds(held, bounds_of(config))
     unlink(sides, held)
     t.flows[used] = flows
@@ -637,6 +647,17 @@ def checked(arrays: Mapping[str, NDArray[Any]], name: str, kind: str, width: int
     if array.dtype != kind or array.shape != shape:
         raise ValueError(f"streams: {name} is {array.dtype} {array.shape}, must be {kind} {shape}")
     return array
+
+
+def check_order(used: NDArray[Any], held: Rows, now: int) -> None:
+    """ValueError unless connections are named once, and what waits is of them and in order of arrival, up to now."""
+    if np.unique(used).size != used.size:
+        raise ValueError("streams: a slot is there twice")
+    if not np.isin(held["side"] >> 1, used).all():
+        raise ValueError("streams: a packet waits of a connection that is not there")
+    arrived = held["arrived"]
+    if held.size and ((np.diff(arrived) < 0).any() or arrived[-1] > now):
+        raise ValueError("streams: waiting packets are not in order of arrival")
 
 
 def check_bounds(held: Rows, bounds: Bounds) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.connections.layout import PACKET_FROM_ORIGINATOR, PACKET_IN_RECOVERY, PACKET_SIDE, Segment
 from engine.errors import ConfigError
 from engine.kernels import Int, kernel
-from engine.types import FIN, RST, SYN, Packets, Rows
+from engine.types import FIN, RST, SYN, TCP, Packets, Rows
 
 VERSION = (
     1  # number of the encoding, in bundles of models that learned from it: it changes when tokens change
@@ -28,7 +28,7 @@ ENCODERS = ("sizes", "header")
 SIZES, HEADER = range(len(ENCODERS))
 
 
-NONE, COPY, PURE_ACK = int(Segment.NONE), int(Segment.CAPTURE_DUPLICATE), int(Segment.ACK)
+NONE, COPY, OUTSIDE = int(Segment.NONE), int(Segment.CAPTURE_DUPLICATE), int(Segment.OUT_OF_WINDOW)
 NEVER = -(1 << 63)
 
 # rows of the input of the encoder `sizes`
@@ -55,9 +55,7 @@ IDENTITY_WORDS = (
 class TokenConfig:
     """Which packets of a connection have a token, and what it holds."""
 
-    policy: Policy = (
-        "stream"  # packets that have tokens; stream: payload in order, each byte once, no bare ACKs
-    )
+    policy: Policy = "stream"  # packets with a token; stream: payload in order, each byte once, no bare ACKs
     encoder: Literal["sizes", "header"] = "sizes"  # what a token holds: sizes and times, or header bytes
     identity: bool = False  # header: whether bytes that identify hosts and connections are words, too
     patience: float = 1.0  # stream: seconds that packets wait for one missing before them
@@ -74,7 +72,7 @@ class TokenConfig:
         if not 0 < self.patience <= 3600:
             raise ConfigError(f"patience {self.patience} must be greater than 0 and at most 3600 seconds")
         for name, most in (
-            ("connection_packets", 1 << 14), ("connection_bytes", 1 << 30), ("packets", 1 << 24), ("bytes", 1 << 40),
+            ("connection_packets", 1 << 14), ("connection_bytes", 1 << 30), ("packets", 1 << 20), ("bytes", 1 << 40),
         ):  # fmt: skip
             if not 1 <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} {getattr(self, name)} must be from 1 to {most}")
@@ -267,7 +265,8 @@ def fresh_payload(p: Packets, i: Int, seen: Int) -> Int:
 @kernel
 def takes(flow: Any, kind: Int, bits: Int, flags: Int, policy: Int, tables: Lookups) -> bool:
     """Whether a policy gives a TCP packet a token. bits: PACKET_ bits."""
-    if flags & RST and kind != COPY and policy >= BYTES:  # the end counts, though its number is not trusted
+    # the end counts, though its number is not trusted; anybody can forge one outside the window
+    if flags & RST and kind not in (COPY, OUTSIDE) and policy >= BYTES:
         side = 2 if bits & PACKET_SIDE else 1
         first = not flow["resets"] & side
         flow["resets"] |= side
@@ -291,7 +290,7 @@ def choose(
     """
     m = 0
     for i in range(p.ts.size):
-        if slot[i] < 0 or kind[i] == NONE:
+        if slot[i] < 0 or kind[i] == NONE or p.proto[i] != TCP:  # a copy has its class whatever its protocol
             counts[C.NOT_TCP] += 1
             continue
         flow, flags = flows[slot[i]], np.int64(p.tcp_flags[i])

@@ -246,6 +246,10 @@ class Detector:
             name = entry.scorer.name
             saved = values["models"].get(name)
             if saved is not None and saved["digest"] == entry.digest:
+                if entry.features is not None and entry.features.digest not in values["features"]:
+                    raise StateError(
+                        f"partition {self.partition}, model {name}: the snapshot lacks its features"
+                    )
                 entry.scorer.restore((under(arrays, f"models.{name}."), saved["values"]))
             elif entry.scorer.shadow:
                 self.cold.append(name)

@@ -106,7 +106,10 @@ class SequenceModel:
             raise ValueError(
                 f"states of shape {rows.shape}, must be finite and {(slots.size, self._state.shape[1])}"
             )
-        self._state[:], self._live[:] = 0.0, False
+        self._state[np.flatnonzero(self._live)] = (
+            0.0  # not all of it: its pages are not there before they are used
+        )
+        self._live[:] = False
         self._state[slots], self._live[slots] = rows, True
         self._tokens = int(values["tokens"])
 
@@ -136,7 +139,17 @@ def lstm_of(bundle: Bundle) -> LSTM:
         raise BundleError(f"{bundle.path}: {config.inputs} inputs, but its tokens have {of.inputs}")
     arrays = dict(bundle.arrays)
     if of.words:
-        arrays["input.0"] = fold(arrays.pop("embedding"), arrays["input.0"])
+        embedding, weights = arrays.pop("embedding"), arrays["input.0"]
+        wide = embedding.shape[-1] if embedding.shape[:1] == (256,) and embedding.ndim == 2 else 0
+        if weights.shape != (
+            of.words * wide,
+            4 * config.hidden,
+        ):  # before it is folded into 256 times as many
+            raise BundleError(
+                f"{bundle.path}: arrays embedding {list(embedding.shape)} and input.0 {list(weights.shape)} do not fit "
+                f"{of.words} words"
+            )
+        arrays["input.0"] = fold(embedding, weights)
     return LSTM(config, arrays)
 
 
@@ -148,6 +161,8 @@ def tokens_of(bundle: Bundle, config: TokenConfig) -> TokenConfig:
         raise BundleError(
             f"{bundle.path}: trained on tokens of version {version}, this version makes {VERSION}: train again"
         )
+    if type(own["identity"]) is not bool:
+        raise BundleError(f"{bundle.path}: tokens: identity {own['identity']!r} must be true or false")
     try:
         return replace(config, **{name: own[name] for name in LEARNED})
     except ConfigError as error:

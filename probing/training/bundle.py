@@ -13,6 +13,7 @@ from engine.scoring.scorer import ScorerConfig
 from models.bundle import pack
 from models.threshold import Threshold
 from probing.training.network import Network
+from probing.training.scoring import Aggregate
 
 KIND = "sequence"
 NO_HOSTS = Hosts(
@@ -21,8 +22,9 @@ NO_HOSTS = Hosts(
 
 
 def bundle_of(
-    network: Network, trained: int, tokens: TokenConfig, threshold: Threshold, provenance: Mapping[str, Any]
-) -> bytes:
+    network: Network, trained: int, tokens: TokenConfig, threshold: Threshold, aggregate: Aggregate,
+    provenance: Mapping[str, Any],
+) -> bytes:  # fmt: skip
     """The bytes of a network's bundle. trained: steps of its training. Raises BundleError."""
     shape = network.shape
     hashes, hosts = NO_HOSTS.state()
@@ -31,7 +33,7 @@ def bundle_of(
         "tokens": {
             "policy": tokens.policy, "encoder": tokens.encoder, "identity": tokens.identity, "version": VERSION,
         },
-        "scorer": asdict(ScorerConfig(aggregate="last", known_hosts=0)),
+        "scorer": asdict(ScorerConfig(aggregate=aggregate, known_hosts=0)),
         "threshold": asdict(threshold),
         "trained": trained,
         HOSTS: hosts,

@@ -51,12 +51,17 @@ POLICIES = ("keep", "no-acks", "drop-duplicates", "drop-late", "drop-episodes", 
     "--false-positive-rate", "false_positives", type=float, default=0.01, show_default=True,
     help="Share of benign connections above the threshold.",
 )  # fmt: skip
+@click.option(
+    "--aggregate", type=click.Choice(["last", "mean", "max"]), default="last", show_default=True,
+    help="Statistic of packet scores that scores a connection.",
+)  # fmt: skip
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--force", is_flag=True, help="Learn from a corpus even if `corpus check` finds fault with it.")
 def train_sequence(
     corpora: tuple[Path, ...], config_file: Path | None, output: Path, background: Path | None,
     labels: Path | None, policy: str, encoder: str, identity: bool, hidden: int, layers: int, steps: int,
-    rate: float, patience: int, seed: int, seeds: int, false_positives: float, device: str, force: bool,
+    rate: float, patience: int, seed: int, seeds: int, false_positives: float,
+    aggregate: str, device: str, force: bool,
 ) -> None:  # fmt: skip
     """Train an LSTM over the packets of connections on labelled corpora, and write it as a bundle.
 
@@ -83,7 +88,9 @@ def train_sequence(
         raise ConfigError(str(error)) from None
     recipe = Recipe(hidden=hidden, layers=layers, steps=steps, rate=rate, patience=patience, seed=seed)
     tokens = TokenConfig(policy=policy, encoder=encoder, identity=identity)  # type: ignore[arg-type]
-    job = Job(sources, output, tokens, recipe, threshold, config.connections, seeds, device, force)
+    job = Job(
+        sources, output, tokens, recipe, threshold, config.connections, seeds, device, force, aggregate,  # type: ignore[arg-type]
+    )  # fmt: skip
     asked: list[bool] = []
     with interrupts(lambda: asked.append(True)):
         finished = run(job, say, counting_bar, lambda: bool(asked))

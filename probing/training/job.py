@@ -26,9 +26,10 @@ from probing.corpus.labelled import Labelled, of_capture, of_corpus
 from probing.training.bundle import bundle_of
 from probing.training.checkpoint import checkpoint_of
 from probing.training.curve import write_curve
-from probing.training.network import Network, chosen_device, last_scores, shape_of
+from probing.training.network import Network, chosen_device, shape_of
 from probing.training.parts import Parts, counted, divide, shares, warnings, with_parts
 from probing.training.recipe import Recipe
+from probing.training.scoring import Aggregate, connection_scores, packet_scores
 from probing.training.sequences import Sequences, join_sequences, read_sequences
 from probing.training.train import Learned, Report, Training
 
@@ -57,6 +58,7 @@ class Job:
     seeds: int = 1  # number of networks, with seeds from the recipe's on
     device: str = "auto"
     force: bool = False  # whether a corpus that the check finds fault with is used
+    aggregate: Aggregate = "last"  # statistic of packet scores that scores a connection
 
 
 def run(job: Job, say: Say, bar: Bar, stop: Callable[[], bool]) -> bool:
@@ -172,9 +174,12 @@ def _finish(
     """Write the best network of a training, its learning curve, and say how good it is. Raises OutputError."""
     network, learned = training.network, training.learned
     network.restore(learned.best)
-    threshold = fit(last_scores(network, parts.calibrate), job.threshold)
+    scores = connection_scores(
+        parts.calibrate, packet_scores(network.arrays(), parts.calibrate), job.aggregate
+    )
+    threshold = fit(scores, job.threshold)
     try:
-        data = bundle_of(network, learned.best_step, job.tokens, threshold,
+        data = bundle_of(network, learned.best_step, job.tokens, threshold, job.aggregate,
                          provenance(job, training, parts, origin))  # fmt: skip
         write_whole(place, data)
     except BundleError as error:
@@ -188,7 +193,7 @@ def _finish(
 
 
 def _result(learned: Learned, steps: int, threshold: Threshold, wanted: ThresholdConfig) -> Iterator[str]:
-    best = next(row for row in learned.curve if row["step"] == learned.best_step)
+    best = learned.best_row
     yield (
         f"best at step {learned.best_step:,} of {steps:,}: validation AUC {best['validation_auc']:.3f}, "
         f"loss {learned.best_loss:.3f}"
@@ -219,7 +224,7 @@ def provenance(job: Job, training: Training, parts: Parts, origin: list[dict[str
         "torch": str(training.network.torch.__version__),
         "steps": training.step,
         "best_step": learned.best_step,
-        "validation": {name: float(np.round(value, 6)) for name, value in learned.curve[-1].items()}
+        "validation": {name: float(np.round(value, 6)) for name, value in learned.best_row.items()}
         | {"best_loss": round(learned.best_loss, 6)},
         "connections": int(sum(len(part) for part in vars(parts).values())),
     }

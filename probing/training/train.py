@@ -35,6 +35,11 @@ class Learned:
     best_loss: float = math.inf
     curve: list[dict[str, float]] = field(default_factory=list)  # a row a validation
 
+    @property
+    def best_row(self) -> dict[str, float]:
+        """The validation of the network that is kept."""
+        return next(row for row in self.curve if row["step"] == self.best_step)
+
 
 class Training:
     """One network being trained. It stops when its steps are done, or validation has not improved for long."""

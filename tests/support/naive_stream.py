@@ -85,6 +85,7 @@ class Side:
         None  # when to look at acknowledged holes, in which order, up to where
     )
     reset: bool = False
+    probed: bool = False  # whether a zero-window probe sent the byte at next
 
     def first(self) -> Waiting:
         """The waiting segment that is next in sequence; of equal ones that which came first."""
@@ -140,7 +141,7 @@ class NaiveStream:
             if t.slot[i] >= 0 and t.segment[i] != Segment.NONE:
                 self.packet(p, t, i)
         for _, slot in closed:
-            self.end(slot, max(0, p.ts.size - 1))
+            self.end(slot, p.ts.size)
         return self.out
 
     def tick(self, now: int) -> list[Token]:
@@ -214,7 +215,7 @@ class NaiveStream:
         assert side.next is not None
         if w.end > side.next:
             payload = min(w.payload, max(0, w.first + w.payload - side.next))
-            side.next = w.end
+            side.next, side.probed = w.end, False
             self.token(slot, w.number, w.ts, at, w.up, w.flags, payload)
 
     def let_contiguous(self, slot: int, side: Side, at: int) -> None:
@@ -249,6 +250,8 @@ class NaiveStream:
         if side.next is not None and not -FAR <= ack - side.next <= FAR:
             return
         side.acked, side.t_acked = ack, self.now
+        if side.probed and not side.waiting and side.next is not None and ack == side.next + 1:
+            side.next, side.probed = ack, False
         self.settle(side, self.now)
 
     def packet(self, p: Packets, t: Tracked, i: int) -> None:
@@ -262,12 +265,14 @@ class NaiveStream:
         c = self.connections.setdefault(slot, Connection())
         which = bool(t.flags[i] & PACKET_SIDE)
         side, other = c.sides[which], c.sides[not which]
-        if flags & RST and kind != Segment.CAPTURE_DUPLICATE:
+        if flags & RST and kind not in (Segment.CAPTURE_DUPLICATE, Segment.OUT_OF_WINDOW):
             if not side.reset:
                 side.reset = True
                 self.let_all(slot, i)
                 self.token(slot, number, ts, i, up, flags, 0)
             return
+        if kind == Segment.ZERO_WINDOW_PROBE and side.next is not None and int(p.seq[i]) == side.next % 2**32:
+            side.probed = True
         if c.fallen:
             self.as_bytes(slot, kind, (number, ts, i, up, flags, payload), int(t.seen[i]))
             return
@@ -303,6 +308,7 @@ class NaiveStream:
             restarts = side.next is not None
             self.let_side(slot, side, i)
             side.next = w.begin = int(p.seq[i])
+            side.probed = False
             if side.acked is not None:
                 side.acked = unwrapped(side.acked, side.next)
                 if restarts or abs(side.acked - side.next) > FAR:
@@ -323,7 +329,7 @@ class NaiveStream:
             side.waiting.remove(w)
             if w.end > side.next:
                 fresh = min(payload, max(0, w.first + payload - side.next))
-                side.next = w.end
+                side.next, side.probed = w.end, False
                 self.token(slot, number, ts, i, up, flags, fresh)
                 self.let_contiguous(slot, side, i)
         self.settle(side, self.now)

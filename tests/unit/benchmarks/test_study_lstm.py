@@ -14,9 +14,9 @@ from benchmarks import lstm_tables
 from benchmarks.study_lstm.data import MIX, link_of, mix, unit_of
 from benchmarks.study_lstm.judging import Test as Part
 from benchmarks.study_lstm.labels import correlations
-from benchmarks.study_lstm.nets import last_of, scores
 from models.lstm import LSTM, LSTMConfig
 from probing.analysis.roc import Bootstrap
+from probing.training.scoring import connection_scores, packet_scores
 from probing.training.sequences import ATTACK, Sequences, join_sequences, truth
 
 ROOT = Path(__file__).parents[3]
@@ -68,14 +68,14 @@ def test_settings_leave_out_failed_attacks_and_mirrored_visits_where_asked() -> 
 def test_scores_of_sequences_are_those_of_each_connection_alone() -> None:
     data = made(30, "x")
     lstm = LSTM.random(LSTMConfig(5, 16), 3)
-    found = scores(lstm.arrays(), data)
+    found = packet_scores(lstm.arrays(), data)
     for k in range(len(data)):
         part = slice(data.start[k], data.start[k + 1])
         alone = np.empty(data.lengths[k])
         rows = np.ascontiguousarray(data.rows[part].astype(np.int32))
         lstm.step(rows, data.values[part].copy(), np.zeros(alone.size, np.int32), lstm.new_state(1), alone)
         assert np.array_equal(found[part], alone)
-        assert last_of(data, found)[k] == alone[-1]
+        assert connection_scores(data, found)[k] == alone[-1]
 
 
 def test_a_label_that_makes_errors_is_first_and_one_that_does_not_has_no_sure_correlation() -> None:

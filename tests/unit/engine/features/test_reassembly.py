@@ -225,3 +225,67 @@ def test_a_state_with_a_side_twice_due_is_refused() -> None:
     state = waiting_state()
     with pytest.raises(ValueError, match="cannot be due"):
         restored(state | {"due": np.repeat(state["due"], 2)})
+
+
+def test_a_forged_reset_outside_the_window_ends_nothing() -> None:
+    c = Conversation().open().send("a", "PA", 101, 1, 50).send("b", "A", 1, 1)
+    c.send("a", "R", 2**30).send("a", "PA", 1, 1, 100).send("a", "R", 151)
+    assert numbers(c) == [(0, 0), (1, 1), (6, 6), (3, 6), (7, 7)]
+
+
+def test_the_byte_of_a_probe_that_was_accepted_leaves_no_hole() -> None:
+    c = Conversation().open().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101, window=0)
+    c.send("a", "PA", 101, 1, 1, after=300).send("b", "A", 1, 102, window=500).send("a", "PA", 102, 1, 50)
+    rows, counts = kernel_run(c.packets(), TokenConfig())
+    assert [row.number for row in rows] == [0, 1, 3, 7]
+    assert (counts["held"], counts["lost_acked"]) == (0, 0)
+
+
+def test_the_byte_of_a_probe_that_was_refused_is_let_through_once_it_comes_again() -> None:
+    c = Conversation().open().send("a", "PA", 1, 1, 100).send("b", "A", 1, 101, window=0)
+    c.send("a", "PA", 101, 1, 1, after=300).send("b", "A", 1, 101, window=0)
+    c.send("b", "A", 1, 101, window=500).send("a", "PA", 101, 1, 50)
+    assert sizes(c) == {0: 0, 1: 0, 3: 100, 8: 50} | {k: v for k, v in sizes(c).items() if k not in (3, 8)}
+    assert numbers(c) == [(0, 0), (1, 1), (3, 3), (8, 8)]
+
+
+@pytest.mark.parametrize("policy", ["keep", "no-acks", "bytes", "stream"])
+def test_a_copy_of_a_datagram_has_no_token_where_copies_are_kept(policy: Any) -> None:
+    p = (
+        Conversation()
+        .send("a", "A", 0, payload=30)
+        .send("a", "A", 0, payload=30, after=0.01, ip_id=2)
+        .packets()
+    )
+    p = p._replace(proto=np.full(2, 17, np.uint8), tcp_flags=np.zeros(2, np.uint8))
+    p.ip_id[:] = 7
+    rows, counts = kernel_run(p, TokenConfig(policy=policy), tracking=replace(SMALL, copies="keep"))
+    assert rows == []
+    assert counts["not_tcp"] == 2
+
+
+def test_what_a_connection_lets_go_at_the_end_of_a_block_comes_after_its_packets() -> None:
+    """Where only copies follow, a connection may end behind the last row of a block."""
+    c = Conversation().open().send("a", "PA", 101, 1, 50)
+    tracker, one = Tracker(SMALL), TokenPass(TokenConfig(), None, slots_needed(SMALL))
+    ((p, t),) = steps(tracker, c.packets())
+    ended = replace(t, closed=t.slot[:1].copy(), closed_at=np.array([p.ts.size]))
+    assert plain(one.update(p, ended), 0)[-1].at == p.ts.size
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: {n: np.concatenate([s[n], s[n]]) for n in ("slots", "flows", "sides")},
+            "a slot is there twice",
+        ),
+        (lambda s: {"slots": s["slots"] + 1}, "of a connection that is not there"),
+        (lambda s: {"held": s["held"][::-1].copy(), "words": s["words"]}, "order of arrival"),
+        (lambda s: {"clock": s["clock"] - 10**12}, "order of arrival"),
+    ],
+)
+def test_a_state_whose_waiting_packets_cannot_be_is_refused(change: Any, message: str) -> None:
+    state = waiting_state()
+    with pytest.raises(ValueError, match=message):
+        restored(state | change(state))
