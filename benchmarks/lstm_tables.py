@@ -89,6 +89,22 @@ def plain(document: Mapping[str, Any]) -> str:
     return "\n".join(lines[1:])
 
 
+def ended(document: Mapping[str, Any]) -> str:
+    """AUC of nets that were trained to the end."""
+    lines = []
+    for vantage, mixes in document["trained to the end"].items():
+        own = mixes["none"]
+        lines += _head(f"AUC, {vantage}", HEADS)
+        for policy in own["none"]["cells"]:
+            found = [own[k]["cells"][policy] for k in LINKS]
+            shown = [f"{c['auc']:.3f} [{c['auc_low']:.3f}, {c['auc_high']:.3f}]" for c in found]
+            lines.append(f"| `{policy}` | {' | '.join(shown)} |")
+        for claim in ("stream - keep", "stream - no-acks", "no-acks - keep"):
+            shown = [_difference(own[k]["differences"][claim]["auc"]) for k in LINKS]
+            lines.append(f"| {claim.replace(' - ', ' − ')} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
 def thresholds(document: Mapping[str, Any]) -> str:
     """Step 1: detection and false positives under faults at both thresholds."""
     lines = list(

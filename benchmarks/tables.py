@@ -344,6 +344,7 @@ TABLES: tuple[tuple[str, str, str, Callable[[dict[str, Any]], str]], ...] = (  #
     ),
     ("study_lstm.json", "study-lstm.md", "differences", lstm_tables.differences),
     ("study_lstm.json", "study-lstm.md", "plain", lstm_tables.plain),
+    ("study_lstm.json", "study-lstm.md", "ended", lstm_tables.ended),
     ("study_lstm.json", "study-lstm.md", "thresholds", lstm_tables.thresholds),
     ("study_lstm.json", "study-lstm.md", "correlations", lstm_tables.correlations),
     ("bench_foreign.json", "study-lstm.md", "foreign", lstm_tables.foreign),

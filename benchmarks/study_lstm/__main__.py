@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.measure import commit, machine
 from benchmarks.study_lstm import figures, judging, labels
 from benchmarks.study_lstm.data import Parts, parts
-from benchmarks.study_lstm.nets import Net, arrays_of, train_all
+from benchmarks.study_lstm.nets import TO_THE_END, Net, arrays_of, train_all
 from engine.features.tokens import POLICIES
 from probing.training.scoring import connection_scores, packet_scores
 from probing.training.sequences import ATTACK, UNSURE, Sequences, truth
@@ -22,11 +22,11 @@ from probing.training.sequences import ATTACK, UNSURE, Sequences, truth
 SIZES: dict[str, dict[str, Any]] = {
     "full": {
         "policies": POLICIES, "vantages": ("client", "server"), "mixes": ("none", "faults15"), "nets": 5,
-        "recipe": {"steps": 1000, "batch": 64},
+        "recipe": {"steps": 1000, "batch": 64}, "to_the_end": ("keep", "no-acks", "stream"),
     },
     "ci": {
         "policies": ("keep", "no-acks", "stream"), "vantages": ("client",), "mixes": ("none",), "nets": 3,
-        "recipe": {"steps": 600, "batch": 64},
+        "recipe": {"steps": 600, "batch": 64}, "to_the_end": (),
     },
 }  # fmt: skip
 
@@ -48,6 +48,7 @@ def main() -> None:
         for vantage in size["vantages"] for policy in size["policies"] for mix in size["mixes"]
         for seed in range(1, size["nets"] + 1)
     ]  # fmt: skip
+    nets += [net for policy in size["to_the_end"] for net in nets_of(policy, "client", TO_THE_END, size)]
     train_all(nets, given.corpora, folder, size["recipe"], given.jobs)
     result: dict[str, Any] = {"size": given.size, "commit": commit(), "machine": machine(), "cells": []}
     for vantage in size["vantages"]:
@@ -96,6 +97,14 @@ def judge(result: dict[str, Any], vantage: str, size: dict[str, Any], given: arg
             found = judging.resampled(said, test, test.chosen(setting), figures.HOW, same=True)
             cells = {policy: judging.cell(found, policy) for policy in own}
             put(result, f"same nets, trained with {origin}", vantage, "none", setting,
+                {"cells": cells, "differences": judging.differences(found)})  # fmt: skip
+    ended = size["to_the_end"] if vantage == "client" else ()
+    if ended:
+        said = {p: judging.judged(nets_of(p, vantage, TO_THE_END, size), folder, data[p]) for p in ended}
+        for setting in judging.SETTINGS:
+            found = judging.resampled(said, test, test.chosen(setting), figures.HOW, same=False)
+            cells = {policy: judging.cell(found, policy) for policy in ended}
+            put(result, "trained to the end", vantage, "none", setting,
                 {"cells": cells, "differences": judging.differences(found)})  # fmt: skip
     result.setdefault("baseline", {})[vantage] = {
         k: e._asdict() for k, e in judging.baseline(data["keep"], test)

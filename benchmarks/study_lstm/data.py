@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from engine.features.tokens import TokenConfig
 from engine.types import Floats
-from probing.corpus.columns import Ints, dictionary
+from probing.corpus.columns import Ints
 from probing.corpus.corpus import read_corpus
 from probing.corpus.labelled import Labelled, of_corpus
-from probing.corpus.split import split
+from probing.corpus.split import split, units
 from probing.training.sequences import ATTACK, UNSURE, Sequences, join_sequences, read_sequences, truth
 
 LINKS = ("none", "loss", "jitter", "both")
@@ -145,6 +145,5 @@ def link_of(labels: pa.Table) -> NDArray[np.str_]:
 
 
 def unit_of(labels: pa.Table) -> Ints:
-    """(n,) number of the run of each connection, or of its pair of twins."""
-    pair, run = (labels.column(name).to_pylist() for name in ("pair", "run"))
-    return dictionary(pa.chunked_array([pa.array([p or r for p, r in zip(pair, run)])]))[0]
+    """(n,) number of the run of each connection, or of the runs that are twins of each other."""
+    return units(labels).of_row

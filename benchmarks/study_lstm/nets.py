@@ -21,6 +21,9 @@ from probing.training.network import Network, shape_of
 from probing.training.recipe import Recipe
 from probing.training.train import Training
 
+TO_THE_END = "none, to the end"  # no faults, and the net of the last step, whatever the validation says of it
+END_RECIPE = {"steps": 3000, "patience": 3000}
+
 
 @dataclass(frozen=True)
 class Net:
@@ -28,13 +31,13 @@ class Net:
 
     policy: str
     vantage: str
-    mix: str  # none or faults15
+    mix: str  # none, faults15, or TO_THE_END
     seed: int
 
     @property
     def name(self) -> str:
         """Name of its file."""
-        return f"{self.policy}-{self.vantage}-{self.mix}-{self.seed}.safetensors"
+        return f"{self.policy}-{self.vantage}-{self.mix.replace(', ', '-').replace(' ', '-')}-{self.seed}.safetensors"
 
 
 def train_all(nets: Sequence[Net], corpora: Path, folder: Path, recipe: dict[str, Any], jobs: int) -> None:
@@ -64,15 +67,17 @@ def _keep(data: Parts) -> None:
 def train(net: Net, folder: Path, recipe: dict[str, Any]) -> str:
     """Train one net on the data of this process and write it; says how it went."""
     data = _data[0]
-    fit, held = (data.train, data.held_out) if net.mix == "none" else (data.mixed, data.mixed_held_out)
+    fit, held = (data.mixed, data.mixed_held_out) if net.mix == "faults15" else (data.train, data.held_out)
     if fit is None or held is None:
         raise ValueError(f"{net.name}: there is no corpus sqli-faults to mix in")
-    how = replace(Recipe(**recipe), seed=net.seed)
+    last = net.mix == TO_THE_END
+    how = replace(Recipe(**(END_RECIPE if last else recipe)), seed=net.seed)
     network = Network(shape_of(TokenConfig(), how.hidden, how.layers, how.embedding), seed=how.seed)
     began = time.monotonic()
     training = Training(network, fit, held, how)
     training.run()
-    network.restore(training.learned.best)
+    if not last:
+        network.restore(training.learned.best)
     curve = training.learned.curve
     about = {"recipe": recipe, "seed": net.seed, "best_step": training.learned.best_step, "curve": curve}
     write_whole(folder / net.name, pack(network.arrays(), {}, about, kind="net"))
