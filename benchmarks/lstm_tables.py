@@ -91,7 +91,7 @@ def plain(document: Mapping[str, Any]) -> str:
 
 def ended(document: Mapping[str, Any]) -> str:
     """AUC of nets that were trained to the end."""
-    lines = []
+    lines: list[str] = []
     for vantage, mixes in document["trained to the end"].items():
         own = mixes["none"]
         lines += _head(f"AUC, {vantage}", HEADS)

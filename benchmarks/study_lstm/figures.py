@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from probing.training.sequences import ATTACK, Sequences, truth
 
 from benchmarks.study_lstm.data import LINKS, link_of, unit_of
 from engine.types import Floats
 from probing.analysis.roc import Bootstrap
+from probing.training.sequences import ATTACK, Sequences, truth
 
 FACTORS = {
     "delay_ms": "delay one way [ms]", "jitter_ms": "jitter [ms]", "loss_pct": "loss [%]",
@@ -80,7 +80,9 @@ def by_link(cells: Sequence[Mapping[str, Any]], policies: Sequence[str], path: P
 def by_factor(data: Sequences, before: Floats, after: Floats, path: Path) -> None:
     """Mean score against each fault, a line an activity: before and after the correction. before, after: (m, n)."""
     plt = pyplot()
-    figure, axes = plt.subplots(2, len(FACTORS), figsize=(3.1 * len(FACTORS), 5.4), sharey=True)
+    figure, axes = plt.subplots(
+        2, len(FACTORS), figsize=(3.1 * len(FACTORS), 5.8), sharey=True, layout="constrained"
+    )
     kind, unit = np.array(data.labels.column("activity").to_pylist()), unit_of(data.labels)
     for row, (scores, title) in enumerate(((before, BEFORE), (after, AFTER))):
         for ax, (name, shown) in zip(axes[row], FACTORS.items()):
@@ -98,8 +100,8 @@ def by_factor(data: Sequences, before: Floats, after: Floats, path: Path) -> Non
                 ax.fill_between(levels, found[:, 1], found[:, 2], color=colour, alpha=0.15, lw=0)
             ax.set_xlabel(shown)
             ax.set_ylim(-0.02, 1.02)
-        axes[row][0].set_ylabel(f"{title}: score, probability of an attack")
-    axes[0][0].legend(fontsize=8, loc="center right")
+        axes[row][0].set_ylabel(f"{title}: probability of an attack")
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=8)
     save(figure, path)
 
 
@@ -119,11 +121,11 @@ def twins(
     """The output after each packet of one visit with an injection, without faults and under both, for two policies.
 
     data, packets: by policy, the same connections; packets (tokens,): scores of one net. The visit is the first whose
-    injection ``keep`` finds without faults and misses under both; if there is none, the first of all.
+    injection both find without faults and ``keep`` misses under both; if there is none, the first of all.
     """
     plt = pyplot()
-    pair = _chosen(data[BEFORE], packets[BEFORE], thresholds[BEFORE])
-    figure, axes = plt.subplots(2, 2, figsize=(9.5, 4.6), sharey=True)
+    pair = _chosen(data, packets, thresholds)
+    figure, axes = plt.subplots(2, 2, figsize=(9.5, 5.2), sharey=True, layout="constrained")
     for row, policy in enumerate((BEFORE, AFTER)):
         labels = data[policy].labels
         for ax, link in zip(axes[row], ("none", "both")):
@@ -158,22 +160,28 @@ def _mark(ax: Any, labels: Any, at: int) -> None:
     ax.text(
         0.02,
         0.92,
-        f"{many} injected requests of {len(phases)} phases",
+        f"injected requests: {many}",
         transform=ax.transAxes,
         fontsize=7,
         va="top",
     )
 
 
-def _chosen(data: Sequences, packets: Floats, threshold: float) -> tuple[str, int, int]:
+def _chosen(
+    data: Mapping[str, Sequences], packets: Mapping[str, Floats], thresholds: Mapping[str, float]
+) -> tuple[str, int, int]:
     """Pair, sample and user of the visit to show."""
-    last = packets[data.start[1:] - 1]
-    attack, link = truth(data.labels) == ATTACK, link_of(data.labels)
-    keys = list(zip(*(data.labels.column(n).to_pylist() for n in ("pair", "sample", "user"))))
-    of = {(key, where): score for key, where, score in zip(keys, link.tolist(), last.tolist())}
-    visits = sorted({key for key, hit in zip(keys, attack.tolist()) if hit and key[0]})
-    visits = [v for v in visits if (v, "none") in of and (v, "both") in of]
-    missed = [v for v in visits if of[v, "none"] > threshold >= of[v, "both"]]
+    found = {}
+    for policy, own in data.items():
+        keys = list(zip(*(own.labels.column(n).to_pylist() for n in ("pair", "sample", "user"))))
+        alarms = packets[policy][own.start[1:] - 1] > thresholds[policy]
+        found[policy] = dict(zip(zip(keys, link_of(own.labels).tolist()), alarms.tolist()))
+    attack = truth(data[BEFORE].labels) == ATTACK
+    columns = (data[BEFORE].labels.column(n).to_pylist() for n in ("pair", "sample", "user"))
+    visits = sorted({key for key, hit in zip(zip(*columns), attack.tolist()) if hit and key[0]})
+    before, after = found[BEFORE], found[AFTER]
+    visits = [v for v in visits if (v, "none") in before and (v, "both") in before]
+    missed = [v for v in visits if before[v, "none"] and after[v, "none"] and not before[v, "both"]]
     return (missed or visits)[0]
 
 
