@@ -54,8 +54,18 @@ def main() -> None:
     for vantage in size["vantages"]:
         print(f"judging: {vantage}", file=sys.stderr, flush=True)
         judge(result, vantage, size, given)
-    given.out.joinpath("study.json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(rounded(result), separators=(",", ":"), allow_nan=False)
+    given.out.joinpath("study.json").write_text(text + "\n")
     figures.by_link(result["cells"], size["policies"], given.out / "by-link.svg")
+
+
+def rounded(value: Any) -> Any:
+    """The same with five places after the point."""
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, dict):
+        return {name: rounded(one) for name, one in value.items()}
+    return [rounded(one) for one in value] if isinstance(value, list) else value
 
 
 def judge(result: dict[str, Any], vantage: str, size: dict[str, Any], given: argparse.Namespace) -> None:
