@@ -57,7 +57,7 @@ def by_link(cells: Sequence[Mapping[str, Any]], policies: Sequence[str], path: P
     plt = pyplot()
     vantages = sorted({c["vantage"] for c in cells})
     figure, axes = plt.subplots(
-        1, len(vantages), figsize=(4.6 * len(vantages), 3.2), sharey=True, squeeze=False
+        1, len(vantages), figsize=(4.6 * len(vantages), 3.6), sharey=True, squeeze=False, layout="constrained"
     )
     for ax, vantage in zip(axes[0], vantages):
         for k, policy in enumerate(policies):
@@ -73,7 +73,9 @@ def by_link(cells: Sequence[Mapping[str, Any]], policies: Sequence[str], path: P
         ax.set_xticks(range(len(LINKS)), LINKS)
         ax.set_title(f"captured at the {vantage}")
     axes[0][0].set_ylabel("AUC")
-    axes[0][-1].legend(fontsize=8, loc="lower left")
+    figure.legend(
+        *axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=len(policies), fontsize=8
+    )
     save(figure, path)
 
 
