@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from benchmarks.measure import commit, machine
 from benchmarks.study_lstm import figures, judging, labels
@@ -170,8 +171,9 @@ def check_same(data: dict[str, Parts]) -> None:
 
 def key_of(data: Sequences) -> list[tuple[Any, ...]]:
     """What names each connection."""
-    names = ("src", "sport", "dst", "start")
-    return list(zip(*(data.labels.column(name).to_pylist() for name in names)))
+    columns = [data.labels.column(name) for name in ("src", "sport", "dst", "start")]
+    columns[-1] = columns[-1].cast(pa.int64())
+    return list(zip(*(column.to_pylist() for column in columns)))
 
 
 def picture(result: dict[str, Any], vantage: str, size: dict[str, Any], given: argparse.Namespace,
