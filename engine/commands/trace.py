@@ -17,6 +17,7 @@ from engine.connections.bounds import SPARE
 from engine.connections.tracker import Tracker
 from engine.errors import InputError
 from engine.scoring.building import ModelSpec
+from engine.scoring.columns import as_dicts
 from engine.scoring.scorer import Ended
 from engine.scoring.trace import Selection, Tracer
 from engine.types import Packets, take
@@ -41,7 +42,7 @@ def chosen_records(capture: Path, tables: Iterable[pa.Table], wanted: Sequence[s
         table = each.filter(pc.not_equal(each["ending"], "live"))  # no interim rows
         count += table.num_rows
         if len(some) < SHOWN:
-            some += table.slice(0, SHOWN - len(some)).to_pylist()
+            some += as_dicts(table.slice(0, SHOWN - len(some)))
         known = pc.or_(pc.is_in(table["uid"], names), pc.is_in(table["community_id"], names))
         found.append(table.filter(known))
     records = pa.concat_tables(found).sort_by([("ts", "ascending"), ("uid", "ascending")])

@@ -267,7 +267,10 @@ def connection_table(rows: Rows, sides: Rows) -> pa.Table:
 
 def _one_sided(seen: Rows, missing: Rows) -> NDArray[np.bool_]:
     """Whether a side was not captured, and the other acknowledged it: its acknowledgements gave it a base."""
-    one: NDArray[np.bool_] = (seen["packets"] > 0) & (missing["packets"] == 0) & (missing["have_base"] != 0)
+    inactive = int(State.INACTIVE)  # not by packets: anybody can forge some that count but are not believed
+    one: NDArray[np.bool_] = (
+        (seen["state"] != inactive) & (missing["state"] == inactive) & (missing["have_base"] != 0)
+    )
     return one
 
 

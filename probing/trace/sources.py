@@ -18,6 +18,7 @@ from engine.errors import ConfigError, InputError
 from engine.labels.file import read_labels
 from engine.labels.rules import Labels
 from engine.scoring.building import ModelSpec
+from engine.scoring.columns import as_dicts
 from probing.trace.connection import Mark, TracedConnection, traced_connection
 from probing.trace.marks import Frames, beside, in_force
 from probing.trace.twins import LabRows, is_of_lab
@@ -102,7 +103,7 @@ class _Capture:
             self.capture, self.config, specs, frozenset(records["uid"].to_pylist()),
             self.labels.tag if self.labels else None, progress,
         )  # fmt: skip
-        if not (known := [r for r in records.to_pylist() if _packets(traced, r["uid"]).num_rows]):
+        if not (known := [r for r in as_dicts(records) if _packets(traced, r["uid"]).num_rows]):
             raise InputError(f"{self.capture}: no packet of these connections was kept")
         numbers = pa.chunked_array([c for r in known for c in _packets(traced, r["uid"])["number"].chunks])
         frames = Frames(self.frames, numbers.to_numpy() + 1) if self.frames else None

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from engine.errors import InputError
+from engine.scoring.columns import as_dicts
 from probing.corpus.join import join
 from probing.corpus.labels import read_label_rows
 from probing.trace.connection import Mark
@@ -46,7 +47,7 @@ class LabRows:
 
     def _row(self, uid: str) -> dict[str, Any] | None:
         k = self._row_of.get(uid)
-        return None if k is None else dict(self._table.slice(k, 1).to_pylist()[0])
+        return None if k is None else as_dicts(self._table.slice(k, 1))[0]
 
     def marks(self, uid: str) -> list[Mark]:
         """The phases of a connection's sample. Raises InputError."""
@@ -61,7 +62,7 @@ class LabRows:
         row = self._row(uid)
         if row is None or not row["pair"]:
             raise InputError(f"{self.path}: {uid} has no twins there")
-        rows = self._table.select([*SAME_VISIT, "twin", "start"]).to_pylist()
+        rows = as_dicts(self._table.select([*SAME_VISIT, "twin", "start"]))
         group = [k for k, other in enumerate(rows) if all(other[n] == row[n] for n in SAME_VISIT)]
         group.sort(key=lambda k: (rows[k]["twin"], rows[k]["start"]))
         mine = self._row_of[uid]

@@ -47,6 +47,7 @@ def test_every_command_on_a_page_works(page: Path, tmp_path: Path) -> None:
         pytest.importorskip("torch", reason="the extra train is not installed")
     shutil.copytree(ROOT / "demo", tmp_path / "demo")
     (tmp_path / "corpora").symlink_to(ROOT / "corpora")
+    (tmp_path / "bundles").symlink_to(ROOT / "bundles")
     for command in commands(page):
         works(command, tmp_path)
 

@@ -20,6 +20,7 @@ from engine.commands.trace import chosen_records, trace
 from engine.config import Config, replace
 from engine.errors import InputError
 from engine.scoring import trace as tracers
+from engine.scoring.columns import as_dicts
 from tests.support.calls import summary
 from tests.support.capture_bytes import pcap
 from tests.support.demo import CAPTURE
@@ -58,7 +59,7 @@ def test_packets_name_their_frames_and_copies_are_among_them_without_a_score_whe
     beside = traces._beside
     monkeypatch.setattr(traces, "_beside", lambda p, s, m, d: beside(p, numbered(s), m, d))
     got = trace(capture, config, chosen_models(config, [f"m={trained}"]), frozenset([uid]))
-    packets = got.packets.to_pylist()
+    packets = as_dicts(got.packets)
     assert (
         times_of(capture)[got.packets["number"].to_numpy()].tolist()
         == got.packets["ts"].cast(pa.int64()).to_pylist()
@@ -84,14 +85,14 @@ def test_scores_and_thresholds_are_those_of_score(trained: Path, tmp_path: Path)
     capture = CAPTURE  # longer than the model's warm-up
     summary(capture, "--model", trained, "--out", tmp_path / "a")
     rows = pq.read_table(tmp_path / "a/scores.parquet")
-    row: Any = rows.filter(pc.greater(rows["scored_pkts"], 10)).to_pylist()[-1]
+    row: Any = as_dicts(rows.filter(pc.greater(rows["scored_pkts"], 10)))[-1]
     uid = row["uid"]
     summary(capture, "--model", trained, "--out", tmp_path / "b", "--trace", uid)
     written = pq.read_table(tmp_path / "b/trace.parquet")
     got = trace(capture, Config(), chosen_models(Config(), [str(trained)]), frozenset([uid]))
     assert got.packets.num_rows == written.num_rows == row["orig_pkts"] + row["resp_pkts"]
     for name in ("ts", "direction", "size", "segment", "recovery", "score.kitsune"):
-        assert got.packets[name].to_pylist() == written[name].to_pylist()
+        assert got.packets[name].combine_chunks().equals(written[name].combine_chunks()), name
     assert pc.count(got.packets["score.kitsune"]).as_py() > 0
     assert got.thresholds == {"kitsune": row["threshold"]}
     assert got.left_out == 0
