@@ -79,7 +79,7 @@ bench-lab: .venv/.installed-test
 	done
 	$(BIN)/python -m benchmarks.tables
 
-# SIZE=full: makes its traffic in the lab (35 minutes, as root), then trains 140 nets (an hour on two cores).
+# SIZE=full: makes its traffic in the lab (45 minutes, as root), then trains 155 nets (35 minutes on two cores).
 # SIZE=ci: a small one on the committed corpus, three minutes
 SIZE ?= full
 STUDY := out/study-lstm

@@ -82,7 +82,7 @@ def judge(result: dict[str, Any], vantage: str, size: dict[str, Any], given: arg
             for policy in size["policies"]
         }
         for setting in judging.SETTINGS:
-            found = judging.resampled(said, test, test.chosen(setting), figures.HOW, same=False)
+            found = judging.resampled(said, test, test.chosen(setting), judging.HOW, same=False)
             for policy in size["policies"]:
                 result["cells"].append({
                     "policy": policy, "vantage": vantage, "mix": mix, "link": setting, "nets": size["nets"],
@@ -91,11 +91,11 @@ def judge(result: dict[str, Any], vantage: str, size: dict[str, Any], given: arg
             put(result, "retrained", vantage, mix, setting, judging.differences(found))
             seen = {p: j._replace(plain=j.seen) for p, j in said.items() if j.seen is not None}
             if seen:
-                other = judging.resampled(seen, test, test.chosen(setting), figures.HOW, same=False)
+                other = judging.resampled(seen, test, test.chosen(setting), judging.HOW, same=False)
                 cells = {policy: judging.cell(other, policy) for policy in seen}
                 put(result, "threshold_with_faults", vantage, mix, setting, cells)
             plain = judging.resampled(
-                said, test, test.chosen(setting, mirrored=False), figures.HOW, same=False
+                said, test, test.chosen(setting, mirrored=False), judging.HOW, same=False
             )
             cells = {policy: judging.cell(plain, policy) for policy in said}
             put(result, "without mirrored visits", vantage, mix, setting,
@@ -105,7 +105,7 @@ def judge(result: dict[str, Any], vantage: str, size: dict[str, Any], given: arg
         own = [policy for policy in family if policy in size["policies"]]
         said = {p: judging.judged(nets_of(origin, vantage, "none", size), folder, data[p]) for p in own}
         for setting in judging.SETTINGS:
-            found = judging.resampled(said, test, test.chosen(setting), figures.HOW, same=True)
+            found = judging.resampled(said, test, test.chosen(setting), judging.HOW, same=True)
             cells = {policy: judging.cell(found, policy) for policy in own}
             put(result, f"same nets, trained with {origin}", vantage, "none", setting,
                 {"cells": cells, "differences": judging.differences(found)})  # fmt: skip
@@ -113,7 +113,7 @@ def judge(result: dict[str, Any], vantage: str, size: dict[str, Any], given: arg
     if ended:
         said = {p: judging.judged(nets_of(p, vantage, TO_THE_END, size), folder, data[p]) for p in ended}
         for setting in judging.SETTINGS:
-            found = judging.resampled(said, test, test.chosen(setting), figures.HOW, same=False)
+            found = judging.resampled(said, test, test.chosen(setting), judging.HOW, same=False)
             cells = {policy: judging.cell(found, policy) for policy in ended}
             put(result, "trained to the end", vantage, "none", setting,
                 {"cells": cells, "differences": judging.differences(found)})  # fmt: skip
@@ -193,7 +193,7 @@ def picture(result: dict[str, Any], vantage: str, size: dict[str, Any], given: a
         plain = judging.judged(nets_of(policy, vantage, "none", size), folder, part).plain
         good = known != UNSURE
         put(result, "correlations", vantage, policy, labels.correlations(
-            own.chosen(good), pairs[policy][:, good], plain, known[good] == ATTACK, figures.HOW))  # fmt: skip
+            own.chosen(good), pairs[policy][:, good], plain, known[good] == ATTACK, judging.HOW))  # fmt: skip
     figures.by_factor(
         swept, pairs[figures.BEFORE], pairs[figures.AFTER], given.out / f"by-factor-{vantage}.svg"
     )

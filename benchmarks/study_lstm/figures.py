@@ -11,7 +11,6 @@ import numpy as np
 
 from benchmarks.study_lstm.data import LINKS, link_of, unit_of
 from engine.types import Floats
-from probing.analysis.roc import Bootstrap
 from probing.training.sequences import ATTACK, Sequences, truth
 
 FACTORS = {
@@ -185,21 +184,3 @@ def _chosen(
     visits = [v for v in visits if (v, "none") in before and (v, "both") in before]
     missed = [v for v in visits if before[v, "none"] and after[v, "none"] and not before[v, "both"]]
     return (missed or visits)[0]
-
-
-def of_curve(curves: Sequence[Sequence[Mapping[str, float]]], path: Path) -> None:
-    """Loss and validation AUC of nets over steps."""
-    plt = pyplot()
-    figure, (one, two) = plt.subplots(1, 2, figsize=(8, 2.8))
-    for curve in curves:
-        steps = [row["step"] for row in curve]
-        one.plot(steps, [row["validation_loss"] for row in curve], lw=1)
-        two.plot(steps, [row["validation_auc"] for row in curve], lw=1)
-    one.set_ylabel("validation loss")
-    two.set_ylabel("validation AUC")
-    for ax in (one, two):
-        ax.set_xlabel("step")
-    save(figure, path)
-
-
-HOW = Bootstrap(rounds=2000, seed=0)

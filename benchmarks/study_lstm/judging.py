@@ -18,6 +18,7 @@ from probing.analysis.roc import Bootstrap, Estimate, Sample
 from probing.training.scoring import connection_scores, packet_scores
 from probing.training.sequences import ATTACK, UNSURE, Sequences, truth
 
+HOW = Bootstrap(rounds=2000, seed=0)
 SETTINGS = (*LINKS, "faults")
 FAMILIES = {
     "keep": ("keep", "drop-duplicates", "drop-late", "drop-episodes"),

@@ -22,14 +22,13 @@ VERSION = (
     1  # number of the encoding, in bundles of models that learned from it: it changes when tokens change
 )
 POLICIES = ("keep", "no-acks", "drop-duplicates", "drop-late", "drop-episodes", "bytes", "stream")
-KEEP, NO_ACKS, DUPLICATES, LATE, EPISODES, BYTES, STREAM = range(len(POLICIES))
+NO_ACKS, EPISODES, BYTES, STREAM = (
+    POLICIES.index(p) for p in ("no-acks", "drop-episodes", "bytes", "stream")
+)
 Policy = Literal["keep", "no-acks", "drop-duplicates", "drop-late", "drop-episodes", "bytes", "stream"]
 ENCODERS = ("sizes", "header")
-SIZES, HEADER = range(len(ENCODERS))
-
 
 NONE, COPY, OUTSIDE = int(Segment.NONE), int(Segment.CAPTURE_DUPLICATE), int(Segment.OUT_OF_WINDOW)
-NEVER = -(1 << 63)
 
 # rows of the input of the encoder `sizes`
 UP, FLAGS, LOG_PAYLOAD, LOG_GAP, BUCKETS = 0, 1, 9, 10, 11
